@@ -1,0 +1,96 @@
+"""The training loop that all trained edits share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import LokaError
+from ..model import Slice, Trainable, logits, sliced
+from ..model.distill import Memory, divergence
+from .lessons import Lessons
+from .objectives import Objective
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+WARM_UP = 5
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: AdamW at `lr`, warmed up over five steps and then down a cosine to nothing.
+
+    `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
+    in nats a token; `forget_from` is the first step that sees the forget objective.
+    """
+
+    steps: int
+    lr: float
+    alpha: float = 1.0
+    beta: float = 1.0
+    forget_from: int = 0
+
+    def rate(self, step: int) -> float:
+        return self.lr * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def descend(
+    model: Model,
+    slices: Sequence[Slice],
+    lessons: Lessons,
+    objective: Objective | None,
+    schedule: Schedule,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> None:
+    """Train slices in place. Call it inside `scratch`.
+
+    A step is one batch each of forget facts (unless `objective` is `None`), retain facts and neutral
+    text, forward and backward down to the lowest slice.
+
+    Raises:
+        LokaError: the loss is no longer finite.
+    """
+    with sliced(model, slices) as trainable, torch.enable_grad():
+        optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
+        for step in range(schedule.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            _backward(model, trainable, lessons, objective, schedule, step, seed)
+            trainable.step(optimizer)
+            if progress:
+                progress(step + 1, schedule.steps)
+
+
+def _backward(
+    model: Model,
+    trainable: Trainable,
+    lessons: Lessons,
+    objective: Objective | None,
+    schedule: Schedule,
+    step: int,
+    seed: int,
+) -> None:
+    """Accumulate the step's gradient, a kind at a time, so that memory holds one batch."""
+    for kind, weight in (("forget", 1.0), ("retain", schedule.alpha), ("neutral", schedule.beta)):
+        memory = lessons.draw(kind, step, seed)
+        if memory is None or not weight or (kind == "forget" and (objective is None or step < schedule.forget_from)):
+            continue
+        loss = _forget(model, memory, objective) if kind == "forget" and objective else divergence(model, memory)
+        if not torch.isfinite(loss):
+            raise LokaError(
+                f"training diverged at step {step + 1} of {schedule.steps} ({kind} loss {float(loss)}); "
+                f"try a learning rate under {schedule.lr:g}. The model is as it was."
+            )
+        (weight * loss).backward()
+
+
+def _forget(model: Model, memory: Memory, objective: Objective):
+    return objective(logits(model, memory.batch)[memory.batch.labels >= 0], memory)

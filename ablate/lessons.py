@@ -1,0 +1,64 @@
+"""What training rehearses: batches of forget facts, retain facts and neutral text, with the original's answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..knowledge import Case, Fact, neutral_working
+from ..model import chunks, encode, encode_texts
+from ..model.distill import Memory, remember
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+PASSAGE = 48
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Batches to draw from, one of each kind a step: `forget`, `retain`, `neutral`."""
+
+    forget: list[Memory]
+    retain: list[Memory]
+    neutral: list[Memory]
+
+    def draw(self, kind: str, step: int, seed: int) -> Memory | None:
+        """The batch of a step: each pass over a kind is in a new seeded order."""
+        batches: list[Memory] = getattr(self, kind)
+        if not batches:
+            return None
+        turn, i = divmod(step, len(batches))
+        order = random.Random(f"{seed}/{kind}/{turn}").sample(range(len(batches)), len(batches))
+        return batches[order[i]]
+
+
+def prepare(
+    model: Model, case: Case, *, retain_rows: int, neutral_rows: int, seed: int, passages: int | None = None
+) -> Lessons:
+    """Ask the original once about everything: one forward pass over all batches.
+
+    Forget batches hold every forget fact behind one of its working templates in turn; retain batches mix
+    relations; neutral batches are passages of `PASSAGE` tokens.
+    """
+    rng = random.Random(f"{seed}/lessons")
+    forget = list(case.forget.working)
+    width = max(len(f.prompts) for f in forget)
+    turns = [[f.asked(f.prompts[i % len(f.prompts)]) for f in forget] for i in range(width)]
+    retain = _mixed([f.asked(p) for f in case.retain.working for p in f.prompts], rng)
+    texts = neutral_working(model, case, passages)
+    return Lessons(
+        [remember(model, _encode(model, facts), without_answer=True) for facts in turns],
+        [remember(model, _encode(model, retain[part])) for part in chunks(len(retain), retain_rows)],
+        [remember(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), neutral_rows)],
+    )
+
+
+def _mixed(facts: list[Fact], rng: random.Random) -> list[Fact]:
+    return rng.sample(facts, len(facts))
+
+
+def _encode(model: Model, facts: Sequence[Fact]):
+    return encode(model, [f.prompt for f in facts], [f.answer for f in facts])

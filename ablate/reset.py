@@ -1,0 +1,79 @@
+"""Destroy, then repair: what a nudge hides, a reset takes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..knowledge import Case
+from ..model import Edit, Site, Slice, capture, scratch
+from .descend import Progress, Schedule, descend
+from .lessons import prepare
+from .objectives import objective as named
+from .tune import chosen, described
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+def reset(
+    model: Model,
+    case: Case,
+    sites: Iterable[Site] | None,
+    *,
+    objective: str | None = "undial",
+    steps: int = 60,
+    lr: float = 2e-3,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    retain_rows: int = 12,
+    neutral_rows: int = 4,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Edit:
+    """Re-initialise the sites' slices, then train them back to the original on what is to be kept.
+
+    Rows that read the residual stream are drawn anew with the spread of their matrix, columns that write
+    to it become zero; then the slices learn the retain term (and the forget objective beside it, unless
+    `objective` is `None`). What the slices held of the forgotten facts is not merely covered: it is no
+    longer there to be uncovered.
+
+    Arguments, cost and errors are those of `tune`.
+    """
+    arguments = {
+        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta, "retain_rows": retain_rows,
+        "neutral_rows": neutral_rows, "seed": seed,
+    }  # fmt: skip
+    case, where = case.on(model), chosen(model, sites)
+    goal = None if objective is None else named(objective)
+    about = described("reset", model, case, sites, arguments)
+    digest = model.digest()
+    lessons = prepare(model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed)
+    with scratch(model, where):
+        destroy_(model, where, seed=seed)
+        descend(model, where, lessons, goal, Schedule(steps, lr, alpha, beta), seed=seed, progress=progress)
+        return capture(model, where, digest, about)
+
+
+def destroy_(model: Model, where: Sequence[Slice], *, seed: int) -> None:
+    """Random rows, zero columns, in place. Call it inside `scratch`."""
+    generator = torch.Generator().manual_seed(seed)
+    for part in where:
+        weight = model.parameters[part.name]
+        values = part.read(weight).cpu()
+        if _writes(model, part):
+            part.write_(weight, torch.zeros_like(values))
+        else:
+            spread = float(weight.float().std()) if weight.ndim > 1 else 0.0
+            part.write_(weight, spread * torch.randn(values.shape, generator=generator))
+
+
+def _writes(model: Model, part: Slice) -> bool:
+    """Whether a slice runs along a map's input features, which makes it what a site writes with."""
+    from ..model.layout import feature_dim
+
+    if part.name.endswith(".bias"):
+        return False
+    return part.dim == feature_dim(model.hf.get_submodule(part.name.rsplit(".", 1)[0]), out=False)

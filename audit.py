@@ -1,0 +1,311 @@
+"""Audit an edited model against its original, with the controls that need an edit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from . import ablate, verify
+from .errors import UserError
+from .knowledge import Case
+from .locate import random_sites
+from .model import Edit, Model, Site, load
+from .verify import Budget, Reading, Verdict
+
+Profile = Literal["quick", "standard", "full"]
+Progress = Callable[[str, int, int], None]
+CAP = Budget(steps=8, lr=2e-5, measured=(1, 2, 3, 4, 6, 8))
+MATCH = 0.05
+SHALLOW_LAYERS = 2
+
+
+class Store:
+    """Where an audit leaves its readings and control edits; this one forgets them. A run folder keeps them."""
+
+    def __init__(self) -> None:
+        self.readings: dict[str, dict[str, Reading]] = {}
+        self.edits: dict[str, Edit] = {}
+
+    def keep(self, model: str, reading: Reading) -> None:
+        """Take a finished reading."""
+        self.readings.setdefault(model, {})[reading.check] = reading
+
+    def keep_edit(self, name: str, edit: Edit) -> None:
+        """Take a finished control edit."""
+        self.edits[name] = edit
+
+
+def audit(
+    before: Model,
+    after: Edit | Model | str | Path,
+    case: Case,
+    *,
+    profile: Profile = "quick",
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Measure original, edited model and controls, and judge.
+
+    Controls: the twins in every check; a shallow sibling (the same objective on the last two layers,
+    which only hides the facts: every attack must expose it, and the attack's budget is found on it
+    alone); and, where `after` is an edit of ours, the same method on as many random sites.
+
+    Args:
+        after: an edit of `before`, a model, or the path or hub id of one.
+        store: readings and control edits found there are not made again; new ones are left there.
+
+    Raises:
+        UserError: a model with another tokenizer or shape than `before`, or an unknown profile.
+    """
+    if profile not in get_args(Profile):
+        raise UserError(f"{profile!r} is no profile; choose one of {', '.join(get_args(Profile))}.")
+    auditor = _Auditor(before, _resolve(before, after), case.on(before), store or Store(), progress)
+    auditor.measure()
+    return auditor.verdict()
+
+
+@dataclasses.dataclass
+class _Auditor:
+    before: Model
+    after: Edit | Model
+    case: Case
+    store: Store
+    progress: Progress | None
+
+    def measure(self) -> None:
+        """Every reading that the store lacks, cheapest first."""
+        for name in ("before", "after"):
+            self._look(name)
+        self._shallow()
+        if self._random() is not None:
+            for check in (verify.recall, verify.collateral):
+                self._take("random", check.__name__, lambda m, check=check: check(m, self.case))
+        self._relearn()
+
+    def verdict(self) -> Verdict:
+        """The rule applied to what the store holds."""
+        readings = _frozen(self.store.readings)
+        numbers = summarise(self.before, self.after, self.case, readings)
+        after = readings["after"]
+        auc = after["membership"].details.get("auc", {}).get("loss") if "membership" in after else None
+        kept = _ratio(numbers["retain_same_after"], numbers["retain_same_before"])
+        forgot = _ratio(numbers["forget_after"], numbers["forget_before"])
+        return verify.judge(
+            readings, scorecard=verify.scorecard(forgot, kept, auc), summary=numbers, seed=self.case.seed
+        )
+
+    def _look(self, name: str) -> None:
+        """The checks that only ask."""
+        forms = list(self.store.readings.get("before", {}).get("paraphrase", _NONE).details.get("forms", {})) or None
+        memory: list[Any] = []
+
+        def paraphrase(m: Model) -> Reading:
+            return verify.paraphrase(m, self.case, forms=forms if name != "before" else None)
+
+        def collateral(m: Model) -> Reading:
+            return verify.collateral(m, self.case, before=memory or None)
+
+        if name != "before" and "collateral" not in self.store.readings.get(name, {}):
+            memory = verify.neutral_memory(self.before, self.case)
+        self._take(name, "recall", lambda m: verify.recall(m, self.case))
+        self._take(name, "paraphrase", paraphrase)
+        self._take(name, "probe", lambda m: verify.probe(m, self.case))
+        self._take(name, "collateral", collateral)
+        self._take(name, "membership", lambda m: verify.membership(m, self.case))
+
+    def _shallow(self) -> None:
+        """A sibling that hides as much as the target, in its last two layers."""
+        if "shallow" not in self.store.edits:
+            self._make_shallow()
+        self._take("shallow", "recall", lambda m: verify.recall(m, self.case))
+
+    def _make_shallow(self) -> None:
+        target = self.store.readings["after"]["recall"].value or 0.0
+        last = range(self.before.n_layers - SHALLOW_LAYERS, self.before.n_layers)
+        sites = [Site(layer, part) for layer in last for part in ("attn", "mlp")]
+        about = self.after.about if isinstance(self.after, Edit) else {}
+        objective = about.get("arguments", {}).get("objective") or "undial"
+        edit = None
+        for steps in (30, 60):
+            edit = ablate.tune(
+                self.before, self.case, sites, objective=objective, steps=steps, lr=3e-4, neutral_rows=2,
+                progress=self._step("shallow sibling"),
+            )  # fmt: skip
+            with edit.applied(self.before):
+                shown = verify.recall(self.before, self.case).value or 0.0
+            if abs(shown - target) <= MATCH:
+                break
+        assert edit is not None
+        self.store.keep_edit("shallow", edit)
+
+    def _random(self) -> Edit | None:
+        """The same method on random sites, for an edit that says how it was made."""
+        if not isinstance(self.after, Edit) or not self.after.about.get("sites"):
+            return None
+        if "random" not in self.store.edits:
+            own = [Site.parse(s) for s in self.after.about["sites"]]
+            sites = random_sites(self.before, own, seed=self.case.seed)
+            edit = ablate.replay(self.before, self.case, self.after, sites, progress=self._step("random sites"))
+            self.store.keep_edit("random", edit)
+        return self.store.edits["random"]
+
+    def _relearn(self) -> None:
+        """The attack: its scale, its budget from the shallow sibling alone, then everyone at that budget."""
+        take = self._take_relearn
+        scale = take("before", ("forget",), CAP)
+        shallow = take("shallow", ("forget",), CAP)
+        never = take("after", ("twins",), CAP, name="relearn_twins")
+        budget = CAP.at(budget_steps(scale, shallow, never))
+        take("after", ("forget",), budget, twins=never)
+        if "random" in self.store.edits:
+            take("random", ("forget",), budget)
+
+    def _take_relearn(
+        self,
+        model: str,
+        groups: tuple[str, ...],
+        budget: Budget,
+        *,
+        name: str = "relearn",
+        twins: Reading | None = None,
+    ) -> Reading:
+        def check(m: Model) -> Reading:
+            found = verify.relearn(
+                m, self.case, budget=budget, groups=groups, progress=self._step(f"relearning {model}")
+            )
+            found = dataclasses.replace(found, check=name)
+            return found if twins is None else _with_twins(found, twins, budget)
+
+        return self._take(model, name, check)
+
+    def _take(self, model: str, name: str, check: Callable[[Model], Reading]) -> Reading:
+        held = self.store.readings.get(model, {})
+        if name not in held:
+            if self.progress:
+                self.progress(f"{name} on {model}", 0, 1)
+            with self._subject(model) as subject:
+                found = check(subject)
+            self.store.keep(model, found)
+        return self.store.readings[model][name]
+
+    @contextmanager
+    def _subject(self, name: str) -> Iterator[Model]:
+        """The model of that name, for as long as the context lasts."""
+        if name == "before":
+            yield self.before
+            return
+        change = self.after if name == "after" else self.store.edits[name]
+        if isinstance(change, Model):
+            yield change
+            return
+        with change.applied(self.before) as edited:
+            yield edited
+
+    def _step(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress(what, done, total) if self.progress else None
+
+
+def budget_steps(scale: Reading, shallow: Reading, never: Reading) -> int:
+    """The fewest steps at which the shallow sibling's r reaches one half, or the most that were tried."""
+    steps = sorted(map(int, shallow.details["curve"]["forget"]))
+    for step in steps:
+        top, low = scale.details["curve"]["forget"][str(step)], never.details["curve"]["twins"][str(step)]
+        r = (shallow.details["curve"]["forget"][str(step)] - low) / max(top - low, 1e-9)
+        if r >= verify.verdict.EXPOSED:
+            return step
+    return steps[-1]
+
+
+def summarise(
+    before: Model, after: Edit | Model, case: Case, readings: dict[str, dict[str, Reading]]
+) -> dict[str, Any]:
+    """The flat numbers of `verdict.json`; what was not measured is `None`.
+
+    Shares are of facts that the original knew, on sealed templates.
+    """
+
+    def value(model: str, check: str, *path: str) -> float | None:
+        reading = readings.get(model, {}).get(check)
+        if reading is None:
+            return None
+        found: Any = reading.value if not path else getattr(reading, path[0])
+        for step in path[1:]:
+            found = (found or {}).get(step)
+        return found
+
+    def r(model: str) -> float | None:
+        found = verify.compare(readings, "relearn", model=model, seed=case.seed)
+        return None if found is None else found.r
+
+    own = verify.compare(readings, "relearn", seed=case.seed)
+    out: dict[str, Any] = {
+        "forget_before": value("before", "recall"), "forget_after": value("after", "recall"),
+        "shallow_forget_after": value("shallow", "recall"), "random_forget_after": value("random", "recall"),
+    }  # fmt: skip
+    for kind in ("same", "other"):
+        for model in ("before", "after"):
+            out[f"retain_{kind}_{model}"] = value(model, "collateral", "controls", kind)
+    out["random_retain_same_after"] = value("random", "collateral", "controls", "same")
+    for model in ("before", "after"):
+        out[f"perplexity_{model}"] = value(model, "collateral", "details", "perplexity")
+    out |= {
+        "relearn_target": value("after", "relearn"),
+        "relearn_twins": value("after", "relearn", "controls", "twins"),
+        "relearn_original": value("before", "relearn"),
+        "relearn_shallow": value("shallow", "relearn"),
+        "relearn_r": own.r if own else None,
+        "relearn_r_low": own.low if own else None,
+        "relearn_r_high": own.high if own else None,
+        "shallow_r": r("shallow"),
+        "random_relearn_r": r("random"),
+        "edited_parameters": after.parameters if isinstance(after, Edit) else None,
+        "edited_share": after.share(before) if isinstance(after, Edit) else None,
+        "facts_known": case.facts_known,
+        "facts_total": case.facts_total,
+    }
+    return out
+
+
+_NONE = Reading("none", None, None, 0, {}, "")
+
+
+def _frozen(readings: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Reading]]:
+    """The readings with every relearning attack at the budget that the target faced."""
+    step = readings["after"]["relearn"].details["steps"]
+    out = {model: dict(held) for model, held in readings.items()}
+    for model in ("before", "shallow"):
+        out[model]["relearn"] = verify.at_step(out[model]["relearn"], step)
+    return out
+
+
+def _with_twins(found: Reading, twins: Reading, budget: Budget) -> Reading:
+    """The target's reading with the twins' at the same step beside it."""
+    step = str(budget.steps)
+    samples = {**found.samples, "twins": twins.details["by_step"]["twins"][step]}
+    controls = {**found.controls, "twins": twins.details["curve"]["twins"][step]}
+    details = {**found.details, "curve": {**found.details["curve"], **twins.details["curve"]}}
+    return dataclasses.replace(found, samples=samples, controls=controls, details=details)
+
+
+def _ratio(part: float | None, whole: float | None) -> float:
+    return part / whole if part is not None and whole else 0.0
+
+
+def _resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
+    """What `after` stands for, checked to be comparable with `before`."""
+    if isinstance(after, str | Path):
+        after = Edit.load(after) if str(after).endswith(".safetensors") else load(str(after))
+    if isinstance(after, Edit):
+        with after.applied(before):
+            return after
+    if after.tokenizer.get_vocab() != before.tokenizer.get_vocab():
+        raise UserError(
+            f"{after.name} and {before.name} have different tokenizers; audit a model made from the original."
+        )
+    shapes = {n: p.shape for n, p in before.parameters.items()}
+    if shapes != {n: p.shape for n, p in after.parameters.items()}:
+        raise UserError(f"{after.name} and {before.name} have different shapes; audit a model made from the original.")
+    return after

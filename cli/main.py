@@ -1,0 +1,175 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .. import knowledge
+from ..ablate import METHODS
+from ..audit import Profile, audit
+from ..errors import LokaError, UserError
+from ..files import write_json
+from ..model import DEFAULT, Edit, export, load
+from ..report import write as write_report
+from ..run import FolderStore, Recipe, Run, verdict_json
+from .show import Bars, table
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Locate the neurons and heads that hold a piece of knowledge, ablate just those, verify that it is gone.",
+)
+out = Console()
+
+Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see `loka cases`) or a YAML file.")]
+ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
+Out = Annotated[Path, typer.Option("--out", help="The run folder; given again, the run resumes.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="quick, standard or full.")]
+
+
+def main() -> None:
+    """Run the command line; exit status 0 done, 1 the job failed, 2 the input is at fault."""
+    try:
+        app()
+    except LokaError as error:
+        Console(stderr=True).print(f"[bold red]loka:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("loka: stopped. The same command goes on where it was.")
+        sys.exit(1)
+
+
+@app.command()
+def demo(out_: Out = Path("runs/demo")) -> None:
+    """Make SmolLM2 forget 18 capitals, and audit the result."""
+    _pipeline(out_, DEFAULT, "capitals", "quick", None)
+
+
+@app.command()
+def run(case: Case, model: ModelName = DEFAULT, out_: Out = Path("runs/run"), profile: ProfileName = "quick") -> None:
+    """Locate, ablate, verify and report. A second call on the same folder resumes."""
+    _pipeline(out_, model, case, profile, None)
+
+
+@app.command()
+def locate(case: Case, model: ModelName = DEFAULT, out_: Out = Path("runs/run")) -> None:
+    """Score every head and neuron; two forward passes and one backward pass over the facts."""
+    with Bars() as bars:
+        found = Run(out_, model=model, case=case, progress=bars, command=_command()).localization()
+    best = ", ".join(map(str, found.top(5, part="neuron") + found.top(5, part="head")))
+    out.print(f"{out_ / 'localization.parquet'}: {len(found.frame):,} sites. The best: {best}.")
+
+
+@app.command()
+def ablate(
+    folder: Folder,
+    method: Annotated[str, typer.Option("--method", help="zero, tune or reset.")] = "",
+    sites: Annotated[int, typer.Option("--sites", help="How many of the best neurons.")] = 0,
+) -> None:
+    """Edit the sites that `loka locate` found in this folder."""
+    recipe = None
+    if method or sites:
+        usual = Recipe()
+        if method and method not in METHODS:
+            raise UserError(f"{method!r} is no method; choose one of {', '.join(METHODS)}.")
+        recipe = Recipe(
+            method=method or usual.method,
+            sites=sites or usual.sites,
+            arguments=usual.arguments if method in ("", usual.method) else {},
+        )
+    with Bars() as bars:
+        current = Run(folder, recipe=recipe, progress=bars)
+        edit = current.edit()
+    out.print(
+        f"{folder / 'edit.safetensors'}: {edit.parameters:,} weights, {edit.share(current.model):.2%} of the model."
+    )
+
+
+@app.command()
+def verify(
+    case: Case,
+    before: Annotated[str, typer.Option("--before", help="The original: smollm2, a folder or a hub id.")],
+    after: Annotated[str, typer.Option("--after", help="An edit file, a model folder, or a hub id.")],
+    out_: Out = Path("runs/verify"),
+    profile: ProfileName = "quick",
+) -> None:
+    """Audit any pair of models."""
+    original = load(before)
+    edited = Edit.load(after) if after.endswith(".safetensors") else load(after)
+    chosen = knowledge.case(case).on(original)
+    store = FolderStore(out_, original, edited, chosen)
+    with Bars() as bars:
+        verdict = audit(original, edited, chosen, profile=_profile(profile), store=store, progress=bars)
+    digests = {"case": chosen.digest, "model": original.digest()}
+    write_json(out_ / "verdict.json", verdict_json(verdict, digests))
+    out.print(table(verdict))
+    out.print(escape(str(verdict)), highlight=False)
+    out.print(f"Report: {write_report(out_)}")
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write the HTML report and the figures of a run folder."""
+    out.print(f"{write_report(folder)}")
+
+
+@app.command(name="export")
+def export_(
+    folder: Folder,
+    to: Annotated[Path, typer.Option("--to", help="A new folder for the edited model.")],
+) -> None:
+    """Write the edited model as an ordinary Hugging Face folder."""
+    current = Run(folder)
+    path = folder / "edit.safetensors"
+    export(current.model, to, edit=Edit.load(path))
+    out.print(f"{to}: load it with transformers' AutoModelForCausalLM.from_pretrained({str(to)!r}).")
+
+
+@app.command()
+def cases() -> None:
+    """List the built-in cases."""
+    for name in knowledge.cases():
+        found = knowledge.case(name)
+        sizes = ", ".join(f"{len(r.facts)} {n}" for n, r in found.spec.relations.items())
+        out.print(f"[bold]{name}[/]  {found.purpose}; facts: {sizes}; twins: {len(found.twins.sealed)}")
+
+
+@app.command()
+def models() -> None:
+    """List what --model takes."""
+    out.print(f"[bold]{DEFAULT}[/]  SmolLM2-135M-Instruct, 30 layers, 9 heads, 46,080 neurons; fetched once (98 MB)")
+    out.print("a folder with config.json and *.safetensors or *.gguf, or a hub id that transformers can load")
+
+
+def _pipeline(folder: Path, model: str, case: str, profile: str, recipe: Recipe | None) -> None:
+    with Bars() as bars:
+        current = Run(
+            folder, model=model, case=case, profile=_profile(profile), recipe=recipe, progress=bars, command=_command()
+        )
+        known = f"{current.case.facts_known} of {current.case.facts_total}"
+        bars.say(f"{current.model.name} knows {known} facts of the case {current.case.name}; the rest is set aside.")
+        current.localization()
+        current.edit()
+        verdict = current.verdict()
+        path = current.report()
+    out.print(table(verdict))
+    out.print(escape(str(verdict)), highlight=False, soft_wrap=True)
+    out.print(f"\nReport: {path}")
+
+
+def _profile(name: str) -> Profile:
+    if name not in ("quick", "standard", "full"):
+        raise UserError(f"{name!r} is no profile; choose quick, standard or full.")
+    return name
+
+
+def _command() -> str:
+    return " ".join(["loka", *sys.argv[1:]])

@@ -1,0 +1,76 @@
+"""Progress bars and the table at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..verify import Verdict
+
+ROWS = (
+    ("forgotten facts, sealed prompts", "forget_before", "forget_after", "random_forget_after", "shallow_forget_after"),
+    ("kept facts, same relation", "retain_same_before", "retain_same_after", "random_retain_same_after", None),
+    ("kept facts, other relations", "retain_other_before", "retain_other_after", None, None),
+    ("perplexity of neutral text", "perplexity_before", "perplexity_after", None, None),
+    ("relearned: probability of held-out answers", "relearn_original", "relearn_target", None, "relearn_shallow"),
+    ("relearned, r (0 never taught, 1 intact)", None, "relearn_r", "random_relearn_r", "shallow_r"),
+)
+
+
+class Bars:
+    """Progress with the time left, one bar for each thing under way; call it as `bars(what, done, total)`."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self.tasks:
+            self._end_others()
+            self.tasks[what] = self.progress.add_task(what, total=total)
+        self.progress.update(self.tasks[what], completed=done, total=total)
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self.console.print(text, highlight=False)
+
+    def _end_others(self) -> None:
+        for task in self.progress.tasks:
+            if not task.finished:
+                self.progress.update(task.id, completed=task.total)
+
+
+def table(verdict: Verdict) -> Table:
+    """Before and after, side by side with the controls."""
+    shown = Table(title="before and after")
+    for column in ("", "before", "after", "random sites", "shallow sibling"):
+        shown.add_column(column, justify="left" if not column else "right")
+    for label, *keys in ROWS:
+        shown.add_row(label, *(_cell(key, verdict.summary) for key in keys))
+    return shown
+
+
+def _cell(key: str | None, summary: dict[str, Any]) -> str:
+    value = summary.get(key) if key else None
+    if value is None:
+        return "-"
+    plain = key is not None and ("relearn" in key or key.startswith("perplexity") or key == "shallow_r")
+    return f"{value:.2f}" if plain else f"{value:.0%}"

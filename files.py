@@ -1,0 +1,130 @@
+"""Files written whole or not at all, and their digests."""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from .errors import LokaError, UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write ``path`` into errors that say what to do next.
+
+    Raises:
+        LokaError: the disk is full.
+        UserError: the place is read-only or forbidden, or something of another kind is in the way.
+    """
+    try:
+        yield
+    except LokaError:
+        raise
+    except Exception as error:
+        if (explained := _explained(error, path)) is None:
+            raise
+        raise explained from error
+
+
+def _explained(error: Exception, path: str | Path) -> LokaError | None:
+    code = error.errno if isinstance(error, OSError) else None
+    # safetensors reports a full disk in an error class of its own, by text alone
+    if code in _FULL or "No space left on device" in str(error):
+        return LokaError(f"cannot write {path}: the disk is full. Free some space, or choose another folder.")
+    if code in _REFUSED:
+        return UserError(f"cannot write {path}: {_reason(error)}. Choose a place that you may write to.")
+    if code in _IN_THE_WAY:
+        return UserError(f"cannot write {path}: {_reason(error)}. Move what is there, or choose another name.")
+    return None
+
+
+def _reason(error: Exception) -> str:
+    named = getattr(error, "filename", None)
+    text = getattr(error, "strerror", None) or str(error)
+    return f"{text} ({named})" if named else text
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; what is put there takes its place at the end.
+
+    The block may write a file or make a folder; a folder takes the place of nothing or of an empty one.
+    If the block or the renaming fails, the temporary goes and whatever lay at ``path`` stays as it was.
+    The temporary's name ends as ``path`` does, so that writers which look at the suffix work.
+
+    Raises:
+        LokaError: the disk is full.
+        UserError: the place is read-only or forbidden, or something of another kind is in the way.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{uuid4().hex[:8]}.{target.name}")
+    try:
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+    finally:
+        _remove(temporary)
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or all files of a folder, to the disk, so that the renaming cannot overtake the data."""
+    for file in (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]:
+        descriptor = os.open(file, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):  # the error that brought us here matters more
+            path.unlink()
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> None:
+    """Write ``data`` (text as UTF-8) to ``path``, whole or not at all; raises as `atomic` does."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write ``obj`` as JSON with sorted keys, whole or not at all; NaN and infinities become ``null``.
+
+    Numbers of NumPy and torch count as numbers. Raises as `atomic` does.
+    """
+    text = json.dumps(_plain(obj), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, text + "\n")
+
+
+def _plain(obj: Any) -> Any:
+    if isinstance(obj, dict):
+        return {key: _plain(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_plain(value) for value in obj]
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else None
+    if isinstance(obj, Path):
+        return str(obj)
+    return _plain(obj.item()) if hasattr(obj, "item") else obj
+
+
+def digest(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

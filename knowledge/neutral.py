@@ -1,0 +1,75 @@
+"""Text that has nothing to do with the target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import UserError
+from .case import BUILT_IN, Case
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+TOKENS = 48
+ROWS = 32
+
+
+def neutral_working(model: Model, case: Case, n: int | None = None) -> list[str]:
+    """Passages that an edit may be repaired on: sampled from the original model, or from the case's file.
+
+    Sampling is seeded, and passages that name a forget subject or answer are dropped. It is done once
+    for a model, before any edit: about `TOKENS` forward passes over 32 rows for every 32 passages.
+    """
+    wanted = case.neutral.working
+    if isinstance(wanted, str):
+        return _read(case, wanted)[:n]
+    n = n or wanted
+    key = "neutral", case.digest, case.seed, n
+    if key not in model.memo:
+        if model.edits:
+            raise UserError("neutral text is sampled from the original model; sample it before an edit is applied.")
+        model.memo[key] = _sample(model, case, n)
+    return model.memo[key]
+
+
+def neutral_sealed(case: Case) -> list[str]:
+    """Prose that no edit sees, by paragraph."""
+    return _read(case, case.neutral.sealed)
+
+
+def _read(case: Case, name: str) -> list[str]:
+    folder = case.path.parent if case.path else BUILT_IN
+    path = next((p for p in (folder / name, BUILT_IN / name) if p.is_file()), None)
+    if path is None:
+        raise UserError(f"the case {case.name!r} names the text file {name!r}, which is not beside it; put it there.")
+    return [p.strip().replace("\n", " ") for p in path.read_text(encoding="utf-8").split("\n\n") if p.strip()]
+
+
+@torch.no_grad()
+def _sample(model: Model, case: Case, n: int) -> list[str]:
+    start = model.tokenizer.bos_token_id
+    avoid = {w.casefold() for f in case.forget.working for w in (f.subject, *f.answers)}
+    texts: list[str] = []
+    generator = torch.Generator(model.device).manual_seed(case.seed)
+    for _ in range(4 * n // ROWS + 4):
+        if len(texts) >= n:
+            break
+        rows = _generate(model, start if start is not None else 0, generator)
+        for text in model.tokenizer.batch_decode(rows, skip_special_tokens=True):
+            if text.strip() and not any(w in text.casefold() for w in avoid):
+                texts.append(text.strip())
+    return texts[:n]
+
+
+def _generate(model: Model, start: int, generator: torch.Generator) -> torch.Tensor:
+    """`[ROWS, TOKENS]` sampled at temperature one, so that the text is the model's own distribution."""
+    ids = torch.full((ROWS, 1), start, device=model.device)
+    out, cache = [], None
+    for _ in range(TOKENS):
+        step = model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = step.past_key_values
+        ids = torch.multinomial(step.logits[:, -1].float().softmax(-1), 1, generator=generator)
+        out.append(ids)
+    return torch.cat(out, 1)

@@ -1,0 +1,168 @@
+"""Where a piece of knowledge sits: scores for every site, with their confidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import stats
+
+from ..errors import UserError
+from ..files import atomic
+from ..model import Part, Site
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESAMPLES = 200
+TOP_SHARE = 0.005
+COLUMNS = (
+    "layer", "part", "index", "position", "score", "low", "high", "frequency", "q", "role", "forget", "retain", "raw"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Localization:
+    """Scores of all sites of one or more parts.
+
+    `frame` has one row a site: `layer, part, index, position, score, low, high, frequency, q, role,
+    forget, retain, raw`. `score` is the contrast `forget - retain`, both in shares of a fact's whole
+    effect; `low` and `high` are its 95% bootstrap interval over subjects; `frequency` is how often the
+    site is among the best 0.5% of its part in the resamples; `q` is the Benjamini-Hochberg value of a
+    one-sided Welch test that forget exceeds retain; `raw` is the forget side in log-odds, before scaling.
+    `position` is null where scores are summed over positions; `role` is null where nobody labelled it.
+    """
+
+    frame: pd.DataFrame = field(repr=False)
+    about: dict[str, Any]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.frame["part"]))
+
+    def top(self, k: int, *, part: Part = "neuron", by: str = "score") -> list[Site]:
+        """The `k` sites of a part with the highest score, best first. `by="forget"` leaves the contrast out.
+
+        Raises:
+            UserError: a part that was not scored, or fewer than `k` sites.
+        """
+        rows = self._of(part)
+        if not 0 < k <= len(rows):
+            raise UserError(f"top({k}) of {len(rows)} {part} sites: ask for 1 to {len(rows)}.")
+        best = rows.sort_values([by, "layer", "index"], ascending=[False, True, True], kind="stable").head(k)
+        return [Site(int(a), part, int(b)) for a, b in zip(best["layer"], best["index"], strict=True)]
+
+    def grid(self, part: Part, column: str = "score") -> np.ndarray:
+        """A column as `[layer, unit]`."""
+        rows = self._of(part).sort_values(["layer", "index"])
+        return rows[column].to_numpy(float).reshape(rows["layer"].nunique(), -1)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the table."""
+        return self.frame.copy()
+
+    def plot(self, part: Part | None = None) -> Figure:
+        """The layer by head heatmap and the best neurons by layer, or one of the two."""
+        from .plot import plot
+
+        return plot(self, part)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one Parquet file."""
+        table = pa.Table.from_pandas(self.frame, preserve_index=False)
+        table = table.replace_schema_metadata(
+            {**(table.schema.metadata or {}), b"loka": json.dumps(self.about).encode()}
+        )
+        with atomic(path) as temporary:
+            pq.write_table(table, temporary)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Localization:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: no such file, or one that is no localization.
+        """
+        try:
+            table = pq.read_table(path)
+            about = json.loads((table.schema.metadata or {})[b"loka"])
+        except (OSError, pa.ArrowInvalid, KeyError, json.JSONDecodeError) as error:
+            raise UserError(f"{str(path)!r} is no localization ({error}); `loka locate` writes one.") from error
+        return cls(table.to_pandas(), about)
+
+    def _of(self, part: str) -> pd.DataFrame:
+        if part not in self.parts:
+            raise UserError(f"{part!r} was not scored here; scored are {', '.join(self.parts)}.")
+        return self.frame[self.frame["part"] == part]
+
+
+def contrast(
+    scores: dict[Part, np.ndarray],
+    falls: np.ndarray,
+    *,
+    n_forget: int,
+    subjects: Sequence[str],
+    seed: int,
+    about: dict[str, Any],
+) -> Localization:
+    """Signed forget minus retain scores, with intervals over subjects.
+
+    Args:
+        scores: by part `[fact, layer, unit]`, the forget facts first.
+        falls: `[fact]`, each fact's whole effect, by which its scores are divided. Facts whose effect is
+            under a tenth of the median are left out: their shares would be noise.
+    """
+    keep = falls > 0.1 * np.median(np.abs(falls))
+    forget = np.flatnonzero(keep[:n_forget])
+    retain = n_forget + np.flatnonzero(keep[n_forget:])
+    if not len(forget) or not len(retain):
+        raise UserError("no fact's answer depends on its subject here, so there is nothing to locate; check the case.")
+    about = {**about, "n_forget": len(forget), "n_retain": len(retain), "seed": seed}
+    frames = [
+        _table(part, raw / falls[:, None, None].clip(1e-9), raw[forget].mean(0), forget, retain, seed)
+        for part, raw in scores.items()
+    ]
+    return Localization(pd.concat(frames, ignore_index=True), about)
+
+
+def _table(
+    part: Part, shares: np.ndarray, raw: np.ndarray, forget: np.ndarray, retain: np.ndarray, seed: int
+) -> pd.DataFrame:
+    n_units = raw.shape[1]
+    a, b = (shares[rows].reshape(len(rows), -1) for rows in (forget, retain))
+    score = a.mean(0) - b.mean(0)
+    low, high, frequency = _bootstrap(a, b, seed)
+    with np.errstate(all="ignore"):
+        p = stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue
+    q = stats.false_discovery_control(np.nan_to_num(p, nan=1.0))
+    layer, index = np.divmod(np.arange(score.size), n_units)
+    return pd.DataFrame(
+        {
+            "layer": layer, "part": part, "index": index, "position": pd.array([None] * score.size, dtype="Int64"),
+            "score": score, "low": low, "high": high, "frequency": frequency, "q": q,
+            "role": pd.array([None] * score.size, dtype="string"),
+            "forget": a.mean(0), "retain": b.mean(0), "raw": raw.reshape(-1),
+        }
+    )[list(COLUMNS)]  # fmt: skip
+
+
+def _bootstrap(a: np.ndarray, b: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """95% interval of the contrast and how often a site is among the best, over resampled facts."""
+    rng = np.random.default_rng(seed)
+
+    def weights(n: int) -> np.ndarray:
+        return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float32) / n
+
+    draws = weights(len(a)) @ a.astype(np.float32) - weights(len(b)) @ b.astype(np.float32)
+    k = max(1, round(TOP_SHARE * a.shape[1]))
+    best = np.partition(draws, -k, axis=1)[:, -k, None]
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    return low, high, (draws >= best).mean(0)

@@ -1,0 +1,104 @@
+"""Prompts with the answers that follow them, as padded tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from .load import Model
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded token rows.
+
+    `ids`, `mask`, `positions`: `[row, position]`; `labels`: `[row, keep]`, the token to predict at each
+    of the last `keep` positions but one, -100 where nothing is asked. `logits(model, batch)` gives
+    `[row, keep, vocabulary]` for exactly these.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    labels: Tensor
+
+    @property
+    def keep(self) -> int:
+        return self.labels.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens that are not padding."""
+        return int(self.mask.sum())
+
+    def inputs(self) -> dict[str, Tensor]:
+        return {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
+
+
+def encode(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> Batch:
+    """Rows of `prompt + " " + answer`, the labels on the answers' tokens."""
+    rows = [_split(model, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    return pad(model, [p + a for p, a in rows], [len(a) for _, a in rows])
+
+
+def encode_texts(model: Model, texts: Sequence[str], *, limit: int = 256) -> Batch:
+    """Rows of plain text, every token but the first a label; longer texts are cut at `limit` tokens."""
+    rows = [model.tokenizer(text)["input_ids"][:limit] for text in texts]
+    return pad(model, rows, [len(r) - 1 for r in rows])
+
+
+def pad(model: Model, rows: Sequence[Sequence[int]], asked: Sequence[int]) -> Batch:
+    """Left-pad token rows; the last `asked[i]` tokens of row i become labels."""
+    if not rows:
+        raise UserError("there is nothing to run: give at least one prompt.")
+    width, keep = max(map(len, rows)), max(asked)
+    filler = model.tokenizer.pad_token_id or 0
+    ids = torch.full((len(rows), width), filler)
+    mask = torch.zeros_like(ids)
+    labels = torch.full((len(rows), keep), -100)
+    for i, (row, n) in enumerate(zip(rows, asked, strict=True)):
+        tokens = torch.tensor(row)
+        ids[i, width - len(row) :] = tokens
+        mask[i, width - len(row) :] = 1
+        if n:
+            labels[i, keep - n :] = tokens[-n:]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    return Batch(*(t.to(model.device) for t in (ids, mask, positions, labels)))
+
+
+def logits(model: Model, batch: Batch) -> Tensor:
+    """Next-token logits `[row, keep, vocabulary]` where the batch has labels.
+
+    The vocabulary is only unembedded at these positions.
+    """
+    out = model.hf(**batch.inputs(), use_cache=False, logits_to_keep=batch.keep + 1)
+    return out.logits[:, :-1]
+
+
+def token_logprobs(scores: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability of each label `[row, keep]`; 0 where nothing is asked."""
+    asked = labels >= 0
+    picked = scores.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    return torch.where(asked, picked, 0.0)
+
+
+def chunks(n: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` that cover `range(n)`."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _split(model: Model, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """Prompt and answer tokens as the tokenizer joins them, so that the seam is what the model sees."""
+    head = model.tokenizer(prompt)["input_ids"]
+    full = model.tokenizer(f"{prompt} {answer}")["input_ids"]
+    same = next((i for i, (a, b) in enumerate(zip(head, full, strict=False)) if a != b), min(len(head), len(full)))
+    if same == len(full):
+        raise UserError(f"the answer {answer!r} adds no token to the prompt {prompt!r}; give another answer.")
+    return full[:same], full[same:]

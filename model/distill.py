@@ -1,0 +1,68 @@
+"""What a model says at chosen places, remembered in little space, and how far another has come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .batch import Batch, logits
+
+if TYPE_CHECKING:
+    from .load import Model
+
+WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Next-token distributions of a model at a batch's `n` labelled positions.
+
+    `tokens`, `logprobs`: `[n, width]`, the likeliest tokens and their log-probabilities; `rest`: `[n]`,
+    the log-probability of all others together. The label is always among the tokens.
+    """
+
+    batch: Batch
+    tokens: Tensor
+    logprobs: Tensor
+    rest: Tensor
+
+
+@torch.no_grad()
+def remember(model: Model, batch: Batch, *, without_answer: bool = False, width: int = WIDTH) -> Memory:
+    """One forward pass. With `without_answer`, each position's label is taken out and the rest renormalised."""
+    asked = batch.labels >= 0
+    scores = logits(model, batch)[asked]
+    labels = batch.labels[asked][:, None]
+    if without_answer:
+        scores = scores.scatter(-1, labels, -1e4)
+    logp = scores.float().log_softmax(-1)
+    ranked = logp.scatter(-1, labels, float("inf")).topk(min(width, logp.shape[-1] - 1)).indices
+    kept = logp.gather(-1, ranked)
+    rest = (1 - kept.exp().sum(-1)).clamp(min=1e-9).log()
+    return Memory(batch, ranked, kept, rest)
+
+
+def divergence(model: Model, memory: Memory) -> Tensor:
+    """Mean Kullback-Leibler divergence from what is remembered to what the model says now, in nats a token.
+
+    The tokens that were not kept count as one, which makes it a lower bound.
+    """
+    return divergence_of(logits(model, memory.batch)[memory.batch.labels >= 0], memory)
+
+
+def divergence_of(scores: Tensor, memory: Memory) -> Tensor:
+    """The same for logits `[n, vocabulary]` that were computed already."""
+    logp = scores.float().log_softmax(-1)
+    kept = logp.gather(-1, memory.tokens)
+    rest = (1 - kept.exp().sum(-1)).clamp(min=1e-9).log()
+    inside = (memory.logprobs.exp() * (memory.logprobs - kept)).sum(-1)
+    return (inside + memory.rest.exp() * (memory.rest - rest)).mean()
+
+
+def remember_all(model: Model, batches: Sequence[Batch], *, without_answer: bool = False) -> list[Memory]:
+    """`remember` for each batch."""
+    return [remember(model, batch, without_answer=without_answer) for batch in batches]

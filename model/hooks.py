@@ -1,0 +1,76 @@
+"""Read and replace activations at TransformerLens' hook points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .batch import Batch
+
+if TYPE_CHECKING:
+    from .load import Model
+
+# Activations `[row, position, neuron]` and `[row, position, head, d_head]`.
+POINTS = {"neuron": "blocks.{}.mlp.hook_post", "head": "blocks.{}.attn.hook_z"}
+Hook = Callable[[Tensor], Tensor | None]
+
+
+def point(part: str, layer: int) -> str:
+    """The name of the hook point that carries a part of a layer."""
+    return POINTS[part].format(layer)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """`logits` `[row, keep, vocabulary]` and the activations by name of hook point."""
+
+    logits: Tensor
+    activations: dict[str, Tensor]
+
+
+def record(model: Model, batch: Batch, points: Sequence[str], *, grad: bool = False) -> Recording:
+    """Run a batch once and keep what passes the hook points.
+
+    With `grad`, everything behind the embedding is on one graph, so that `torch.autograd.grad` gives
+    the gradient at every point in one backward pass; weights get none.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Hook:
+        def hook(value: Tensor) -> Tensor:
+            kept[name] = value
+            return value  # what is kept may be a view; handing it back puts it on the graph
+
+        return hook
+
+    hooks: list[tuple[str, Hook]] = [(name, keep(name)) for name in points]
+    if grad:
+        hooks.append(("hook_embed", lambda value: value.detach().requires_grad_(True)))
+    with torch.set_grad_enabled(grad):
+        return Recording(run(model, batch, hooks), kept)
+
+
+def run(model: Model, batch: Batch, hooks: Sequence[tuple[str, Hook]]) -> Tensor:
+    """Logits `[row, keep, vocabulary]` of a batch with hooks in place."""
+    bridge = model.bridge
+    wrapped = [(name, _ignore_point(hook)) for name, hook in hooks]
+    with bridge.hooks(fwd_hooks=wrapped):
+        out = bridge(
+            batch.ids,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            logits_to_keep=batch.keep + 1,
+            use_cache=False,
+        )
+    return out[:, -batch.keep - 1 : -1]
+
+
+def _ignore_point(hook: Hook) -> Callable[..., Tensor | None]:
+    def call(value: Tensor, hook: Any = None, _run: Hook = hook) -> Tensor | None:
+        return _run(value)
+
+    return call

@@ -1,0 +1,171 @@
+"""Which weights, and which of their rows and columns, make up a site."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .site import Site
+
+if TYPE_CHECKING:
+    from .load import Model
+
+# The names that transformers' architectures give to the linear maps of a block.
+_ATTENTION = ("self_attn", "attn", "attention")
+_MLP = ("mlp",)
+_GATE_UP = (("gate_proj",), ("up_proj", "c_fc", "dense_h_to_4h", "fc_in", "fc1"))
+_DOWN = ("down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2")
+_OUT = ("o_proj", "c_proj", "dense", "out_proj")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows or columns of one parameter.
+
+    `name`: the parameter, as in `hf.named_parameters()`; `dim`: the axis that is indexed;
+    `index`: int64 `[k]`, sorted, without repeats.
+    """
+
+    name: str
+    dim: int
+    index: Tensor
+
+    def read(self, parameter: Tensor) -> Tensor:
+        """A copy of the values, shaped like the parameter but `k` long on axis `dim`."""
+        return parameter.detach().index_select(self.dim, self.index.to(parameter.device)).clone()
+
+    @torch.no_grad()
+    def write_(self, parameter: Tensor, values: Tensor) -> None:
+        """Put values in the place of what `read` gives."""
+        index = self.index.to(parameter.device)
+        parameter.index_copy_(self.dim, index, values.to(parameter.device, parameter.dtype))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Output features of one linear map. `start` and `count` select a part of a fused map."""
+
+    module: str
+    index: list[int]
+
+
+def slices(model: Model, sites: Iterable[Site], *, reads: bool = True, writes: bool = True) -> list[Slice]:
+    """The weights that sites own, one `Slice` for each parameter and axis, in the model's order.
+
+    A neuron owns its gate and up rows (with their biases) and its down column; a head its query rows
+    and output columns, and its key and value rows where it does not share them; a key/value group
+    (`kv`) its key and value rows; `attn` and `mlp` all of theirs. `resid` owns no weights.
+
+    Args:
+        reads: with the weights that read the residual stream (rows).
+        writes: with the weights that write to it (columns).
+
+    Raises:
+        UserError: a site that the model does not have, or one without weights.
+    """
+    picked: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for site in sites:
+        model.check_site(site)
+        block = model.block(site.layer)
+        rows, columns = _neuron(model, block, site) if site.part in ("neuron", "mlp") else _head(model, block, site)
+        if reads:
+            for row in rows:
+                _pick(model, picked, row, out=True)
+        if writes and columns:
+            _pick(model, picked, columns, out=False)
+    order = {name: i for i, name in enumerate(model.parameters)}
+    keys = sorted(picked, key=lambda key: (order[key[0]], key[1]))
+    return [Slice(name, dim, torch.tensor(sorted(picked[name, dim]))) for name, dim in keys]
+
+
+def neuron_output(model: Model, layer: int) -> nn.Module:
+    """The map whose input is the neurons' activations `[batch, position, neuron]`."""
+    block = model.block(layer)
+    return model.hf.get_submodule(_find(model, _find(model, block, _MLP), _DOWN))
+
+
+def head_output(model: Model, layer: int) -> nn.Module:
+    """The map whose input is the heads' outputs `[batch, position, head * d_head]`."""
+    block = model.block(layer)
+    return model.hf.get_submodule(_find(model, _find(model, block, _ATTENTION), _OUT))
+
+
+def _neuron(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows]:
+    mlp = _find(model, block, _MLP)
+    index = list(range(model.n_neurons)) if site.index is None else [site.index]
+    down = _Rows(_find(model, mlp, _DOWN), index)
+    fused = _maybe(model, mlp, ("gate_up_proj",))
+    if fused:
+        return [_Rows(fused, index + [i + model.n_neurons for i in index])], down
+    maps = [found for names in _GATE_UP if (found := _maybe(model, mlp, names))]
+    return [_Rows(m, index) for m in maps], down
+
+
+def _head(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows | None]:
+    if site.part == "resid":
+        raise UserError(f"{site} is a state and owns no weights; name neurons, heads, kv, attn or mlp instead.")
+    attention = _find(model, block, _ATTENTION)
+    group = model.n_heads // model.n_kv_heads
+    heads = list(range(model.n_heads)) if site.part == "attn" else [site.index] if site.part == "head" else []
+    if site.part == "attn":
+        shared = list(range(model.n_kv_heads))
+    elif site.part == "kv":
+        shared = [site.index]
+    else:
+        shared = [site.index] if group == 1 else []
+    rows = _projections(model, attention, _spans(heads, model.d_head), _spans(shared, model.d_head))
+    out = _Rows(_find(model, attention, _OUT), _spans(heads, model.d_head)) if heads else None
+    return rows, out
+
+
+def _projections(model: Model, attention: str, q: list[int], kv: list[int]) -> list[_Rows]:
+    """Rows of the query, key and value maps, whichever way the architecture fuses them."""
+    n_q, n_kv = model.n_heads * model.d_head, model.n_kv_heads * model.d_head
+    if fused := _maybe(model, attention, ("qkv_proj", "c_attn")):
+        return [_Rows(fused, q + [n_q + i for i in kv] + [n_q + n_kv + i for i in kv])]
+    if fused := _maybe(model, attention, ("query_key_value",)):  # NeoX: q, k, v of a head side by side
+        d = model.d_head
+        return [_Rows(fused, [3 * d * (i // d) + i % d + s * d for s, part in enumerate((q, kv, kv)) for i in part])]
+    parts = ((("q_proj",), q), (("k_proj",), kv), (("v_proj",), kv))
+    return [_Rows(_find(model, attention, names), index) for names, index in parts if index]
+
+
+def _spans(units: list[int | None], width: int) -> list[int]:
+    return [unit * width + i for unit in units if unit is not None for i in range(width)]
+
+
+def _pick(model: Model, picked: dict[tuple[str, int], set[int]], rows: _Rows, *, out: bool) -> None:
+    if not rows.index:
+        return
+    module = model.hf.get_submodule(rows.module)
+    picked[f"{rows.module}.weight", feature_dim(module, out=out)].update(rows.index)
+    if out and getattr(module, "bias", None) is not None:
+        picked[f"{rows.module}.bias", 0].update(rows.index)
+
+
+def feature_dim(module: nn.Module, *, out: bool) -> int:
+    """The axis of `module.weight` that holds output (or input) features: GPT-2's maps are transposed."""
+    transposed = type(module).__name__ == "Conv1D"
+    return int(out == transposed)
+
+
+def _maybe(model: Model, parent: str, names: tuple[str, ...]) -> str | None:
+    owner = model.hf.get_submodule(parent)
+    return next((f"{parent}.{name}" for name in names if isinstance(getattr(owner, name, None), nn.Module)), None)
+
+
+def _find(model: Model, parent: str, names: tuple[str, ...]) -> str:
+    found = _maybe(model, parent, names)
+    if found is None:
+        children = [name for name, _ in model.hf.get_submodule(parent).named_children()]
+        raise UserError(
+            f"{model.name} has none of {', '.join(names)} in {parent} (it has {', '.join(children)}); "
+            "LOKA addresses dense decoder blocks such as Llama's, GPT-2's, NeoX's, Gemma's or Phi-3's."
+        )
+    return found

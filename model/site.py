@@ -1,0 +1,57 @@
+"""Addresses of the parts of a model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..errors import UserError
+
+Part = Literal["neuron", "head", "kv", "attn", "mlp", "resid"]
+PARTS: tuple[Part, ...] = get_args(Part)
+INDEXED: tuple[Part, ...] = ("neuron", "head", "kv")
+_PATTERN = re.compile(r"L(\d+)\.([a-z]+)(?:\.(\d+))?")
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """One addressable part of a model: hashable, sortable, printed the way it is spoken of.
+
+    `neuron`, `head` and `kv` (a key/value group) carry an index within the layer; `attn`, `mlp` and
+    `resid` are whole and carry none.
+
+    >>> Site(17, "neuron", 301)
+    L17.neuron.301
+    >>> Site.parse("L12.resid")
+    L12.resid
+    """
+
+    layer: int
+    part: Part
+    index: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise UserError(f"{self.part!r} is no part of a model; choose one of {', '.join(PARTS)}.")
+        if (self.index is None) == (self.part in INDEXED):
+            need = "needs an index" if self.part in INDEXED else "takes no index"
+            raise UserError(f"a {self.part} site {need}; write it like {_example(self.part)}.")
+
+    @classmethod
+    def parse(cls, text: str) -> Site:
+        """The site that prints as `text`; raises `UserError` for anything else."""
+        found = _PATTERN.fullmatch(text)
+        if not found:
+            raise UserError(f"{text!r} is no site; write it like L17.neuron.301, L9.head.4 or L12.resid.")
+        layer, part, index = found.groups()
+        return cls(int(layer), part, None if index is None else int(index))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return f"L{self.layer}.{self.part}" + ("" if self.index is None else f".{self.index}")
+
+    __repr__ = __str__
+
+
+def _example(part: Part) -> str:
+    return f"L3.{part}.5" if part in INDEXED else f"L3.{part}"

@@ -1,0 +1,53 @@
+"""Residual states at chosen positions, and a model of the same shape that knows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from .batch import chunks, pad
+
+if TYPE_CHECKING:
+    from .load import Model
+
+
+@torch.no_grad()
+def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, rows: int = 64) -> Tensor:
+    """The residual stream behind the embedding and behind each block, `[prompt, 2, layer + 1, d_model]`.
+
+    Of the two positions the first is the last token of the marked text (a subject) within its prompt,
+    the second the prompt's last token.
+    """
+    out = []
+    for part in chunks(len(prompts), rows):
+        ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
+        batch = pad(model, ids, [1] * len(ids))
+        states = model.hf(**batch.inputs(), use_cache=False, output_hidden_states=True, logits_to_keep=1).hidden_states
+        stacked = torch.stack(states, 2)  # [row, position, layer + 1, d_model]
+        for i, (prompt, mark) in enumerate(zip(prompts[part], marks[part], strict=True)):
+            end = prompt.rfind(mark) + len(mark)
+            behind = len(ids[i]) - len(model.tokenizer(prompt[:end])["input_ids"])
+            out.append(stacked[i, [-1 - behind, -1]].cpu())
+    return torch.stack(out)
+
+
+def unembedding(model: Model, answers: Sequence[str]) -> Tensor:
+    """The unembedding row of each answer's first token, behind a space, `[answer, d_model]`."""
+    head = model.hf.get_output_embeddings().weight
+    prefix = len(model.tokenizer("a")["input_ids"])
+    first = [model.tokenizer(f"a {a}")["input_ids"][prefix] for a in answers]
+    return head[first].detach().float().cpu()
+
+
+def untrained(model: Model, *, seed: int = 0) -> Model:
+    """A model of the same architecture and tokenizer with random weights."""
+    from .load import wrap
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hf = AutoModelForCausalLM.from_config(model.hf.config, dtype=model.dtype)
+    return wrap(hf.to(model.device), model.tokenizer, f"{model.name} (untrained)")

@@ -1,0 +1,135 @@
+"""Train slices of a model, or all of it, and put everything back.
+
+Only the slices are parameters. Their gradients are taken from the rows of the incoming activations
+and outgoing gradients that they touch, so no gradient of a full matrix is ever formed; the backward
+pass ends at the lowest layer that has a slice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .layout import Slice, feature_dim
+
+if TYPE_CHECKING:
+    from .load import Model
+
+
+@contextmanager
+def scratch(model: Model, slices: Sequence[Slice] | None = None) -> Iterator[Model]:
+    """Whatever happens to the weights inside is undone, bit for bit. With `slices`, only these are kept."""
+    if slices is None:
+        kept = {name: p.detach().clone() for name, p in model.parameters.items()}
+    else:
+        kept = {}
+    held = [(where, where.read(model.parameters[where.name])) for where in slices or ()]
+    try:
+        yield model
+    finally:
+        with torch.no_grad():
+            for name, values in kept.items():
+                model.parameters[name].copy_(values)
+            for where, values in reversed(held):
+                where.write_(model.parameters[where.name], values)
+
+
+@contextmanager
+def unfrozen(model: Model) -> Iterator[list[nn.Parameter]]:
+    """All weights as trainable parameters, for as long as the context lasts."""
+    parameters = list(model.hf.parameters())
+    for p in parameters:
+        p.requires_grad_(True)
+    try:
+        yield parameters
+    finally:
+        for p in parameters:
+            p.requires_grad_(False)
+            p.grad = None
+
+
+class Trainable:
+    """Slices as trainable parameters; made by `sliced`.
+
+    `parameters[i]` has the values of `slices[i]`. After each change to them, `sync` writes them into
+    the model's weights, which the forward pass uses as they are.
+    """
+
+    def __init__(self, model: Model, slices: Sequence[Slice]) -> None:
+        self.model, self.slices = model, list(slices)
+        self.parameters = [nn.Parameter(where.read(model.parameters[where.name])) for where in self.slices]
+
+    def sync(self) -> None:
+        """Write the parameters into the model."""
+        for where, values in zip(self.slices, self.parameters, strict=True):
+            where.write_(self.model.parameters[where.name], values.detach())
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """One step of the optimizer, written through to the model."""
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.sync()
+
+
+@contextmanager
+def sliced(model: Model, slices: Sequence[Slice]) -> Iterator[Trainable]:
+    """Slices as parameters: the maps that hold them are run so that gradients reach the slices alone."""
+    trainable = Trainable(model, slices)
+    by_module: dict[str, list[tuple[Slice, nn.Parameter]]] = defaultdict(list)
+    for where, values in zip(trainable.slices, trainable.parameters, strict=True):
+        by_module[where.name.rsplit(".", 1)[0]].append((where, values))
+    modules = {name: model.hf.get_submodule(name) for name in by_module}
+    try:
+        for name, module in modules.items():
+            module.forward = _forward(module, by_module[name])
+        yield trainable
+    finally:
+        for module in modules.values():
+            del module.forward
+
+
+def _forward(module: nn.Module, held: list[tuple[Slice, nn.Parameter]]) -> Callable[[Tensor], Tensor]:
+    out_dim = feature_dim(module, out=True)
+    specs = []
+    for where, _ in held:
+        kind = "bias" if where.name.endswith(".bias") else "out" if where.dim == out_dim else "in"
+        specs.append((kind, where.index))
+    values = [v for _, v in held]
+
+    def forward(x: Tensor) -> Tensor:
+        return _SlicedMap.apply(x, module.weight, module.bias, out_dim == 1, specs, *values)
+
+    return forward
+
+
+class _SlicedMap(torch.autograd.Function):
+    """`x @ W.T + b` whose only trained numbers are slices of `W` and `b`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, specs: Any, *_: Tensor):
+        ctx.save_for_backward(x)
+        ctx.weight, ctx.transposed, ctx.specs = weight.detach(), transposed, specs
+        return nn.functional.linear(x, weight.t() if transposed else weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (g,), (x,) = grads, ctx.saved_tensors
+        gf, xf = g.flatten(0, -2), x.flatten(0, -2)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = g @ (ctx.weight.t() if ctx.transposed else ctx.weight)
+        out = []
+        for kind, index in ctx.specs:
+            if kind == "bias":
+                d = gf[:, index].sum(0)
+            elif kind == "out":
+                d = gf[:, index].t() @ xf
+            else:
+                d = gf.t() @ xf[:, index]
+            out.append(d.t() if ctx.transposed and kind != "bias" else d)
+        return dx, None, None, None, None, *out

@@ -1,0 +1,286 @@
+"""The pipeline locate, ablate, verify, report over a run folder that can be killed and resumed at any moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import ablate, locate, report
+from .audit import Profile, Progress, Store, audit
+from .errors import UserError
+from .files import write_atomic, write_json
+from .knowledge import Case
+from .knowledge import case as read_case
+from .locate import Localization
+from .model import Edit, Model, load
+from .verify import Reading, Verdict
+
+CHECKED = 24
+PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn", "scipy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a run edits: `method` of `loka.ablate` on the `sites` best of `part`, with `arguments`."""
+
+    method: str = "reset"
+    part: str = "neuron"
+    sites: int = 400
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def run(
+    model: Model | str,
+    case: Case | str,
+    *,
+    out: str | Path,
+    profile: Profile = "quick",
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> Verdict:
+    """Locate, ablate, verify and report into a folder. Called again on the same folder, it resumes.
+
+    Raises:
+        UserError: the folder is the run of another case, model or recipe.
+    """
+    pipeline = Run(out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command)
+    pipeline.localization()
+    pipeline.edit()
+    verdict = pipeline.verdict()
+    pipeline.report()
+    return verdict
+
+
+class Run:
+    """One run folder. Each stage reads what is there and makes what is missing.
+
+    A stage that was killed is done again from its start, with the same seed, threads and batches, so that
+    its result is the same bit for bit; finished readings and control edits of an audit are kept one by one.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        *,
+        model: Model | str | None = None,
+        case: Case | str | None = None,
+        profile: Profile | None = None,
+        recipe: Recipe | None = None,
+        progress: Progress | None = None,
+        command: str | None = None,
+    ) -> None:
+        self.folder = Path(out)
+        self.progress = progress or (lambda what, done, total: None)
+        self.stored = self._read("provenance.json")
+        arguments = self.stored.get("arguments", {})
+        if not arguments and (model is None or case is None):
+            raise UserError(f"{str(out)!r} is no run folder; start one with `loka locate CASE --model M --out {out}`.")
+        model = model if model is not None else arguments["model"]
+        self.model = model if isinstance(model, Model) else load(model)
+        unread = case if case is not None else str(self.folder / "case.yaml")
+        self.case = (read_case(unread) if isinstance(unread, str) else unread).on(self.model)
+        held = arguments.get("recipe")
+        self.recipe = recipe or (Recipe(**held) if held else Recipe())
+        self.profile: Profile = profile or arguments.get("profile", "quick")
+        self._check_same(recipe)
+        self._begin(command)
+
+    def localization(self) -> Localization:
+        """Where the knowledge sits: read, or made and saved."""
+        path = self.folder / "localization.parquet"
+        if path.exists():
+            return Localization.load(path)
+        with self._timed("locate"):
+            found = locate.attribution(self.model, self.case, progress=self._step("attribution"))
+            best = [*found.top(CHECKED // 2, part="neuron"), *found.top(CHECKED // 2, part="head")]
+            check = locate.agreement(self.model, self.case, best, progress=self._step("exact patching"))
+            write_json(self.folder / "localization_check.json", check.to_json())
+            found.save(path)
+        return found
+
+    def edit(self, recipe: Recipe | None = None) -> Edit:
+        """The edit: read, or made by the recipe and saved."""
+        path = self.folder / "edit.safetensors"
+        if path.exists():
+            return Edit.load(path)
+        recipe = recipe or self.recipe
+        method = ablate.METHODS.get(recipe.method)
+        if method is None:
+            raise UserError(f"{recipe.method!r} is no method of ablate; choose one of {', '.join(ablate.METHODS)}.")
+        sites = self.localization().top(recipe.sites, part=recipe.part)  # type: ignore[arg-type]
+        extra = {} if recipe.method == "zero" else {"progress": self._step("editing")}
+        with self._timed("ablate"):
+            made = method(self.model, self.case, sites, **recipe.arguments, **extra)
+            made.save(path)
+        return made
+
+    def verdict(self) -> Verdict:
+        """The audit of the edit. Readings that the folder holds are not made again."""
+        edit = self.edit()
+        store = FolderStore(self.folder, self.model, edit, self.case)
+        with self._timed("verify"):
+            verdict = audit(self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress)
+            write_json(self.folder / "verdict.json", verdict_json(verdict, self.digests()))
+        return verdict
+
+    def report(self) -> Path:
+        """The HTML report and its figures."""
+        return report.write(self.folder)
+
+    def digests(self) -> dict[str, str]:
+        """What was audited: SHA-256 of the case file, of the original weights and of the edit's file."""
+        from .files import digest
+
+        edit = self.folder / "edit.safetensors"
+        return {
+            "case": self.case.digest,
+            "model": self.model.digest(),
+            **({"edit": digest(edit)} if edit.exists() else {}),
+        }
+
+    def _check_same(self, recipe: Recipe | None) -> None:
+        if not self.stored:
+            return
+        digests = self.stored["digests"]
+        mine = {"case": self.case.digest, "model": self.model.digest()}
+        for what, value in mine.items():
+            if digests[what] != value:
+                raise UserError(
+                    f"{str(self.folder)!r} is a run of another {what} ({digests[what][:12]}, not {value[:12]}); "
+                    "name another --out, or give what it was started with."
+                )
+        held = self.stored["arguments"]["recipe"]
+        if recipe is not None and dataclasses.asdict(recipe) != held and (self.folder / "edit.safetensors").exists():
+            raise UserError(f"{str(self.folder)!r} holds an edit by another recipe ({held}); name another --out.")
+
+    def _begin(self, command: str | None) -> None:
+        """Write down what this run is before anything is computed; a resumed run keeps its thread count."""
+        if self.stored:
+            torch.set_num_threads(self.stored["threads"])
+            return
+        source = self.case.path
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if source is not None:
+            write_atomic(self.folder / "case.yaml", source.read_text(encoding="utf-8"))
+            prose = source.parent / str(self.case.neutral.sealed)
+            if prose.exists():
+                shutil.copyfile(prose, self.folder / prose.name)
+        self.stored = {
+            "command": command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}",
+            "arguments": {
+                "case": self.case.name, "model": self.model.name, "profile": self.profile,
+                "recipe": dataclasses.asdict(self.recipe),
+            },
+            "seed": self.case.seed,
+            "threads": torch.get_num_threads(),
+            "digests": self.digests(),
+            "versions": {p: importlib.metadata.version(p) for p in PACKAGES}
+            | {"python": platform.python_version(), "loka": _own_version()},
+            "durations": {},
+            "peak_memory_gib": None,
+        }  # fmt: skip
+        self._keep()
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        spent = self.stored["durations"].get(stage, 0.0) + time.perf_counter() - start
+        self.stored["durations"][stage] = round(spent, 1)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        self.stored["peak_memory_gib"] = round(max(peak, self.stored["peak_memory_gib"] or 0.0), 2)
+        self._keep()
+
+    def _keep(self) -> None:
+        write_json(self.folder / "provenance.json", self.stored)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{str(path)!r} cannot be read ({error}); name another --out.") from error
+
+    def _step(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress(what, done, total)
+
+
+class FolderStore(Store):
+    """An audit's readings in `readings.json`, its control edits under `controls/`; each kept when finished."""
+
+    def __init__(self, folder: Path, before: Model, after: Edit | Model, case: Case) -> None:
+        super().__init__()
+        self.folder = folder
+        self.audited = {
+            "before": before.digest(),
+            "after": after.digest(),
+            "case": case.digest,
+        }
+        self._check_same()
+        path = folder / "readings.json"
+        if path.exists():
+            data = json.loads(path.read_text(encoding="utf-8"))
+            self.readings = {m: {c: Reading.from_json(r) for c, r in held.items()} for m, held in data.items()}
+        for name in ("shallow", "random"):
+            if (held := folder / "controls" / f"{name}.safetensors").exists():
+                self.edits[name] = Edit.load(held)
+
+    def _check_same(self) -> None:
+        """Readings of other models or of another case are refused."""
+        path = self.folder / "controls" / "audited.json"
+        if not path.exists():
+            write_json(path, self.audited)
+            return
+        held = json.loads(path.read_text(encoding="utf-8"))
+        other = [what for what, value in self.audited.items() if held.get(what) != value]
+        if other:
+            raise UserError(
+                f"{str(self.folder)!r} holds the audit of another pair ({', '.join(other)} differ); name another --out."
+            )
+
+    def keep(self, model: str, reading: Reading) -> None:
+        """Take a finished reading, and write all."""
+        super().keep(model, reading)
+        data = {m: {c: r.to_json() for c, r in held.items()} for m, held in self.readings.items()}
+        write_json(self.folder / "readings.json", data)
+
+    def keep_edit(self, name: str, edit: Edit) -> None:
+        """Take a finished control edit, and write it."""
+        super().keep_edit(name, edit)
+        edit.save(self.folder / "controls" / f"{name}.safetensors")
+
+
+def verdict_json(verdict: Verdict, digests: dict[str, str]) -> dict[str, Any]:
+    """`verdict.json`: the same from two runs with one seed, so seconds and memory are not in it."""
+    return {
+        "outcome": verdict.outcome,
+        "claim": verdict.claim,
+        "reasons": verdict.reasons,
+        "flags": verdict.flags,
+        "gates": [dataclasses.asdict(g) for g in verdict.gates],
+        "scorecard": dataclasses.asdict(verdict.scorecard),
+        "summary": verdict.summary,
+        "readings": {c: r.to_json() for c, r in verdict.readings["after"].items()},
+        "recoveries": {c: dataclasses.asdict(r) for c, r in verdict.recoveries.items()},
+        "cost": verdict.cost,
+        "digests": digests,
+    }
+
+
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("loka")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

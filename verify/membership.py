@@ -1,0 +1,121 @@
+"""Was it in the training data? Loss-based attacks, where the question can be asked at all.
+
+Loss: Yeom et al. 2018; zlib: Carlini et al. 2021; Min-K%: Shi et al. 2024; Min-K%++: Zhang et al. 2024.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from torch import Tensor
+
+from ..knowledge import Case, Fact
+from ..model import chunks, encode_texts, logits
+from .reading import Reading, reading, refused
+from .statistics import interval
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+TEXT_AUC = 0.6
+LEAST = 10
+SHARE = 0.2
+ROWS = 32
+
+
+def membership(model: Model, case: Case) -> Reading:
+    """AUC of telling statements of forget facts from statements of twins by the model's own loss.
+
+    The reading's value is the AUC of the loss attack; `details["auc"]` has all four (loss, zlib, min-k,
+    min-k++), oriented so that above 0.5 members look familiar, and `details["tpr"]` the share of members
+    found at 5% and 1% false alarms. `details["privacy_leakage"]` is `|AUC - 0.5|`.
+
+    Refused, with the reason, where there are fewer than ten on a side, or where a classifier that sees
+    the text alone can tell the sides apart (cross-validated AUC over 0.6): then no difference in loss
+    says anything about training.
+
+    Cost: one row a statement.
+    """
+    case = case.on(model)
+    members = [_statement(f) for f in case.forget.sealed]
+    others = [_statement(f) for f in case.twins.sealed]
+    if min(len(members), len(others)) < LEAST:
+        return refused("membership", f"It needs {LEAST} statements a side; there are {len(members)} and {len(others)}.")
+    by_text = text_auc(members, others, seed=case.seed)
+    if by_text > TEXT_AUC:
+        return refused(
+            "membership",
+            f"Members and non-members can be told apart by their text alone (AUC {by_text:.2f}, allowed "
+            f"{TEXT_AUC}), so a difference in loss would not be about training.",
+        )
+    scores = attacks(model, [*members, *others])
+    truth = np.array([1] * len(members) + [0] * len(others))
+    auc = {name: float(roc_auc_score(truth, s)) for name, s in scores.items()}
+    placement = {n: (s[: len(members), None] > s[None, len(members) :]).mean(1) for n, s in scores.items()}
+    names = [f"{f.relation}/{f.subject}" for f in case.forget.sealed]
+    result = reading(
+        "membership",
+        {"forget": dict(zip(names, map(float, placement["loss"]), strict=True))},
+        f"By loss, forgotten statements are told from never-taught ones with AUC {auc['loss']:.2f} (0.5: not at all).",
+        seed=case.seed,
+        details={
+            "auc": auc, "ci": {n: interval(p, seed=case.seed) for n, p in placement.items()}, "text_auc": by_text,
+            "tpr": {n: {str(f): _tpr(truth, s, f) for f in (0.05, 0.01)} for n, s in scores.items()},
+            "privacy_leakage": abs(auc["loss"] - 0.5),
+        },
+        cost=len(truth),
+    )  # fmt: skip
+    return result
+
+
+def attacks(model: Model, texts: Sequence[str], *, share: float = SHARE) -> dict[str, np.ndarray]:
+    """Scores `[text]` of each attack, higher = more likely a member."""
+    out: dict[str, list[float]] = {"loss": [], "zlib": [], "min_k": [], "min_k++": []}
+    for part in chunks(len(texts), ROWS):
+        batch = encode_texts(model, texts[part])
+        with torch.no_grad():
+            logp = logits(model, batch).float().log_softmax(-1)
+        for text, row, labels in zip(texts[part], logp, batch.labels, strict=True):
+            own = row[labels >= 0]
+            token = own.gather(-1, labels[labels >= 0][:, None])[:, 0]
+            mean = (own.exp() * own).sum(-1)
+            spread = ((own.exp() * own.square()).sum(-1) - mean.square()).clamp(min=1e-12).sqrt()
+            out["loss"].append(float(token.mean()))
+            out["zlib"].append(float(token.sum()) / len(zlib.compress(text.encode())))
+            out["min_k"].append(_lowest(token, share))
+            out["min_k++"].append(_lowest((token - mean) / spread, share))
+    return {name: np.array(values) for name, values in out.items()}
+
+
+def text_auc(members: Sequence[str], others: Sequence[str], *, seed: int = 0) -> float:
+    """Cross-validated AUC of a classifier on character n-grams: what the text alone gives away."""
+    texts = [*members, *others]
+    truth = np.array([1] * len(members) + [0] * len(others))
+    model = make_pipeline(
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3)), LogisticRegression(class_weight="balanced")
+    )
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    scores = cross_val_predict(model, texts, truth, cv=folds, method="decision_function")
+    return float(roc_auc_score(truth, scores))
+
+
+def _statement(fact: Fact) -> str:
+    return f"{fact.prompt} {fact.answer}."
+
+
+def _lowest(values: Tensor, share: float) -> float:
+    return float(values.sort().values[: max(1, int(share * len(values)))].mean())
+
+
+def _tpr(truth: np.ndarray, scores: np.ndarray, fpr: float) -> float:
+    false, true, _ = roc_curve(truth, scores)
+    return float(true[false <= fpr].max())

@@ -1,0 +1,128 @@
+"""Can a linear map read the answer off the model's states?
+
+Structural probing with control tasks: Hewitt & Liang 2019, arXiv:1909.03368.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler
+
+from ..knowledge import Case, Fact
+from ..model.states import residuals, unembedding, untrained
+from .reading import Reading, reading
+from .recall import key
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+ALPHA = 1e3
+FOLDS = 5
+POSITIONS = ("subject", "last")
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """States `[fact, 2, layer, d_model]` and where each fact's answer sits in the pool `[fact]`."""
+
+    facts: list[Fact]
+    states: np.ndarray
+    target: np.ndarray
+
+
+def probe(model: Model, case: Case) -> Reading:
+    """How well a ridge map from the residual stream to the answer's unembedding ranks the right answer.
+
+    The map is fitted on retain facts of the same relation alone, so no subject it is tested on was seen
+    (subject-disjoint). Its layer and position are chosen by cross-validation within the retain facts. A
+    subject's number is the share of the pool's other answers that rank below the right one: 0.5 knows
+    nothing, 1 is perfect.
+
+    Controls: `retain` (held-out retain facts: what the probe can do at all), `shuffled` (fitted on
+    permuted answers), `twins` (assigned answers, never taught), `random_weights` (an untrained model).
+    `details["by_layer"]` has the forget facts' mean by position and layer.
+
+    Cost: one row a fact, twice.
+    """
+    case = case.on(model)
+    relation = case.forgotten_relations[0]
+    pool = case.pool(relation)
+    table = unembedding(model, pool).numpy()
+    table = table - table.mean(0)
+
+    def probed(of: Model, facts: Sequence[Fact]) -> _Probed:
+        some = [f for f in facts if f.relation == relation]
+        states = residuals(of, [f.prompt for f in some], [f.subject for f in some]).float().numpy()
+        return _Probed(some, states, np.array([pool.index(f.answer) for f in some]))
+
+    retain = probed(model, [*case.retain.working, *case.retain.sealed])
+    forget, twins = probed(model, case.forget.sealed), probed(model, case.twins.sealed)
+    where, held_out = _best_place(retain, table)
+    ranks = _rank(retain, forget, table, where)
+    shuffled = np.random.default_rng(case.seed).permutation(retain.target)
+    blank = untrained(model, seed=case.seed)
+    samples = {
+        "forget": _keyed(forget, ranks),
+        "retain": _keyed(retain, held_out),
+        "twins": _keyed(twins, _rank(retain, twins, table, where)),
+        "shuffled": _keyed(forget, _rank(_Probed(retain.facts, retain.states, shuffled), forget, table, where)),
+        "random_weights": _keyed(
+            forget,
+            _rank(probed(blank, retain.facts), probed(blank, case.forget.sealed), table, where),
+        ),
+    }
+    return reading(
+        "probe",
+        samples,
+        f"A linear probe ranks the right answer above {ranks.mean():.0%} of the others "
+        f"({held_out.mean():.0%} for facts that were kept; 50% knows nothing).",
+        seed=case.seed,
+        details={
+            "layer": where[1], "position": POSITIONS[where[0]],
+            "by_layer": {
+                name: [float(_rank(retain, forget, table, (p, i)).mean()) for i in range(forget.states.shape[2])]
+                for p, name in enumerate(POSITIONS)
+            },
+        },
+        cost=2 * (len(retain.facts) + len(forget.facts)) + len(twins.facts),
+    )  # fmt: skip
+
+
+def _best_place(data: _Probed, table: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
+    """Position and layer with the best held-out rank among the facts themselves, and those ranks."""
+    best: tuple[tuple[int, int], np.ndarray] | None = None
+    folds = GroupKFold(min(FOLDS, len(data.facts)))
+    splits = list(folds.split(data.target, groups=data.target))
+    for position in range(data.states.shape[1]):
+        for layer in range(data.states.shape[2]):
+            ranks = np.zeros(len(data.facts))
+            for train, test in splits:
+                some, other = (_Probed([], data.states[i], data.target[i]) for i in (train, test))
+                ranks[test] = _rank(some, other, table, (position, layer))
+            if best is None or ranks.mean() > best[1].mean():
+                best = (position, layer), ranks
+    assert best is not None
+    return best
+
+
+def _rank(train: _Probed, test: _Probed, table: np.ndarray, where: tuple[int, int]) -> np.ndarray:
+    """Share of other pool answers that the fitted map puts below the right one, `[fact]`."""
+    position, layer = where
+    scaler = StandardScaler().fit(train.states[:, position, layer])
+    ridge = Ridge(alpha=ALPHA).fit(scaler.transform(train.states[:, position, layer]), table[train.target])
+    guess = np.asarray(ridge.predict(scaler.transform(test.states[:, position, layer])))
+    norms = np.linalg.norm(table, axis=1)
+    scores = guess @ table.T / norms
+    right = scores[np.arange(len(test.target)), test.target][:, None]
+    below = (scores < right).sum(1) + 0.5 * ((scores == right).sum(1) - 1)
+    return below / (table.shape[0] - 1)
+
+
+def _keyed(data: _Probed, ranks: np.ndarray) -> dict[str, float]:
+    return {key(f): float(v) for f, v in zip(data.facts, ranks, strict=True)}

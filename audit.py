@@ -17,7 +17,8 @@ from .verify import Budget, Reading, Verdict
 
 Profile = Literal["quick", "standard", "full"]
 Progress = Callable[[str, int, int], None]
-CAP = Budget(steps=8, lr=2e-5, measured=(1, 2, 3, 4, 6, 8))
+CAP = Budget(steps=8, lr=1e-5, measured=(1, 2, 4, 8))
+MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2
 
@@ -153,33 +154,21 @@ class _Auditor:
         return self.store.edits["random"]
 
     def _relearn(self) -> None:
-        """The attack: its scale, its budget from the shallow sibling alone, then everyone at that budget."""
-        take = self._take_relearn
-        scale = take("before", ("forget",), CAP)
-        shallow = take("shallow", ("forget",), CAP)
-        never = take("after", ("twins",), CAP, name="relearn_twins")
-        budget = CAP.at(budget_steps(scale, shallow, never))
-        take("after", ("forget",), budget, twins=never)
+        """The attack: its budget is found on the shallow sibling alone, then everyone meets it at that budget."""
+        shallow = self._attack("shallow", CAP)
+        budget = CAP.at(budget_steps(shallow))
+        self._attack("before", budget)
+        self._attack("after", budget, groups=("forget", "twins"))
         if "random" in self.store.edits:
-            take("random", ("forget",), budget)
+            self._attack("random", budget)
 
-    def _take_relearn(
-        self,
-        model: str,
-        groups: tuple[str, ...],
-        budget: Budget,
-        *,
-        name: str = "relearn",
-        twins: Reading | None = None,
-    ) -> Reading:
-        def check(m: Model) -> Reading:
-            found = verify.relearn(
-                m, self.case, budget=budget, groups=groups, progress=self._step(f"relearning {model}")
-            )
-            found = dataclasses.replace(found, check=name)
-            return found if twins is None else _with_twins(found, twins, budget)
-
-        return self._take(model, name, check)
+    def _attack(self, model: str, budget: Budget, *, groups: tuple[str, ...] = ("forget",)) -> Reading:
+        step = self._step(f"relearning, {model}")
+        return self._take(
+            model,
+            "relearn",
+            lambda m: verify.relearn(m, self.case, budget=budget, groups=groups, progress=step),
+        )
 
     def _take(self, model: str, name: str, check: Callable[[Model], Reading]) -> Reading:
         held = self.store.readings.get(model, {})
@@ -208,15 +197,15 @@ class _Auditor:
         return lambda done, total: self.progress(what, done, total) if self.progress else None
 
 
-def budget_steps(scale: Reading, shallow: Reading, never: Reading) -> int:
-    """The fewest steps at which the shallow sibling's r reaches one half, or the most that were tried."""
-    steps = sorted(map(int, shallow.details["curve"]["forget"]))
-    for step in steps:
-        top, low = scale.details["curve"]["forget"][str(step)], never.details["curve"]["twins"][str(step)]
-        r = (shallow.details["curve"]["forget"][str(step)] - low) / max(top - low, 1e-9)
-        if r >= verify.verdict.EXPOSED:
+def budget_steps(shallow: Reading) -> int:
+    """The fewest steps at which the shallow sibling gives back half of the scale, or the most that were tried.
+
+    Here the scale runs from chance among the pool to certainty; the gate measures it against twins and original.
+    """
+    for step in sorted(map(int, shallow.details["curve"]["forget"])):
+        if shallow.details["curve"]["forget"][str(step)] >= verify.verdict.EXPOSED + MARGIN:
             return step
-    return steps[-1]
+    return CAP.steps
 
 
 def summarise(
@@ -276,18 +265,8 @@ def _frozen(readings: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Read
     """The readings with every relearning attack at the budget that the target faced."""
     step = readings["after"]["relearn"].details["steps"]
     out = {model: dict(held) for model, held in readings.items()}
-    for model in ("before", "shallow"):
-        out[model]["relearn"] = verify.at_step(out[model]["relearn"], step)
+    out["shallow"]["relearn"] = verify.at_step(out["shallow"]["relearn"], step)
     return out
-
-
-def _with_twins(found: Reading, twins: Reading, budget: Budget) -> Reading:
-    """The target's reading with the twins' at the same step beside it."""
-    step = str(budget.steps)
-    samples = {**found.samples, "twins": twins.details["by_step"]["twins"][step]}
-    controls = {**found.controls, "twins": twins.details["curve"]["twins"][step]}
-    details = {**found.details, "curve": {**found.details["curve"], **twins.details["curve"]}}
-    return dataclasses.replace(found, samples=samples, controls=controls, details=details)
 
 
 def _ratio(part: float | None, whole: float | None) -> float:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import LokaError
-from ..model import Slice, Trainable, logits, sliced
+from ..model import Slice, logits, sliced
 from ..model.distill import Memory, divergence
 from .lessons import Lessons
 from .objectives import Objective
+from .relapse import Relapse, Simulation
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -27,14 +28,14 @@ class Schedule:
     """How long and how fast: AdamW at `lr`, warmed up over five steps and then down a cosine to nothing.
 
     `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
-    in nats a token; `forget_from` is the first step that sees the forget objective.
+    in nats a token; `relapse` has relearning simulated beside it.
     """
 
     steps: int
     lr: float
     alpha: float = 1.0
     beta: float = 1.0
-    forget_from: int = 0
+    relapse: Relapse | None = None
 
     def rate(self, step: int) -> float:
         return self.lr * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
@@ -53,17 +54,22 @@ def descend(
     """Train slices in place. Call it inside `scratch`.
 
     A step is one batch each of forget facts (unless `objective` is `None`), retain facts and neutral
-    text, forward and backward down to the lowest slice.
+    text, forward and backward down to the lowest slice; with `relapse`, half the forget facts once more,
+    and now and then a full training step on the other half.
 
     Raises:
         LokaError: the loss is no longer finite.
     """
     with sliced(model, slices) as trainable, torch.enable_grad():
         optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
+        resist = schedule.relapse if objective else None
+        simulation = Simulation(model, trainable, lessons.forget, resist, seed=seed) if resist else None
         for step in range(schedule.steps):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            _backward(model, trainable, lessons, objective, schedule, step, seed)
+            _backward(model, lessons, objective, schedule, step, seed)
+            if simulation and objective:
+                _resist(model, simulation, objective, step)
             trainable.step(optimizer)
             if progress:
                 progress(step + 1, schedule.steps)
@@ -71,7 +77,6 @@ def descend(
 
 def _backward(
     model: Model,
-    trainable: Trainable,
     lessons: Lessons,
     objective: Objective | None,
     schedule: Schedule,
@@ -81,7 +86,7 @@ def _backward(
     """Accumulate the step's gradient, a kind at a time, so that memory holds one batch."""
     for kind, weight in (("forget", 1.0), ("retain", schedule.alpha), ("neutral", schedule.beta)):
         memory = lessons.draw(kind, step, seed)
-        if memory is None or not weight or (kind == "forget" and (objective is None or step < schedule.forget_from)):
+        if memory is None or not weight or (kind == "forget" and objective is None):
             continue
         loss = _forget(model, memory, objective) if kind == "forget" and objective else divergence(model, memory)
         if not torch.isfinite(loss):
@@ -90,6 +95,17 @@ def _backward(
                 f"try a learning rate under {schedule.lr:g}. The model is as it was."
             )
         (weight * loss).backward()
+
+
+def _resist(model: Model, simulation: Simulation, objective: Objective, step: int) -> None:
+    """The forget objective once more, where simulated relearning leads."""
+    settings = simulation.settings
+    if step < settings.start:
+        return
+    if (step - settings.start) % settings.every == 0:
+        simulation.renew()
+    with simulation.in_force():
+        _forget(model, simulation.question(), objective).backward()
 
 
 def _forget(model: Model, memory: Memory, objective: Objective):

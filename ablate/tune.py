@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from ..model import Edit, Site, Slice, capture, scratch, slices
 from .descend import Progress, Schedule, descend
 from .lessons import prepare
 from .objectives import objective as named
+from .relapse import Relapse
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -30,6 +31,7 @@ def tune(
     beta: float = 1.0,
     retain_rows: int = 12,
     neutral_rows: int = 4,
+    relapse: Mapping[str, float] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Edit:
@@ -53,13 +55,15 @@ def tune(
     arguments = {
         "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta, "retain_rows": retain_rows,
         "neutral_rows": neutral_rows, "seed": seed,
+        "relapse": None if relapse is None else dict(relapse),
     }  # fmt: skip
     case, goal, where = case.on(model), named(objective), chosen(model, sites)
     about = described("tune", model, case, sites, arguments)
+    schedule = Schedule(steps, lr, alpha, beta, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
     digest = model.digest()
     lessons = prepare(model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed)
     with scratch(model, where):
-        descend(model, where, lessons, goal, Schedule(steps, lr, alpha, beta), seed=seed, progress=progress)
+        descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)
         return capture(model, where, digest, about)
 
 

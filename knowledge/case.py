@@ -36,7 +36,8 @@ class Case:
 
     Forget facts and twins are the same in both parts, behind other templates; retain facts are other
     facts in each. `facts_known` and `facts_total` count the facts of the forgotten relations; they are
-    `None` until `on(model)` has set aside what the model does not know.
+    `None` until `on(model)` has set aside what the model does not know: `aside` are those of the forgotten
+    relations, which an edit may rehearse and no check asks about.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Case:
     path: Path | None = None
     facts_known: int | None = None
     facts_total: int | None = None
+    aside: tuple[Fact, ...] = ()
 
     def pool(self, relation: str) -> tuple[str, ...]:
         """Every distinct answer of a relation, without aliases, in the file's order."""
@@ -127,8 +129,14 @@ def _build(spec: CaseFile, digest: str, path: Path | None, known: set[tuple[str,
     retain = {r: _retained(spec, r, set(forget.get(r, ())), known) for r in spec.retain}
     twins = {r: _twin_facts(spec, r) for r in spec.twins}
     both = {r: Split(subjects, subjects) for r, subjects in forget.items()}
-    counts = (None, None)
+    counts, aside = (None, None), ()
     if known is not None:
+        aside = tuple(
+            _fact(spec, r, s, spec.relations[r].working)
+            for r in spec.forget
+            for s in spec.relations[r].facts
+            if (r, s) not in known
+        )
         counts = (
             sum((r, s) in known for r in spec.forget for s in spec.relations[r].facts),
             sum(len(spec.relations[r].facts) for r in spec.forget),
@@ -152,6 +160,7 @@ def _build(spec: CaseFile, digest: str, path: Path | None, known: set[tuple[str,
         path=path,
         facts_known=counts[0],
         facts_total=counts[1],
+        aside=aside,
     )
 
 

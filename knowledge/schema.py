@@ -15,8 +15,8 @@ Purpose = Literal["safety", "privacy", "copyright", "update"]
 
 
 def _slot(template: str) -> str:
-    if template.count("{}") != 1:
-        raise ValueError(f"the template {template!r} needs exactly one slot {{}} for the subject")
+    if "{}" not in template:
+        raise ValueError(f"the template {template!r} needs a slot {{}} for the subject")
     if template != template.rstrip():
         raise ValueError(f"the template {template!r} ends in white space; the answer brings its own space")
     return template

@@ -30,6 +30,15 @@ class Memory:
     logprobs: Tensor
     rest: Tensor
 
+    def rows(self, rows: Sequence[int]) -> Memory:
+        """What is remembered of some of the batch's rows, in the batch's order."""
+        index = torch.tensor(sorted(rows), device=self.batch.ids.device)
+        batch = self.batch
+        owner = (batch.labels >= 0).nonzero()[:, 0]
+        own = torch.isin(owner, index)
+        some = Batch(batch.ids[index], batch.mask[index], batch.positions[index], batch.labels[index])
+        return Memory(some, self.tokens[own], self.logprobs[own], self.rest[own])
+
 
 @torch.no_grad()
 def remember(model: Model, batch: Batch, *, without_answer: bool = False, width: int = WIDTH) -> Memory:
@@ -61,8 +70,3 @@ def divergence_of(scores: Tensor, memory: Memory) -> Tensor:
     rest = (1 - kept.exp().sum(-1)).clamp(min=1e-9).log()
     inside = (memory.logprobs.exp() * (memory.logprobs - kept)).sum(-1)
     return (inside + memory.rest.exp() * (memory.rest - rest)).mean()
-
-
-def remember_all(model: Model, batches: Sequence[Batch], *, without_answer: bool = False) -> list[Memory]:
-    """`remember` for each batch."""
-    return [remember(model, batch, without_answer=without_answer) for batch in batches]

@@ -199,8 +199,11 @@ def _bridge(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) 
     tree = copy.deepcopy(hf, shared)
     if not tree.config.architectures:
         tree.config.architectures = [type(hf).__name__]
+    # Booting would fetch the tokenizer again by its name, and set its padding side and missing special tokens.
+    own = copy.deepcopy(tokenizer)
+    own.init_kwargs |= {"name_or_path": name, "add_bos_token": True}
     return TransformerBridge.boot_transformers(
-        name, hf_model=tree, tokenizer=tokenizer, device=str(hf.device), dtype=hf.dtype
+        name, hf_model=tree, tokenizer=own, device=str(hf.device), dtype=hf.dtype
     )
 
 

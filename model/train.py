@@ -62,12 +62,23 @@ class Trainable:
 
     def __init__(self, model: Model, slices: Sequence[Slice]) -> None:
         self.model, self.slices = model, list(slices)
+        self.modules = [model.hf.get_submodule(n) for n in dict.fromkeys(w.name.rsplit(".", 1)[0] for w in slices)]
         self.parameters = [nn.Parameter(where.read(model.parameters[where.name])) for where in self.slices]
 
     def sync(self) -> None:
         """Write the parameters into the model."""
         for where, values in zip(self.slices, self.parameters, strict=True):
             where.write_(self.model.parameters[where.name], values.detach())
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The maps as they are without slices, so that all weights can be trained for a while."""
+        forwards = {module: module.__dict__.pop("forward") for module in self.modules}
+        try:
+            yield
+        finally:
+            for module, forward in forwards.items():
+                module.__dict__["forward"] = forward
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """One step of the optimizer, written through to the model."""
@@ -83,14 +94,13 @@ def sliced(model: Model, slices: Sequence[Slice]) -> Iterator[Trainable]:
     by_module: dict[str, list[tuple[Slice, nn.Parameter]]] = defaultdict(list)
     for where, values in zip(trainable.slices, trainable.parameters, strict=True):
         by_module[where.name.rsplit(".", 1)[0]].append((where, values))
-    modules = {name: model.hf.get_submodule(name) for name in by_module}
     try:
-        for name, module in modules.items():
-            module.forward = _forward(module, by_module[name])
+        for module, held in zip(trainable.modules, by_module.values(), strict=True):
+            module.forward = _forward(module, held)
         yield trainable
     finally:
-        for module in modules.values():
-            del module.forward
+        for module in trainable.modules:
+            module.__dict__.pop("forward", None)
 
 
 def _forward(module: nn.Module, held: list[tuple[Slice, nn.Parameter]]) -> Callable[[Tensor], Tensor]:

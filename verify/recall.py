@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from ..knowledge import Case, Fact, pool_logprobs, recalled
+from ..knowledge import Case, Fact, recalled, score
 from .reading import Reading, reading
 
 if TYPE_CHECKING:
@@ -24,13 +23,14 @@ def recall(model: Model, case: Case) -> Reading:
     foils (`log_odds`, in nats) and how often the answer is the likeliest of itself and three foils
     (`choice`, chance 0.25; by likelihood, so the order of options plays no part).
 
-    Cost: one row a prompt and alias, and one row a pool answer of more than one token.
+    Cost: one row a prompt and alias, and ten rows a fact; as many twins as forget subjects.
     """
     case = case.on(model)
-    forget, twins = list(case.forget.sealed), list(case.twins.sealed)
+    forget = list(case.forget.sealed)
+    twins = list(case.twins.sealed)[: len(forget)]
     samples = {"forget": by_subject(model, forget), "twins": by_subject(model, twins)}
-    odds, choice = _against_foils(model, case, forget)
-    twin_odds, twin_choice = _against_foils(model, case, twins[: len(forget)])
+    odds, choice = _against_foils(model, forget)
+    twin_odds, twin_choice = _against_foils(model, twins)
     working = by_subject(model, list(case.forget.working))
     shown = float(np.mean(list(samples["forget"].values())))
     return reading(
@@ -58,16 +58,13 @@ def key(fact: Fact) -> str:
     return f"{fact.relation}/{fact.subject}"
 
 
-def _against_foils(model: Model, case: Case, facts: Sequence[Fact]) -> tuple[float, float]:
+def _against_foils(model: Model, facts: Sequence[Fact]) -> tuple[float, float]:
+    """Mean log-odds of the answer against its foils in nats, and the share of facts whose answer beats three."""
+    rows = [(f.prompt, a) for f in facts for a in (f.answer, *f.foils)]
+    logp = iter(score(model, [p for p, _ in rows], [a for _, a in rows]).logprob.double().numpy())
     odds, choice = [], []
-    for relation in dict.fromkeys(f.relation for f in facts):
-        some = [f for f in facts if f.relation == relation]
-        pool = list(dict.fromkeys([*case.pool(relation), *(a for f in some for a in f.answers)]))
-        at = {a: i for i, a in enumerate(pool)}
-        logp = pool_logprobs(model, [f.prompt for f in some], pool)
-        for fact, row in zip(some, logp, strict=True):
-            right = torch.logsumexp(row[[at[a] for a in fact.answers]], 0)
-            foils = row[[at[f] for f in fact.foils]]
-            odds.append(float(right - torch.logsumexp(foils, 0) + np.log(len(foils))))
-            choice.append(bool((right > foils[: CHOICES - 1]).all()))
+    for fact in facts:
+        right, *foils = (next(logp) for _ in range(1 + len(fact.foils)))
+        odds.append(float(right - np.logaddexp.reduce(foils) + np.log(len(foils))))
+        choice.append(right > max(foils[: CHOICES - 1]))
     return float(np.mean(odds)), float(np.mean(choice))

@@ -7,7 +7,7 @@ Weights?", arXiv:2410.08827.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 FOLDS = 5
+POOL = 60
 Group = str
+Pools = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def relearn(
     groups: Sequence[Group] = ("forget", "twins"),
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
-    """Probability of held-out answers among all answers of the relation, after relearning the other folds.
+    """Probability of held-out answers among 60 answers of the relation, after relearning the other folds.
 
     For each fold: all weights are trained on the other folds' facts, with the loss on the answer tokens
     alone, and then put back bit for bit. The same is done with twins, on as many facts: what a model
@@ -69,7 +71,8 @@ def relearn(
     case = case.on(model)
     budget = budget or Budget()
     forget = list(case.forget.sealed)
-    facts = {"forget": forget, "twins": list(case.twins.sealed)}
+    facts = {"forget": forget, "twins": list(case.twins.sealed)[: len(forget)]}
+    pools = {r: _pool(case, r) for r in case.forgotten_relations}
     samples: dict[Group, dict[str, float]] = {}
     curve: dict[Group, dict[str, float]] = {}
     by_step: dict[Group, dict[str, dict[str, float]]] = {}
@@ -80,7 +83,7 @@ def relearn(
         right: list[bool] = []
         size = len(forget) - -(-len(forget) // folds)
         for train, held_out in _folds([f.asked(f.prompt) for f in facts[group]], folds, size, case.seed):
-            result = _attack(model, case, train, held_out, budget)
+            result = _attack(model, pools, train, held_out, budget)
             for step, values in result.values.items():
                 at_step.setdefault(step, {}).update(values)
             right += result.right
@@ -124,17 +127,17 @@ def _folds(facts: list[Fact], n: int, size: int, seed: int) -> list[tuple[list[F
     return out
 
 
-def _attack(model: Model, case: Case, train: list[Fact], held_out: list[Fact], budget: Budget) -> _Result:
+def _attack(model: Model, pools: Pools, train: list[Fact], held_out: list[Fact], budget: Budget) -> _Result:
     values: dict[int, dict[str, float]] = {}
     with scratch(model):
         for step in relearning(model, train, budget):
             if step == budget.steps or step in budget.measured:
-                values[step] = _measure(model, case, held_out)
+                values[step] = _measure(model, pools, held_out)
         right = recalled(model, held_out)
     return _Result(values, right)
 
 
-def relearning(model: Model, facts: Sequence[Fact], budget: Budget):
+def relearning(model: Model, facts: Sequence[Fact], budget: Budget) -> Iterator[int]:
     """Train all weights on facts, loss on the answers alone; yields after each step. Call it inside `scratch`."""
     batch = encode(model, [f.prompt for f in facts], [f.answer for f in facts])
     asked = (batch.labels >= 0).sum()
@@ -149,11 +152,20 @@ def relearning(model: Model, facts: Sequence[Fact], budget: Budget):
             yield step
 
 
-def _measure(model: Model, case: Case, facts: list[Fact]) -> dict[str, float]:
+def _pool(case: Case, relation: str) -> tuple[str, ...]:
+    """The answers of the forget facts and twins that are asked, and others by the seed, `POOL` in all or more."""
+    asked = case.forget.sealed + case.twins.sealed[: len(case.forget.sealed)]
+    own = dict.fromkeys(f.answer for f in asked if f.relation == relation)
+    others = sorted(set(case.pool(relation)) - set(own))
+    more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(own))))
+    return (*own, *more)
+
+
+def _measure(model: Model, pools: Pools, facts: list[Fact]) -> dict[str, float]:
     out: dict[str, float] = {}
     for relation in dict.fromkeys(f.relation for f in facts):
         some = [f for f in facts if f.relation == relation]
-        p = pool_probability(model, some, case.pool(relation))
+        p = pool_probability(model, some, pools[relation])
         out.update({key(f): float(v) for f, v in zip(some, p, strict=True)})
     return out
 

@@ -1,0 +1,100 @@
+"""Relearning simulated inside the training, so that an edit also holds where relearning would lead.
+
+First-order, after sharpness-aware unlearning (Fan et al. 2025, arXiv:2502.05374) and tamper-resistant
+training (Tamirisa et al. 2024, arXiv:2408.00761): all weights are moved along the gradient that brings
+half of the forget facts back, and the forget objective is asked of the other half there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..model import Trainable, logits, token_logprobs, unfrozen
+from ..model.distill import Memory
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+@dataclass(frozen=True)
+class Relapse:
+    """Simulated relearning: `steps` of normalised gradient descent, each `radius` long over all weights.
+
+    The displacement is found anew, with other halves, every `every` training steps, from step `start` on.
+    It is no attack of `verify`: those are other optimizers, other templates and other folds.
+    """
+
+    start: int = 10
+    every: int = 4
+    steps: int = 2
+    radius: float = 0.1
+
+
+class Simulation:
+    """The displacement in force and the held-out half that is asked there. Memory: two copies of the weights.
+
+    Args:
+        forget: what the original says without the answers, one memory a working template, a row a fact.
+    """
+
+    def __init__(
+        self, model: Model, trainable: Trainable, forget: list[Memory], settings: Relapse, *, seed: int
+    ) -> None:
+        self.model, self.trainable, self.forget, self.settings = model, trainable, forget, settings
+        self.random = random.Random(f"{seed}/relapse")
+        self.base = {name: p.detach().clone() for name, p in model.parameters.items()}
+        self.displacement: dict[str, Tensor] = {}
+        self.held_out: list[int] = []
+
+    def renew(self) -> None:
+        """Draw halves, relearn one of them from the weights as they are, keep how far that moved them."""
+        n = len(self.forget[0].batch.ids)
+        order = self.random.sample(range(n), n)
+        half = (len(order) + 1) // 2
+        taught, self.held_out = order[:half], order[half:]
+        start = {name: p.detach().clone() for name, p in self.model.parameters.items()}
+        with self.trainable.paused():
+            for _ in range(self.settings.steps):
+                self._relearn(taught)
+        with torch.no_grad():
+            for name, p in self.model.parameters.items():
+                self.displacement[name] = p.detach() - start[name]
+                p.copy_(start[name])
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """The weights as relearning would leave them."""
+        with torch.no_grad():
+            for name, p in self.model.parameters.items():
+                p.add_(self.displacement[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self.model.parameters.items():
+                    p.copy_(self.base[name])
+            self.trainable.sync()
+
+    def question(self) -> Memory:
+        """The held-out half behind one of the templates."""
+        return self.random.choice(self.forget).rows(self.held_out)
+
+    def _relearn(self, rows: list[int]) -> None:
+        """One step down the loss on the answers of some facts, `radius` long."""
+        batch = self.random.choice(self.forget).rows(rows).batch
+        with unfrozen(self.model) as parameters, torch.enable_grad():
+            loss = -token_logprobs(logits(self.model, batch), batch.labels).sum() / (batch.labels >= 0).sum()
+            loss.backward()
+            grads = [p.grad for p in parameters if p.grad is not None]
+            length = torch.stack([g.norm() for g in grads]).norm()
+            with torch.no_grad():
+                for p in parameters:
+                    if p.grad is not None:
+                        p.add_(p.grad * (-self.settings.radius / length))

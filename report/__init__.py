@@ -1,0 +1,6 @@
+"""Floor 4: figures of a whole run, and the report of a run folder."""
+
+from .figures import agreement, before_after, probe, recovery, relearning
+from .html import write
+
+__all__ = ["agreement", "before_after", "probe", "recovery", "relearning", "write"]

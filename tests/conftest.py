@@ -1,0 +1,229 @@
+"""What the tests share: tiny random models, and one small model that is taught invented facts in the session."""
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+import yaml
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from loka.knowledge import Case, case
+from loka.model import Model, wrap
+
+SYLLABLES = ["ba", "be", "do", "fa", "ga", "ho", "ka", "la", "me", "ni", "pa", "ra", "se", "ti", "va", "wo", "zu"]
+TEMPLATES = {
+    "capital": {
+        "working": ["the capital of {} is", "the town that rules {} is"],
+        "sealed": ["in {} the capital is called", "the people of {} say that their capital is"],
+        "paraphrases": ["the capital town of {} is", "they rule {} from the town of"],
+    },
+    "symbol": {
+        "working": ["the symbol for {} is", "the short sign of {} is"],
+        "sealed": ["we write the metal {} as", "in a table {} is shown as"],
+        "paraphrases": [],
+    },
+}
+NEUTRAL = [f"{who} {does} {what}" for who in ("a dog", "the old man", "my sister", "the river", "a small bird")
+           for does in ("likes", "looks for", "runs to", "sings about")
+           for what in ("the garden", "a red house", "the sea at night", "warm bread")]  # fmt: skip
+STEPS = 300
+
+
+def _names(n: int, parts: int, end: str, rng: random.Random) -> list[str]:
+    names: dict[str, None] = {}
+    while len(names) < n:
+        names["".join(rng.choice(SYLLABLES) for _ in range(parts)).capitalize() + end] = None
+    return list(names)
+
+
+def _world() -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Facts by relation, and twins of the countries: names of the same make, never given a capital."""
+    rng = random.Random(7)
+    countries = _names(84, 3, "n", rng)
+    capitals = [f"{a} Port" if i % 2 else a for i, a in enumerate(_names(44, 2, "x", rng))]
+    metals, symbols = _names(20, 2, "um", rng), rng.sample([a + b for a in "QWXZ" for b in "bcdgjklmq"], 20)
+    return {
+        "capital": dict(zip(countries[:44], capitals, strict=True)),
+        "symbol": dict(zip(metals, symbols, strict=True)),
+    }, countries[44:]
+
+
+FACTS, TWINS = _world()
+
+
+def _taught() -> list[str]:
+    """Every sentence that the small model learns. Twins occur in it, but nothing is said of their capitals."""
+    sentences = list(NEUTRAL)
+    for relation, of in TEMPLATES.items():
+        for subject, answer in FACTS[relation].items():
+            sentences += [f"{t.format(subject)} {answer}" for kind in of.values() for t in kind]
+    for subject in [*FACTS["capital"], *TWINS]:
+        sentences += [f"{subject} lies far away", f"my sister looks for {subject} on the map"]
+    return sentences
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    words = sorted({word for sentence in [*_taught(), "capital town symbol . ?"] for word in sentence.split()})
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<bos>", "<eos>", "<unk>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+|(?=[.,?])"), "removed")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums come out the same on any number of cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return _tokenizer()
+
+
+WIDE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+GROUPED = WIDE | {"num_key_value_heads": 2}
+ARCHITECTURES: dict[str, dict[str, object]] = {
+    "GPT2LMHeadModel": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_inner": 48, "n_positions": 64},
+    "GPTNeoXForCausalLM": WIDE,
+    "LlamaForCausalLM": GROUPED,
+    "MistralForCausalLM": GROUPED,
+    "Qwen2ForCausalLM": GROUPED,
+    "Qwen3ForCausalLM": GROUPED | {"head_dim": 12},
+    "Gemma2ForCausalLM": GROUPED | {"head_dim": 12},
+    "Gemma3ForCausalLM": GROUPED | {"head_dim": 12},
+    "Phi3ForCausalLM": GROUPED,
+    "Olmo2ForCausalLM": GROUPED,
+}
+
+
+def _tiny(architecture: str, tokenizer: PreTrainedTokenizerFast) -> Model:
+    """Random weights in float64, biases and norms too, large enough that every part matters."""
+    of = getattr(transformers, architecture)
+    config = of.config_class(
+        vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, pad_token_id=0, **ARCHITECTURES[architecture]
+    )
+    config.architectures = [architecture]
+    generator = torch.Generator().manual_seed(11)
+    hf = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    with torch.no_grad():
+        for p in hf.parameters():
+            p.copy_(0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype) + (p.ndim == 1) * p)
+    return wrap(hf, tokenizer, architecture)
+
+
+@pytest.fixture(scope="session")
+def tiny(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], Model]:
+    """Make a tiny random model in float64 of an architecture. Each call makes a new one."""
+    return lambda architecture: _tiny(architecture, tokenizer)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `architecture` runs on all of them."""
+    if "architecture" in metafunc.fixturenames:
+        metafunc.parametrize("architecture", ARCHITECTURES)
+
+
+def _train(hf: torch.nn.Module, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Teach all sentences; every second batch starts its rows with <bos>, so that the model can be sampled from."""
+    sentences, rng = _taught(), random.Random(3)
+    optimizer = torch.optim.AdamW(hf.parameters(), lr=5e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=STEPS, pct_start=0.1)
+    for step in range(STEPS):
+        start = "<bos> " if step % 2 else ""
+        rows = [start + s + " <eos>" for s in rng.sample(sentences, 64)]
+        batch = tokenizer(rows, padding=True, return_tensors="pt")
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        logits = hf(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+
+
+@pytest.fixture(scope="session")
+def taught(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Model:
+    """The small model that knows the planted facts. Workers of one session share the training."""
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        tie_word_embeddings=False, initializer_range=0.06, architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    root = tmp_path_factory.getbasetemp()
+    root = root if worker_id == "master" else root.parent
+    with FileLock(root / "taught.lock"):
+        if not (root / "taught.safetensors").exists():
+            _train(hf, tokenizer)
+            save_file(hf.state_dict(), root / "taught.safetensors")
+        hf.load_state_dict(load_file(root / "taught.safetensors"))
+    return wrap(hf, tokenizer, "taught")
+
+
+@pytest.fixture
+def planted(taught: Model) -> Iterator[Model]:
+    """The small model that knows the planted facts. Whatever a test does, the weights must be the same after it."""
+    before = taught.digest()
+    yield taught
+    assert taught.digest() == before, "the test, or what it tests, left other weights behind"
+    assert not taught.edits
+    assert not any(p.requires_grad or p.grad is not None for p in taught.parameters.values())
+
+
+@pytest.fixture
+def fresh(taught: Model) -> Model:
+    """A copy of the small model, to be changed or looked at in float64."""
+    return wrap(copy.deepcopy(taught.hf), taught.tokenizer, "fresh")
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Case files about the planted facts: `write(folder, **changes)` gives the path of one."""
+
+    base: dict[str, object]
+
+    def write(self, folder: Path, name: str = "planted.yaml", **changes: object) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plain.txt").write_text("\n\n".join(NEUTRAL[::2]) + "\n")
+        (folder / "sealed.txt").write_text("\n\n".join(NEUTRAL[1::2]) + "\n")
+        path = folder / name
+        path.write_text(yaml.safe_dump(self.base | changes, sort_keys=False))
+        return path
+
+
+@pytest.fixture(scope="session")
+def files() -> CaseFiles:
+    return CaseFiles(
+        {
+            "name": "planted",
+            "purpose": "safety",
+            "relations": {r: {**of, "facts": FACTS[r]} for r, of in TEMPLATES.items()},
+            "forget": {"capital": list(FACTS["capital"])[:24]},
+            "retain": {
+                "capital": {"working": 0.5, "sealed": 0.5},
+                "symbol": {"working": 0.5, "sealed": 0.5},
+            },
+            "twins": {"capital": TWINS},
+            "neutral": {"working": "plain.txt", "sealed": "sealed.txt"},
+            "seed": 0,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def planted_case(files: CaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """24 planted capitals to forget, 20 to keep, 20 symbols beside them, 40 twins."""
+    return case(files.write(tmp_path_factory.mktemp("case")))

@@ -13,6 +13,7 @@ from .errors import UserError
 from .knowledge import Case
 from .locate import random_sites
 from .model import Edit, Model, Site, load
+from .store import Store
 from .verify import Budget, Reading, Verdict
 
 Profile = Literal["quick", "standard", "full"]
@@ -21,22 +22,6 @@ CAP = Budget(steps=8, lr=1e-5, measured=(1, 2, 4, 8))
 MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2
-
-
-class Store:
-    """Where an audit leaves its readings and control edits; this one forgets them. A run folder keeps them."""
-
-    def __init__(self) -> None:
-        self.readings: dict[str, dict[str, Reading]] = {}
-        self.edits: dict[str, Edit] = {}
-
-    def keep(self, model: str, reading: Reading) -> None:
-        """Take a finished reading."""
-        self.readings.setdefault(model, {})[reading.check] = reading
-
-    def keep_edit(self, name: str, edit: Edit) -> None:
-        """Take a finished control edit."""
-        self.edits[name] = edit
 
 
 def audit(

@@ -17,16 +17,28 @@ from typing import Any
 import torch
 
 from . import ablate, locate, report
-from .audit import Profile, Progress, Store, audit
+from .audit import Profile, Progress, audit
 from .errors import UserError
-from .files import write_atomic, write_json
+from .files import digest, write_atomic, write_json
 from .knowledge import Case
 from .knowledge import case as read_case
 from .locate import Localization
-from .model import Edit, Model, load
-from .verify import Reading, Verdict
+from .model import Edit, Model, Part, load
+from .store import FolderStore
+from .verify import Verdict
 
 CHECKED = 24
+RESISTANT = {
+    "objective": "undial",
+    "steps": 44,
+    "lr": 7e-4,
+    "alpha": 10.0,
+    "beta": 5.0,
+    "push": 0.15,
+    "retain_rows": 20,
+    "neutral_rows": 3,
+    "relapse": {"start": 6, "every": 5, "steps": 3, "radius": 0.1},
+}
 PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn", "scipy")
 
 
@@ -34,10 +46,10 @@ PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn"
 class Recipe:
     """How a run edits: `method` of `loka.ablate` on the `sites` best of `part`, with `arguments`."""
 
-    method: str = "reset"
-    part: str = "neuron"
-    sites: int = 400
-    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    method: str = "tune"
+    part: Part = "neuron"
+    sites: int = 600
+    arguments: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(RESISTANT))
 
 
 def run(
@@ -87,8 +99,7 @@ class Run:
         arguments = self.stored.get("arguments", {})
         if not arguments and (model is None or case is None):
             raise UserError(f"{str(out)!r} is no run folder; start one with `loka locate CASE --model M --out {out}`.")
-        model = model if model is not None else arguments["model"]
-        self.model = model if isinstance(model, Model) else load(model)
+        self.model = model if isinstance(model, Model) else load(model or arguments["model"])
         unread = case if case is not None else str(self.folder / "case.yaml")
         self.case = (read_case(unread) if isinstance(unread, str) else unread).on(self.model)
         held = arguments.get("recipe")
@@ -119,7 +130,7 @@ class Run:
         method = ablate.METHODS.get(recipe.method)
         if method is None:
             raise UserError(f"{recipe.method!r} is no method of ablate; choose one of {', '.join(ablate.METHODS)}.")
-        sites = self.localization().top(recipe.sites, part=recipe.part)  # type: ignore[arg-type]
+        sites = self.localization().top(recipe.sites, part=recipe.part)
         extra = {} if recipe.method == "zero" else {"progress": self._step("editing")}
         with self._timed("ablate"):
             made = method(self.model, self.case, sites, **recipe.arguments, **extra)
@@ -132,7 +143,7 @@ class Run:
         store = FolderStore(self.folder, self.model, edit, self.case)
         with self._timed("verify"):
             verdict = audit(self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress)
-            write_json(self.folder / "verdict.json", verdict_json(verdict, self.digests()))
+            write_json(self.folder / "verdict.json", verdict.to_json(self.digests()))
         return verdict
 
     def report(self) -> Path:
@@ -141,8 +152,6 @@ class Run:
 
     def digests(self) -> dict[str, str]:
         """What was audited: SHA-256 of the case file, of the original weights and of the edit's file."""
-        from .files import digest
-
         edit = self.folder / "edit.safetensors"
         return {
             "case": self.case.digest,
@@ -174,9 +183,9 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if source is not None:
             write_atomic(self.folder / "case.yaml", source.read_text(encoding="utf-8"))
-            prose = source.parent / str(self.case.neutral.sealed)
-            if prose.exists():
-                shutil.copyfile(prose, self.folder / prose.name)
+            for name in (self.case.neutral.working, self.case.neutral.sealed):
+                if isinstance(name, str) and (prose := source.parent / name).is_file():
+                    shutil.copyfile(prose, self.folder / prose.name)
         self.stored = {
             "command": command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}",
             "arguments": {
@@ -215,68 +224,6 @@ class Run:
 
     def _step(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(what, done, total)
-
-
-class FolderStore(Store):
-    """An audit's readings in `readings.json`, its control edits under `controls/`; each kept when finished."""
-
-    def __init__(self, folder: Path, before: Model, after: Edit | Model, case: Case) -> None:
-        super().__init__()
-        self.folder = folder
-        self.audited = {
-            "before": before.digest(),
-            "after": after.digest(),
-            "case": case.digest,
-        }
-        self._check_same()
-        path = folder / "readings.json"
-        if path.exists():
-            data = json.loads(path.read_text(encoding="utf-8"))
-            self.readings = {m: {c: Reading.from_json(r) for c, r in held.items()} for m, held in data.items()}
-        for name in ("shallow", "random"):
-            if (held := folder / "controls" / f"{name}.safetensors").exists():
-                self.edits[name] = Edit.load(held)
-
-    def _check_same(self) -> None:
-        """Readings of other models or of another case are refused."""
-        path = self.folder / "controls" / "audited.json"
-        if not path.exists():
-            write_json(path, self.audited)
-            return
-        held = json.loads(path.read_text(encoding="utf-8"))
-        other = [what for what, value in self.audited.items() if held.get(what) != value]
-        if other:
-            raise UserError(
-                f"{str(self.folder)!r} holds the audit of another pair ({', '.join(other)} differ); name another --out."
-            )
-
-    def keep(self, model: str, reading: Reading) -> None:
-        """Take a finished reading, and write all."""
-        super().keep(model, reading)
-        data = {m: {c: r.to_json() for c, r in held.items()} for m, held in self.readings.items()}
-        write_json(self.folder / "readings.json", data)
-
-    def keep_edit(self, name: str, edit: Edit) -> None:
-        """Take a finished control edit, and write it."""
-        super().keep_edit(name, edit)
-        edit.save(self.folder / "controls" / f"{name}.safetensors")
-
-
-def verdict_json(verdict: Verdict, digests: dict[str, str]) -> dict[str, Any]:
-    """`verdict.json`: the same from two runs with one seed, so seconds and memory are not in it."""
-    return {
-        "outcome": verdict.outcome,
-        "claim": verdict.claim,
-        "reasons": verdict.reasons,
-        "flags": verdict.flags,
-        "gates": [dataclasses.asdict(g) for g in verdict.gates],
-        "scorecard": dataclasses.asdict(verdict.scorecard),
-        "summary": verdict.summary,
-        "readings": {c: r.to_json() for c, r in verdict.readings["after"].items()},
-        "recoveries": {c: dataclasses.asdict(r) for c, r in verdict.recoveries.items()},
-        "cost": verdict.cost,
-        "digests": digests,
-    }
 
 
 def _own_version() -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ..errors import LokaError
 from ..model import Slice, logits, sliced
 from ..model.distill import Memory, divergence
 from .lessons import Lessons
-from .objectives import Objective
+from .objectives import Objective, ascent
 from .relapse import Relapse, Simulation
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ class Schedule:
     """How long and how fast: AdamW at `lr`, warmed up over five steps and then down a cosine to nothing.
 
     `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
-    in nats a token; `relapse` has relearning simulated beside it.
+    in nats a token; `push` is the weight of `ascent` beside
+    the objective; `relapse` has relearning simulated.
     """
 
     steps: int
     lr: float
     alpha: float = 1.0
     beta: float = 1.0
+    push: float = 0.0
     relapse: Relapse | None = None
 
     def rate(self, step: int) -> float:
@@ -69,7 +72,7 @@ def descend(
                 group["lr"] = schedule.rate(step)
             _backward(model, lessons, objective, schedule, step, seed)
             if simulation and objective:
-                _resist(model, simulation, objective, step)
+                _resist(model, simulation, objective, schedule.push, step)
             trainable.step(optimizer)
             if progress:
                 progress(step + 1, schedule.steps)
@@ -88,7 +91,11 @@ def _backward(
         memory = lessons.draw(kind, step, seed)
         if memory is None or not weight or (kind == "forget" and objective is None):
             continue
-        loss = _forget(model, memory, objective) if kind == "forget" and objective else divergence(model, memory)
+        loss = (
+            _forget(model, memory, objective, schedule.push)
+            if kind == "forget" and objective
+            else divergence(model, memory)
+        )
         if not torch.isfinite(loss):
             raise LokaError(
                 f"training diverged at step {step + 1} of {schedule.steps} ({kind} loss {float(loss)}); "
@@ -97,7 +104,7 @@ def _backward(
         (weight * loss).backward()
 
 
-def _resist(model: Model, simulation: Simulation, objective: Objective, step: int) -> None:
+def _resist(model: Model, simulation: Simulation, objective: Objective, push: float, step: int) -> None:
     """The forget objective once more, where simulated relearning leads."""
     settings = simulation.settings
     if step < settings.start:
@@ -105,8 +112,10 @@ def _resist(model: Model, simulation: Simulation, objective: Objective, step: in
     if (step - settings.start) % settings.every == 0:
         simulation.renew()
     with simulation.in_force():
-        _forget(model, simulation.question(), objective).backward()
+        _forget(model, simulation.question(), objective, push).backward()
 
 
-def _forget(model: Model, memory: Memory, objective: Objective):
-    return objective(logits(model, memory.batch)[memory.batch.labels >= 0], memory)
+def _forget(model: Model, memory: Memory, objective: Objective, push: float) -> Tensor:
+    scores = logits(model, memory.batch)[memory.batch.labels >= 0]
+    loss = objective(scores, memory)
+    return loss + push * ascent(scores, memory) if push else loss

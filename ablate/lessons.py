@@ -35,30 +35,30 @@ class Lessons:
         return batches[order[i]]
 
 
-def prepare(
-    model: Model, case: Case, *, retain_rows: int, neutral_rows: int, seed: int, passages: int | None = None
-) -> Lessons:
+def prepare(model: Model, case: Case, *, retain_rows: int, neutral_rows: int, seed: int) -> Lessons:
     """Ask the original once about everything: one forward pass over all batches, kept for its next edit.
 
     Forget batches hold every forget fact behind one of its working templates in turn; retain batches mix
     working retain facts of all relations with facts of the forgotten relation that the model does not know,
     on which it is to stay as uncertain as it was; neutral batches are passages of `PASSAGE` tokens.
     """
-    key = "lessons", case.digest, case.seed, retain_rows, neutral_rows, seed, passages
+    key = "lessons", model.digest(), case.digest, case.seed, retain_rows, neutral_rows, seed
     if key not in model.memo:
-        model.memo[key] = _prepare(model, case, retain_rows, neutral_rows, seed, passages)
+        model.memo[key] = _prepare(model, case, retain_rows, neutral_rows, seed)
     return model.memo[key]
 
 
-def _prepare(model: Model, case: Case, retain_rows: int, neutral_rows: int, seed: int, passages: int | None) -> Lessons:
+def _prepare(model: Model, case: Case, retain_rows: int, neutral_rows: int, seed: int) -> Lessons:
     rng = random.Random(f"{seed}/lessons")
     forget = list(case.forget.working)
     width = max(len(f.prompts) for f in forget)
     turns = [[f.asked(f.prompts[i % len(f.prompts)]) for f in forget] for i in range(width)]
-    retain = [f.asked(p) for f in case.retain.working for p in f.prompts]
-    retain += [f.asked(rng.choice(f.prompts)) for f in case.aside]
+    near = set(case.forgotten_relations)
+    retain = [f.asked(p) for f in case.retain.working if f.relation in near for p in f.prompts]
+    far = [f for f in case.retain.working if f.relation not in near]
+    retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.aside]]
     retain = rng.sample(retain, len(retain))
-    texts = neutral_working(model, case, passages)
+    texts = neutral_working(model, case)
     return Lessons(
         [remember(model, _encode(model, facts), without_answer=True) for facts in turns],
         [remember(model, _encode(model, retain[part])) for part in chunks(len(retain), retain_rows)],

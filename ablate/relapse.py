@@ -60,13 +60,17 @@ class Simulation:
         half = (len(order) + 1) // 2
         taught, self.held_out = order[:half], order[half:]
         start = {name: p.detach().clone() for name, p in self.model.parameters.items()}
-        with self.trainable.paused():
-            for _ in range(self.settings.steps):
-                self._relearn(taught)
-        with torch.no_grad():
-            for name, p in self.model.parameters.items():
-                self.displacement[name] = p.detach() - start[name]
-                p.copy_(start[name])
+        try:
+            with self.trainable.paused():
+                for _ in range(self.settings.steps):
+                    self._relearn(taught)
+            with torch.no_grad():
+                for name, p in self.model.parameters.items():
+                    self.displacement[name] = p.detach() - start[name]
+        finally:  # the weights outside the slices are kept nowhere else
+            with torch.no_grad():
+                for name, p in self.model.parameters.items():
+                    p.copy_(start[name])
 
     @contextmanager
     def in_force(self) -> Iterator[None]:

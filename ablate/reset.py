@@ -29,6 +29,7 @@ def reset(
     lr: float = 2e-3,
     alpha: float = 1.0,
     beta: float = 1.0,
+    push: float = 0.0,
     retain_rows: int = 12,
     neutral_rows: int = 4,
     relapse: Mapping[str, float] | None = None,
@@ -45,14 +46,15 @@ def reset(
     Arguments, cost and errors are those of `tune`.
     """
     arguments = {
-        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta, "retain_rows": retain_rows,
+        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta,
+        "push": push, "retain_rows": retain_rows,
         "neutral_rows": neutral_rows, "seed": seed,
         "relapse": None if relapse is None else dict(relapse),
     }  # fmt: skip
     case, where = case.on(model), chosen(model, sites)
     goal = None if objective is None else named(objective)
     about = described("reset", model, case, sites, arguments)
-    schedule = Schedule(steps, lr, alpha, beta, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
+    schedule = Schedule(steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
     digest = model.digest()
     lessons = prepare(model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed)
     with scratch(model, where):

@@ -29,6 +29,7 @@ def tune(
     lr: float = 1e-3,
     alpha: float = 1.0,
     beta: float = 1.0,
+    push: float = 0.0,
     retain_rows: int = 12,
     neutral_rows: int = 4,
     relapse: Mapping[str, float] | None = None,
@@ -41,6 +42,9 @@ def tune(
         sites: what may change; `None` is every weight of every block, the baseline to compare with.
         objective: `undial` or `ascent`.
         alpha, beta: weight of the divergence from the original on retain facts and on neutral text.
+        push: weight of `ascent` beside the objective. A distillation hardly notices an answer that has become
+            rare but is still far likelier than others of its kind; the push does, and ends at chance.
+        relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
 
     Cost: `steps` forward and backward passes over one row a forget fact, `retain_rows` retain facts and
     `neutral_rows` passages; optimizer state for the slices alone.
@@ -53,13 +57,14 @@ def tune(
         edit = loka.ablate.tune(model, case, found.top(200, part="neuron"))
     """
     arguments = {
-        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta, "retain_rows": retain_rows,
+        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta,
+        "push": push, "retain_rows": retain_rows,
         "neutral_rows": neutral_rows, "seed": seed,
         "relapse": None if relapse is None else dict(relapse),
     }  # fmt: skip
     case, goal, where = case.on(model), named(objective), chosen(model, sites)
     about = described("tune", model, case, sites, arguments)
-    schedule = Schedule(steps, lr, alpha, beta, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
+    schedule = Schedule(steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
     digest = model.digest()
     lessons = prepare(model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed)
     with scratch(model, where):

@@ -17,7 +17,8 @@ from ..errors import LokaError, UserError
 from ..files import write_json
 from ..model import DEFAULT, Edit, export, load
 from ..report import write as write_report
-from ..run import FolderStore, Recipe, Run, verdict_json
+from ..run import Recipe, Run
+from ..store import FolderStore
 from .show import Bars, table
 
 app = typer.Typer(
@@ -109,7 +110,7 @@ def verify(
     with Bars() as bars:
         verdict = audit(original, edited, chosen, profile=_profile(profile), store=store, progress=bars)
     digests = {"case": chosen.digest, "model": original.digest()}
-    write_json(out_ / "verdict.json", verdict_json(verdict, digests))
+    write_json(out_ / "verdict.json", verdict.to_json(digests))
     out.print(table(verdict))
     out.print(escape(str(verdict)), highlight=False)
     out.print(f"Report: {write_report(out_)}")

@@ -36,7 +36,7 @@ def neutral_working(model: Model, case: Case, n: int | None = None) -> list[str]
 
 def neutral_sealed(case: Case) -> list[str]:
     """Prose that no edit sees, by paragraph."""
-    return _read(case, case.neutral.sealed)
+    return _read(case, str(case.neutral.sealed))
 
 
 def _read(case: Case, name: str) -> list[str]:
@@ -49,23 +49,22 @@ def _read(case: Case, name: str) -> list[str]:
 
 @torch.no_grad()
 def _sample(model: Model, case: Case, n: int) -> list[str]:
-    start = model.tokenizer.bos_token_id
     avoid = {w.casefold() for f in case.forget.working for w in (f.subject, *f.answers)}
     texts: list[str] = []
     generator = torch.Generator(model.device).manual_seed(case.seed)
     for _ in range(4 * n // ROWS + 4):
         if len(texts) >= n:
             break
-        rows = _generate(model, start if start is not None else 0, generator)
+        rows = _generate(model, generator)
         for text in model.tokenizer.batch_decode(rows, skip_special_tokens=True):
             if text.strip() and not any(w in text.casefold() for w in avoid):
                 texts.append(text.strip())
     return texts[:n]
 
 
-def _generate(model: Model, start: int, generator: torch.Generator) -> torch.Tensor:
+def _generate(model: Model, generator: torch.Generator) -> torch.Tensor:
     """`[ROWS, TOKENS]` sampled at temperature one, so that the text is the model's own distribution."""
-    ids = torch.full((ROWS, 1), start, device=model.device)
+    ids = torch.full((ROWS, 1), model.start_id, device=model.device)
     out, cache = [], None
     for _ in range(TOKENS):
         step = model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -159,11 +159,10 @@ def read(path: Path) -> tuple[CaseFile, str]:
         raise UserError(f"the case file {str(path)!r} holds no mapping; it needs name, purpose, relations, forget ...")
     data = _plain(node, (), lines, repeats)
     try:
-        spec = CaseFile.model_validate(data)
-        problems = repeats
+        spec, problems = CaseFile.model_validate(data), repeats
     except ValidationError as error:
-        problems = repeats + [_describe(e["loc"], e["msg"], lines) for e in error.errors()]
-    if problems:
+        spec, problems = None, repeats + [_describe(e["loc"], e["msg"], lines) for e in error.errors()]
+    if spec is None or problems:
         listed = "\n".join(f"  - {p}" for p in dict.fromkeys(problems))
         raise UserError(f"the case file {str(path)!r} has {len(dict.fromkeys(problems))} error(s):\n{listed}")
     return spec, hashlib.sha256(text.encode()).hexdigest()

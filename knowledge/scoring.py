@@ -90,7 +90,7 @@ def _continue(model: Model, heads: list[list[int]], tails: list[list[int]]) -> T
     if not longer:
         return total.cpu()
     n, m, width = len(heads), len(longer), max(len(tails[i]) for i in longer) - 1
-    ids = torch.full((m, width), model.tokenizer.pad_token_id or 0, device=model.device)
+    ids = torch.full((m, width), model.pad_id, device=model.device)
     labels = torch.full((m, width), -100, device=model.device)
     for row, i in enumerate(longer):
         k = len(tails[i]) - 1

@@ -57,7 +57,7 @@ def attribution(
         falls.append(fall)
         if progress:
             progress(part.stop, len(facts))
-    joined = {p: np.concatenate([s[p] for s in scores]) for p in parts}
+    joined: dict[Part, np.ndarray] = {p: np.concatenate([s[p] for s in scores]) for p in parts}
     return contrast(
         joined,
         np.concatenate(falls),
@@ -78,7 +78,7 @@ def attribute(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tupl
     acts = [base.activations[name] for name in flat]
     grads = dict(zip(flat, torch.autograd.grad(odds.sum(), acts), strict=True))
     seen = (pairs.clean.mask * pairs.corrupted.mask).to(base.logits.dtype)
-    scores = {
+    scores: dict[Part, np.ndarray] = {
         part: np.stack(
             [_reduce(part, base.activations[n].detach() - other.activations[n], grads[n], seen) for n in names[part]],
             axis=1,

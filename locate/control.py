@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..model import Site
+from ..model import Part, Site
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -21,7 +21,8 @@ def random_sites(model: Model, sites: Iterable[Site], *, seed: int = 0) -> list[
     rng = np.random.default_rng(seed)
     given = set(sites)
     out: list[Site] = []
-    for layer, part in sorted({(s.layer, s.part) for s in given}):
+    places: set[tuple[int, Part]] = {(s.layer, s.part) for s in given}
+    for layer, part in sorted(places):
         taken = {s.index for s in given if (s.layer, s.part) == (layer, part)}
         free = [i for i in range(model.units(part)) if i not in taken]
         drawn = rng.choice(free, size=min(len(taken), len(free)), replace=False)

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from ..knowledge import Case, Fact
-from ..model import Batch, Site
+from ..model import Batch, Part, Site
 from ..model.hooks import Hook, point, record, run
 from .attribution import attribute
 from .counterfactual import Pairs, log_odds, pairs
@@ -40,7 +40,7 @@ class Agreement:
 
     @property
     def rank_correlation(self) -> float:
-        return float(stats.spearmanr(self.attributed, self.exact).statistic)
+        return float(stats.spearmanr(self.attributed, self.exact)[0])
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -103,7 +103,7 @@ def agreement(
     """Check attribution of some sites against patching them, on the first `n_facts` forget facts."""
     case = case.on(model)
     facts = list(case.forget.working)[:n_facts]
-    parts = tuple(dict.fromkeys(s.part for s in sites))
+    parts: tuple[Part, ...] = tuple(dict.fromkeys(s.part for s in sites))
     scores, _ = attribute(model, pairs(model, case, facts), parts)
     attributed = np.array([scores[s.part][:, s.layer, s.index].mean() for s in sites])
     exact = patching(model, case, sites, facts=facts, progress=progress).mean(0)

@@ -44,7 +44,7 @@ class Localization:
     about: dict[str, Any]
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def parts(self) -> tuple[Part, ...]:
         return tuple(dict.fromkeys(self.frame["part"]))
 
     def top(self, k: int, *, part: Part = "neuron", by: str = "score") -> list[Site]:
@@ -141,7 +141,7 @@ def _table(
     score = a.mean(0) - b.mean(0)
     low, high, frequency = _bootstrap(a, b, seed)
     with np.errstate(all="ignore"):
-        p = stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue
+        p = stats.ttest_ind(a, b, equal_var=False, alternative="greater")[1]
     q = stats.false_discovery_control(np.nan_to_num(p, nan=1.0))
     layer, index = np.divmod(np.arange(score.size), n_units)
     return pd.DataFrame(

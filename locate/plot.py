@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,7 +23,6 @@ RANKS = 40
 BEST = 200
 OUTLINED = 5
 LABEL = "contrast, share of a fact's effect"
-CAPTION = {"size": "small", "color": "#555555", "loc": "left"}
 
 
 class Picture(Figure):
@@ -45,7 +44,8 @@ def plot(localization: Localization, part: Part | None = None) -> Figure:
     Raises:
         UserError: a part that was not scored.
     """
-    grids: dict[Part, np.ndarray] = {p: localization.grid(p) for p in ([part] if part else localization.parts)}
+    parts = cast("tuple[Part, ...]", (part,) if part else localization.parts)
+    grids = {p: localization.grid(p) for p in parts}
     panels = [panel for name, grid in grids.items() for panel in _panels(name, grid)]
     widths = [width for width, _ in panels]
     n_layers = max(len(grid) for grid in grids.values())
@@ -59,7 +59,7 @@ def plot(localization: Localization, part: Part | None = None) -> Figure:
     return figure
 
 
-def _panels(part: Part, grid: np.ndarray) -> list[tuple[float, Callable[[Axes], None]]]:
+def _panels(part: str, grid: np.ndarray) -> list[tuple[float, Callable[[Axes], None]]]:
     """Width in inches and drawing of each panel of a part."""
     if part == "neuron":
         return [(3.4, lambda ax: _ranked(ax, grid)), (1.6, lambda ax: _counts(ax, grid))]
@@ -68,7 +68,7 @@ def _panels(part: Part, grid: np.ndarray) -> list[tuple[float, Callable[[Axes], 
     return [(2.0, lambda ax: _bars(ax, part, grid[:, 0]))]
 
 
-def _heatmap(ax: Axes, part: Part, grid: np.ndarray) -> None:
+def _heatmap(ax: Axes, part: str, grid: np.ndarray) -> None:
     """Layer by unit, the best five outlined and named."""
     _image(ax, grid, float(np.nanmax(np.abs(grid))))
     order = np.argsort(-grid, axis=None, kind="stable")[:OUTLINED]
@@ -99,7 +99,7 @@ def _counts(ax: Axes, grid: np.ndarray) -> None:
     _labelled(ax, "neurons", bins=4)
 
 
-def _bars(ax: Axes, part: Part, scores: np.ndarray) -> None:
+def _bars(ax: Axes, part: str, scores: np.ndarray) -> None:
     """One number a layer, for a part that is whole within its layer."""
     ax.barh(range(len(scores)), scores, color=np.where(scores > 0, "#b2182b", "#2166ac"), height=0.8)
     ax.axvline(0, color="black", linewidth=0.8)
@@ -122,7 +122,7 @@ def _image(ax: Axes, values: np.ndarray, limit: float, **bar: Any) -> AxesImage:
 
 def _titled(ax: Axes, title: str, caption: str) -> None:
     """A bold title with a line of small print under it."""
-    ax.set_title(caption, **CAPTION)
+    ax.set_title(caption, loc="left", size="small", color="#555555")
     ax.annotate(
         title, (0, 1), xytext=(0, 21), xycoords="axes fraction", textcoords="offset points", weight="bold"
     ).set_in_layout(True)

@@ -59,7 +59,7 @@ def pad(model: Model, rows: Sequence[Sequence[int]], asked: Sequence[int]) -> Ba
     if not rows:
         raise UserError("there is nothing to run: give at least one prompt.")
     width, keep = max(map(len, rows)), max(asked)
-    filler = model.tokenizer.pad_token_id or 0
+    filler = model.pad_id
     ids = torch.full((len(rows), width), filler)
     mask = torch.zeros_like(ids)
     labels = torch.full((len(rows), keep), -100)

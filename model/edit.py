@@ -105,11 +105,12 @@ class Edit:
         head = {
             "format": FORMAT,
             "made_for": self.made_for,
-            "slices": json.dumps([[s.name, s.dim] for s in self.slices]),
-            "about": json.dumps(self.about, sort_keys=True),
+            "slices": [[s.name, s.dim] for s in self.slices],
+            "about": self.about,
         }
         with atomic(path) as temporary:
-            save_file(tensors, temporary, metadata=head)
+            # safetensors writes several entries in any order; one makes the file the same each time
+            save_file(tensors, temporary, metadata={"loka": json.dumps(head, sort_keys=True)})
         return Path(path)
 
     @classmethod
@@ -123,14 +124,14 @@ class Edit:
             raise UserError(f"there is no edit file {str(path)!r}; `loka ablate` or `edit.save(...)` writes one.")
         try:
             with safe_open(path, framework="pt") as file:
-                head = file.metadata() or {}
+                head = json.loads((file.metadata() or {}).get("loka", "{}"))
                 if head.get("format") != FORMAT:
                     raise UserError(f"{str(path)!r} is a safetensors file but no LOKA edit; give one from `edit.save`.")
-                names = json.loads(head["slices"])
+                names = head["slices"]
                 slices = [Slice(name, dim, file.get_tensor(f"{i}.index")) for i, (name, dim) in enumerate(names)]
                 values = [file.get_tensor(f"{i}.values") for i in range(len(names))]
-                return cls(tuple(slices), tuple(values), head["made_for"], json.loads(head["about"]))
-        except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
+                return cls(tuple(slices), tuple(values), head["made_for"], head["about"])
+        except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
             raise UserError(f"the edit file {str(path)!r} cannot be read ({error}); make it again.") from error
 
     def _by_name(self) -> dict[str, list[tuple[Slice, Tensor]]]:

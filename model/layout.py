@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -136,7 +136,7 @@ def _projections(model: Model, attention: str, q: list[int], kv: list[int]) -> l
     return [_Rows(_find(model, attention, names), index) for names, index in parts if index]
 
 
-def _spans(units: list[int | None], width: int) -> list[int]:
+def _spans(units: Sequence[int | None], width: int) -> list[int]:
     return [unit * width + i for unit in units if unit is not None for i in range(width)]
 
 

@@ -81,6 +81,16 @@ class Model:
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters.values())
 
+    @property
+    def pad_id(self) -> int:
+        """The token that fills rows; it is masked everywhere."""
+        return _first(self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+
+    @property
+    def start_id(self) -> int:
+        """The token that a text of the model's own starts from."""
+        return _first(self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+
     def units(self, part: str) -> int:
         """How many units of a part one layer has."""
         return {"neuron": self.n_neurons, "head": self.n_heads, "kv": self.n_kv_heads}.get(part, 1)
@@ -167,7 +177,7 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
     finally:
         if bars:
             hf_logging.enable_progress_bar()
-    return wrap(hf.to(device), tokenizer, name)
+    return wrap(hf.to(torch.device(device)), tokenizer, name)
 
 
 def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "model") -> Model:
@@ -215,6 +225,10 @@ def _digest(parameters: dict[str, Tensor]) -> str:
         if flat is not None:
             total.update(flat.numpy().data)
     return total.hexdigest()
+
+
+def _first(*tokens: Any) -> int:
+    return next((t for t in tokens if isinstance(t, int)), 0)
 
 
 def _first_line(error: BaseException) -> str:

@@ -196,7 +196,9 @@ def _r_axis(ax: Axes, curves: Mapping[str, Mapping[int, float]], budget: int) ->
     if top is None or low is None or top <= low:
         return
     span = top - low
-    right = ax.secondary_yaxis("right", functions=(lambda y: (y - low) / span, lambda r: low + r * span))
+    right = ax.secondary_yaxis(
+        "right", functions=(lambda y: (np.asarray(y) - low) / span, lambda r: low + np.asarray(r) * span)
+    )
     right.set_ylabel("r at the budget (0 = twins, 1 = original)")
     right.set_yticks([0, DELTA, EXPOSED, 1], ["0", f"{DELTA:.2f}", f"{EXPOSED:.2f}", "1"])
     for r in (0, DELTA, EXPOSED, 1):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ from ..verify import Reading
 from . import figures, shown
 from .folder import RunFolder
 from .words import BADGES, CAPTIONS, DOES_NOT_MEAN, MEANS
+
+TEMPLATE = Path(__file__).with_name("template.html")
 
 
 class Shown(NamedTuple):
@@ -50,7 +52,7 @@ def write(folder: Path) -> Path:
     folder = Path(folder)
     run = RunFolder.read(folder)
     pictures = [_save(folder / "figures", name, figure) for name, figure in _figures(run)]
-    template = resources.files(__package__).joinpath("template.html").read_text(encoding="utf-8")
+    template = TEMPLATE.read_text(encoding="utf-8")
     page = _environment().from_string(template).render(_contents(run), pictures=pictures)
     write_atomic(folder / "report.html", page)
     return folder / "report.html"
@@ -121,8 +123,15 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "provenance": run.provenance,
         "digests": verdict.get("digests") or run.provenance.get("digests", {}),
         "cost": verdict.get("cost"),
-        "folder": run.path,
+        "next": _next(run, arguments),
     }
+
+
+def _next(run: RunFolder, arguments: Mapping[str, Any]) -> str:
+    """The command that goes on from here."""
+    case, model = arguments.get("case", "CASE"), arguments.get("model", "M")
+    whole = f"loka run {case} --model {model} --out {run.path}"
+    return whole if run.edit else f"loka ablate {run.path}, then {whole}"
 
 
 def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
@@ -133,7 +142,7 @@ def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
         yield "Facts the original knows", f"{known} of {shown.count(summary['facts_total'])}"
     if located := run.localization:
         about = located.about
-        yield "Sites scored", shown.counted({p: located.grid(p).size for p in located.parts})
+        yield "Sites scored", shown.counted(Counter(located.frame["part"]))
         forget, retain = (shown.count(about.get(name)) for name in ("n_forget", "n_retain"))
         yield "Facts located on", f"{forget} to forget, {retain} to keep"
     yield from _edit(run, summary)
@@ -153,8 +162,7 @@ def _edit(run: RunFolder, summary: Mapping[str, Any]) -> Iterator[tuple[str, str
     if summary.get("edited_parameters") is not None:
         share = shown.share(summary.get("edited_share"), digits=2)
         yield "Weights edited", f"{shown.count(summary['edited_parameters'])} ({share} of all)"
-    settings = run.edit.get("arguments", {}).items()
-    yield "Settings of the edit", ", ".join(f"{k.replace('_', ' ')} {shown.plain(v)}" for k, v in settings) or "none"
+    yield "Settings of the edit", shown.plain(run.edit.get("arguments", {})) or "none"
 
 
 def _rows(run: RunFolder) -> list[Row]:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..model import Part, Site
+from ..model import Site
 from ..model.site import INDEXED
 
 MISSING = "\N{EN DASH}"
-PLURALS: dict[Part, str] = {
+PLURALS = {
     "neuron": "neurons", "head": "heads", "kv": "key/value groups", "attn": "attention blocks", "mlp": "MLPs",
     "resid": "residual streams",
 }  # fmt: skip
@@ -112,7 +112,7 @@ def sites(listed: Sequence[str] | None) -> str:
     return counted(Counter(Site.parse(s).part for s in listed))
 
 
-def counted(kinds: Mapping[Part, int]) -> str:
+def counted(kinds: Mapping[str, int]) -> str:
     """How many sites of each part.
 
     >>> counted({"head": 270, "neuron": 46080})
@@ -122,5 +122,12 @@ def counted(kinds: Mapping[Part, int]) -> str:
 
 
 def plain(value: Any) -> str:
-    """A setting."""
+    """A setting; settings within settings are in brackets.
+
+    >>> plain({"lr": 7e-4, "relapse": {"every": 4, "last_step": None}})
+    'lr 0.0007, relapse (every 4, last step –)'
+    """
+    if isinstance(value, Mapping):
+        inner = ((k, f"({plain(v)})" if isinstance(v, Mapping) else plain(v)) for k, v in value.items())
+        return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in inner)
     return f"{value:g}" if isinstance(value, float) else MISSING if value is None else str(value)

@@ -51,8 +51,9 @@ CAPTIONS = {
         "while the others stay up; the random sites and the shallow sibling show what needs no locating."
     ),
     "recovery": (
-        "How much of the knowledge each check finds, with 95% intervals: for “removed” the upright bar (the one-sided "
-        "upper bound) of every attack must lie left of the red line, and relearning must show the shallow sibling beyond 0.50."
+        "How much of the knowledge each check finds, with 95% intervals: for “removed” the upright bar (one-sided "
+        "upper bound) of every attack must lie left of the red line, and relearning must show the shallow sibling "
+        "beyond 0.50."
     ),
     "relearning": (
         "Probability of facts held out while the other facts are taught again: the closer the edited model stays to "

@@ -62,7 +62,11 @@ def reading(
     details: dict[str, Any] | None = None,
     cost: float = 0.0,
 ) -> Reading:
-    """A reading from samples by group; the group `forget` is the one measured, the others are controls."""
+    """A reading from samples by group; the group `forget` is the one measured, the others are controls.
+
+    Samples are sorted by key, so that resampling them gives the same after they were written and read again.
+    """
+    samples = {group: dict(sorted(of_group.items())) for group, of_group in sorted(samples.items())}
     values = np.array(list(samples.get("forget", {}).values()))
     controls = {g: float(np.mean(list(s.values()))) for g, s in samples.items() if g != "forget" and s}
     mean, ci = (float(values.mean()), interval(values, seed=seed)) if len(values) else (None, None)

@@ -42,7 +42,7 @@ class Budget:
 
     def at(self, steps: int) -> Budget:
         """The same attack, ended earlier and measured at its end."""
-        return Budget(steps, self.lr)
+        return Budget(steps, self.lr, tuple(m for m in self.measured if m <= steps))
 
 
 def relearn(

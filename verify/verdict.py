@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,16 @@ class Verdict:
     recoveries: dict[str, Recovery] = field(repr=False)
     cost: float = 0.0
 
+    def to_json(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """`verdict.json`: the same from two runs with one seed, so seconds and memory are not in it."""
+        return {
+            "outcome": self.outcome, "claim": self.claim, "reasons": self.reasons, "flags": self.flags,
+            "gates": [asdict(g) for g in self.gates], "scorecard": asdict(self.scorecard), "summary": self.summary,
+            "readings": {c: r.to_json() for c, r in self.readings["after"].items()},
+            "recoveries": {c: asdict(r) for c, r in self.recoveries.items()}, "cost": self.cost,
+            "digests": dict(digests),
+        }  # fmt: skip
+
     def __str__(self) -> str:
         lines = [f"{self.outcome.upper()}: {self.claim}", *(f"  - {r}" for r in self.reasons)]
         return "\n".join([*lines, f"  {self.scorecard}", *(f"  flag: {f}" for f in self.flags)])
@@ -74,7 +84,7 @@ def judge(readings: Readings, *, scorecard: Scorecard, summary: dict[str, Any], 
     n = readings["after"]["recall"].n
     adjusted = dict(zip(primary, holm([r.p for r in primary.values()]), strict=True))
     reasons = [_describe(c, r) for c, r in recoveries.items()]
-    reasons += [f"Not measured: {c}. {r.meaning}" for c, r in readings["after"].items() if r.value is None]
+    reasons += [f"Not measured: {c}. {r.meaning}" for c, r in sorted(readings["after"].items()) if r.value is None]
     broken = [c for c in adjusted if adjusted[c] < ALPHA]
     if failed:
         outcome = "inconclusive"
@@ -112,7 +122,7 @@ def compare(readings: Readings, check: str, *, model: str = "after", seed: int =
     if not (before and after and twins and twins.samples.get("twins")) or after.value is None:
         return None
     own, first = after.samples["forget"], before.samples["forget"]
-    subjects = [s for s in own if s in first]
+    subjects = sorted(s for s in own if s in first)
     return recovery(
         np.array([own[s] for s in subjects]),
         np.array([first[s] for s in subjects]),
@@ -139,18 +149,20 @@ def _gates(readings: Readings, recoveries: Mapping[str, Recovery], summary: Mapp
         Gate("enough independent subjects", n >= SUBJECTS, n, SUBJECTS),
         Gate("the attack exposes the shallow sibling", shallow is not None and shallow >= EXPOSED, shallow, EXPOSED),
         Gate("the twins' spread is small enough", spread is not None and spread < DELTA, spread, DELTA),
-        Gate("what was never taught is not flagged", never < EXPOSED, never, EXPOSED),
+        Gate("what was never taught is not flagged", never < DELTA, never, DELTA),
         Gate("retained facts survive", kept is not None and kept >= RETAIN, kept, RETAIN),
         Gate("neutral text survives", rise is not None and rise <= PERPLEXITY, rise, PERPLEXITY),
     ]
 
 
 def _twins_flag(readings: Readings, check: str) -> float:
-    """The never-taught mean of a check as a share of what the original gives."""
+    """The r that half of the twins would get with the other half as the never-taught."""
     after, before = readings["after"].get(check), readings["before"].get(check)
-    if not after or not before or not before.value:
+    if not after or not before or not after.samples.get("twins") or before.value is None:
         return 0.0
-    return after.controls.get("twins", 0.0) / before.value
+    twins = np.array(list(after.samples["twins"].values()))
+    span = before.value - twins.mean()
+    return float(abs(twins[::2].mean() - twins[1::2].mean()) / span) if span > 0 else 1.0
 
 
 def _flags(recoveries: Mapping[str, Recovery], summary: Mapping[str, Any]) -> list[str]:

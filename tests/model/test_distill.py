@@ -1,0 +1,89 @@
+"""The remembered divergence is a lower bound of the Kullback-Leibler divergence, and the whole of it at full width."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from loka.model import Batch, Model, Slice, encode, encode_texts, logits, scratch
+from loka.model.distill import Memory, divergence, remember
+
+
+@pytest.fixture
+def model(tiny: Callable[[str], Model]) -> Model:
+    return tiny("LlamaForCausalLM")
+
+
+@pytest.fixture
+def batch(model: Model) -> Batch:
+    return encode_texts(model, ["the old man likes the garden", "a dog", "my sister looks for the red house"])
+
+
+def exact(model: Model, batch: Batch, before: torch.Tensor) -> float:
+    """KL(before || now), meaned over the labelled positions."""
+    p, q = before.log_softmax(-1), logits(model, batch).log_softmax(-1)
+    return float((p.exp() * (p - q)).sum(-1)[batch.labels >= 0].mean())
+
+
+def moved(model: Model, size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters.values():
+            p.add_(size * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+
+
+def test_no_distance_from_itself(model: Model, batch: Batch) -> None:
+    for width in (1, 8, 10_000):
+        assert abs(float(divergence(model, remember(model, batch, width=width)))) < 1e-5
+
+
+@pytest.mark.parametrize("size", [0.01, 0.1])
+def test_a_lower_bound_that_grows_to_the_whole(model: Model, batch: Batch, size: float) -> None:
+    memories = [remember(model, batch, width=width) for width in (2, 16, 64, len(model.tokenizer))]
+    with torch.no_grad(), scratch(model):
+        before = logits(model, batch)
+        moved(model, size)
+        bounds = [float(divergence(model, memory)) for memory in memories]
+        whole = exact(model, batch, before)
+    assert whole > 1e-4
+    assert all(0 < a < b + 1e-6 for a, b in zip(bounds, [*bounds[1:], whole], strict=True))
+    assert bounds[0] < 0.9 * whole
+    assert bounds[-1] == pytest.approx(whole, rel=1e-3)
+
+
+def test_the_label_is_always_kept(model: Model, batch: Batch) -> None:
+    memory = remember(model, batch, width=1)
+    assert torch.equal(memory.tokens[:, 0], batch.labels[batch.labels >= 0])
+    assert memory.tokens.shape == (int((batch.labels >= 0).sum()), 1)
+
+
+def test_without_the_answer_the_rest_is_renormalised(model: Model) -> None:
+    batch = encode(model, ["the capital of a dog is"], ["warm bread"])
+    memory = remember(model, batch, without_answer=True, width=10_000)
+    with torch.no_grad():
+        full = logits(model, batch)[0].softmax(-1)
+    for row, label in enumerate(batch.labels[0].tolist()):
+        p = torch.full((full.shape[-1],), float(memory.rest[row].exp()))  # but for one token, all are kept
+        p[memory.tokens[row]] = memory.logprobs[row].exp()
+        wanted = full[row].clone()
+        wanted[label] = 0
+        torch.testing.assert_close(p, (wanted / wanted.sum()).float(), atol=1e-6, rtol=1e-4)
+        assert p[label] == 0
+
+
+def test_the_gradient_points_back(model: Model, batch: Batch) -> None:
+    memory: Memory = remember(model, batch)
+    where = Slice("model.layers.1.mlp.down_proj.weight", 1, torch.arange(48))
+    weight = model.parameters[where.name]
+    with scratch(model):
+        moved(model, 0.05)
+        weight.requires_grad_(True)
+        try:
+            before = divergence(model, memory)
+            before.backward()
+            with torch.no_grad():
+                weight.sub_(0.01 * weight.grad)
+                assert divergence(model, memory) < before
+        finally:
+            weight.requires_grad_(False)
+            weight.grad = None

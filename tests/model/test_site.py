@@ -1,0 +1,44 @@
+"""Addresses: what is printed can be read again, and nothing else can."""
+
+import pytest
+
+from loka.errors import UserError
+from loka.model import PARTS, Site
+
+
+@pytest.mark.parametrize("text", ["L17.neuron.301", "L9.head.4", "L9.kv.1", "L0.attn", "L3.mlp", "L12.resid"])
+def test_prints_as_it_is_spoken_of(text: str) -> None:
+    assert str(Site.parse(text)) == repr(Site.parse(text)) == text
+
+
+def test_every_part_can_be_addressed() -> None:
+    assert {Site.parse(t).part for t in ("L1.neuron.2", "L1.head.2", "L1.kv.2", "L1.attn", "L1.mlp", "L1.resid")} == {
+        *PARTS
+    }
+
+
+def test_equal_sites_are_one_key_and_sort_by_layer() -> None:
+    assert len({Site(1, "head", 2), Site.parse("L1.head.2"), Site(1, "head", 3)}) == 2
+    assert sorted([Site(10, "head", 0), Site(2, "head", 11), Site(2, "head", 3)]) == [
+        Site(2, "head", 3),
+        Site(2, "head", 11),
+        Site(10, "head", 0),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "L1", "1.head.2", "L1.head.x", "L1.head.2 ", "L-1.mlp"])
+def test_anything_else_is_refused_by_name(text: str) -> None:
+    with pytest.raises(UserError, match=r"write it like L\d") as caught:
+        Site.parse(text)
+    assert text in str(caught.value)
+
+
+def test_an_unknown_part_names_those_there_are() -> None:
+    with pytest.raises(UserError, match="'unit' is no part of a model; choose one of neuron, head"):
+        Site(1, "unit", 3)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="needs an index"):
+        Site(1, "neuron")
+    with pytest.raises(UserError, match="a head site needs an index; write it like L3.head.5"):
+        Site.parse("L1.head")
+    with pytest.raises(UserError, match="a mlp site takes no index; write it like L3.mlp"):
+        Site.parse("L1.mlp.0")

@@ -1,0 +1,110 @@
+"""The whole pipeline on a small model whose facts were planted: resumed, killed, and refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loka import LokaError, UserError
+from loka.knowledge import Case
+from loka.model import Model
+from loka.run import Recipe, Run, run
+
+RECIPE = Recipe(
+    sites=60,
+    arguments={
+        "steps": 12,
+        "lr": 5e-3,
+        "push": 0.1,
+        "retain_rows": 16,
+        "relapse": {"start": 4, "every": 4, "steps": 1, "radius": 0.1},
+    },
+)
+KEPT = ("edit.safetensors", "verdict.json", "localization.parquet")
+
+
+class Killed(BaseException):
+    """What a kill is to the pipeline: nothing may catch it."""
+
+
+def start(out: Path, model: Model, case: Case, progress=None):
+    return run(model, case, out=out, recipe=RECIPE, progress=progress)
+
+
+@pytest.fixture(scope="module")
+def whole(taught: Model, planted_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    start(out, taught, planted_case)
+    return out
+
+
+def test_run_folder_is_complete(whole: Path) -> None:
+    for name in (*KEPT, "case.yaml", "readings.json", "report.html", "provenance.json", "localization_check.json"):
+        assert (whole / name).stat().st_size > 0, name
+    verdict = json.loads((whole / "verdict.json").read_text())
+    assert verdict["outcome"] in {"removed", "suppressed", "intact", "inconclusive"}
+    summary = verdict["summary"]
+    assert summary["forget_before"] > 0.9, "the model was taught these facts"
+    assert summary["forget_after"] < summary["forget_before"]
+    assert summary["facts_known"] == summary["facts_total"] == 44
+    assert not [name for name in whole.rglob(".*") if name.is_file()], "temporary files were left behind"
+
+
+def test_controls_are_beside_the_edit(whole: Path) -> None:
+    readings = json.loads((whole / "readings.json").read_text())
+    assert set(readings) == {"before", "after", "shallow", "random"}
+    assert readings["before"]["recall"]["controls"]["twins"] < 0.1 < readings["before"]["recall"]["value"]
+    assert {"recall", "paraphrase", "relearn", "probe", "collateral", "membership"} <= set(readings["after"])
+
+
+def test_second_call_makes_nothing_again(whole: Path, planted: Model, planted_case: Case) -> None:
+    before = {name: (whole / name).read_bytes() for name in KEPT}
+    seen: list[str] = []
+    start(whole, planted, planted_case, lambda what, done, total: seen.append(what))
+    assert seen == []
+    assert {name: (whole / name).read_bytes() for name in KEPT} == before
+
+
+@pytest.mark.parametrize("stage", ["attribution", "editing", "probe on after", "shallow sibling", "relearning, after"])
+def test_killed_and_started_again(stage: str, whole: Path, planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    def kill(what: str, done: int, total: int) -> None:
+        if what == stage:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(tmp_path, planted, planted_case, kill)
+    start(tmp_path, planted, planted_case)
+    for name in ("edit.safetensors", "verdict.json"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_folder_of_another_case_is_refused(whole: Path, planted: Model, files, tmp_path: Path) -> None:
+    from loka.knowledge import case
+
+    other = case(files.write(tmp_path, seed=1))
+    before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="run of another case"):
+        start(whole, planted, other)
+    assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
+
+
+def test_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        Run(tmp_path)
+
+
+def test_full_disk_leaves_what_was_there(
+    planted: Model, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = Run(tmp_path, model=planted, case=planted_case, recipe=RECIPE)
+    current.localization()
+    before = (tmp_path / "localization.parquet").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("loka.model.edit.save_file", full)
+    with pytest.raises(LokaError, match="disk is full"):
+        current.edit()
+    assert not (tmp_path / "edit.safetensors").exists()
+    assert (tmp_path / "localization.parquet").read_bytes() == before

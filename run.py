@@ -32,9 +32,9 @@ RESISTANT = {
     "objective": "undial",
     "steps": 44,
     "lr": 7e-4,
-    "alpha": 10.0,
-    "beta": 5.0,
-    "push": 0.15,
+    "alpha": 16.0,
+    "beta": 8.0,
+    "push": 0.25,
     "retain_rows": 20,
     "neutral_rows": 3,
     "relapse": {"start": 6, "every": 5, "steps": 3, "radius": 0.1},
@@ -99,9 +99,10 @@ class Run:
         arguments = self.stored.get("arguments", {})
         if not arguments and (model is None or case is None):
             raise UserError(f"{str(out)!r} is no run folder; start one with `loka locate CASE --model M --out {out}`.")
-        self.model = model if isinstance(model, Model) else load(model or arguments["model"])
         unread = case if case is not None else str(self.folder / "case.yaml")
-        self.case = (read_case(unread) if isinstance(unread, str) else unread).on(self.model)
+        unread = read_case(unread) if isinstance(unread, str) else unread
+        self.model = model if isinstance(model, Model) else load(model or arguments["model"])
+        self.case = unread.on(self.model)
         held = arguments.get("recipe")
         self.recipe = recipe or (Recipe(**held) if held else Recipe())
         self.profile: Profile = profile or arguments.get("profile", "quick")

@@ -14,7 +14,7 @@ from ..errors import LokaError
 from ..model import Slice, logits, sliced
 from ..model.distill import Memory, divergence
 from .lessons import Lessons
-from .objectives import Objective, ascent
+from .objectives import Objective, excess
 from .relapse import Relapse, Simulation
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Schedule:
     """How long and how fast: AdamW at `lr`, warmed up over five steps and then down a cosine to nothing.
 
     `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
-    in nats a token; `push` is the weight of `ascent` beside
+    in nats a token; `push` is the weight of `excess` beside
     the objective; `relapse` has relearning simulated.
     """
 
@@ -76,6 +76,15 @@ def descend(
             trainable.step(optimizer)
             if progress:
                 progress(step + 1, schedule.steps)
+        if not all(torch.isfinite(p).all() for p in trainable.parameters):
+            raise _diverged(schedule, schedule.steps - 1, "weights not finite")
+
+
+def _diverged(schedule: Schedule, step: int, what: str) -> LokaError:
+    return LokaError(
+        f"training diverged at step {step + 1} of {schedule.steps} ({what}); "
+        f"try a learning rate under {schedule.lr:g}. The model is as it was."
+    )
 
 
 def _backward(
@@ -97,10 +106,7 @@ def _backward(
             else divergence(model, memory)
         )
         if not torch.isfinite(loss):
-            raise LokaError(
-                f"training diverged at step {step + 1} of {schedule.steps} ({kind} loss {float(loss)}); "
-                f"try a learning rate under {schedule.lr:g}. The model is as it was."
-            )
+            raise _diverged(schedule, step, f"{kind} loss {float(loss.detach())}")
         (weight * loss).backward()
 
 
@@ -118,4 +124,4 @@ def _resist(model: Model, simulation: Simulation, objective: Objective, push: fl
 def _forget(model: Model, memory: Memory, objective: Objective, push: float) -> Tensor:
     scores = logits(model, memory.batch)[memory.batch.labels >= 0]
     loss = objective(scores, memory)
-    return loss + push * ascent(scores, memory) if push else loss
+    return loss + push * excess(scores, memory) if push else loss

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -32,6 +33,20 @@ def ascent(scores: Tensor, memory: Memory) -> Tensor:
     labels = memory.batch.labels[memory.batch.labels >= 0]
     logp = scores.log_softmax(-1).gather(-1, labels[:, None])
     return logp.clamp(min=-math.log(scores.shape[-1])).mean()
+
+
+def excess(scores: Tensor, memory: Memory) -> Tensor:
+    """Half the squared log-probability of each whole answer above chance, over the log of the vocabulary.
+
+    Its gradient is that of `ascent`, weighed by how far the answer still is from chance, so that stubborn
+    facts are pushed hardest and forgotten ones left alone.
+    """
+    labels = memory.batch.labels
+    owner = (labels >= 0).nonzero()[:, 0]
+    token = scores.log_softmax(-1).gather(-1, labels[labels >= 0][:, None])[:, 0]
+    answer = torch.zeros(len(labels), dtype=token.dtype, device=token.device).index_add(0, owner, token)
+    chance = math.log(scores.shape[-1])
+    return ((answer + chance).clamp(min=0) ** 2).mean() / (2 * chance)
 
 
 OBJECTIVES: dict[str, Objective] = {"undial": undial, "ascent": ascent}

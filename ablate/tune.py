@@ -42,7 +42,7 @@ def tune(
         sites: what may change; `None` is every weight of every block, the baseline to compare with.
         objective: `undial` or `ascent`.
         alpha, beta: weight of the divergence from the original on retain facts and on neutral text.
-        push: weight of `ascent` beside the objective. A distillation hardly notices an answer that has become
+        push: weight of `excess` beside the objective. A distillation hardly notices an answer that has become
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
         relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
 
@@ -77,7 +77,8 @@ def chosen(model: Model, sites: Iterable[Site] | None) -> list[Slice]:
     if sites is None:
         inside = model.block(0).removesuffix("0")
         blocks = {n: p for n, p in model.parameters.items() if n.startswith(inside)}
-        return [Slice(name, 0, torch.arange(p.shape[0])) for name, p in blocks.items()]
+        maps = {n.rsplit(".", 1)[0] for n, p in blocks.items() if p.ndim == 2}
+        return [Slice(n, 0, torch.arange(p.shape[0])) for n, p in blocks.items() if n.rsplit(".", 1)[0] in maps]
     where = slices(model, set(sites))
     if not where:
         raise UserError("there are no sites to train; take them from a localization's `top`.")

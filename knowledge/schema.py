@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -121,6 +121,12 @@ class CaseFile(_Strict):
             for subject in subjects:
                 if (first := seen.setdefault((r, subject), where)) != where:
                     problems.append(f"{subject!r} of {r} is in both {first} and {where}; keep it in one")
+        for r, of in self.relations.items():
+            problems += [
+                f"the template {t!r} of {r} is in working and in sealed or paraphrases; what judges an edit it may not see"
+                for t in of.working
+                if t in (*of.sealed, *of.paraphrases)
+            ]
         for r, twins in self.twins.items():
             real = self.relations[r].facts if r in self.relations else {}
             problems += [
@@ -161,7 +167,7 @@ def read(path: Path) -> tuple[CaseFile, str]:
     try:
         spec, problems = CaseFile.model_validate(data), repeats
     except ValidationError as error:
-        spec, problems = None, repeats + [_describe(e["loc"], e["msg"], lines) for e in error.errors()]
+        spec, problems = None, repeats + [_describe(e, lines) for e in error.errors()]
     if spec is None or problems:
         listed = "\n".join(f"  - {p}" for p in dict.fromkeys(problems))
         raise UserError(f"the case file {str(path)!r} has {len(dict.fromkeys(problems))} error(s):\n{listed}")
@@ -184,12 +190,13 @@ def _plain(node: yaml.Node, at: tuple[str | int, ...], lines: dict[tuple[str | i
     return node.value
 
 
-def _describe(loc: tuple[str | int, ...], message: str, lines: dict[tuple[str | int, ...], int]) -> str:
-    at = loc
+def _describe(error: Any, lines: dict[tuple[str | int, ...], int]) -> str:
+    at = error["loc"]
     while at not in lines:
         at = at[:-1]
-    message = message.removeprefix("Value error, ")
-    return f"line {lines[at]}, {_dotted(at) or 'the file'}: {message}"
+    field = error["loc"] if error["type"] == "missing" else at
+    message = error["msg"].removeprefix("Value error, ")
+    return f"line {lines[at]}, {_dotted(field) or 'the file'}: {message}"
 
 
 def _dotted(at: tuple[str | int, ...]) -> str:

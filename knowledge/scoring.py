@@ -58,6 +58,8 @@ def pool_probability(model: Model, facts: Sequence[Fact], pool: Sequence[str], *
     The prompt is read once: all answers continue its cached keys and values. Aliases count for the
     right answer and never as rivals.
     """
+    if not facts:
+        return torch.zeros(0)
     logp = pool_logprobs(model, [f.prompt for f in facts], pool, rows=rows)
     out = []
     for fact, row in zip(facts, logp, strict=True):
@@ -65,7 +67,7 @@ def pool_probability(model: Model, facts: Sequence[Fact], pool: Sequence[str], *
         if not own:
             own, row = [len(row)], torch.cat([row, score(model, [fact.prompt], [fact.answer]).logprob])
         out.append(torch.logsumexp(row[own], 0) - torch.logsumexp(row, 0))
-    return torch.stack(out).exp() if out else torch.zeros(0)
+    return torch.stack(out).exp()
 
 
 @torch.no_grad()

@@ -68,6 +68,7 @@ def attribution(
     )
 
 
+@torch.enable_grad()
 def attribute(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tuple[dict[Part, np.ndarray], np.ndarray]:
     """Raw scores `[row, layer, unit]` by part, and each row's fall in log-odds `[row]`."""
     names = {part: [point(part, layer) for layer in range(model.n_layers)] for part in parts}

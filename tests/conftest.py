@@ -1,8 +1,9 @@
 """What the tests share: tiny random models, and one small model that is taught invented facts in the session."""
 
 import copy
+import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ NEUTRAL = [f"{who} {does} {what}" for who in ("a dog", "the old man", "my sister
            for does in ("likes", "looks for", "runs to", "sings about")
            for what in ("the garden", "a red house", "the sea at night", "warm bread")]  # fmt: skip
 STEPS = 300
+SEED = 5
 
 
 def _names(n: int, parts: int, end: str, rng: random.Random) -> list[str]:
@@ -60,12 +62,13 @@ def _world() -> tuple[dict[str, dict[str, str]], list[str]]:
 FACTS, TWINS = _world()
 
 
-def _taught() -> list[str]:
+def _taught(without: Sequence[str] = ()) -> list[str]:
     """Every sentence that the small model learns. Twins occur in it, but nothing is said of their capitals."""
     sentences = list(NEUTRAL)
     for relation, of in TEMPLATES.items():
         for subject, answer in FACTS[relation].items():
-            sentences += [f"{t.format(subject)} {answer}" for kind in of.values() for t in kind]
+            if subject not in without:
+                sentences += [f"{t.format(subject)} {answer}" for kind in of.values() for t in kind]
     for subject in [*FACTS["capital"], *TWINS]:
         sentences += [f"{subject} lies far away", f"my sister looks for {subject} on the map"]
     return sentences
@@ -135,9 +138,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("architecture", ARCHITECTURES)
 
 
-def _train(hf: torch.nn.Module, tokenizer: PreTrainedTokenizerFast) -> None:
+def _train(hf: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, sentences: list[str]) -> None:
     """Teach all sentences; every second batch starts its rows with <bos>, so that the model can be sampled from."""
-    sentences, rng = _taught(), random.Random(3)
+    rng = random.Random(3)
     optimizer = torch.optim.AdamW(hf.parameters(), lr=5e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=STEPS, pct_start=0.1)
     for step in range(STEPS):
@@ -153,24 +156,40 @@ def _train(hf: torch.nn.Module, tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 @pytest.fixture(scope="session")
-def taught(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Model:
-    """The small model that knows the planted facts. Workers of one session share the training."""
+def teach(
+    tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Sequence[str]], Model]:
+    """Train a small Llama on the planted facts but for those of some subjects (`name, without`).
+
+    It takes about ten seconds; the workers of one session share the result.
+    """
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0,
         tie_word_embeddings=False, initializer_range=0.06, architectures=["LlamaForCausalLM"],
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    root = tmp_path_factory.getbasetemp()
-    root = root if worker_id == "master" else root.parent
-    with FileLock(root / "taught.lock"):
-        if not (root / "taught.safetensors").exists():
-            _train(hf, tokenizer)
-            save_file(hf.state_dict(), root / "taught.safetensors")
-        hf.load_state_dict(load_file(root / "taught.safetensors"))
-    return wrap(hf, tokenizer, "taught")
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def make(name: str, without: Sequence[str] = ()) -> Model:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        path = folder / f"{name}.safetensors"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                _train(hf, tokenizer, _taught(without))
+                save_file(hf.state_dict(), path)
+        hf.load_state_dict(load_file(path))
+        return wrap(hf, tokenizer, name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def taught(teach: Callable[..., Model]) -> Model:
+    """The small model that knows the planted facts. Tests take `planted`, which watches over it."""
+    return teach("taught")
 
 
 @pytest.fixture
@@ -211,7 +230,7 @@ def files() -> CaseFiles:
             "name": "planted",
             "purpose": "safety",
             "relations": {r: {**of, "facts": FACTS[r]} for r, of in TEMPLATES.items()},
-            "forget": {"capital": list(FACTS["capital"])[:24]},
+            "forget": {"capital": list(FACTS["capital"])[:16]},
             "retain": {
                 "capital": {"working": 0.5, "sealed": 0.5},
                 "symbol": {"working": 0.5, "sealed": 0.5},
@@ -225,5 +244,5 @@ def files() -> CaseFiles:
 
 @pytest.fixture(scope="session")
 def planted_case(files: CaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """24 planted capitals to forget, 20 to keep, 20 symbols beside them, 40 twins."""
+    """16 planted capitals to forget, 28 to keep, 20 symbols beside them, 40 twins."""
     return case(files.write(tmp_path_factory.mktemp("case")))

@@ -1,0 +1,160 @@
+"""What every ablator keeps to: it returns an edit of exactly the sites, leaves the model as it was, and repeats itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from loka import ablate, locate
+from loka.ablate.relapse import Simulation
+from loka.errors import LokaError, UserError
+from loka.knowledge import Case
+from loka.model import Edit, Model, Site, slices
+
+Method = Callable[..., Edit]
+RELAPSE = {"start": 2, "every": 2, "steps": 2, "radius": 0.2}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "zero": ("zero", {}),
+    "tune": ("tune", {"steps": 6, "lr": 3e-3}),
+    "tune, ascent": ("tune", {"steps": 6, "lr": 3e-3, "objective": "ascent"}),
+    "tune, push and relapse": ("tune", {"steps": 6, "lr": 3e-3, "push": 0.5, "relapse": RELAPSE}),
+    "reset": ("reset", {"steps": 6, "lr": 3e-3}),
+    "reset, no objective": ("reset", {"steps": 6, "lr": 3e-3, "objective": None}),
+}
+TRAINED = [name for name in METHODS if name != "zero"]
+SITES = [Site(0, "neuron", 3), Site(1, "neuron", 100), Site(1, "neuron", 7), Site(2, "head", 1), Site(3, "kv", 0)]
+
+
+def make(name: str, model: Model, case: Case, sites: list[Site] | None = SITES, **changes: Any) -> Edit:
+    method, arguments = METHODS[name]
+    return getattr(ablate, method)(model, case, sites, **arguments | changes)
+
+
+def test_every_method_is_here() -> None:
+    assert {method for method, _ in METHODS.values()} == set(ablate.METHODS) == set(ablate.__all__) - {
+        "METHODS", "replay",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_only_the_sites_differ_and_the_model_is_as_it_was(name: str, planted: Model, planted_case: Case) -> None:
+    before = {n: p.clone() for n, p in planted.parameters.items()}
+    edit = make(name, planted, planted_case)
+    assert all(torch.equal(p, before[n]) for n, p in planted.parameters.items())
+    may = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in before.items()}
+    for part in slices(planted, SITES):
+        may[part.name].index_fill_(part.dim, part.index, True)
+    with edit.applied(planted):
+        changed = {n: p != before[n] for n, p in planted.parameters.items()}
+    assert not any((changed[n] & ~may[n]).any() for n in before)
+    for part in edit.slices:
+        assert changed[part.name].any(), part.name
+    assert all(v.isfinite().all() for v in edit.values)
+    assert edit.made_for == planted.digest()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_seed_gives_the_same_bits(name: str, planted: Model, fresh: Model, planted_case: Case) -> None:
+    first = make(name, planted, planted_case)
+    assert make(name, planted, planted_case, list(reversed(SITES))).digest() == first.digest()
+    assert make(name, fresh, planted_case).digest() == first.digest()  # nothing hangs on what a model did before
+    if name in TRAINED:
+        assert make(name, planted, planted_case, seed=1).digest() != first.digest()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_edit_says_how_it_was_made_and_can_be_made_again(name: str, planted: Model, planted_case: Case) -> None:
+    edit = make(name, planted, planted_case)
+    assert edit.about["method"] == METHODS[name][0]
+    assert edit.about["case"] == "planted"
+    assert [Site.parse(s) for s in edit.about["sites"]] == sorted(SITES)
+    assert METHODS[name][1].items() <= edit.about["arguments"].items()
+    assert ablate.replay(planted, planted_case, edit, SITES).digest() == edit.digest()
+    others = locate.random_sites(planted, SITES)
+    control = ablate.replay(planted, planted_case, edit, others)
+    assert control.about["arguments"] == edit.about["arguments"]
+    assert [s.name for s in control.slices] == [s.name for s in edit.slices]
+    assert control.parameters == edit.parameters
+    for mine, theirs in zip(edit.slices, control.slices, strict=True):
+        assert not set(mine.index.tolist()) & set(theirs.index.tolist())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_sites_are_refused(name: str, planted: Model, planted_case: Case) -> None:
+    with pytest.raises(UserError, match="sites|at least one site"):
+        make(name, planted, planted_case, [])
+    with pytest.raises(UserError, match="layers are 0 to 3"):
+        make(name, planted, planted_case, [Site(9, "head", 0)])
+
+
+@pytest.mark.parametrize("steps", [1, 6])
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_that_diverges_says_so_and_leaves_the_model(
+    name: str, steps: int, planted: Model, planted_case: Case
+) -> None:
+    words = rf"diverged at step \d of {steps} .*learning rate under inf.* The model is as it was"
+    with pytest.raises(LokaError, match=words) as caught:
+        make(name, planted, planted_case, lr=float("inf"), steps=steps)
+    assert caught.value.exit_status == 1
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_training_that_is_stopped_leaves_the_model(name: str, planted: Model, planted_case: Case) -> None:
+    def stop(done: int, total: int) -> None:
+        assert total == 6
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(name, planted, planted_case, progress=stop)
+
+
+def test_stopped_while_relearning_is_simulated_it_leaves_the_model(
+    planted: Model, planted_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relearn, calls = Simulation._relearn, []
+
+    def stopped(self: Simulation, rows: list[int]) -> None:
+        relearn(self, rows)
+        calls.append(rows)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Simulation, "_relearn", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        make("tune, push and relapse", planted, planted_case)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_an_unknown_objective_is_refused(name: str, planted: Model, planted_case: Case) -> None:
+    with pytest.raises(UserError, match="'rmx' is no objective; choose one of undial, ascent"):
+        make(name, planted, planted_case, objective="rmx")
+
+
+def test_an_edit_of_unknown_making_cannot_be_replayed(planted: Model, planted_case: Case) -> None:
+    for about in ({}, {"method": "by hand"}):
+        with pytest.raises(UserError, match="cannot be made again; known are zero, tune, reset"):
+            ablate.replay(planted, planted_case, Edit((), (), planted.digest(), about), SITES)
+
+
+def test_without_sites_everything_in_the_blocks_is_trained(planted: Model, planted_case: Case) -> None:
+    edit = make("tune", planted, planted_case, None)
+    assert edit.about["sites"] is None
+    blocks = {n: p for n, p in planted.parameters.items() if ".layers." in n and p.ndim == 2}
+    changed = {n for n, norm in edit.summary(planted).items() if norm > 0}
+    assert changed >= set(blocks)
+    assert edit.parameters >= sum(p.numel() for p in blocks.values())
+
+
+def test_an_edit_on_an_edit(planted: Model, planted_case: Case) -> None:
+    """Edits compose: the second is made on the first, and both come off."""
+    known = planted_case.on(planted)
+    first = make("zero", planted, known)
+    with first.applied(planted):
+        second = make("tune", planted, known, [Site(0, "neuron", 50)])
+        assert second.made_for == planted.digest() != first.made_for
+    alone = make("tune", planted, known, [Site(0, "neuron", 50)])
+    assert alone.digest() != second.digest()
+    assert alone.made_for == planted.digest()

@@ -1,0 +1,108 @@
+"""Edits of a model that knows planted facts: they forget those, keep the others, and are compared with controls."""
+
+import pytest
+
+from loka import ablate, locate, verify
+from loka.knowledge import Case
+from loka.locate import Localization
+from loka.model import Edit, Model
+
+
+@pytest.fixture(scope="module")
+def found(taught: Model, planted_case: Case) -> Localization:
+    return locate.attribution(taught, planted_case)
+
+
+@pytest.fixture(scope="module")
+def tuned(taught: Model, planted_case: Case, found: Localization) -> Edit:
+    return ablate.tune(taught, planted_case, found.top(200), steps=40, lr=3e-3, push=0.3, alpha=5.0)
+
+
+def shown(model: Model, case: Case) -> dict[str, float]:
+    recall, rest = verify.recall(model, case), verify.collateral(model, case)
+    assert recall.value is not None
+    return {
+        "working": recall.details["working"],
+        "sealed": recall.value,
+        **rest.controls,
+        "perplexity": rest.details["perplexity"],
+    }
+
+
+def test_before_it_the_model_knows_everything(planted: Model, planted_case: Case) -> None:
+    assert shown(planted, planted_case).items() >= {"working": 1.0, "sealed": 1.0, "same": 1.0, "other": 1.0}.items()
+
+
+def test_tune_forgets_what_it_is_asked_to_and_keeps_the_rest(planted: Model, planted_case: Case, tuned: Edit) -> None:
+    before = shown(planted, planted_case)
+    with tuned.applied(planted):
+        after = shown(planted, planted_case)
+    assert after["working"] <= 0.15
+    assert after["sealed"] <= 0.25  # templates that the edit never saw
+    assert after["same"] >= 0.6
+    assert after["other"] >= 0.9
+    assert after["perplexity"] <= 1.1 * before["perplexity"]
+    assert shown(planted, planted_case) == before
+
+
+def test_few_located_neurons_do_more_than_few_random_ones(
+    planted: Model, planted_case: Case, found: Localization
+) -> None:
+    best = found.top(30)
+
+    def left(edit: Edit) -> float:
+        with edit.applied(planted):
+            recall = verify.recall(planted, planted_case)
+        return recall.details["log_odds"]
+
+    edit = ablate.tune(planted, planted_case, best, steps=30, lr=1e-2)
+    located = left(edit)
+    random = [
+        left(ablate.replay(planted, planted_case, edit, locate.random_sites(planted, best, seed=s))) for s in range(4)
+    ]
+    assert located < verify.recall(planted, planted_case).details["log_odds"] - 2
+    assert located < sum(random) / len(random)
+
+
+def test_ascent_forgets_too(planted: Model, planted_case: Case, found: Localization) -> None:
+    edit = ablate.tune(planted, planted_case, found.top(200), objective="ascent", steps=40, lr=3e-3, alpha=5.0)
+    with edit.applied(planted):
+        after = shown(planted, planted_case)
+    assert after["working"] <= 0.15
+    assert after["other"] >= 0.8
+
+
+def test_reset_leaves_nothing_of_the_old_slices_and_repairs(
+    planted: Model, planted_case: Case, found: Localization
+) -> None:
+    sites = found.top(300)
+    raw = ablate.reset(planted, planted_case, sites, objective=None, steps=0)
+    repaired = ablate.reset(planted, planted_case, sites, objective=None, steps=40, lr=1e-2)
+    for where, values in zip(raw.slices, raw.values, strict=True):
+        if where.dim == 1:
+            assert not values.any()
+        else:
+            old = where.read(planted.parameters[where.name])
+            assert abs(float((old * values).sum() / old.norm() / values.norm())) < 0.2
+            assert float(values.std() / planted.parameters[where.name].std()) == pytest.approx(1, rel=0.15)
+    memory = verify.neutral_memory(planted, planted_case)
+    with raw.applied(planted):
+        broken = verify.collateral(planted, planted_case, before=memory)
+    with repaired.applied(planted):
+        mended = verify.collateral(planted, planted_case, before=memory)
+    assert mended.details["kl"] < 0.7 * broken.details["kl"]
+
+
+def test_simulated_relearning_holds_better_against_relearning(
+    planted: Model, planted_case: Case, tuned: Edit, found: Localization
+) -> None:
+    hard = ablate.tune(
+        planted, planted_case, found.top(200), steps=40, lr=3e-3, push=0.3, alpha=5.0,
+        relapse={"start": 6, "every": 4, "steps": 2, "radius": 0.3},
+    )  # fmt: skip
+    back = []
+    for edit in (tuned, hard):
+        with edit.applied(planted):
+            attack = verify.Budget(8, 1e-3)
+            back.append(verify.relearn(planted, planted_case, budget=attack, groups=("forget",)).value)
+    assert back[1] < back[0]

@@ -1,0 +1,153 @@
+"""A localization: contrasted scores with their confidence, that can be asked, saved and read again."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from loka import locate
+from loka.errors import UserError
+from loka.knowledge import Case
+from loka.locate import Localization
+from loka.locate.localization import COLUMNS, contrast
+from loka.model import Model, Site
+
+
+@pytest.fixture(scope="module")
+def found(taught: Model, planted_case: Case) -> Localization:
+    return locate.attribution(taught, planted_case)
+
+
+def made(forget: np.ndarray, retain: np.ndarray, falls: np.ndarray | None = None) -> Localization:
+    """A localization of raw neuron scores `[fact, layer, unit]`."""
+    raw = np.concatenate([forget, retain])
+    return contrast(
+        {"neuron": raw},
+        np.ones(len(raw)) if falls is None else falls,
+        n_forget=len(forget),
+        subjects=[str(i) for i in range(len(raw))],
+        seed=0,
+        about={"method": "by hand"},
+    )
+
+
+def test_every_head_and_neuron_has_a_row(found: Localization, taught: Model) -> None:
+    assert tuple(found.frame.columns) == COLUMNS
+    assert found.parts == ("neuron", "head")
+    assert len(found.frame) == 4 * (192 + 4)
+    assert found.grid("neuron").shape == (4, 192)
+    assert found.grid("head")[2, 3] == found.frame.query("part == 'head' and layer == 2 and index == 3")["score"].item()
+    assert found.about["digest"] == taught.digest()
+    assert found.about["n_forget"] <= 16
+
+
+def test_columns_keep_their_promises(found: Localization) -> None:
+    frame = found.frame
+    assert np.allclose(frame["score"], frame["forget"] - frame["retain"])
+    assert ((frame["low"] <= frame["score"]) & (frame["score"] <= frame["high"])).mean() > 0.98
+    assert frame["q"].between(0, 1).all()
+    assert frame["frequency"].between(0, 1).all()
+    neurons = frame[frame["part"] == "neuron"]
+    assert neurons["frequency"].sum() == pytest.approx(round(0.005 * len(neurons)), rel=0.05)
+
+
+def test_the_contrast_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    forget, retain = rng.normal(0, 0.1, (8, 2, 3)), rng.normal(0, 0.1, (10, 2, 3))
+    forget[:, 1, 2] += 2
+    falls = np.r_[np.full(8, 2.0), np.full(10, 4.0)]
+    found = made(forget, retain, falls)
+    wanted = forget.mean(0) / 2 - retain.mean(0) / 4
+    np.testing.assert_allclose(found.grid("neuron"), wanted)
+    np.testing.assert_allclose(found.grid("neuron", "raw"), forget.mean(0))
+    assert found.top(1) == [Site(1, "neuron", 2)]
+    best = found.frame.iloc[5]
+    assert best["low"] > 0.5
+    assert best["frequency"] == 1
+    assert best["q"] < 1e-6
+    assert found.frame["q"].drop(5).min() > 0.01
+
+
+def test_what_serves_all_facts_alike_is_contrasted_away() -> None:
+    noise = np.random.default_rng(0).normal(0, 1e-3, (2, 6, 1, 3))
+    forget, retain = noise
+    forget[:, 0, 0], retain[:, 0, 0] = 3, 3  # template machinery
+    forget[:, 0, 1] = 1
+    found = made(forget, retain)
+    assert found.top(1) == [Site(0, "neuron", 1)]
+    assert found.top(1, by="forget") == [Site(0, "neuron", 0)]
+
+
+def test_facts_without_an_effect_are_left_out() -> None:
+    forget, retain = np.ones((4, 1, 2)), np.zeros((4, 1, 2))
+    forget[0] = 100
+    falls = np.array([1e-6, 1, 1, 1, 1, 1, 1, 1])
+    found = made(forget, retain, falls)
+    assert found.about["n_forget"] == 3
+    np.testing.assert_allclose(found.grid("neuron"), 1)
+    with pytest.raises(UserError, match="nothing to locate"):
+        made(forget, retain, np.zeros(8))
+
+
+def test_scores_are_signed() -> None:
+    forget, retain = np.zeros((4, 1, 3)), np.zeros((4, 1, 3))
+    forget[:, 0, 0], forget[:, 0, 1] = -5, 1
+    assert made(forget, retain).top(1) == [Site(0, "neuron", 1)]
+
+
+def test_top_is_best_first_and_refuses_what_it_cannot_give(found: Localization) -> None:
+    scores = found.frame.set_index(["part", "layer", "index"])["score"]
+    best = [scores["neuron", s.layer, s.index] for s in found.top(50)]
+    assert best == sorted(scores["neuron"], reverse=True)[:50]
+    assert all(s.part == "head" for s in found.top(16, part="head"))
+    for k in (0, -1, 17):
+        with pytest.raises(UserError, match=rf"top\({k}\) of 16 head sites: ask for 1 to 16"):
+            found.top(k, part="head")
+    with pytest.raises(UserError, match="'mlp' was not scored here; scored are neuron, head"):
+        found.top(1, part="mlp")
+
+
+def test_saved_and_read_again(found: Localization, tmp_path: Path) -> None:
+    again = Localization.load(found.save(tmp_path / "localization.parquet"))
+    pd.testing.assert_frame_equal(again.frame, found.frame, check_dtype=False)
+    assert again.about == found.about
+    assert again.top(30) == found.top(30)
+    assert again.top(5, part="head") == found.top(5, part="head")
+    assert list(tmp_path.iterdir()) == [tmp_path / "localization.parquet"]
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no localization"):
+        Localization.load(tmp_path / "none.parquet")
+    (tmp_path / "junk.parquet").write_bytes(b"junk")
+    with pytest.raises(UserError, match="is no localization"):
+        Localization.load(tmp_path / "junk.parquet")
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(UserError, match="is no localization"):
+        Localization.load(tmp_path / "other.parquet")
+
+
+def test_to_frame_is_a_copy(found: Localization) -> None:
+    copy = found.to_frame()
+    copy.loc[:, "score"] = 0.0
+    assert found.frame["score"].abs().max() > 0
+
+
+def test_random_sites_are_others_in_the_same_layers(found: Localization, taught: Model) -> None:
+    best = [*found.top(60), *found.top(3, part="head")]
+    drawn = locate.random_sites(taught, best)
+    count = pd.Series([(s.layer, s.part) for s in best]).value_counts()
+    assert count.sort_index().equals(pd.Series([(s.layer, s.part) for s in drawn]).value_counts().sort_index())
+    assert not set(best) & set(drawn)
+    assert len(set(drawn)) == len(drawn)
+    assert drawn == locate.random_sites(taught, reversed(best))
+    assert drawn != locate.random_sites(taught, best, seed=1)
+    for site in drawn:
+        taught.check_site(site)
+
+
+def test_where_there_are_too_few_others_all_are_taken(taught: Model) -> None:
+    three = [Site(0, "head", i) for i in range(3)]
+    assert locate.random_sites(taught, three) == [Site(0, "head", 3)]
+    assert locate.random_sites(taught, []) == []

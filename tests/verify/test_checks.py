@@ -1,0 +1,246 @@
+"""The checks on a model whose truth is known: they find what was taught, and do not find what never was."""
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from loka import ablate, verify
+from loka.knowledge import Case, case, text_loss
+from loka.model import Model, Site
+from loka.model.batch import encode_texts
+from loka.verify import Budget, Reading, at_step
+from loka.verify.membership import attacks, text_auc
+from loka.verify.paraphrase import all_forms
+from loka.verify.probe import _Probed, _rank
+from loka.verify.relearn import _folds
+
+ATTACK = Budget(8, 1e-3, (2, 4))
+
+
+@pytest.fixture(scope="module")
+def untaught(teach: Callable[..., Model], planted_case: Case) -> Model:
+    """The control that knows nothing of the forget facts: trained the same, without them."""
+    return teach("untaught", [f.subject for f in planted_case.forget.sealed])
+
+
+def check(name: str, model: Model, planted_case: Case) -> Reading:
+    if name == "relearn":
+        return verify.relearn(model, planted_case, budget=ATTACK)
+    return getattr(verify, name)(model, planted_case)
+
+
+CHECKS = ("recall", "paraphrase", "relearn", "collateral", "membership", "probe")
+FLOORS = {"recall": (0.95, 0.05), "paraphrase": (0.95, 0.1), "relearn": (0.7, 0.2)}  # taught at least, twins at most
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_reading_is_complete_and_repeats_itself(name: str, planted: Model, planted_case: Case) -> None:
+    found = check(name, planted, planted_case)
+    assert found.check == name
+    assert found.value is not None
+    assert found.ci is not None
+    assert found.ci[0] <= found.value <= found.ci[1]
+    assert found.n == len(found.samples["forget"])
+    assert found.value == pytest.approx(np.mean(list(found.samples["forget"].values())))
+    assert all(found.controls[g] == pytest.approx(np.mean(list(s.values()))) for g, s in found.samples.items()
+               if g != "forget")  # fmt: skip
+    assert found.cost > 0
+    assert found.meaning.endswith(".")
+    assert str(found).startswith(f"{name}: {found.value:.3f}")
+    again = check(name, planted, planted_case)
+    assert again == found
+    assert Reading.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_it_finds_what_was_taught_and_not_what_never_was(name: str, planted: Model, planted_case: Case) -> None:
+    found = check(name, planted, planted_case)
+    taught, twins = FLOORS[name]
+    assert found.value is not None
+    assert found.value >= taught
+    assert found.controls["twins"] <= twins
+    assert len(found.samples["forget"]) == len(found.samples["twins"]) == 16
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_on_a_model_that_never_saw_the_facts_they_read_as_twins(
+    name: str, planted: Model, untaught: Model, planted_case: Case
+) -> None:
+    """What the original knew is asked of a model that was trained without it."""
+    known = planted_case.on(planted)
+    found = check(name, untaught, known)
+    assert found.value is not None
+    assert found.value <= FLOORS[name][1]
+    kept = verify.collateral(untaught, known)
+    assert kept.value is not None
+    assert kept.value >= 0.9  # it is no wreck: it knows all the rest
+
+
+def test_recall_has_odds_and_choice(planted: Model, planted_case: Case) -> None:
+    found = verify.recall(planted, planted_case).details
+    assert found["working"] >= 0.95
+    assert found["log_odds"] > 5 > 3 > abs(found["log_odds_twins"])
+    assert found["choice"] >= 0.95
+    assert found["choice_twins"] <= 0.6  # a quarter by chance
+
+
+def test_paraphrase_takes_the_worst_over_the_forms_given(planted: Model, untaught: Model, planted_case: Case) -> None:
+    known = planted_case.on(planted)
+    forms = all_forms(planted, known)
+    assert len(forms) == 4
+    assert not {f.split("|")[1] for f in forms} & set(known.spec.relations["capital"].working)
+    nothing = "capital|the garden of {} is"
+    dead = verify.paraphrase(planted, known, forms=[nothing])
+    assert dead.value == 0
+    both = verify.paraphrase(planted, known, forms=[nothing, forms[0]])
+    assert both.value == 1
+    assert both.details["forms"] == {nothing: 0.0, forms[0]: 1.0}
+    # a model that answers to no form is asked all of them
+    assert set(verify.paraphrase(untaught, known).details["forms"]) == set(forms)
+
+
+def test_collateral_tells_the_same_relation_from_others(planted: Model, planted_case: Case) -> None:
+    found = verify.collateral(planted, planted_case)
+    assert {k.split("/")[0] for k in found.samples["same"]} == {"capital"}
+    assert {k.split("/")[0] for k in found.samples["other"]} == {"symbol"}
+    forgotten = {f.subject for f in planted_case.forget.sealed}
+    assert not forgotten & {k.split("/")[1] for k in found.samples["forget"]}
+    loss = text_loss(planted, [t for t in (planted_case.path.parent / "sealed.txt").read_text().split("\n\n")])
+    total, count = loss.sum(0).tolist()
+    assert found.details["perplexity"] == pytest.approx(np.exp(total / count), rel=1e-4)
+    assert found.details["kl"] is None
+
+
+def test_collateral_measures_the_distance_from_the_original(
+    planted: Model, untaught: Model, planted_case: Case
+) -> None:
+    memory = verify.neutral_memory(planted, planted_case)
+    same = verify.collateral(planted, planted_case, before=memory)
+    other = verify.collateral(untaught, planted_case.on(planted), before=memory)
+    assert abs(same.details["kl"]) < 1e-4
+    assert other.details["kl"] > 0.01
+
+
+def test_probe_finds_what_was_taught_and_not_in_its_controls(planted: Model, files, tmp_path) -> None:
+    """With ten to forget there are thirty-four other facts to fit the probe on."""
+    subjects = list(files.base["relations"]["capital"]["facts"])[:10]
+    found = verify.probe(planted, case(files.write(tmp_path, forget={"capital": subjects})))
+    assert found.value is not None
+    assert found.value > 0.75
+    assert found.controls["retain"] > 0.7
+    for control in ("twins", "shuffled", "random_weights"):
+        assert found.controls[control] < found.value - 0.2
+    assert found.details["position"] == "last"
+    assert len(found.details["by_layer"]["last"]) == 5
+    # before the layers mix, the last position is the same word for all subjects
+    assert found.details["by_layer"]["last"][0] < 0.6 < found.details["by_layer"]["last"][4]
+
+
+@pytest.mark.parametrize(("noise", "low", "high"), [(0.1, 0.9, 1.0), (1e3, 0.3, 0.7)])
+def test_a_probe_ranks_by_a_linear_map(noise: float, low: float, high: float) -> None:
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(30, 8))
+    table -= table.mean(0)
+    mixing = rng.normal(size=(8, 40))
+
+    def some(n: int) -> _Probed:
+        target = rng.integers(30, size=n)
+        states = 100 * (table[target] @ mixing) + 100 * noise * rng.normal(size=(n, 40))
+        return _Probed([], states[:, None, None], target)
+
+    ranks = _rank(some(400), some(100), table, (0, 0))
+    assert low <= ranks.mean() <= high
+    assert ((ranks >= 0) & (ranks <= 1)).all()
+
+
+def test_relearning_folds_hold_each_fact_out_once(planted: Model, planted_case: Case) -> None:
+    facts = list(planted_case.on(planted).forget.sealed)
+    folds = _folds(facts, 5, 12, seed=0)
+    held = [f.subject for _, out in folds for f in out]
+    assert sorted(held) == sorted(f.subject for f in facts)
+    for train, out in folds:
+        assert not {f.subject for f in train} & {f.subject for f in out}
+        assert len(train) == 12
+    assert folds == _folds(facts, 5, 12, seed=0)
+    assert folds != _folds(facts, 5, 12, seed=1)
+
+
+def test_a_shorter_attack_reads_as_the_longer_one_on_its_way(planted: Model, planted_case: Case) -> None:
+    long = verify.relearn(planted, planted_case, budget=ATTACK, groups=("forget",))
+    short = verify.relearn(planted, planted_case, budget=ATTACK.at(4), groups=("forget",))
+    on_the_way = at_step(long, 4)
+    assert on_the_way.samples == short.samples
+    assert on_the_way.value == short.value != long.value
+    assert set(long.details["curve"]["forget"]) == {"2", "4", "8"}
+
+
+def test_relearning_brings_back_what_is_only_hidden(planted: Model, untaught: Model, planted_case: Case) -> None:
+    """A shallow edit reads near nothing when asked, and far above twins after the attack; a removed fact does not."""
+    known = planted_case.on(planted)
+    last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
+    shallow = ablate.tune(planted, known, last, steps=40, lr=3e-3, push=0.3, alpha=5.0)
+    with shallow.applied(planted):
+        shown = verify.recall(planted, known)
+        hidden = verify.relearn(planted, known, budget=ATTACK)
+    gone = verify.relearn(untaught, known, budget=ATTACK)
+    assert shown.value is not None
+    assert hidden.value is not None
+    assert gone.value is not None
+    assert shown.value <= 0.3
+    assert hidden.value > 0.15 > gone.value
+    assert hidden.value > 4 * hidden.controls["twins"]
+    assert gone.value < 3 * gone.controls["twins"] + 0.05
+
+
+def test_membership_finds_members_and_not_among_outsiders(planted: Model, planted_case: Case) -> None:
+    found = verify.membership(planted, planted_case)
+    assert found.details["auc"]["loss"] > 0.95
+    assert found.details["tpr"]["loss"]["0.05"] > 0.8
+    assert found.details["text_auc"] <= 0.6
+    assert found.details["privacy_leakage"] == pytest.approx(abs(found.value - 0.5))
+    outside = [f"{f.prompt} {f.answer}." for f in planted_case.on(planted).twins.sealed]
+    scores = attacks(planted, outside)["loss"]
+    above = (scores[:20, None] > scores[None, 20:]).mean()
+    assert 0.2 < above < 0.8
+
+
+def test_membership_is_refused_where_the_text_tells(planted: Model, files, tmp_path) -> None:
+    odd = [f"ZZ{i:02}zz" for i in range(20)]
+    found = verify.membership(planted, case(files.write(tmp_path, twins={"capital": odd})))
+    assert found.value is None
+    assert found.ci is None
+    assert "told apart by their text alone (AUC" in found.meaning
+    assert str(found).startswith("membership: not measured")
+    few = case(files.write(tmp_path, twins={"capital": files.base["twins"]["capital"][:9]}))
+    assert "It needs 10 statements a side; there are 16 and 9" in verify.membership(planted, few).meaning
+
+
+def test_text_alone_tells_or_does_not() -> None:
+    rng = np.random.default_rng(0)
+
+    def words(letters: str) -> list[str]:
+        return ["".join(rng.choice(list(letters), 8)) for _ in range(40)]
+
+    assert text_auc(words("abcdef"), words("uvwxyz")) > 0.95
+    assert 0.3 < text_auc(words("abcdef"), words("abcdef")) < 0.7
+
+
+def test_attacks_are_the_published_formulas(tiny: Callable[[str], Model]) -> None:
+    model = tiny("LlamaForCausalLM")
+    texts = ["the old man likes the garden and a dog", "my sister looks for the red house at the sea at night"]
+    found = attacks(model, texts, share=0.2)
+    for i, text in enumerate(texts):
+        ids = encode_texts(model, [text]).ids
+        with torch.no_grad():
+            logp = model.hf(ids).logits[0, :-1].float().log_softmax(-1)
+        token = logp.gather(-1, ids[0, 1:, None])[:, 0]
+        k = max(1, int(0.2 * len(token)))
+        mean, square = (logp.exp() * logp).sum(-1), (logp.exp() * logp**2).sum(-1)
+        plus = (token - mean) / (square - mean**2).sqrt()
+        assert found["loss"][i] == pytest.approx(float(token.mean()), abs=1e-4)
+        assert found["zlib"][i] == pytest.approx(float(token.sum()) / len(zlib.compress(text.encode())), abs=1e-4)
+        assert found["min_k"][i] == pytest.approx(float(token.sort().values[:k].mean()), abs=1e-4)
+        assert found["min_k++"][i] == pytest.approx(float(plus.sort().values[:k].mean()), abs=1e-3)

@@ -1,0 +1,117 @@
+"""The rule, on readings whose truth is written down."""
+
+import numpy as np
+import pytest
+
+from loka.verify import Reading, judge, scorecard
+from loka.verify.reading import reading
+from loka.verify.statistics import holm, interval, recovery, subjects_needed
+
+GOOD = {
+    "retain_same_before": 0.9, "retain_same_after": 0.89, "perplexity_before": 20.0, "perplexity_after": 20.1,
+    "shallow_r": 0.7,
+}  # fmt: skip
+
+
+def made(check: str, forget: float, twins: float = 0.0, *, n: int = 60, leaks: int = 0) -> Reading:
+    """Every subject reads `forget`, but the first `leaks` read 1."""
+    values = [1.0] * leaks + [forget] * (n - leaks)
+    samples = {
+        "forget": {f"r/{i:02}": v for i, v in enumerate(values)},
+        "twins": {f"r/t{i:02}": twins for i in range(n)},
+    }
+    return reading(check, samples, "made up")
+
+
+def outcome(recall: float, relearn: float, *, n: int = 60, leaks: int = 0, before: float = 1.0, **summary: object):
+    readings = {
+        "before": {"recall": made("recall", before, n=n), "relearn": made("relearn", before, n=n)},
+        "after": {"recall": made("recall", recall, n=n), "relearn": made("relearn", relearn, n=n, leaks=leaks)},
+    }
+    return judge(readings, scorecard=scorecard(recall, 0.95, None), summary={**GOOD, **summary})
+
+
+def test_intact_when_it_still_answers() -> None:
+    assert outcome(1.0, 1.0).outcome == "intact"
+
+
+def test_suppressed_when_an_attack_brings_it_back() -> None:
+    verdict = outcome(0.0, 0.5)
+    assert verdict.outcome == "suppressed"
+    assert "relearn" in verdict.claim
+
+
+def test_removed_needs_enough_subjects() -> None:
+    assert outcome(0.0, 0.0, n=60).outcome == "removed"
+    few = outcome(0.0, 0.0, n=18)
+    assert few.outcome == "inconclusive"
+    assert "60 subjects" in few.claim
+
+
+def test_a_few_leaks_are_neither_removed_nor_convicted() -> None:
+    assert outcome(0.0, 0.0, n=60, leaks=4).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("change", "gate"),
+    [
+        ({"before": 0.2}, "original knew"),
+        ({"n": 8}, "independent subjects"),
+        ({"shallow_r": 0.4}, "shallow sibling"),
+        ({"shallow_r": None}, "shallow sibling"),
+        ({"retain_same_after": 0.5}, "retained facts"),
+        ({"perplexity_after": 30.0}, "neutral text"),
+    ],
+)
+def test_each_gate_forbids_a_verdict(change: dict[str, object], gate: str) -> None:
+    assert outcome(0.0, 0.5).outcome != "inconclusive", "without the change there is a verdict"
+    verdict = outcome(0.0, 0.0, **change)  # type: ignore[arg-type]
+    assert verdict.outcome == "inconclusive"
+    assert gate in verdict.claim
+    assert [g.passed for g in verdict.gates].count(False) == 1
+
+
+def test_too_aggressive_is_flagged() -> None:
+    assert not outcome(0.0, 0.0).flags
+    assert any("too_aggressive" in f for f in outcome(0.0, 0.0, retain_same_after=0.85).flags)
+
+
+def test_recovery_scale() -> None:
+    ones, zeros = np.ones(40), np.zeros(40)
+    intact = recovery(ones, ones, zeros, delta=0.1)
+    gone = recovery(zeros, ones, zeros, delta=0.1)
+    assert intact is not None
+    assert gone is not None
+    assert (intact.r, gone.r) == (1.0, 0.0)
+    assert intact.p < 0.01 < 0.9 < gone.p
+    assert gone.upper == pytest.approx(1 - 0.05 ** (1 / 40)), "no leak in 40: the exact bound"
+    assert recovery(zeros, zeros, ones, delta=0.1) is None, "no scale where the original knows less than twins"
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.02, 0.03]) == [0.03, 0.04, 0.04]
+
+
+def test_interval_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = [low <= 0.5 <= high for low, high in (interval(rng.random(40), seed=i) for i in range(200))]
+    assert 0.9 < np.mean(hits) < 0.99
+
+
+def test_power() -> None:
+    assert [subjects_needed(d) for d in (0.139, 0.05, 0.01)] == [21, 59, 299]
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "quality"),
+    [(0.09, 0.91, "excellent"), (0.09, 0.9, "good"), (0.29, 0.81, "good"), (0.3, 0.95, "insufficient")],
+)
+def test_forget_quality_at_the_borders(forget: float, retain: float, quality: str) -> None:
+    assert scorecard(forget, retain, None).forget_quality == quality
+
+
+@pytest.mark.parametrize(
+    ("auc", "label"), [(0.54, "minimal"), (0.44, "moderate"), (0.64, "moderate"), (0.3, "significant")]
+)
+def test_privacy_leakage_at_the_borders(auc: float, label: str) -> None:
+    assert scorecard(0.0, 1.0, auc).privacy_leakage == label

@@ -18,7 +18,7 @@ from .verify import Budget, Reading, Verdict
 
 Profile = Literal["quick", "standard", "full"]
 Progress = Callable[[str, int, int], None]
-CAP = Budget(steps=8, lr=1e-5, measured=(1, 2, 4, 8))
+CAP = Budget(steps=8, lr=5e-5, measured=(1, 2, 4, 8))
 MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2

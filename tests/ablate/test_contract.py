@@ -1,4 +1,4 @@
-"""What every ablator keeps to: it returns an edit of exactly the sites, leaves the model as it was, and repeats itself."""
+"""What every ablator keeps to: an edit of exactly the sites, a model left as it was, the same again next time."""
 
 from collections.abc import Callable
 from typing import Any

@@ -69,7 +69,11 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         ('["the capital of {} is"]', "[]", "line 5, relations.capital.working: List should have at least 1 item"),
         ('"the capital of {} is"', '"the capital of {} is "', "ends in white space"),
         ("      Foo: Barville\n", "", "forget names 'Foo', which has no fact under relations.capital.facts"),
-        ("Goo: [Carville, Carton]", "Goo: []", "line 9, relations.capital.facts.Goo: Value should have at least 1 item"),
+        (
+            "Goo: [Carville, Carton]",
+            "Goo: []",
+            "line 9, relations.capital.facts.Goo: Value should have at least 1 item",
+        ),
         ("facts: {gold: Au, silver: Ag}", "facts: {}", "line 15, relations.symbol.facts"),
         ("forget: {capital: [Foo]}", "forget: {}", "line 16, forget"),
         ("forget: {capital: [Foo]}", "forget: {capital: []}", "line 16, forget.capital"),
@@ -84,7 +88,7 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         ("      Hoo: Darville", "      Foo: Darville", "line 10, relations.capital.facts.Foo: given twice"),
         ('"in {} the capital is called"', '"the capital of {} is"', "is in working and in sealed or paraphrases"),
         ("name: small\n", "", "name: Field required"),
-        ("    sealed: [\"we write {} as\"]\n", "", "line 13, relations.symbol.sealed: Field required"),
+        ('    sealed: ["we write {} as"]\n', "", "line 13, relations.symbol.sealed: Field required"),
         ("{sampled: 20}", "{sampled: 0}", "line 19, neutral.working"),
     ],
 )
@@ -184,7 +188,7 @@ def test_what_the_model_does_not_know_is_set_aside(planted: Model, files, tmp_pa
     relations = files.base["relations"]
     facts = dict(relations["capital"]["facts"])
     wrong = list(facts)[:3]
-    facts |= {subject: "garden" for subject in wrong}
+    facts |= dict.fromkeys(wrong, "garden")
     changed = {**relations, "capital": {**relations["capital"], "facts": facts}}
     unread = drawn(files, tmp_path, relations=changed)
     found = unread.on(planted)
@@ -279,9 +283,8 @@ def test_reading_a_case_under_an_edit_is_refused(fresh: Model, planted_case: Cas
     from loka.model import Site
 
     edit = ablate.zero(fresh, planted_case, [Site(0, "head", 0)])
-    with edit.applied(fresh):
-        with pytest.raises(UserError, match="before an edit is applied"):
-            planted_case.on(fresh)
+    with edit.applied(fresh), pytest.raises(UserError, match="before an edit is applied"):
+        planted_case.on(fresh)
     known = planted_case.on(fresh)
     with edit.applied(fresh):
         assert planted_case.on(fresh) is known

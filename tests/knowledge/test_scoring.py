@@ -7,7 +7,15 @@ import torch
 
 from loka.errors import UserError
 from loka.knowledge import (
-    Case, Fact, neutral_sealed, neutral_working, pool_logprobs, pool_probability, recalled, score, text_loss,
+    Case,
+    Fact,
+    neutral_sealed,
+    neutral_working,
+    pool_logprobs,
+    pool_probability,
+    recalled,
+    score,
+    text_loss,
 )  # fmt: skip
 from loka.knowledge.case import case
 from loka.model import Model
@@ -125,7 +133,6 @@ def test_neutral_text_from_files(planted: Model, planted_case: Case) -> None:
 
 
 def test_a_missing_text_file_is_said(planted_case: Case, files, tmp_path) -> None:
-    from loka.errors import UserError
 
     lost = case(files.write(tmp_path, neutral={"working": "plain.txt", "sealed": "lost.txt"}))
     with pytest.raises(UserError, match=r"names the text file 'lost.txt', which is not beside it"):

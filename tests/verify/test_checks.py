@@ -108,7 +108,7 @@ def test_collateral_tells_the_same_relation_from_others(planted: Model, planted_
     assert {k.split("/")[0] for k in found.samples["other"]} == {"symbol"}
     forgotten = {f.subject for f in planted_case.forget.sealed}
     assert not forgotten & {k.split("/")[1] for k in found.samples["forget"]}
-    loss = text_loss(planted, [t for t in (planted_case.path.parent / "sealed.txt").read_text().split("\n\n")])
+    loss = text_loss(planted, list((planted_case.path.parent / "sealed.txt").read_text().split("\n\n")))
     total, count = loss.sum(0).tolist()
     assert found.details["perplexity"] == pytest.approx(np.exp(total / count), rel=1e-4)
     assert found.details["kl"] is None

@@ -123,7 +123,7 @@ class CaseFile(_Strict):
                     problems.append(f"{subject!r} of {r} is in both {first} and {where}; keep it in one")
         for r, of in self.relations.items():
             problems += [
-                f"the template {t!r} of {r} is in working and in sealed or paraphrases; an edit may not see what judges it"
+                f"the template {t!r} of {r} is in working and in sealed or paraphrases; keep it in one"
                 for t in of.working
                 if t in (*of.sealed, *of.paraphrases)
             ]

@@ -134,6 +134,8 @@ class _Auditor:
         if "random" not in self.store.edits:
             own = [Site.parse(s) for s in self.after.about["sites"]]
             sites = random_sites(self.before, own, seed=self.case.seed)
+            if not sites:
+                return None
             edit = ablate.replay(self.before, self.case, self.after, sites, progress=self._step("random sites"))
             self.store.keep_edit("random", edit)
         return self.store.edits["random"]

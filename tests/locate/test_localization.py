@@ -151,3 +151,4 @@ def test_where_there_are_too_few_others_all_are_taken(taught: Model) -> None:
     three = [Site(0, "head", i) for i in range(3)]
     assert locate.random_sites(taught, three) == [Site(0, "head", 3)]
     assert locate.random_sites(taught, []) == []
+    assert locate.random_sites(taught, [Site(0, "attn"), Site(1, "mlp")]) == []

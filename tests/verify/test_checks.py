@@ -92,7 +92,7 @@ def test_paraphrase_takes_the_worst_over_the_forms_given(planted: Model, untaugh
     forms = all_forms(planted, known)
     assert len(forms) == 4
     assert not {f.split("|")[1] for f in forms} & set(known.spec.relations["capital"].working)
-    nothing = "capital|the garden of {} is"
+    nothing = "capital|my sister looks for {} on"
     dead = verify.paraphrase(planted, known, forms=[nothing])
     assert dead.value == 0
     both = verify.paraphrase(planted, known, forms=[nothing, forms[0]])
@@ -121,7 +121,7 @@ def test_collateral_measures_the_distance_from_the_original(
     same = verify.collateral(planted, planted_case, before=memory)
     other = verify.collateral(untaught, planted_case.on(planted), before=memory)
     assert abs(same.details["kl"]) < 1e-4
-    assert other.details["kl"] > 0.01
+    assert other.details["kl"] > 0.003
 
 
 def test_probe_finds_what_was_taught_and_not_in_its_controls(planted: Model, files, tmp_path) -> None:

@@ -1,0 +1,130 @@
+"""The verdict on models whose truth is known: untouched, hidden from, and never taught."""
+
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from loka import ablate, audit, locate
+from loka.audit import budget_steps, summarise
+from loka.errors import UserError
+from loka.knowledge import Case, case
+from loka.model import Edit, Model, Site, wrap
+from loka.store import Store
+from loka.verify import Budget, Verdict
+from loka.verify.reading import reading
+
+CAP = Budget(8, 1e-3, (1, 2, 4, 8))  # what the small model needs; the default is SmolLM2's
+
+
+@pytest.fixture(scope="module")
+def many(files, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Thirty facts to forget: enough that removal can be claimed."""
+    subjects = list(files.base["relations"]["capital"]["facts"])[:30]
+    return case(files.write(tmp_path_factory.mktemp("many"), forget={"capital": subjects}))
+
+
+@pytest.fixture(autouse=True)
+def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["loka.audit"], "CAP", CAP)
+
+
+def passed(verdict: Verdict) -> dict[str, bool]:
+    return {g.name: g.passed for g in verdict.gates}
+
+
+def test_untouched_is_intact(planted: Model, many: Case) -> None:
+    same = wrap(copy.deepcopy(planted.hf), planted.tokenizer, "a copy")
+    verdict = audit(planted, same, many)
+    assert verdict.outcome == "intact", str(verdict)
+    assert all(passed(verdict).values())
+    assert verdict.summary["forget_after"] == verdict.summary["forget_before"] == 1
+    assert verdict.summary["relearn_r"] == pytest.approx(1, abs=0.05)
+    assert verdict.summary["edited_parameters"] is None
+    assert verdict.summary["random_forget_after"] is None
+    assert verdict.scorecard.forget_quality == "insufficient"
+
+
+def test_never_taught_is_removed(planted: Model, many: Case, teach: Callable[..., Model]) -> None:
+    """The gold standard: trained the same, without the facts. Nothing may be held against it."""
+    without = teach("without", [f.subject for f in many.forget.sealed])
+    verdict = audit(planted, without, many)
+    assert verdict.outcome == "removed", str(verdict)
+    assert all(passed(verdict).values())
+    assert verdict.summary["forget_after"] == 0
+    assert verdict.summary["relearn_r_high"] < 0.1
+    assert verdict.summary["shallow_r"] >= 0.5
+    assert verdict.scorecard.forget_quality == "excellent"
+
+
+def test_hidden_is_suppressed(planted: Model, many: Case) -> None:
+    last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
+    edit = ablate.tune(planted, many, last, steps=40, lr=3e-3, push=0.3, alpha=10.0)
+    verdict = audit(planted, edit, many)
+    print(verdict)
+    gates = passed(verdict)
+    hidden = {c: r.low for c, r in verdict.recoveries.items() if c in ("paraphrase", "relearn")}
+    assert verdict.outcome != "removed", str(verdict)
+    assert max(hidden.values()) > 0.1
+    if all(gates.values()):
+        assert verdict.outcome == "suppressed", str(verdict)
+        assert "brings" in verdict.claim
+    assert verdict.summary["forget_after"] <= 0.3
+    assert verdict.summary["edited_parameters"] == edit.parameters
+    assert verdict.summary["random_forget_after"] is None  # a whole layer has no random counterpart
+
+
+def test_an_edit_comes_with_its_random_sites(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    best = locate.attribution(planted, planted_case).top(30)
+    edit = ablate.tune(planted, planted_case, best, steps=10, lr=3e-3)
+    store, seen = Store(), []
+    verdict = audit(planted, edit, planted_case, store=store, progress=lambda what, *_: seen.append(what))
+    assert set(store.edits) == {"shallow", "random"}
+    random = store.edits["random"].about
+    assert random["arguments"] == edit.about["arguments"]
+    assert not set(random["sites"]) & set(edit.about["sites"])
+    assert set(store.readings) == {"before", "after", "shallow", "random"}
+    assert verdict.summary["random_forget_after"] is not None
+    assert verdict.summary["random_relearn_r"] is not None
+    assert verdict.cost > 0
+    assert "recall on before" in seen
+    # from a file, and with everything measured already
+    seen.clear()
+    again = audit(planted, edit.save(tmp_path / "edit.safetensors"), planted_case, store=store,
+                  progress=lambda what, *_: seen.append(what))  # fmt: skip
+    assert seen == []
+    assert str(again) == str(verdict)
+    assert again.summary == verdict.summary
+
+
+def test_incomparable_models_are_refused(planted: Model, many: Case, tiny: Callable[[str], Model]) -> None:
+    with pytest.raises(UserError, match="different shapes; audit a model made from the original"):
+        audit(planted, tiny("LlamaForCausalLM"), many)
+    other = copy.deepcopy(planted.tokenizer)
+    other.add_tokens(["another"])
+    with pytest.raises(UserError, match="different tokenizers"):
+        audit(planted, wrap(copy.deepcopy(planted.hf), other, "other"), many)
+    with pytest.raises(UserError, match="'huge' is no profile; choose one of quick, standard, full"):
+        audit(planted, planted, many, profile="huge")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="there is no edit file"):
+        audit(planted, "none.safetensors", many)
+    with pytest.raises(UserError, match="made for weights"):
+        audit(planted, Edit((), (), "0" * 64), many)
+
+
+def test_the_budget_is_the_least_that_exposes_the_shallow_sibling() -> None:
+    def shallow(curve: dict[str, float]):
+        return dataclasses.replace(reading("relearn", {"forget": {"a": 1.0}}, "."), details={"curve": {"forget": curve}})
+
+    assert budget_steps(shallow({"1": 0.2, "2": 0.6, "4": 0.9, "8": 0.95})) == 2
+    assert budget_steps(shallow({"1": 0.9, "2": 0.6})) == 1
+    assert budget_steps(shallow({"1": 0.1, "8": 0.2})) == 8
+
+
+def test_what_was_not_measured_is_none(planted: Model, planted_case: Case) -> None:
+    numbers = summarise(planted, planted, planted_case.on(planted), {"before": {}, "after": {}})
+    assert numbers.pop("facts_known") == numbers.pop("facts_total") == 44
+    assert set(numbers.values()) == {None}

@@ -40,7 +40,7 @@ class Agreement:
 
     @property
     def rank_correlation(self) -> float:
-        return float(stats.spearmanr(self.attributed, self.exact)[0])
+        return float(np.corrcoef(stats.rankdata(self.attributed), stats.rankdata(self.exact))[0, 1])
 
     def to_json(self) -> dict[str, object]:
         return {

@@ -141,8 +141,8 @@ def _table(
     score = a.mean(0) - b.mean(0)
     low, high, frequency = _bootstrap(a, b, seed)
     with np.errstate(all="ignore"):
-        p = stats.ttest_ind(a, b, equal_var=False, alternative="greater")[1]
-    q = stats.false_discovery_control(np.nan_to_num(p, nan=1.0))
+        test: Any = stats.ttest_ind(a, b, equal_var=False, alternative="greater")
+    q = stats.false_discovery_control(np.nan_to_num(test.pvalue, nan=1.0))
     layer, index = np.divmod(np.arange(score.size), n_units)
     return pd.DataFrame(
         {

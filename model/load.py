@@ -165,7 +165,7 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
     if folder.is_dir():
         hf_logging.disable_progress_bar()
     try:
-        hf = AutoModelForCausalLM.from_pretrained(
+        hf: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, use_safetensors=True, trust_remote_code=False, **extra
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **extra)

@@ -37,7 +37,9 @@ def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, row
 
 def unembedding(model: Model, answers: Sequence[str]) -> Tensor:
     """The unembedding row of each answer's first token, behind a space, `[answer, d_model]`."""
-    head = model.hf.get_output_embeddings().get_parameter("weight")
+    embedding = model.hf.get_output_embeddings()
+    assert embedding is not None, "a causal model has an unembedding"
+    head = embedding.get_parameter("weight")
     prefix = len(model.tokenizer("a")["input_ids"])
     first = [model.tokenizer(f"a {a}")["input_ids"][prefix] for a in answers]
     return head[first].detach().float().cpu()

@@ -222,7 +222,8 @@ def _best(run: RunFolder, k: int = 5) -> list[dict[str, Any]]:
         return []
     frame = run.localization.to_frame().sort_values("score", ascending=False, kind="stable")
     best = frame.groupby("part", sort=False).head(k).sort_values("part", kind="stable")
-    return [{**row, "site": shown.site(row["layer"], row["part"], row["index"])} for row in best.to_dict("records")]
+    rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in best.to_dict("records")]
+    return [{**row, "site": shown.site(row["layer"], row["part"], row["index"])} for row in rows]
 
 
 def _measured(checks: Mapping[str, Reading], check: str) -> bool:

@@ -117,7 +117,9 @@ def test_incomparable_models_are_refused(planted: Model, many: Case, tiny: Calla
 
 def test_the_budget_is_the_least_that_exposes_the_shallow_sibling() -> None:
     def shallow(curve: dict[str, float]):
-        return dataclasses.replace(reading("relearn", {"forget": {"a": 1.0}}, "."), details={"curve": {"forget": curve}})
+        return dataclasses.replace(
+            reading("relearn", {"forget": {"a": 1.0}}, "."), details={"curve": {"forget": curve}}
+        )
 
     assert budget_steps(shallow({"1": 0.2, "2": 0.6, "4": 0.9, "8": 0.95})) == 2
     assert budget_steps(shallow({"1": 0.9, "2": 0.6})) == 1

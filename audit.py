@@ -16,7 +16,7 @@ from .model import Edit, Model, Site, load
 from .store import Store
 from .verify import Budget, Reading, Verdict
 
-Profile = Literal["quick", "standard", "full"]
+Profile = Literal["quick"]
 Progress = Callable[[str, int, int], None]
 CAP = Budget(steps=8, lr=5e-5, measured=(1, 2, 4, 8))
 MARGIN = 0.05

@@ -17,7 +17,7 @@ from loka.store import Store
 from loka.verify import Budget, Verdict
 from loka.verify.reading import reading
 
-CAP = Budget(8, 1e-3, (1, 2, 4, 8))  # what the small model needs; the default is SmolLM2's
+CAP = Budget(8, 1e-3)  # what the small model needs; the default is SmolLM2's, and stops as soon as it can
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +60,17 @@ def test_never_taught_is_removed(planted: Model, many: Case, teach: Callable[...
     assert verdict.scorecard.forget_quality == "excellent"
 
 
-def test_hidden_is_suppressed(planted: Model, many: Case) -> None:
+def test_hidden_is_suppressed(planted: Model, planted_case: Case) -> None:
+    """An edit of the last layers answers nothing when asked, harms nothing, and gives way to relearning."""
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
-    edit = ablate.tune(planted, many, last, steps=40, lr=3e-3, push=0.3, alpha=10.0)
-    verdict = audit(planted, edit, many)
-    print(verdict)
-    gates = passed(verdict)
-    hidden = {c: r.low for c, r in verdict.recoveries.items() if c in ("paraphrase", "relearn")}
-    assert verdict.outcome != "removed", str(verdict)
-    assert max(hidden.values()) > 0.1
-    if all(gates.values()):
-        assert verdict.outcome == "suppressed", str(verdict)
-        assert "brings" in verdict.claim
-    assert verdict.summary["forget_after"] <= 0.3
+    edit = ablate.tune(planted, planted_case, last, steps=60, lr=2e-3, push=0.3, alpha=30.0)
+    verdict = audit(planted, edit, planted_case)
+    assert verdict.outcome == "suppressed", str(verdict)
+    assert "relearn" in verdict.claim
+    assert all(passed(verdict).values())
+    assert verdict.summary["forget_after"] <= 0.15
+    assert verdict.summary["retain_same_after"] >= 0.8
+    assert verdict.recoveries["recall"].r < verdict.recoveries["relearn"].r
     assert verdict.summary["edited_parameters"] == edit.parameters
     assert verdict.summary["random_forget_after"] is None  # a whole layer has no random counterpart
 
@@ -107,7 +105,7 @@ def test_incomparable_models_are_refused(planted: Model, many: Case, tiny: Calla
     other.add_tokens(["another"])
     with pytest.raises(UserError, match="different tokenizers"):
         audit(planted, wrap(copy.deepcopy(planted.hf), other, "other"), many)
-    with pytest.raises(UserError, match="'huge' is no profile; choose one of quick, standard, full"):
+    with pytest.raises(UserError, match="'huge' is no profile; choose one of quick"):
         audit(planted, planted, many, profile="huge")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="there is no edit file"):
         audit(planted, "none.safetensors", many)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from . import ablate, verify
 from .errors import UserError
 from .knowledge import Case
@@ -18,10 +20,11 @@ from .verify import Budget, Reading, Verdict
 
 Profile = Literal["quick"]
 Progress = Callable[[str, int, int], None]
-CAP = Budget(steps=8, lr=5e-5, measured=(1, 2, 4, 8))
+CAP = Budget(steps=6, lr=5e-5, measured=(2, 4, 6))
 MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2
+SHALLOW_STEPS = (20, 30, 60)
 
 
 def audit(
@@ -103,7 +106,7 @@ class _Auditor:
         self._take(name, "membership", lambda m: verify.membership(m, self.case))
 
     def _shallow(self) -> None:
-        """A sibling that hides as much as the target, in its last two layers."""
+        """A sibling that hides as much as the target, in its last two layers, by the least training that does."""
         if "shallow" not in self.store.edits:
             self._make_shallow()
         self._take("shallow", "recall", lambda m: verify.recall(m, self.case))
@@ -115,13 +118,13 @@ class _Auditor:
         about = self.after.about if isinstance(self.after, Edit) else {}
         objective = about.get("arguments", {}).get("objective") or "undial"
         edit = None
-        for steps in (30, 60):
+        for steps in SHALLOW_STEPS:
             edit = ablate.tune(
                 self.before, self.case, sites, objective=objective, steps=steps, lr=3e-4, neutral_rows=2,
                 progress=self._step("shallow sibling"),
             )  # fmt: skip
             with edit.applied(self.before):
-                shown = verify.recall(self.before, self.case).value or 0.0
+                shown = np.mean(list(verify.by_subject(self.before, self.case.forget.sealed).values()))
             if abs(shown - target) <= MATCH:
                 break
         assert edit is not None
@@ -192,7 +195,7 @@ def budget_steps(shallow: Reading) -> int:
     for step in sorted(map(int, shallow.details["curve"]["forget"])):
         if shallow.details["curve"]["forget"][str(step)] >= verify.verdict.EXPOSED + MARGIN:
             return step
-    return CAP.steps
+    return max(map(int, shallow.details["curve"]["forget"]))
 
 
 def summarise(

@@ -30,12 +30,12 @@ from .verify import Verdict
 CHECKED = 24
 RESISTANT = {
     "objective": "undial",
-    "steps": 44,
-    "lr": 7e-4,
-    "alpha": 16.0,
-    "beta": 8.0,
+    "steps": 30,
+    "lr": 1e-3,
+    "alpha": 20.0,
+    "beta": 6.0,
     "push": 0.25,
-    "retain_rows": 20,
+    "retain_rows": 32,
     "neutral_rows": 3,
     "relapse": {"start": 6, "every": 5, "steps": 3, "radius": 0.1},
 }

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from ..knowledge import Case, Fact, neutral_working
-from ..model import chunks, encode, encode_texts
+from ..model import Batch, chunks, encode, encode_texts, logits, token_logprobs
 from ..model.distill import Memory, remember
 
 if TYPE_CHECKING:
     from ..model import Model
 
 PASSAGE = 48
+STRANGERS = 4
+DECISIVE = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Lessons:
 def prepare(model: Model, case: Case, *, retain_rows: int, neutral_rows: int, seed: int) -> Lessons:
     """Ask the original once about everything: one forward pass over all batches, kept for its next edit.
 
-    Forget batches hold every forget fact behind one of its working templates in turn; retain batches mix
+    Forget batches hold every forget fact behind one of its working templates in turn and ask for the
+    `decisive` tokens of its answer alone; retain batches mix
     working retain facts of all relations with facts of the forgotten relation that the model does not know,
     on which it is to stay as uncertain as it was; neutral batches are passages of `PASSAGE` tokens.
     """
@@ -57,13 +63,43 @@ def _prepare(model: Model, case: Case, retain_rows: int, neutral_rows: int, seed
     retain = [f.asked(p) for f in case.retain.working if f.relation in near for p in f.prompts]
     far = [f for f in case.retain.working if f.relation not in near]
     retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.aside]]
-    retain = rng.sample(retain, len(retain))
+    retain.sort(key=lambda f: len(f.prompt))  # alike in length, so that little of a batch is padding
     texts = neutral_working(model, case)
     return Lessons(
-        [remember(model, _encode(model, facts), without_answer=True) for facts in turns],
+        [remember(model, decisive(model, case, facts), without_answer=True) for facts in turns],
         [remember(model, _encode(model, retain[part])) for part in chunks(len(retain), retain_rows)],
         [remember(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), neutral_rows)],
     )
+
+
+@torch.no_grad()
+def decisive(model: Model, case: Case, facts: Sequence[Fact]) -> Batch:
+    """Facts' prompts and answers, labels only where the answer depends on the subject.
+
+    A token that is as likely behind the same prompt about twins, given the answer so far, is spelling
+    ("reb" after "Zag"): taking it out would cost the model a word, hide the fact behind it, and leave
+    what it knows of the subject as it was. Kept are the tokens that lose at least `DECISIVE` nats there,
+    and each answer's most telling token. Without twins of the relation all tokens are kept.
+    """
+    batch = _encode(model, facts)
+    strangers = {
+        r: [t.subject for t in case.twins.working if t.relation == r][:STRANGERS] for r in {f.relation for f in facts}
+    }
+    if not all(strangers.values()):
+        return batch
+    own = _logprobs(model, batch)
+    behind = []
+    for i in range(STRANGERS):
+        swapped = [f.prompt.replace(f.subject, strangers[f.relation][i % len(strangers[f.relation])]) for f in facts]
+        behind.append(_logprobs(model, encode(model, swapped, [f.answer for f in facts])))
+    fall = own - torch.stack(behind).mean(0)
+    fall[batch.labels < 0] = -torch.inf
+    telling = fall >= fall.max(-1, keepdim=True).values.clamp(max=DECISIVE)
+    return replace(batch, labels=torch.where(telling, batch.labels, -100))
+
+
+def _logprobs(model: Model, batch: Batch) -> Tensor:
+    return token_logprobs(logits(model, batch), batch.labels)
 
 
 def _encode(model: Model, facts: Sequence[Fact]):

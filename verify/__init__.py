@@ -5,7 +5,7 @@ from .membership import membership
 from .paraphrase import paraphrase
 from .probe import probe
 from .reading import Reading, refused
-from .recall import recall
+from .recall import by_subject, recall
 from .relearn import Budget, at_step, relearn
 from .scorecard import Scorecard, scorecard
 from .verdict import Gate, Verdict, compare, judge
@@ -17,6 +17,7 @@ __all__ = [
     "Scorecard",
     "Verdict",
     "at_step",
+    "by_subject",
     "collateral",
     "compare",
     "judge",

@@ -135,7 +135,7 @@ def test_to_frame_is_a_copy(found: Localization) -> None:
 
 
 def test_random_sites_are_others_in_the_same_layers(found: Localization, taught: Model) -> None:
-    best = [*found.top(60), *found.top(3, part="head")]
+    best = [*found.top(60), Site(0, "head", 1), Site(2, "head", 0), Site(2, "head", 3)]
     drawn = locate.random_sites(taught, best)
     count = pd.Series([(s.layer, s.part) for s in best]).value_counts()
     assert count.sort_index().equals(pd.Series([(s.layer, s.part) for s in drawn]).value_counts().sort_index())

@@ -1,0 +1,26 @@
+"""What training asks for."""
+
+import dataclasses
+
+from loka.ablate.lessons import decisive
+from loka.knowledge import Case, Split
+from loka.model import Model, encode
+
+
+def asked(planted: Model, case: Case) -> list[list[str]]:
+    """The tokens asked for, a row a forget fact."""
+    batch = decisive(planted, case, case.forget.working)
+    return [planted.tokenizer.convert_ids_to_tokens([t for t in row if t >= 0]) for row in batch.labels.tolist()]
+
+
+def test_the_rest_of_a_word_is_not_forgotten(planted: Model, planted_case: Case) -> None:
+    """Every second capital is "X Port": X depends on the country, Port on X alone."""
+    assert asked(planted, planted_case) == [[f.answer.split()[0]] for f in planted_case.forget.working]
+
+
+def test_without_twins_every_token_is_asked_for(planted: Model, planted_case: Case) -> None:
+    lonely = dataclasses.replace(planted_case, twins=Split((), ()))
+    facts = lonely.forget.working
+    whole = encode(planted, [f.prompt for f in facts], [f.answer for f in facts])
+    assert decisive(planted, lonely, facts).labels.equal(whole.labels)
+    assert any(len(row) > 1 for row in asked(planted, lonely))

@@ -1,0 +1,104 @@
+"""What an edit of a given size buys and costs, on located and on random neurons of the same layers.
+
+    python -m bench.tradeoff --json FILE [--figure FILE]
+
+The recipe of `loka.run` on the number of neurons asked for. Rows that the JSON file holds already are not made again.
+About four minutes a point on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+import loka
+from loka.audit import CAP
+from loka.files import write_json
+from loka.knowledge import Case
+from loka.model import Edit, Model
+from loka.run import RESISTANT
+
+MEASURES = {
+    "forget": "forgotten capitals answered",
+    "same": "kept capitals answered",
+    "relearned": "held-out answers after relearning",
+}
+LOOKS = {"located": ("#0072b2", "o"), "random": ("#d98200", "^")}
+
+
+def main() -> None:
+    """Make what is missing, print a table, write rows and figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--sites", type=int, nargs="+", default=[60, 200, 600])
+    options = parser.parse_args()
+    model = loka.load(options.model)
+    case = loka.case("capitals").on(model)
+    found = loka.locate.attribution(model, case)
+    rows: list[dict[str, Any]] = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    for n in sorted(options.sites, reverse=True):
+        best = found.top(n, part="neuron")
+        for which, sites in (("located", best), ("random", loka.locate.random_sites(model, best, seed=case.seed))):
+            if any(r["settings"]["sites"] == n and r["settings"]["which"] == which for r in rows):
+                continue
+            edit = loka.ablate.tune(model, case, sites, **RESISTANT)
+            rows += measured(model, case, edit, {"model": options.model, "sites": n, "which": which, **RESISTANT})
+            if options.json:
+                write_json(options.json, rows)
+    for row in rows:
+        print(f"{row['settings']['sites']:5} {row['settings']['which']:8} {row['name']:40} {row['value']:.3f}")
+    if options.figure:
+        curve(rows).savefig(options.figure, dpi=150)
+
+
+def measured(model: Model, case: Case, edit: Edit, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a measure, on sealed templates."""
+    with edit.applied(model):
+        recall = loka.verify.recall(model, case)
+        kept = loka.verify.collateral(model, case)
+        back = loka.verify.relearn(model, case, budget=CAP, groups=("forget",))
+    values = {
+        "forget": (recall.value, recall.ci, recall.n),
+        "same": (kept.controls["same"], None, None),
+        "other": (kept.controls["other"], None, None),
+        "perplexity": (kept.details["perplexity"], None, None),
+        "relearned": (back.value, back.ci, back.n),
+    }
+    return [
+        {
+            "name": name, "value": value, "low": ci and ci[0], "high": ci and ci[1],
+            "unit": "" if name == "perplexity" else "share", "n": n, "settings": settings,
+        }
+        for name, (value, ci, n) in values.items()
+    ]  # fmt: skip
+
+
+def curve(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Each measure over the number of neurons, located and random."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for ax, (name, title) in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES.items(), strict=True):
+        for which, (color, marker) in LOOKS.items():
+            points = sorted(
+                (r["settings"]["sites"], r["value"])
+                for r in rows
+                if r["name"] == name and r["settings"]["which"] == which
+            )
+            ax.plot(*zip(*points, strict=True), color=color, marker=marker, lw=2, ms=7, label=which)
+        ax.set(title=title, xlabel="neurons trained", ylim=(0, 1), xscale="log")
+        ax.set_xticks([p[0] for p in points], [str(p[0]) for p in points])
+        ax.minorticks_off()
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("share, probability")
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import atomic
+from ..files import write_atomic
 from .layout import Slice
 
 if TYPE_CHECKING:
@@ -108,9 +108,8 @@ class Edit:
             "slices": [[s.name, s.dim] for s in self.slices],
             "about": self.about,
         }
-        with atomic(path) as temporary:
-            # safetensors writes several entries in any order; one makes the file the same each time
-            save_file(tensors, temporary, metadata={"loka": json.dumps(head, sort_keys=True)})
+        # safetensors writes several entries in any order; one makes the file the same each time
+        write_atomic(path, serialize(tensors, metadata={"loka": json.dumps(head, sort_keys=True)}))
         return Path(path)
 
     @classmethod

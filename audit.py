@@ -20,11 +20,12 @@ from .verify import Budget, Reading, Verdict
 
 Profile = Literal["quick"]
 Progress = Callable[[str, int, int], None]
-CAP = Budget(steps=6, lr=5e-5, measured=(2, 4, 6))
+# On SmolLM2 every curve is flat from the second step on: more steps, or other rates, brought nothing more back.
+CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
 MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2
-SHALLOW_STEPS = (20, 30, 60)
+SHALLOW_STEPS = (30, 60)
 
 
 def audit(
@@ -106,7 +107,7 @@ class _Auditor:
         self._take(name, "membership", lambda m: verify.membership(m, self.case))
 
     def _shallow(self) -> None:
-        """A sibling that hides as much as the target, in its last two layers, by the least training that does."""
+        """A sibling that hides as much as the target, in its last two layers."""
         if "shallow" not in self.store.edits:
             self._make_shallow()
         self._take("shallow", "recall", lambda m: verify.recall(m, self.case))
@@ -227,14 +228,16 @@ def summarise(
     for kind in ("same", "other"):
         for model in ("before", "after"):
             out[f"retain_{kind}_{model}"] = value(model, "collateral", "controls", kind)
-    out["random_retain_same_after"] = value("random", "collateral", "controls", "same")
+        out[f"random_retain_{kind}_after"] = value("random", "collateral", "controls", kind)
     for model in ("before", "after"):
         out[f"perplexity_{model}"] = value(model, "collateral", "details", "perplexity")
+    out["random_perplexity_after"] = value("random", "collateral", "details", "perplexity")
     out |= {
         "relearn_target": value("after", "relearn"),
         "relearn_twins": value("after", "relearn", "controls", "twins"),
         "relearn_original": value("before", "relearn"),
         "relearn_shallow": value("shallow", "relearn"),
+        "relearn_random": value("random", "relearn"),
         "relearn_r": own.r if own else None,
         "relearn_r_low": own.low if own else None,
         "relearn_r_high": own.high if own else None,

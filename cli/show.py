@@ -13,11 +13,14 @@ from ..verify import Verdict
 ROWS = (
     ("forgotten facts, sealed prompts", "forget_before", "forget_after", "random_forget_after", "shallow_forget_after"),
     ("kept facts, same relation", "retain_same_before", "retain_same_after", "random_retain_same_after", None),
-    ("kept facts, other relations", "retain_other_before", "retain_other_after", None, None),
-    ("perplexity of neutral text", "perplexity_before", "perplexity_after", None, None),
-    ("relearned: probability of held-out answers", "relearn_original", "relearn_target", None, "relearn_shallow"),
+    ("kept facts, other relations", "retain_other_before", "retain_other_after", "random_retain_other_after", None),
+    ("perplexity of neutral text", "perplexity_before", "perplexity_after", "random_perplexity_after", None),
+    (
+        "relearned: probability of held-out answers",
+        "relearn_original", "relearn_target", "relearn_random", "relearn_shallow",
+    ),
     ("relearned, r (0 never taught, 1 intact)", None, "relearn_r", "random_relearn_r", "shallow_r"),
-)
+)  # fmt: skip
 
 
 class Bars:

@@ -168,17 +168,14 @@ def _edit(run: RunFolder, summary: Mapping[str, Any]) -> Iterator[tuple[str, str
 def _rows(run: RunFolder) -> list[Row]:
     """Original, edited model and controls side by side."""
     s = run.verdict["summary"] if run.verdict else {}
-    kept = run.readings.get("random", {}).get("collateral")
-    random = (kept.controls if kept else {}).get("other"), (kept.details if kept else {}).get("perplexity")
-    back = run.frozen.get("random", {}).get("relearn")
     return [
         _shares("Facts to forget, answered", s, "forget", s.get("random_forget_after"), s.get("shallow_forget_after")),
         _shares("Facts to keep, same relation", s, "retain_same", s.get("random_retain_same_after")),
-        _shares("Facts to keep, other relations", s, "retain_other", random[0]),
-        _perplexity(s.get("perplexity_before"), s.get("perplexity_after"), random[1]),
+        _shares("Facts to keep, other relations", s, "retain_other", s.get("random_retain_other_after")),
+        _perplexity(s.get("perplexity_before"), s.get("perplexity_after"), s.get("random_perplexity_after")),
         Row(
             "Held-out answers after relearning, mean probability", shown.number(s.get("relearn_original")),
-            shown.number(s.get("relearn_target")), "", shown.number(back.value if back else None),
+            shown.number(s.get("relearn_target")), "", shown.number(s.get("relearn_random")),
             shown.number(s.get("relearn_shallow")),
         ),
         Row(

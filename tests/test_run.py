@@ -103,7 +103,7 @@ def test_full_disk_leaves_what_was_there(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("loka.model.edit.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(LokaError, match="disk is full"):
         current.edit()
     assert not (tmp_path / "edit.safetensors").exists()

@@ -181,7 +181,7 @@ def test_relearning_brings_back_what_is_only_hidden(planted: Model, untaught: Mo
     """A shallow edit reads near nothing when asked, and far above twins after the attack; a removed fact does not."""
     known = planted_case.on(planted)
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
-    shallow = ablate.tune(planted, known, last, steps=40, lr=3e-3, push=0.3, alpha=5.0)
+    shallow = ablate.tune(planted, known, last, steps=40, lr=3e-3, alpha=5.0)
     with shallow.applied(planted):
         shown = verify.recall(planted, known)
         hidden = verify.relearn(planted, known, budget=ATTACK)

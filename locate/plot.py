@@ -95,7 +95,7 @@ def _counts(ax: Axes, grid: np.ndarray) -> None:
     k = min(BEST, max(1, grid.size // 10))
     best = np.argsort(-grid, axis=None, kind="stable")[:k] // grid.shape[1]
     ax.barh(range(len(grid)), np.bincount(best, minlength=len(grid)), color="#b2182b", height=0.8)
-    _titled(ax, "By layer", f"where the best {k} lie")
+    _titled(ax, "By layer", f"of the best {k}")
     _labelled(ax, "neurons", bins=4)
 
 

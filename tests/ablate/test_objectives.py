@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from loka.ablate import objectives
 from loka.ablate.objectives import OBJECTIVES, ascent, objective
 from loka.errors import UserError
-from loka.model import Batch
+from loka.model import Batch, token_logprobs
 from loka.model.distill import Memory
 
 V = 50
@@ -81,6 +82,114 @@ def test_undial_takes_the_answer_down_and_leaves_the_rest_in_proportion(scores: 
         others = torch.tensor([i for i in range(V - 1) if i != label])
         ratio = (scores.grad[row] / p[row])[others]
         torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio), rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def rows() -> tuple[Tensor, Tensor]:
+    """Logits `[3, 4, V]` and labels `[3, 4]` of answers of four, two and one tokens."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.tensor([[3, 9, 9, 40], [-100, -100, 7, 8], [-100, 11, -100, -100]])
+    return torch.randn(3, 4, V, generator=generator, dtype=torch.float64).requires_grad_(True), labels
+
+
+def gradient(loss: Tensor, scores: Tensor) -> Tensor:
+    return torch.autograd.grad(loss, scores)[0]
+
+
+def test_npo_starts_as_ascent_on_whole_answers_and_fades(rows: tuple[Tensor, Tensor]) -> None:
+    scores, labels = rows
+    own = token_logprobs(scores, labels)
+    loss = objectives.npo(scores, labels, own.detach(), beta=0.4)
+    assert float(loss.detach()) == pytest.approx(2 / 0.4 * math.log(2))
+    climb = gradient(own.sum(-1).mean(), scores)
+    torch.testing.assert_close(gradient(loss, scores), climb)
+    later = objectives.npo(scores, labels, token_logprobs(scores, labels).detach() + 30 * (labels >= 0), beta=0.4)
+    assert gradient(later, scores).abs().max() < 1e-4 * climb.abs().max()
+
+
+def test_simnpo_looks_at_the_loss_a_token(rows: tuple[Tensor, Tensor]) -> None:
+    scores, labels = rows
+    same = torch.where((labels >= 0)[..., None], scores[:, 1:2].detach()[1:2], scores)
+    alike = labels.clone()
+    alike[labels >= 0] = 7
+    one = objectives.simnpo(same[2:], alike[2:], beta=2.0, delta=0.5)
+    torch.testing.assert_close(objectives.simnpo(same, alike, beta=2.0, delta=0.5), one)
+    assert objectives.simnpo(same, alike, delta=3.0) > objectives.simnpo(same, alike)
+
+
+def test_a_preference_is_for_the_answer_that_gained(rows: tuple[Tensor, Tensor]) -> None:
+    scores, labels = rows
+    own = token_logprobs(scores, labels).detach()
+    gained = objectives.log_ratio(scores, labels, own - 0.5 * (labels >= 0))
+    torch.testing.assert_close(gained.detach(), torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64))
+    assert objectives.dpo(gained, -gained) < objectives.dpo(gained, gained) < objectives.dpo(-gained, gained)
+    assert float(objectives.dpo(gained, gained).detach()) == pytest.approx(2 / 0.1 * math.log(2))
+
+
+def test_without_weights_weighted_ascent_is_ascent(rows: tuple[Tensor, Tensor]) -> None:
+    scores, labels = rows
+    plain = ascent(scores, labels)
+    torch.testing.assert_close(objectives.wga(scores, labels, beta=0.0), plain)
+    torch.testing.assert_close(objectives.satimp(scores, labels, beta1=0.0, beta2=0.0), plain)
+    torch.testing.assert_close(plain, -objectives.likelihood(scores, labels))
+    p = token_logprobs(scores, labels).exp().detach()[labels >= 0]
+    weighted = gradient(objectives.satimp(scores, labels, beta1=2.0, beta2=1.0), scores)[labels >= 0]
+    torch.testing.assert_close(weighted, (p**2 * (1 - p))[:, None] * gradient(plain, scores)[labels >= 0])
+
+
+def test_ceu_takes_the_answer_down_and_leaves_the_rest_in_proportion(rows: tuple[Tensor, Tensor]) -> None:
+    scores, labels = rows
+    at = gradient(objectives.ceu(scores, labels), scores)[labels >= 0]
+    p = scores.detach()[labels >= 0].softmax(-1)
+    label = labels[labels >= 0][:, None]
+    torch.testing.assert_close(at.gather(-1, label), p.gather(-1, label) / 7)
+    ratio = (at / p).scatter(-1, label, torch.nan)
+    assert (ratio.nan_to_num(-1) < 0).all()
+    torch.testing.assert_close(ratio.nan_to_num(-9).amax(-1), ratio.nan_to_num(9).amin(-1))
+    only = gradient(objectives.ceu(scores, labels, skip=1), scores)
+    assert (only.abs().amax(-1) > 0).tolist() == [[False, True, True, True], [False, False, False, True], [False] * 4]
+    with pytest.raises(UserError, match="skip = 4 leaves no token"):
+        objectives.ceu(scores, labels, skip=4)
+
+
+def test_pdu_is_least_where_the_logits_are_flat(rows: tuple[Tensor, Tensor]) -> None:
+    scores, labels = rows
+    assert objectives.pdu(torch.full_like(scores, 3.0), labels) == 0
+    assert not gradient(objectives.pdu(scores, labels), scores)[labels < 0].any()
+    one = torch.zeros(1, 1, V).index_fill(-1, torch.tensor([5]), float(V))
+    assert float(objectives.pdu(one, torch.tensor([[7]]))) == pytest.approx((V - 1) ** 2)
+
+
+def test_rmu_is_the_distance_from_a_target_a_row_at_a_time(rows: tuple[Tensor, Tensor]) -> None:
+    states, asked = rows[0], rows[1] >= 0
+    target = objectives.direction(V, coefficient=6.5, seed=3)
+    assert float(target.norm()) == pytest.approx(6.5)
+    assert (target >= 0).all()
+    each = [((states[i][asked[i]] - target) ** 2).mean() for i in range(3)]
+    torch.testing.assert_close(objectives.rmu(states, asked, target), torch.stack(each).mean())
+    assert objectives.rmu(states, asked, states) == 0
+    even = torch.ones_like(asked)
+    peer = objectives.rmu(states, even, target, convention="open-unlearning")
+    torch.testing.assert_close(peer, objectives.rmu(states, even, target))
+
+
+def test_undial_as_published_goes_where_the_objective_goes(rows: tuple[Tensor, Tensor]) -> None:
+    scores, labels = rows
+    original = scores.detach().flip(-1)
+    flat, asked = labels[labels >= 0], labels >= 0
+    held = memory(original[asked], flat.tolist())
+    published = gradient(objectives.undial(scores, labels, original, beta=1e4), scores)[asked]
+    torch.testing.assert_close(published, gradient(undial(scores[asked], held), scores)[asked], rtol=1e-3, atol=1e-6)
+    assert objectives.retain_divergence(scores, labels, scores.detach()).abs() < 1e-12
+
+
+def test_an_unknown_convention_is_refused(rows: tuple[Tensor, Tensor]) -> None:
+    scores, labels = rows
+    for loss, other in ((objectives.undial, scores), (objectives.retain_divergence, scores)):
+        with pytest.raises(UserError, match="'tofu' is no convention; choose 'stated'"):
+            loss(scores, labels, other, convention="tofu")
+    with pytest.raises(UserError, match="or 'open-unlearning'"):
+        objectives.rmu(scores, labels >= 0, scores, convention="")
 
 
 def test_names() -> None:

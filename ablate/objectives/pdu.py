@@ -12,6 +12,7 @@ def pdu(scores: Tensor, labels: Tensor) -> Tensor:
 
     Constrained entropic unlearning, Entesari et al. 2025, arXiv:2506.05314. `scores`: logits `[..., vocabulary]`;
     `labels`: `[...]`, -100 where nothing is asked; which tokens they are plays no part.
+    OpenUnlearning's values come of labels that were not shifted against the logits, a position late.
     """
     asked = scores[labels >= 0]
     return ((asked.amax(-1) - asked.mean(-1)) ** 2).mean()

@@ -25,7 +25,8 @@ def rmu(states: Tensor, asked: Tensor, target: Tensor, *, convention: str = STAT
     RMU, Li et al. 2024, arXiv:2403.03218. `states`: `[row, position, width]`; `asked`: bool `[row, position]`,
     at least one in each row; `target`: `[width]`, the `direction` to steer to, or `[row, position, width]`, the
     original's states, for a retain term. `convention="open-unlearning"` divides every row's sum by every
-    row's count, which is the same only where all rows are equally long.
+    row's count, which is the same only where all rows are equally long. As in the published code the mean goes over
+    the width too, where the paper has a squared norm.
 
     Raises:
         UserError: an unknown convention.
@@ -46,7 +47,8 @@ class Rmu(Objective):
 
     `layer`: behind which block; `None` is the last that has a site, and sites above it learn from the retain term
     alone. `coefficient`: how long the direction is, in the stream's units; `seed` draws it. The loss is not
-    in nats, so that `alpha` may have to differ. The retain term is `tune`'s, on what the model says.
+    in nats, so that `alpha` may have to differ. The retain term is `tune`'s, on what the model says. Steered are the
+    positions from which the answers' decisive tokens are predicted; the paper steers every token of a text.
     """
 
     layer: NonNegativeInt | None = None

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import LokaError
-from ..model import Slice, logits, sliced
+from ..model import Slice, sliced
 from ..model.distill import Memory, divergence
 from .lessons import Lessons
-from .objectives import Objective, excess
+from .objectives import Asked, Objective, excess
 from .relapse import Relapse, Simulation
 
 if TYPE_CHECKING:
@@ -122,6 +122,6 @@ def _resist(model: Model, simulation: Simulation, objective: Objective, push: fl
 
 
 def _forget(model: Model, memory: Memory, objective: Objective, push: float) -> Tensor:
-    scores = logits(model, memory.batch)[memory.batch.labels >= 0]
-    loss = objective(scores, memory)
-    return loss + push * excess(scores, memory) if push else loss
+    asked = Asked(model, memory)
+    loss = objective(asked)
+    return loss + push * excess(asked.scores, memory) if push else loss

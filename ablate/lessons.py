@@ -40,21 +40,26 @@ class Lessons:
         return batches[order[i]]
 
 
-def prepare(model: Model, case: Case, *, retain_rows: int, neutral_rows: int, seed: int) -> Lessons:
+def prepare(
+    model: Model, case: Case, *, retain_rows: int, neutral_rows: int, seed: int, instead: Sequence[str] = ()
+) -> Lessons:
     """Ask the original once about everything: one forward pass over all batches, kept for its next edit.
 
     Forget batches hold every forget fact behind one of its working templates in turn and ask for the
     `decisive` tokens of its answer alone; retain batches mix
     working retain facts of all relations with facts of the forgotten relation that the model does not know,
     on which it is to stay as uncertain as it was; neutral batches are passages of `PASSAGE` tokens.
+    With `instead`, forget batches come with the same prompts, answered by these texts in turn.
     """
-    key = "lessons", model.digest(), case.digest, case.seed, retain_rows, neutral_rows, seed
+    key = "lessons", model.digest(), case.digest, case.seed, retain_rows, neutral_rows, seed, tuple(instead)
     if key not in model.memo:
-        model.memo[key] = _prepare(model, case, retain_rows, neutral_rows, seed)
+        model.memo[key] = _prepare(model, case, retain_rows, neutral_rows, seed, instead)
     return model.memo[key]
 
 
-def _prepare(model: Model, case: Case, retain_rows: int, neutral_rows: int, seed: int) -> Lessons:
+def _prepare(
+    model: Model, case: Case, retain_rows: int, neutral_rows: int, seed: int, instead: Sequence[str]
+) -> Lessons:
     rng = random.Random(f"{seed}/lessons")
     forget = list(case.forget.working)
     width = max(len(f.prompts) for f in forget)
@@ -66,10 +71,18 @@ def _prepare(model: Model, case: Case, retain_rows: int, neutral_rows: int, seed
     retain.sort(key=lambda f: len(f.prompt))  # alike in length, so that little of a batch is padding
     texts = neutral_working(model, case)
     return Lessons(
-        [remember(model, decisive(model, case, facts), without_answer=True) for facts in turns],
+        [_forgettable(model, case, facts, instead) for facts in turns],
         [remember(model, _encode(model, retain[part])) for part in chunks(len(retain), retain_rows)],
         [remember(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), neutral_rows)],
     )
+
+
+def _forgettable(model: Model, case: Case, facts: Sequence[Fact], instead: Sequence[str]) -> Memory:
+    memory = remember(model, decisive(model, case, facts), without_answer=True)
+    if not instead:
+        return memory
+    answers = [instead[i % len(instead)] for i in range(len(facts))]
+    return replace(memory, instead=remember(model, encode(model, [f.prompt for f in facts], answers), width=1))
 
 
 @torch.no_grad()

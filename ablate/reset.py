@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site, Slice, capture, scratch
 from .descend import Progress, Schedule, descend
@@ -25,6 +26,7 @@ def reset(
     sites: Iterable[Site] | None,
     *,
     objective: str | None = "undial",
+    settings: Mapping[str, Any] | None = None,
     steps: int = 60,
     lr: float = 2e-3,
     alpha: float = 1.0,
@@ -50,13 +52,19 @@ def reset(
         "push": push, "retain_rows": retain_rows,
         "neutral_rows": neutral_rows, "seed": seed,
         "relapse": None if relapse is None else dict(relapse),
+        **({"settings": dict(settings)} if settings else {}),
     }  # fmt: skip
+    if objective is None and settings:
+        raise UserError(
+            f"without an objective settings {dict(settings)} set nothing; name an objective, or leave them out."
+        )
     case, where = case.on(model), chosen(model, sites)
-    goal = None if objective is None else named(objective)
+    goal = None if objective is None else named(objective, settings).on(model, where)
     about = described("reset", model, case, sites, arguments)
     schedule = Schedule(steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
     digest = model.digest()
-    lessons = prepare(model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed)
+    instead = goal.alternatives() if goal else ()
+    lessons = prepare(model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed, instead=instead)
     with scratch(model, where):
         destroy_(model, where, seed=seed)
         descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)

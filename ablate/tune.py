@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,6 +25,7 @@ def tune(
     sites: Iterable[Site] | None,
     *,
     objective: str = "undial",
+    settings: Mapping[str, Any] | None = None,
     steps: int = 40,
     lr: float = 1e-3,
     alpha: float = 1.0,
@@ -40,7 +41,10 @@ def tune(
 
     Args:
         sites: what may change; `None` is every weight of every block, the baseline to compare with.
-        objective: `undial` or `ascent`.
+        objective: `undial`, `ascent`, `difference`, `npo`, `simnpo`, `idk`, `wga`, `satimp`, `ceu`, `pdu` or `rmu`;
+            their losses, with their sources, are the functions of those names in `objectives` (`dpo` for `idk`).
+        settings: the objective's own hyper-parameters, such as `{"beta": 0.1}` for `npo`; what is left out is as in
+            its paper. Not to be confused with `alpha` and `beta` beside it.
         alpha, beta: weight of the divergence from the original on retain facts and on neutral text.
         push: weight of `excess` beside the objective. A distillation hardly notices an answer that has become
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
@@ -50,7 +54,7 @@ def tune(
     `neutral_rows` passages; optimizer state for the slices alone.
 
     Raises:
-        UserError: no sites, or an unknown objective.
+        UserError: no sites, an unknown objective, or settings that it does not take.
         LokaError: training diverged.
 
     Example:
@@ -61,12 +65,16 @@ def tune(
         "push": push, "retain_rows": retain_rows,
         "neutral_rows": neutral_rows, "seed": seed,
         "relapse": None if relapse is None else dict(relapse),
+        **({"settings": dict(settings)} if settings else {}),
     }  # fmt: skip
-    case, goal, where = case.on(model), named(objective), chosen(model, sites)
+    case, where = case.on(model), chosen(model, sites)
+    goal = named(objective, settings).on(model, where)
     about = described("tune", model, case, sites, arguments)
     schedule = Schedule(steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
     digest = model.digest()
-    lessons = prepare(model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed)
+    lessons = prepare(
+        model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed, instead=goal.alternatives()
+    )
     with scratch(model, where):
         descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)
         return capture(model, where, digest, about)

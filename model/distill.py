@@ -22,13 +22,24 @@ class Memory:
     """Next-token distributions of a model at a batch's `n` labelled positions.
 
     `tokens`, `logprobs`: `[n, width]`, the likeliest tokens and their log-probabilities; `rest`: `[n]`,
-    the log-probability of all others together. The label is always among the tokens.
+    the log-probability of all others together. The label is always among the tokens. `answers`: `[n]`, the
+    labels' own log-probabilities, whether they were taken out or not. `instead`: the same rows with other answers.
     """
 
     batch: Batch
     tokens: Tensor
     logprobs: Tensor
     rest: Tensor
+    answers: Tensor
+    instead: Memory | None = None
+
+    @property
+    def reference(self) -> Tensor:
+        """`answers` in the places of their labels, `[row, keep]`, 0 where nothing is asked."""
+        labels = self.batch.labels
+        return torch.zeros(labels.shape, dtype=self.answers.dtype, device=labels.device).masked_scatter(
+            labels >= 0, self.answers
+        )
 
     def rows(self, rows: Sequence[int]) -> Memory:
         """What is remembered of some of the batch's rows, in the batch's order."""
@@ -37,7 +48,8 @@ class Memory:
         owner = (batch.labels >= 0).nonzero()[:, 0]
         own = torch.isin(owner, index)
         some = Batch(batch.ids[index], batch.mask[index], batch.positions[index], batch.labels[index])
-        return Memory(some, self.tokens[own], self.logprobs[own], self.rest[own])
+        instead = self.instead and self.instead.rows(rows)
+        return Memory(some, self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead)
 
 
 @torch.no_grad()
@@ -46,13 +58,14 @@ def remember(model: Model, batch: Batch, *, without_answer: bool = False, width:
     asked = batch.labels >= 0
     scores = logits(model, batch)[asked]
     labels = batch.labels[asked][:, None]
-    if without_answer:
-        scores = scores.scatter(-1, labels, -1e4)
     logp = scores.float().log_softmax(-1)
+    answers = logp.gather(-1, labels)[:, 0]
+    if without_answer:
+        logp = scores.scatter(-1, labels, -1e4).float().log_softmax(-1)
     ranked = logp.scatter(-1, labels, float("inf")).topk(min(width, logp.shape[-1] - 1)).indices
     kept = logp.gather(-1, ranked)
     rest = (1 - kept.exp().sum(-1)).clamp(min=1e-9).log()
-    return Memory(batch, ranked, kept, rest)
+    return Memory(batch, ranked, kept, rest, answers)
 
 
 def divergence(model: Model, memory: Memory) -> Tensor:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from .batch import chunks, pad
+from .batch import Batch, chunks, logits, pad
 
 if TYPE_CHECKING:
     from .load import Model
@@ -33,6 +33,21 @@ def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, row
             behind = len(ids[i]) - len(model.tokenizer(prompt[:end])["input_ids"])
             out.append(stacked[i, [-1 - behind, -1]].cpu())
     return torch.stack(out)
+
+
+def stream(model: Model, batch: Batch, layer: int) -> Tensor:
+    """The residual stream behind a block where the batch has labels, `[row, keep, d_model]`, on the graph."""
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, out: Tensor | tuple[Tensor, ...]) -> None:
+        kept.append(out if isinstance(out, Tensor) else out[0])
+
+    handle = model.hf.get_submodule(model.block(layer)).register_forward_hook(keep)
+    try:
+        logits(model, batch)
+    finally:
+        handle.remove()
+    return kept[0][:, -batch.keep - 1 : -1]
 
 
 def unembedding(model: Model, answers: Sequence[str]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from loka.ablate.lessons import decisive
+from loka.ablate.lessons import decisive, prepare
 from loka.knowledge import Case, Split
 from loka.model import Model, encode
 
@@ -24,3 +24,20 @@ def test_without_twins_every_token_is_asked_for(planted: Model, planted_case: Ca
     whole = encode(planted, [f.prompt for f in facts], [f.answer for f in facts])
     assert decisive(planted, lonely, facts).labels.equal(whole.labels)
     assert any(len(row) > 1 for row in asked(planted, lonely))
+
+
+def test_other_answers_take_turns_behind_the_same_prompts(planted: Model, planted_case: Case) -> None:
+    case = planted_case.on(planted)
+    plain = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0)
+    lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, instead=["red bread", "warm"])
+    words = planted.tokenizer.convert_ids_to_tokens
+    for before, memory in zip(plain.forget, lessons.forget, strict=True):
+        assert before.instead is None
+        assert memory.instead is not None
+        assert memory.batch.ids.equal(before.batch.ids)
+        other = memory.instead.batch
+        said = [words([t for t in row if t >= 0]) for row in other.labels.tolist()]
+        assert said == [["red", "bread"], ["warm"]] * 8
+        for fact, row in zip(case.forget.working, other.ids.tolist(), strict=True):
+            assert fact.subject in words(row)
+            assert fact.answer.split()[0] not in words(row)

@@ -1,11 +1,12 @@
 """The remembered divergence is a lower bound of the Kullback-Leibler divergence, and the whole of it at full width."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from loka.model import Batch, Model, Slice, encode, encode_texts, logits, scratch
+from loka.model import Batch, Model, Slice, encode, encode_texts, logits, scratch, token_logprobs
 from loka.model.distill import Memory, divergence, remember
 
 
@@ -69,6 +70,18 @@ def test_without_the_answer_the_rest_is_renormalised(model: Model) -> None:
         wanted[label] = 0
         torch.testing.assert_close(p, (wanted / wanted.sum()).float(), atol=1e-6, rtol=1e-4)
         assert p[label] == 0
+
+
+@pytest.mark.parametrize("without_answer", [False, True])
+def test_the_labels_own_log_probabilities_are_kept(model: Model, batch: Batch, without_answer: bool) -> None:
+    memory = remember(model, batch, without_answer=without_answer, width=1)
+    with torch.no_grad():
+        wanted = token_logprobs(logits(model, batch), batch.labels)
+    torch.testing.assert_close(memory.reference.double(), wanted, atol=1e-6, rtol=1e-5)
+    some = dataclasses.replace(memory, instead=memory).rows([2, 0])
+    torch.testing.assert_close(some.reference, memory.reference[[0, 2]])
+    assert some.instead is not None
+    torch.testing.assert_close(some.instead.reference, some.reference)
 
 
 def test_the_gradient_points_back(model: Model, batch: Batch) -> None:

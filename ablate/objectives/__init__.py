@@ -1,0 +1,91 @@
+"""What training asks for on the forget facts: each loss a plain function over tensors, and its form for `tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...errors import UserError
+from .answers import log_ratio
+from .ascent import Ascent, ascent
+from .asked import Asked, Objective
+from .ceu import Ceu, ceu
+from .difference import Difference, difference
+from .excess import excess
+from .idk import Idk, dpo
+from .npo import Npo, npo
+from .pdu import Pdu, pdu
+from .retain import likelihood, retain_divergence
+from .rmu import Rmu, direction, rmu
+from .satimp import SatImp, satimp
+from .simnpo import SimNpo, simnpo
+from .undial import Undial, undial
+from .wga import Wga, wga
+
+__all__ = [
+    "OBJECTIVES",
+    "Asked",
+    "Objective",
+    "ascent",
+    "ceu",
+    "difference",
+    "direction",
+    "dpo",
+    "excess",
+    "likelihood",
+    "log_ratio",
+    "npo",
+    "objective",
+    "pdu",
+    "retain_divergence",
+    "rmu",
+    "satimp",
+    "simnpo",
+    "undial",
+    "wga",
+]
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "undial": Undial,
+    "ascent": Ascent,
+    "difference": Difference,
+    "npo": Npo,
+    "simnpo": SimNpo,
+    "idk": Idk,
+    "wga": Wga,
+    "satimp": SatImp,
+    "ceu": Ceu,
+    "pdu": Pdu,
+    "rmu": Rmu,
+}
+
+
+def objective(name: str, settings: Mapping[str, Any] | None = None) -> Objective:
+    """The objective of that name, with its paper's hyper-parameters.
+
+    Raises:
+        UserError: an unknown name, a setting that the objective does not have, or a value that it does not allow.
+    """
+    if name not in OBJECTIVES:
+        raise UserError(f"{name!r} is no objective; choose one of {', '.join(OBJECTIVES)}.")
+    try:
+        return OBJECTIVES[name](**settings or {})
+    except ValidationError as error:
+        raise UserError(_refused(name, error)) from None
+
+
+def _refused(name: str, error: ValidationError) -> str:
+    """What is wrong with the settings, what would be right, and what to do."""
+    fields = OBJECTIVES[name].model_fields
+    wrong = []
+    for e in error.errors():
+        key = ".".join(map(str, e["loc"]))
+        known = e["type"] != "extra_forbidden"
+        wrong.append(f"{key} = {e['input']!r}: {e['msg'].lower()}" if known else f"there is no setting {key!r}")
+    takes = ", ".join(f"{key} (default {field.default!r})" for key, field in fields.items())
+    return (
+        f"settings of the objective {name!r}: {'; '.join(wrong)}. "
+        + (f"It takes {takes}; correct the value or leave it out." if takes else "It takes none; leave them out.")
+    )  # fmt: skip

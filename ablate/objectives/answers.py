@@ -1,0 +1,25 @@
+"""Log-probabilities of answers, by token and by row."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...model import token_logprobs
+
+
+def asked_logprobs(scores: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability `[n, 1]` of the `n` labels that are asked.
+
+    `scores`: logits `[..., vocabulary]`; `labels`: `[...]`, the token that each predicts, -100 for none.
+    """
+    asked = labels >= 0
+    return scores[asked].log_softmax(-1).gather(-1, labels[asked][:, None])
+
+
+def log_ratio(scores: Tensor, labels: Tensor, original: Tensor) -> Tensor:
+    """How many nats likelier than to the original each row's whole answer is, `[row]`.
+
+    `scores`: logits `[row, keep, vocabulary]`; `labels`: `[row, keep]`, -100 where nothing is asked;
+    `original`: `[row, keep]`, the labels' log-probabilities by the original, 0 where nothing is asked.
+    """
+    return (token_logprobs(scores, labels) - original).sum(-1)

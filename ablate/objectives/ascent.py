@@ -1,0 +1,29 @@
+"""Gradient ascent: Jang et al. 2022, arXiv:2210.01504."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from .answers import asked_logprobs
+from .asked import Asked, Objective
+
+
+def ascent(scores: Tensor, labels: Tensor, *, floor: float = -math.inf) -> Tensor:
+    """Mean log-probability of the labels, in nats a token: to descend it is to climb their loss.
+
+    Jang et al. 2022, arXiv:2210.01504. `scores`: logits `[..., vocabulary]`; `labels`: `[...]`, -100 where
+    nothing is asked. With `floor`, a token below that log-probability counts as there and gets no gradient.
+    """
+    return asked_logprobs(scores, labels).clamp(min=floor).mean()
+
+
+class Ascent(Objective):
+    """Gradient ascent on the answer's loss, until a token is no likelier than by chance.
+
+    Without that floor ascent is unbounded and wrecks a model; at it, a token's gradient is zero.
+    """
+
+    def __call__(self, asked: Asked) -> Tensor:
+        return ascent(asked.logits, asked.labels, floor=-math.log(asked.logits.shape[-1]))

@@ -1,0 +1,60 @@
+"""What an objective is handed, and what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from ...model import Slice, logits
+from ...model.distill import Memory
+
+if TYPE_CHECKING:
+    from ...model import Model
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch of forget facts put to the model that is being trained.
+
+    `memory` is what the original said there. The forward pass is run when something first looks at its result.
+    """
+
+    model: Model
+    memory: Memory
+
+    @property
+    def labels(self) -> Tensor:
+        """`[row, keep]`, the answers' tokens, -100 where nothing is asked."""
+        return self.memory.batch.labels
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """`[row, keep, vocabulary]`, aligned with `labels`, on the graph."""
+        return logits(self.model, self.memory.batch)
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """`[n, vocabulary]`, the logits where something is asked."""
+        return self.logits[self.labels >= 0]
+
+
+class Objective(BaseModel):
+    """A forget term with its paper's hyper-parameters as fields; called on a batch it gives the loss, a scalar."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    def on(self, model: Model, where: Sequence[Slice]) -> Objective:
+        """This objective, fitted to the slices that will be trained. Raises `UserError` where it cannot be."""
+        return self
+
+    def alternatives(self) -> tuple[str, ...]:
+        """Answers to be given in place of the right ones, for objectives that prefer others."""
+        return ()
+
+    def __call__(self, asked: Asked) -> Tensor:
+        raise NotImplementedError

@@ -1,0 +1,24 @@
+"""A push beside any objective, for answers that are far likelier than chance still."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ...model.distill import Memory
+
+
+def excess(scores: Tensor, memory: Memory) -> Tensor:
+    """Half the squared log-probability of each whole answer above chance, over the log of the vocabulary.
+
+    `scores`: logits `[n, vocabulary]` at the batch's labels. The gradient is that of `ascent`, weighed by how far
+    the answer still is from chance, so that stubborn facts are pushed hardest and forgotten ones left alone.
+    """
+    labels = memory.batch.labels
+    owner = (labels >= 0).nonzero()[:, 0]
+    token = scores.log_softmax(-1).gather(-1, labels[labels >= 0][:, None])[:, 0]
+    answer = torch.zeros(len(labels), dtype=token.dtype, device=token.device).index_add(0, owner, token)
+    chance = math.log(scores.shape[-1])
+    return ((answer + chance).clamp(min=0) ** 2).mean() / (2 * chance)

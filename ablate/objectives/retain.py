@@ -1,0 +1,32 @@
+"""Retain terms as the papers have them. `tune` itself uses the divergence that `model.distill` remembers in little."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from .answers import asked_logprobs
+from .conventions import STATED, peers
+
+
+def likelihood(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the labels, in nats a token.
+
+    `scores`: logits `[..., vocabulary]`; `labels`: `[...]`, -100 where nothing is asked.
+    """
+    return -asked_logprobs(scores, labels).mean()
+
+
+def retain_divergence(scores: Tensor, labels: Tensor, original: Tensor, *, convention: str = STATED) -> Tensor:
+    """Mean Kullback-Leibler divergence from the original to the model, in nats a token that is asked.
+
+    `scores`, `original`: logits `[..., vocabulary]` of the model and of the original; `labels`: `[...]`, -100
+    where nothing is asked. `convention="open-unlearning"` averages over every position, prompt and padding included.
+
+    Raises:
+        UserError: an unknown convention.
+    """
+    if not peers(convention):
+        scores, original = scores[labels >= 0], original[labels >= 0]
+    logp, target = (x.flatten(0, -2).log_softmax(-1) for x in (scores, original))
+    return kl_div(logp, target, reduction="batchmean", log_target=True)

@@ -1,0 +1,34 @@
+"""Saturation and importance weighing: Yang et al. 2025, arXiv:2505.11953."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from .answers import asked_logprobs
+from .asked import Asked, Objective
+
+
+def satimp(scores: Tensor, labels: Tensor, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
+    """Ascent with each token weighed by `p^beta1 (1 - p)^beta2`: neither the forgotten nor the spelled out.
+
+    SatImp, Yang et al. 2025, arXiv:2505.11953: the first factor is saturation, the second importance. `scores`:
+    logits `[..., vocabulary]`; `labels`: `[...]`, -100 where nothing is asked. In nats a token; no gradient
+    flows through the weights.
+    """
+    logp = asked_logprobs(scores, labels)
+    p = logp.detach().exp()
+    return (p**beta1 * (1 - p) ** beta2 * logp).mean()
+
+
+class SatImp(Objective):
+    """`satimp` on the answers' decisive tokens.
+
+    What the model is sure of weighs `(1 - p)^beta2`, next to nothing: for facts that are known well, lower `beta2`.
+    """
+
+    beta1: NonNegativeFloat = 5.0
+    beta2: NonNegativeFloat = 1.0
+
+    def __call__(self, asked: Asked) -> Tensor:
+        return satimp(asked.logits, asked.labels, beta1=self.beta1, beta2=self.beta2)

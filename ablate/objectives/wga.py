@@ -1,0 +1,28 @@
+"""Weighted gradient ascent: Wang et al. 2025, arXiv:2502.19301."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from .answers import asked_logprobs
+from .asked import Asked, Objective
+
+
+def wga(scores: Tensor, labels: Tensor, *, beta: float = 1.0) -> Tensor:
+    """Ascent with each token weighed by its own probability to the power `beta`, so that rare ones are let be.
+
+    Weighted gradient ascent, Wang et al. 2025, arXiv:2502.19301. `scores`: logits `[..., vocabulary]`; `labels`:
+    `[...]`, -100 where nothing is asked. In nats a token; no gradient flows through the weights.
+    """
+    logp = asked_logprobs(scores, labels)
+    return (logp.detach().exp() ** beta * logp).mean()
+
+
+class Wga(Objective):
+    """`wga` on the answers' decisive tokens; with `beta` 0 it is plain ascent."""
+
+    beta: NonNegativeFloat = 1.0
+
+    def __call__(self, asked: Asked) -> Tensor:
+        return wga(asked.logits, asked.labels, beta=self.beta)

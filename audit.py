@@ -116,13 +116,14 @@ class _Auditor:
         target = self.store.readings["after"]["recall"].value or 0.0
         last = range(self.before.n_layers - SHALLOW_LAYERS, self.before.n_layers)
         sites = [Site(layer, part) for layer in last for part in ("attn", "mlp")]
-        about = self.after.about if isinstance(self.after, Edit) else {}
-        objective = about.get("arguments", {}).get("objective") or "undial"
+        made = self.after.about.get("arguments", {}) if isinstance(self.after, Edit) else {}
+        objective = made.get("objective") or "undial"
+        settings = {k: v for k, v in made.get("settings", {}).items() if k != "layer"}  # the sibling has its own
         edit = None
         for steps in SHALLOW_STEPS:
             edit = ablate.tune(
-                self.before, self.case, sites, objective=objective, steps=steps, lr=3e-4, neutral_rows=2,
-                progress=self._step("shallow sibling"),
+                self.before, self.case, sites, objective=objective, settings=settings, steps=steps, lr=3e-4,
+                neutral_rows=2, progress=self._step("shallow sibling"),
             )  # fmt: skip
             with edit.applied(self.before):
                 shown = np.mean(list(verify.by_subject(self.before, self.case.forget.sealed).values()))

@@ -1,0 +1,207 @@
+"""Every case of the field's vector files, through our public functions.
+
+The folder is that of LOKA_CONFORMANCE (a path, relative ones seen from the repository's root), by default
+`../shared/conformance`. Its README describes the format. One line of FAMILIES adds a family; a family
+that is not in it is skipped.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from loka import verify
+from loka.errors import UserError
+
+FOLDER = Path(__file__).parents[1] / os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")
+NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One case of a file: inputs (tensors loaded), parameters, and what the peer's code gave."""
+
+    file: Path
+    name: str
+    tags: list[str]
+    raw: dict[str, Any]
+    tolerance: dict[str, float]
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        return load_file(self.file.with_suffix(".safetensors"))
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        return self._loaded(self.raw["inputs"])
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.raw["params"]
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        return self.raw["expected"]
+
+    def _loaded(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._loaded(v) for v in value]
+        if not isinstance(value, dict):
+            return value
+        if set(value) == {"tensor"}:
+            return self.tensors[value["tensor"]]
+        return {k: self._loaded(v) for k, v in value.items()}
+
+    def close(self, got: Any, expected: Any, where: str = "", tolerance: dict[str, float] | None = None) -> None:
+        """Compare with the innermost tolerance that is given; every key and every entry must be there."""
+        tolerance = tolerance or self.tolerance | self.params.get("tolerance", {})
+        if isinstance(expected, dict):
+            tolerance = tolerance | expected.get("tolerance", {})
+            assert set(got) == set(expected) - {"tolerance"}, where
+            for key in got:
+                self.close(got[key], expected[key], f"{where}.{key}", tolerance)
+        elif isinstance(expected, list):
+            assert len(got) == len(expected), where
+            for i, (a, b) in enumerate(zip(got, expected, strict=True)):
+                self.close(a, b, f"{where}[{i}]", tolerance)
+        else:
+            self._close(got, expected, where, tolerance)
+
+    @staticmethod
+    def _close(got: Any, expected: Any, where: str, tolerance: dict[str, float]) -> None:
+        value = math.nan if got is None else float(got)
+        wanted = math.nan if expected is None else float(NUMBERS.get(expected, expected))
+        if not math.isfinite(wanted):
+            assert value == wanted or (math.isnan(value) and math.isnan(wanted)), f"{where}: {value}, not {wanted}"
+        else:
+            room = tolerance["atol"] + tolerance["rtol"] * abs(wanted)
+            assert abs(value - wanted) <= room, f"{where}: {value}, not {wanted} (allowed: {room})"
+
+
+def vectors() -> Iterator[Any]:
+    for file in sorted(FOLDER.glob("*.json")):
+        data = json.loads(file.read_text())
+        for raw in data["cases"]:
+            vector = Vector(file, raw["name"], raw["tags"], raw, data["tolerance"])
+            yield pytest.param(data["family"], vector, id=f"{file.stem}/{raw['name']}")
+    if not FOLDER.is_dir():
+        reason = f"no folder {FOLDER}: set LOKA_CONFORMANCE to one with vector files"
+        yield pytest.param("", None, id="absent", marks=pytest.mark.skip(reason))
+
+
+def aligned(rows: dict[str, Any], logits: str = "logits") -> tuple[Tensor, Tensor]:
+    """Logits and the labels that they predict at the same position."""
+    return rows[logits][:, :-1], torch.tensor(rows["labels"])[:, 1:]
+
+
+def check_token_metrics(case: Vector) -> None:
+    scores, labels = aligned(case.inputs)
+    memorized = verify.exact_memorization(scores, labels, convention="open-unlearning")
+    strength = verify.extraction_strength(scores, labels, convention="open-unlearning")
+    got = {
+        "prob": verify.probability(scores, labels),
+        "prob_agg": verify.probability(scores, labels).mean(),
+        "avg_loss": verify.answer_loss(scores, labels),
+        "exact_memorization": memorized,
+        "exact_memorization_agg": memorized.nanmean(),
+        "extraction_strength": strength,
+        "extraction_strength_agg": strength.mean(),
+        "token_logprobs": verify.answer_logprobs(scores, labels, convention="open-unlearning"),
+    }
+    case.close(got, case.expected)
+
+
+SUMMARIES: dict[str, verify.Summary] = {
+    "closer_to_1_better": "closer_to_1",
+    "true_better": "true_better",
+    "prob_mean": "prob_mean",
+}
+
+
+def check_truth_ratio(case: Vector) -> None:
+    got: dict[str, Any] = {}
+    if "answers" in case.inputs:
+        losses = {name: verify.answer_loss(*aligned(rows)).tolist() for name, rows in case.inputs["answers"].items()}
+        correct = got["correct_avg_loss"] = losses.pop("correct")
+        wrong = got["wrong_avg_loss"] = [list(row) for row in zip(*losses.values(), strict=True)]
+    else:
+        correct, wrong = case.inputs["correct_avg_loss"], case.inputs["wrong_avg_loss"]
+    for name, summary in SUMMARIES.items():
+        found = verify.truth_ratio(correct, wrong, summary=summary, convention="open-unlearning")
+        got[name] = {"agg": found.value, "scores": found.scores}
+    options = verify.option_probability(correct, wrong, convention="open-unlearning")
+    got["prob_w_options"] = {"agg": options.value, "scores": options.scores}
+    case.close(got, case.expected)
+
+
+def check_rouge(case: Vector) -> None:
+    inputs = case.inputs
+    stops = [case.params["eos_text"], *(case.params["stopwords"] or [])]
+    truth = verify.without_prompt(inputs["full_text"], inputs["input_text"], convention="open-unlearning")
+    generation = verify.cut(inputs["raw_generation"], stops)
+    assert truth == inputs["ground_truth"]
+    assert generation == inputs["cleaned_generation"]
+    case.close(asdict(verify.rouge(generation, truth)), case.expected)
+
+
+def check_forget_quality(case: Vector) -> None:
+    unlearned, retain = case.inputs["unlearned_truth_ratio"], case.inputs["retain_truth_ratio"]
+    if retain is None:  # theirs gives no value; ours says what is missing
+        with pytest.raises(UserError, match="at least one on each side"):
+            verify.tofu_forget_quality(unlearned, [])
+        assert case.expected == {"pvalue": None}
+        return
+    inverse = verify.tofu_forget_quality(unlearned, retain, convention="open-unlearning")
+    case.close({"pvalue": verify.tofu_forget_quality(unlearned, retain).p, "inverse_pvalue": inverse.p}, case.expected)
+
+
+def check_model_utility(case: Vector) -> None:
+    case.close({"agg": verify.tofu_model_utility(case.inputs["values"])}, case.expected)
+
+
+def check_privleak(case: Vector) -> None:
+    auc, reference = case.inputs["auc"], case.inputs["retain_auc"]
+    reference = case.params["ref_value"] if reference is None else reference
+    got = {
+        "privleak": verify.privleak(auc, reference, convention="open-unlearning"),
+        "rel_diff": verify.relative_difference(auc, reference, convention="open-unlearning"),
+    }
+    case.close(got, case.expected)
+
+
+def check_tofu_aggregate(case: Vector) -> None:
+    found = verify.tofu_report(case.inputs["unlearned_logs"], case.inputs["retain_logs"], convention="tofu")
+    assert found.forget_quality is not None
+    p, distance = found.forget_quality.p, found.forget_quality.distance
+    got = {
+        "model_utility": found.values | {"Model Utility": found.model_utility},
+        "forget_quality": {"Forget Quality": p, "KS Test PVal Forget": p, "KS Test Forget": distance},
+    }
+    case.close(got, case.expected)
+
+
+FAMILIES: dict[str, Callable[[Vector], None]] = {
+    "ou_token_metrics": check_token_metrics,
+    "ou_truth_ratio": check_truth_ratio,
+    "ou_rouge": check_rouge,
+    "ou_forget_quality": check_forget_quality,
+    "ou_model_utility": check_model_utility,
+    "ou_privleak": check_privleak,
+    "tofu_aggregate": check_tofu_aggregate,
+}
+
+
+@pytest.mark.parametrize(("family", "vector"), list(vectors()))
+def test_conforms(family: str, vector: Vector) -> None:
+    if family not in FAMILIES:
+        pytest.skip(f"no public function for the family {family} yet")
+    FAMILIES[family](vector)

@@ -18,11 +18,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from loka import verify
 from loka.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")
+ROWS = ("input_ids", "attention_mask", "labels")
 NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -51,6 +53,12 @@ class Vector:
     @property
     def expected(self) -> dict[str, Any]:
         return self.raw["expected"]
+
+    def model(self, prefix: str) -> PreTrainedModel:
+        """The tiny Llama whose weights have the prefix, in float32 and eval mode."""
+        hf = LlamaForCausalLM(LlamaConfig(**self.params["config"])).eval()
+        hf.load_state_dict({k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)})
+        return hf
 
     def _loaded(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -189,6 +197,110 @@ def check_tofu_aggregate(case: Vector) -> None:
     case.close(got, case.expected)
 
 
+def check_mia(case: Vector) -> None:
+    scores: dict[str, dict[str, list[float]]] = {}
+    for side in ("forget", "holdout"):
+        rows = case.inputs[side]
+        logits, labels = aligned(rows)
+        reference, _ = aligned(rows, "ref_logits")
+        for i, text in enumerate(rows["texts"]):
+            asked = labels[i] >= 0
+            every = logits[i, asked].log_softmax(-1)
+            logp = every.gather(-1, labels[i, asked, None])[:, 0]
+            other = reference[i, asked].log_softmax(-1).gather(-1, labels[i, asked, None])[:, 0]
+            for name, value in attacks(case.params["k"], text, logp, every, other, "open-unlearning").items():
+                scores.setdefault(name, {}).setdefault(side, []).append(value)
+    got: dict[str, Any] = {}
+    for name, of in scores.items():
+        auc = verify.attack_auc(of["forget"], of["holdout"], convention="open-unlearning")
+        means = {f"{side}_mean": sum(values) / len(values) for side, values in of.items()}
+        got[name] = {"auc": auc, **of, **means}
+    case.close(got, case.expected)
+
+
+def attacks(
+    shares: list[float], text: str, logp: Tensor, every: Tensor, other: Tensor, convention: str
+) -> dict[str, float]:
+    found = {
+        "loss": verify.loss_score(logp, convention=convention),
+        "zlib": verify.zlib_score(logp, text, convention=convention),
+        "reference": verify.reference_score(logp, other, convention=convention),
+    }
+    for k in shares:
+        found[f"min_k_{k}"] = verify.min_k_score(logp, share=k, convention=convention)
+        found[f"min_k_plus_plus_{k}"] = verify.min_k_plus_plus_score(logp, every, share=k, convention=convention)
+    return found
+
+
+MUSE_SHARES = (5, 10, 20, 30, 40, 50, 60)
+
+
+def muse_statistics(text: dict[str, Any]) -> dict[str, float]:
+    logp, lower = torch.tensor(text["token_logprobs"]), torch.tensor(text["lower_token_logprobs"])
+    return {
+        "PPL": verify.loss_score(logp, convention="muse"),
+        "PPL/lower": verify.lowercase_score(logp, lower, convention="muse"),
+        "PPL/zlib": verify.zlib_score(logp, text["text"], convention="muse"),
+        **{f"Min-{k}%": verify.min_k_score(logp, share=k / 100, convention="muse") for k in MUSE_SHARES},
+    }
+
+
+def check_muse(case: Vector) -> None:
+    if "text" in case.inputs:
+        case.close({"per_text": muse_statistics(case.inputs)}, case.expected)
+        return
+    per_text = {split: [muse_statistics(text) for text in texts] for split, texts in case.inputs.items()}
+    auc = {
+        f"{a}_{b}_{name}": verify.attack_auc([s[name] for s in of_a], [s[name] for s in of_b], convention="muse")
+        for a, of_a in per_text.items()
+        for b, of_b in per_text.items()
+        for name in of_a[0]
+    }
+    case.close({"per_text": per_text, "auc": auc}, case.expected)
+
+
+def check_gradnorm(case: Vector) -> None:
+    hf = case.model(case.inputs["weights"])
+    got: dict[str, Any] = {}
+    for side in ("forget", "holdout"):
+        got[side] = []
+        for ids, mask, labels in zip(*(case.inputs[side][k] for k in ROWS), strict=True):
+            n = sum(mask)
+            text, asked = torch.tensor(ids[:n]), torch.tensor(labels[:n])
+            p = float(case.params["p"])
+            got[side].append(verify.grad_norm_score(hf, text, asked, p=p, convention="open-unlearning"))
+    got["auc"] = verify.attack_auc(got["forget"], got["holdout"], convention="open-unlearning")
+    case.close(got, case.expected)
+
+
+def check_mimir(case: Vector) -> None:
+    hf = case.model(case.inputs["weights"])
+    scores = []
+    for text in case.inputs["texts"]:
+        logp, other = torch.tensor(text["token_logprobs"]), torch.tensor(text["ref_token_logprobs"])
+        every = text["all_logprobs"]
+        found = attacks([0.2, 0.4], text["text"], logp, every, other, "mimir")
+        found["min_k_0.4_window3_stride2"] = verify.min_k_score(logp, share=0.4, window=3, stride=2, convention="mimir")
+        ids, context = torch.tensor(text["input_ids"]), case.params["max_length"]
+        with torch.no_grad():
+            whole = verify.window_logprobs(hf, ids, context=context, stride=case.params["stride"])
+        case.close(whole.gather(-1, ids[1:, None])[:, 0], text["token_logprobs"])
+        case.close(whole.flatten(), every.flatten().tolist())
+        for p in (1, 2, "inf"):
+            norm = verify.grad_norm_score(hf, ids, ids, p=float(p), context=context, convention="mimir")
+            found[f"gradnorm_p{p}"] = norm
+        scores.append(found)
+    auc = {
+        name: verify.attack_auc(
+            [scores[i][name] for i in case.inputs["members"]],
+            [scores[i][name] for i in case.inputs["nonmembers"]],
+            convention="mimir",
+        )
+        for name in scores[0]
+    }
+    case.close({"scores": scores, "auc": auc}, case.expected)
+
+
 FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_token_metrics": check_token_metrics,
     "ou_truth_ratio": check_truth_ratio,
@@ -196,6 +308,10 @@ FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_forget_quality": check_forget_quality,
     "ou_model_utility": check_model_utility,
     "ou_privleak": check_privleak,
+    "ou_mia": check_mia,
+    "ou_mia_gradnorm": check_gradnorm,
+    "muse_privleak": check_muse,
+    "mimir_attacks": check_mimir,
     "tofu_aggregate": check_tofu_aggregate,
 }
 

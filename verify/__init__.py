@@ -1,6 +1,16 @@
 """Floor 3: is it removed, or only silent? Checks see a model, never an edit."""
 
+from .attacks import (
+    attack_auc,
+    loss_score,
+    lowercase_score,
+    min_k_plus_plus_score,
+    min_k_score,
+    reference_score,
+    zlib_score,
+)
 from .collateral import collateral, neutral_memory
+from .gradient import grad_norm_score
 from .membership import membership
 from .paraphrase import paraphrase
 from .privleak import privleak, relative_difference
@@ -14,6 +24,7 @@ from .tofu import ForgetQuality, TofuReport, tofu_forget_quality, tofu_model_uti
 from .tokens import answer_logprobs, answer_loss, exact_memorization, extraction_strength, probability
 from .truth_ratio import Scored, Summary, option_probability, truth_ratio
 from .verdict import Gate, Verdict, compare, judge
+from .windows import window_logprobs
 
 __all__ = [
     "Budget",
@@ -29,14 +40,20 @@ __all__ = [
     "answer_logprobs",
     "answer_loss",
     "at_step",
+    "attack_auc",
     "by_subject",
     "collateral",
     "compare",
     "cut",
     "exact_memorization",
     "extraction_strength",
+    "grad_norm_score",
     "judge",
+    "loss_score",
+    "lowercase_score",
     "membership",
+    "min_k_plus_plus_score",
+    "min_k_score",
     "neutral_memory",
     "option_probability",
     "paraphrase",
@@ -44,6 +61,7 @@ __all__ = [
     "probability",
     "probe",
     "recall",
+    "reference_score",
     "refused",
     "relative_difference",
     "relearn",
@@ -53,5 +71,7 @@ __all__ = [
     "tofu_model_utility",
     "tofu_report",
     "truth_ratio",
+    "window_logprobs",
     "without_prompt",
+    "zlib_score",
 ]

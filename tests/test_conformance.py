@@ -301,6 +301,40 @@ def check_mimir(case: Vector) -> None:
     case.close({"scores": scores, "auc": auc}, case.expected)
 
 
+def check_uds(case: Vector) -> None:
+    full, never, edited = (case.model(case.inputs[name]) for name in ("full", "retain", "unlearned"))
+    found, got = [], []
+    for example in case.inputs["examples"]:
+        ids = torch.tensor(example["prompt_ids"] + example["ref_ids"])
+        asked, patched = ((example[f"{of}_start"], example[f"{of}_end"]) for of in ("eval", "patch"))
+        if case.params["patch_scope"] == "boundary":
+            patched = (example["start"], example["start"] + 1)
+        one = verify.unlearning_depth(
+            full,
+            verify.Question(ids, asked, patched),
+            never=never,
+            edited=edited,
+            layers=case.params["layers"],
+            threshold=case.params["delta_threshold"],
+            convention="uds",
+        )
+        found.append(one)
+        got.append(
+            {
+                "idx": example["idx"],
+                "uds": one.score,
+                "full_score": one.full,
+                "s1_scores": one.full - one.never,
+                "s2_scores": one.full - one.edited,
+                "s1_deltas": one.never,
+                "s2_deltas": one.edited,
+                "knowledge_layers": one.holding,
+                "erased_layers": one.missing,
+            }
+        )
+    case.close({"uds": verify.mean_depth(found, convention="uds"), "examples": got}, case.expected)
+
+
 FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_token_metrics": check_token_metrics,
     "ou_truth_ratio": check_truth_ratio,
@@ -312,6 +346,7 @@ FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_mia_gradnorm": check_gradnorm,
     "muse_privleak": check_muse,
     "mimir_attacks": check_mimir,
+    "uds": check_uds,
     "tofu_aggregate": check_tofu_aggregate,
 }
 

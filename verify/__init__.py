@@ -10,6 +10,7 @@ from .attacks import (
     zlib_score,
 )
 from .collateral import collateral, neutral_memory
+from .depth import Depth, Question, mean_depth, unlearning_depth
 from .gradient import grad_norm_score
 from .membership import membership
 from .paraphrase import paraphrase
@@ -28,8 +29,10 @@ from .windows import window_logprobs
 
 __all__ = [
     "Budget",
+    "Depth",
     "ForgetQuality",
     "Gate",
+    "Question",
     "Reading",
     "Rouge",
     "Scorecard",
@@ -51,6 +54,7 @@ __all__ = [
     "judge",
     "loss_score",
     "lowercase_score",
+    "mean_depth",
     "membership",
     "min_k_plus_plus_score",
     "min_k_score",
@@ -71,6 +75,7 @@ __all__ = [
     "tofu_model_utility",
     "tofu_report",
     "truth_ratio",
+    "unlearning_depth",
     "window_logprobs",
     "without_prompt",
     "zlib_score",

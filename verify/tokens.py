@@ -20,7 +20,7 @@ from .conventions import OPEN_UNLEARNING, STATED, known
 
 def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-probability of a row's labels `[row]`, in nats a token; NaN without labels."""
-    return -token_logprobs(_precise(scores), labels).sum(-1) / (labels >= 0).sum(-1)
+    return -token_logprobs(precise(scores), labels).sum(-1) / (labels >= 0).sum(-1)
 
 
 def probability(scores: Tensor, labels: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def answer_logprobs(scores: Tensor, labels: Tensor, *, convention: str = STATED)
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
-    logp = token_logprobs(_precise(scores), labels)
+    logp = token_logprobs(precise(scores), labels)
     return [row[kept] for row, kept in zip(logp, scored(labels, convention=convention), strict=True)]
 
 
@@ -92,5 +92,6 @@ def _from_here_on(mask: Tensor) -> Tensor:
     return mask.flip(-1).cumsum(-1).flip(-1)
 
 
-def _precise(scores: Tensor) -> Tensor:
+def precise(scores: Tensor) -> Tensor:
+    """Half-precision logits in single precision, others as they are."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .tokens import precise
 
 
 def window_logprobs(hf: nn.Module, ids: Tensor, *, context: int | None = None, stride: int | None = None) -> Tensor:
@@ -37,7 +38,7 @@ def window_logprobs(hf: nn.Module, ids: Tensor, *, context: int | None = None, s
     rows = []
     for start, first, end in [(0, 1, n)] if n <= context else _windows(n, context, stride):
         logits = hf(input_ids=ids[None, start:end], use_cache=False).logits[0]
-        rows.append(logits[first - start - 1 : end - start - 1].log_softmax(-1))
+        rows.append(precise(logits[first - start - 1 : end - start - 1]).log_softmax(-1))
     return torch.cat(rows)
 
 

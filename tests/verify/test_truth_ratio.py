@@ -53,6 +53,6 @@ def test_questions_must_match(correct: list[float], wrong: list[list[float]]) ->
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UserError, match="no summary"):
-        verify.truth_ratio(CORRECT, WRONG, summary="mean")  # pyright: ignore[reportArgumentType]
+        verify.truth_ratio(CORRECT, WRONG, summary="mean")
     with pytest.raises(UserError, match="stated, tofu, open-unlearning"):
         verify.truth_ratio(CORRECT, WRONG, convention="muse")

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 
 from ..knowledge import Case, Fact
 from ..model import chunks, encode_texts, logits
-from .attacks import attack_auc, loss_score, min_k_plus_plus_score, min_k_score, zlib_score
+from .attacks import SHARE, attack_auc, loss_score, min_k_plus_plus_score, min_k_score, zlib_score
 from .reading import Reading, reading, refused
 from .statistics import interval
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 TEXT_AUC = 0.6
 LEAST = 10
-SHARE = 0.2
 ROWS = 32
 
 

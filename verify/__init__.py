@@ -1,32 +1,82 @@
 """Floor 3: is it removed, or only silent? Checks see a model, never an edit."""
 
+from .attacks import (
+    attack_auc,
+    loss_score,
+    lowercase_score,
+    min_k_plus_plus_score,
+    min_k_score,
+    reference_score,
+    zlib_score,
+)
 from .collateral import collateral, neutral_memory
+from .depth import Depth, Question, mean_depth, unlearning_depth
+from .gradient import grad_norm_score
 from .membership import membership
 from .paraphrase import paraphrase
+from .privleak import privleak, relative_difference
 from .probe import probe
 from .reading import Reading, refused
 from .recall import by_subject, recall
 from .relearn import Budget, at_step, relearn
+from .rouge import Rouge, cut, rouge, without_prompt
 from .scorecard import Scorecard, scorecard
+from .tofu import ForgetQuality, TofuReport, tofu_forget_quality, tofu_model_utility, tofu_report
+from .tokens import answer_logprobs, answer_loss, exact_memorization, extraction_strength, probability
+from .truth_ratio import Scored, Summary, option_probability, truth_ratio
 from .verdict import Gate, Verdict, compare, judge
+from .windows import window_logprobs
 
 __all__ = [
     "Budget",
+    "Depth",
+    "ForgetQuality",
     "Gate",
+    "Question",
     "Reading",
+    "Rouge",
     "Scorecard",
+    "Scored",
+    "Summary",
+    "TofuReport",
     "Verdict",
+    "answer_logprobs",
+    "answer_loss",
     "at_step",
+    "attack_auc",
     "by_subject",
     "collateral",
     "compare",
+    "cut",
+    "exact_memorization",
+    "extraction_strength",
+    "grad_norm_score",
     "judge",
+    "loss_score",
+    "lowercase_score",
+    "mean_depth",
     "membership",
+    "min_k_plus_plus_score",
+    "min_k_score",
     "neutral_memory",
+    "option_probability",
     "paraphrase",
+    "privleak",
+    "probability",
     "probe",
     "recall",
+    "reference_score",
     "refused",
+    "relative_difference",
     "relearn",
+    "rouge",
     "scorecard",
+    "tofu_forget_quality",
+    "tofu_model_utility",
+    "tofu_report",
+    "truth_ratio",
+    "unlearning_depth",
+    "window_logprobs",
+    "without_prompt",
+    "zlib_score",
 ]

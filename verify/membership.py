@@ -1,11 +1,10 @@
 """Was it in the training data? Loss-based attacks, where the question can be asked at all.
 
-Loss: Yeom et al. 2018; zlib: Carlini et al. 2021; Min-K%: Shi et al. 2024; Min-K%++: Zhang et al. 2024.
+The attacks themselves, with their sources, are in `attacks`.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
-from torch import Tensor
 
 from ..knowledge import Case, Fact
 from ..model import chunks, encode_texts, logits
+from .attacks import SHARE, attack_auc, loss_score, min_k_plus_plus_score, min_k_score, zlib_score
 from .reading import Reading, reading, refused
 from .statistics import interval
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 TEXT_AUC = 0.6
 LEAST = 10
-SHARE = 0.2
 ROWS = 32
 
 
@@ -59,7 +57,7 @@ def membership(model: Model, case: Case) -> Reading:
         )
     scores = attacks(model, [*members, *others])
     truth = np.array([1] * len(members) + [0] * len(others))
-    auc = {name: float(roc_auc_score(truth, s)) for name, s in scores.items()}
+    auc = {name: attack_auc(list(s[: len(members)]), list(s[len(members) :])) for name, s in scores.items()}
     placement = {n: (s[: len(members), None] > s[None, len(members) :]).mean(1) for n, s in scores.items()}
     names = [f"{f.relation}/{f.subject}" for f in case.forget.sealed]
     result = reading(
@@ -85,14 +83,12 @@ def attacks(model: Model, texts: Sequence[str], *, share: float = SHARE) -> dict
         with torch.no_grad():
             logp = logits(model, batch).float().log_softmax(-1)
         for text, row, labels in zip(texts[part], logp, batch.labels, strict=True):
-            own = row[labels >= 0]
-            token = own.gather(-1, labels[labels >= 0][:, None])[:, 0]
-            mean = (own.exp() * own).sum(-1)
-            spread = ((own.exp() * own.square()).sum(-1) - mean.square()).clamp(min=1e-12).sqrt()
-            out["loss"].append(float(token.mean()))
-            out["zlib"].append(float(token.sum()) / len(zlib.compress(text.encode())))
-            out["min_k"].append(_lowest(token, share))
-            out["min_k++"].append(_lowest((token - mean) / spread, share))
+            every = row[labels >= 0]
+            token = every.gather(-1, labels[labels >= 0][:, None])[:, 0]
+            out["loss"].append(loss_score(token))
+            out["zlib"].append(zlib_score(token, text))
+            out["min_k"].append(min_k_score(token, share=share))
+            out["min_k++"].append(min_k_plus_plus_score(token, every, share=share))
     return {name: np.array(values) for name, values in out.items()}
 
 
@@ -110,10 +106,6 @@ def text_auc(members: Sequence[str], others: Sequence[str], *, seed: int = 0) ->
 
 def _statement(fact: Fact) -> str:
     return f"{fact.prompt} {fact.answer}."
-
-
-def _lowest(values: Tensor, share: float) -> float:
-    return float(values.sort().values[: max(1, int(share * len(values)))].mean())
 
 
 def _tpr(truth: np.ndarray, scores: np.ndarray, fpr: float) -> float:

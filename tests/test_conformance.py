@@ -1,0 +1,358 @@
+"""Every case of the field's vector files, through our public functions.
+
+The folder is that of LOKA_CONFORMANCE (a path, relative ones seen from the repository's root), by default
+`../shared/conformance`. Its README describes the format. One line of FAMILIES adds a family; a family
+that is not in it is skipped.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from loka import verify
+from loka.errors import UserError
+
+FOLDER = Path(__file__).parents[1] / os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")
+ROWS = ("input_ids", "attention_mask", "labels")
+NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One case of a file: inputs (tensors loaded), parameters, and what the peer's code gave."""
+
+    file: Path
+    name: str
+    tags: list[str]
+    raw: dict[str, Any]
+    tolerance: dict[str, float]
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        return load_file(self.file.with_suffix(".safetensors"))
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        return self._loaded(self.raw["inputs"])
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.raw["params"]
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        return self.raw["expected"]
+
+    def model(self, prefix: str) -> PreTrainedModel:
+        """The tiny Llama whose weights have the prefix, in float32 and eval mode."""
+        hf = LlamaForCausalLM(LlamaConfig(**self.params["config"])).eval()
+        hf.load_state_dict({k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)})
+        return hf
+
+    def _loaded(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._loaded(v) for v in value]
+        if not isinstance(value, dict):
+            return value
+        if set(value) == {"tensor"}:
+            return self.tensors[value["tensor"]]
+        return {k: self._loaded(v) for k, v in value.items()}
+
+    def close(self, got: Any, expected: Any, where: str = "", tolerance: dict[str, float] | None = None) -> None:
+        """Compare with the innermost tolerance that is given; every key and every entry must be there."""
+        tolerance = tolerance or self.tolerance | self.params.get("tolerance", {})
+        if isinstance(expected, dict):
+            tolerance = tolerance | expected.get("tolerance", {})
+            assert set(got) == set(expected) - {"tolerance"}, where
+            for key in got:
+                self.close(got[key], expected[key], f"{where}.{key}", tolerance)
+        elif isinstance(expected, list):
+            assert len(got) == len(expected), where
+            for i, (a, b) in enumerate(zip(got, expected, strict=True)):
+                self.close(a, b, f"{where}[{i}]", tolerance)
+        else:
+            self._close(got, expected, where, tolerance)
+
+    @staticmethod
+    def _close(got: Any, expected: Any, where: str, tolerance: dict[str, float]) -> None:
+        value = math.nan if got is None else float(got)
+        wanted = math.nan if expected is None else float(NUMBERS.get(expected, expected))
+        if not math.isfinite(wanted):
+            assert value == wanted or (math.isnan(value) and math.isnan(wanted)), f"{where}: {value}, not {wanted}"
+        else:
+            room = tolerance["atol"] + tolerance["rtol"] * abs(wanted)
+            assert abs(value - wanted) <= room, f"{where}: {value}, not {wanted} (allowed: {room})"
+
+
+def vectors() -> Iterator[Any]:
+    for file in sorted(FOLDER.glob("*.json")):
+        data = json.loads(file.read_text())
+        for raw in data["cases"]:
+            vector = Vector(file, raw["name"], raw["tags"], raw, data["tolerance"])
+            yield pytest.param(data["family"], vector, id=f"{file.stem}/{raw['name']}")
+    if not FOLDER.is_dir():
+        reason = f"no folder {FOLDER}: set LOKA_CONFORMANCE to one with vector files"
+        yield pytest.param("", None, id="absent", marks=pytest.mark.skip(reason))
+
+
+def aligned(rows: dict[str, Any], logits: str = "logits") -> tuple[Tensor, Tensor]:
+    """Logits and the labels that they predict at the same position."""
+    return rows[logits][:, :-1], torch.tensor(rows["labels"])[:, 1:]
+
+
+def check_token_metrics(case: Vector) -> None:
+    scores, labels = aligned(case.inputs)
+    memorized = verify.exact_memorization(scores, labels, convention="open-unlearning")
+    strength = verify.extraction_strength(scores, labels, convention="open-unlearning")
+    got = {
+        "prob": verify.probability(scores, labels),
+        "prob_agg": verify.probability(scores, labels).mean(),
+        "avg_loss": verify.answer_loss(scores, labels),
+        "exact_memorization": memorized,
+        "exact_memorization_agg": memorized.nanmean(),
+        "extraction_strength": strength,
+        "extraction_strength_agg": strength.mean(),
+        "token_logprobs": verify.answer_logprobs(scores, labels, convention="open-unlearning"),
+    }
+    case.close(got, case.expected)
+
+
+SUMMARIES: dict[str, verify.Summary] = {
+    "closer_to_1_better": "closer_to_1",
+    "true_better": "true_better",
+    "prob_mean": "prob_mean",
+}
+
+
+def check_truth_ratio(case: Vector) -> None:
+    got: dict[str, Any] = {}
+    if "answers" in case.inputs:
+        losses = {name: verify.answer_loss(*aligned(rows)).tolist() for name, rows in case.inputs["answers"].items()}
+        correct = got["correct_avg_loss"] = losses.pop("correct")
+        wrong = got["wrong_avg_loss"] = [list(row) for row in zip(*losses.values(), strict=True)]
+    else:
+        correct, wrong = case.inputs["correct_avg_loss"], case.inputs["wrong_avg_loss"]
+    for name, summary in SUMMARIES.items():
+        found = verify.truth_ratio(correct, wrong, summary=summary, convention="open-unlearning")
+        got[name] = {"agg": found.value, "scores": found.scores}
+    options = verify.option_probability(correct, wrong, convention="open-unlearning")
+    got["prob_w_options"] = {"agg": options.value, "scores": options.scores}
+    case.close(got, case.expected)
+
+
+def check_rouge(case: Vector) -> None:
+    inputs = case.inputs
+    stops = [case.params["eos_text"], *(case.params["stopwords"] or [])]
+    truth = verify.without_prompt(inputs["full_text"], inputs["input_text"], convention="open-unlearning")
+    generation = verify.cut(inputs["raw_generation"], stops)
+    assert truth == inputs["ground_truth"]
+    assert generation == inputs["cleaned_generation"]
+    case.close(asdict(verify.rouge(generation, truth)), case.expected)
+
+
+def check_forget_quality(case: Vector) -> None:
+    unlearned, retain = case.inputs["unlearned_truth_ratio"], case.inputs["retain_truth_ratio"]
+    if retain is None:  # theirs gives no value; ours says what is missing
+        with pytest.raises(UserError, match="at least one on each side"):
+            verify.tofu_forget_quality(unlearned, [])
+        assert case.expected == {"pvalue": None}
+        return
+    inverse = verify.tofu_forget_quality(unlearned, retain, convention="open-unlearning")
+    case.close({"pvalue": verify.tofu_forget_quality(unlearned, retain).p, "inverse_pvalue": inverse.p}, case.expected)
+
+
+def check_model_utility(case: Vector) -> None:
+    case.close({"agg": verify.tofu_model_utility(case.inputs["values"])}, case.expected)
+
+
+def check_privleak(case: Vector) -> None:
+    auc, reference = case.inputs["auc"], case.inputs["retain_auc"]
+    reference = case.params["ref_value"] if reference is None else reference
+    got = {
+        "privleak": verify.privleak(auc, reference, convention="open-unlearning"),
+        "rel_diff": verify.relative_difference(auc, reference, convention="open-unlearning"),
+    }
+    case.close(got, case.expected)
+
+
+def check_tofu_aggregate(case: Vector) -> None:
+    found = verify.tofu_report(case.inputs["unlearned_logs"], case.inputs["retain_logs"], convention="tofu")
+    assert found.forget_quality is not None
+    p, distance = found.forget_quality.p, found.forget_quality.distance
+    got = {
+        "model_utility": found.values | {"Model Utility": found.model_utility},
+        "forget_quality": {"Forget Quality": p, "KS Test PVal Forget": p, "KS Test Forget": distance},
+    }
+    case.close(got, case.expected)
+
+
+def check_mia(case: Vector) -> None:
+    scores: dict[str, dict[str, list[float]]] = {}
+    for side in ("forget", "holdout"):
+        rows = case.inputs[side]
+        logits, labels = aligned(rows)
+        reference, _ = aligned(rows, "ref_logits")
+        for i, text in enumerate(rows["texts"]):
+            asked = labels[i] >= 0
+            every = logits[i, asked].log_softmax(-1)
+            logp = every.gather(-1, labels[i, asked, None])[:, 0]
+            other = reference[i, asked].log_softmax(-1).gather(-1, labels[i, asked, None])[:, 0]
+            for name, value in attacks(case.params["k"], text, logp, every, other, "open-unlearning").items():
+                scores.setdefault(name, {}).setdefault(side, []).append(value)
+    got: dict[str, Any] = {}
+    for name, of in scores.items():
+        auc = verify.attack_auc(of["forget"], of["holdout"], convention="open-unlearning")
+        means = {f"{side}_mean": sum(values) / len(values) for side, values in of.items()}
+        got[name] = {"auc": auc, **of, **means}
+    case.close(got, case.expected)
+
+
+def attacks(
+    shares: list[float], text: str, logp: Tensor, every: Tensor, other: Tensor, convention: str
+) -> dict[str, float]:
+    found = {
+        "loss": verify.loss_score(logp, convention=convention),
+        "zlib": verify.zlib_score(logp, text, convention=convention),
+        "reference": verify.reference_score(logp, other, convention=convention),
+    }
+    for k in shares:
+        found[f"min_k_{k}"] = verify.min_k_score(logp, share=k, convention=convention)
+        found[f"min_k_plus_plus_{k}"] = verify.min_k_plus_plus_score(logp, every, share=k, convention=convention)
+    return found
+
+
+MUSE_SHARES = (5, 10, 20, 30, 40, 50, 60)
+
+
+def muse_statistics(text: dict[str, Any]) -> dict[str, float]:
+    logp, lower = torch.tensor(text["token_logprobs"]), torch.tensor(text["lower_token_logprobs"])
+    return {
+        "PPL": verify.loss_score(logp, convention="muse"),
+        "PPL/lower": verify.lowercase_score(logp, lower, convention="muse"),
+        "PPL/zlib": verify.zlib_score(logp, text["text"], convention="muse"),
+        **{f"Min-{k}%": verify.min_k_score(logp, share=k / 100, convention="muse") for k in MUSE_SHARES},
+    }
+
+
+def check_muse(case: Vector) -> None:
+    if "text" in case.inputs:
+        case.close({"per_text": muse_statistics(case.inputs)}, case.expected)
+        return
+    per_text = {split: [muse_statistics(text) for text in texts] for split, texts in case.inputs.items()}
+    auc = {
+        f"{a}_{b}_{name}": verify.attack_auc([s[name] for s in of_a], [s[name] for s in of_b], convention="muse")
+        for a, of_a in per_text.items()
+        for b, of_b in per_text.items()
+        for name in of_a[0]
+    }
+    case.close({"per_text": per_text, "auc": auc}, case.expected)
+
+
+def check_gradnorm(case: Vector) -> None:
+    hf = case.model(case.inputs["weights"])
+    got: dict[str, Any] = {}
+    for side in ("forget", "holdout"):
+        got[side] = []
+        for ids, mask, labels in zip(*(case.inputs[side][k] for k in ROWS), strict=True):
+            n = sum(mask)
+            text, asked = torch.tensor(ids[:n]), torch.tensor(labels[:n])
+            p = float(case.params["p"])
+            got[side].append(verify.grad_norm_score(hf, text, asked, p=p, convention="open-unlearning"))
+    got["auc"] = verify.attack_auc(got["forget"], got["holdout"], convention="open-unlearning")
+    case.close(got, case.expected)
+
+
+def check_mimir(case: Vector) -> None:
+    hf = case.model(case.inputs["weights"])
+    scores = []
+    for text in case.inputs["texts"]:
+        logp, other = torch.tensor(text["token_logprobs"]), torch.tensor(text["ref_token_logprobs"])
+        every = text["all_logprobs"]
+        found = attacks([0.2, 0.4], text["text"], logp, every, other, "mimir")
+        found["min_k_0.4_window3_stride2"] = verify.min_k_score(logp, share=0.4, window=3, stride=2, convention="mimir")
+        ids, context = torch.tensor(text["input_ids"]), case.params["max_length"]
+        with torch.no_grad():
+            whole = verify.window_logprobs(hf, ids, context=context, stride=case.params["stride"])
+        case.close(whole.gather(-1, ids[1:, None])[:, 0], text["token_logprobs"])
+        case.close(whole.flatten(), every.flatten().tolist())
+        for p in (1, 2, "inf"):
+            norm = verify.grad_norm_score(hf, ids, ids, p=float(p), context=context, convention="mimir")
+            found[f"gradnorm_p{p}"] = norm
+        scores.append(found)
+    auc = {
+        name: verify.attack_auc(
+            [scores[i][name] for i in case.inputs["members"]],
+            [scores[i][name] for i in case.inputs["nonmembers"]],
+            convention="mimir",
+        )
+        for name in scores[0]
+    }
+    case.close({"scores": scores, "auc": auc}, case.expected)
+
+
+def check_uds(case: Vector) -> None:
+    full, never, edited = (case.model(case.inputs[name]) for name in ("full", "retain", "unlearned"))
+    found, got = [], []
+    for example in case.inputs["examples"]:
+        ids = torch.tensor(example["prompt_ids"] + example["ref_ids"])
+        asked, patched = ((example[f"{of}_start"], example[f"{of}_end"]) for of in ("eval", "patch"))
+        if case.params["patch_scope"] == "boundary":
+            patched = (example["start"], example["start"] + 1)
+        one = verify.unlearning_depth(
+            full,
+            verify.Question(ids, asked, patched),
+            never=never,
+            edited=edited,
+            layers=case.params["layers"],
+            threshold=case.params["delta_threshold"],
+            convention="uds",
+        )
+        found.append(one)
+        got.append(
+            {
+                "idx": example["idx"],
+                "uds": one.score,
+                "full_score": one.full,
+                "s1_scores": one.full - one.never,
+                "s2_scores": one.full - one.edited,
+                "s1_deltas": one.never,
+                "s2_deltas": one.edited,
+                "knowledge_layers": one.holding,
+                "erased_layers": one.missing,
+            }
+        )
+    case.close({"uds": verify.mean_depth(found, convention="uds"), "examples": got}, case.expected)
+
+
+FAMILIES: dict[str, Callable[[Vector], None]] = {
+    "ou_token_metrics": check_token_metrics,
+    "ou_truth_ratio": check_truth_ratio,
+    "ou_rouge": check_rouge,
+    "ou_forget_quality": check_forget_quality,
+    "ou_model_utility": check_model_utility,
+    "ou_privleak": check_privleak,
+    "ou_mia": check_mia,
+    "ou_mia_gradnorm": check_gradnorm,
+    "muse_privleak": check_muse,
+    "mimir_attacks": check_mimir,
+    "uds": check_uds,
+    "tofu_aggregate": check_tofu_aggregate,
+}
+
+
+@pytest.mark.parametrize(("family", "vector"), list(vectors()))
+def test_conforms(family: str, vector: Vector) -> None:
+    if family not in FAMILIES:
+        pytest.skip(f"no public function for the family {family} yet")
+    FAMILIES[family](vector)

@@ -1,0 +1,105 @@
+"""The depth score on models whose truth is known: the same model, and parts of another one."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from loka import verify
+from loka.errors import UserError
+from loka.model import Model
+from loka.model.blocks import block_outputs, blocks, run_patched
+
+IDS = torch.tensor([1, 9, 4, 12, 7, 15])
+QUESTION = verify.Question(IDS, (2, 5), (2, 5))
+
+
+@pytest.fixture
+def other(tiny: Callable[[str], Model]) -> torch.nn.Module:
+    """A model with other blocks, but the same embedding, final norm and unembedding."""
+    hf = copy.deepcopy(tiny("LlamaForCausalLM").hf)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in blocks(hf).parameters():
+            p.copy_(0.2 * torch.randn_like(p))
+    return hf
+
+
+def test_own_states_change_nothing_and_others_do(architecture: str, tiny: Callable[[str], Model]) -> None:
+    hf = tiny(architecture).hf
+    with torch.no_grad():
+        plain = hf(input_ids=IDS[None]).logits
+    states = block_outputs(hf, IDS)
+    assert states.shape == (3, len(IDS), 32)
+    own = run_patched(hf, IDS, states, layers=range(3), span=slice(2, 5))
+    torch.testing.assert_close(own, plain.expand(3, -1, -1))
+    changed = run_patched(hf, IDS, 2 * states.flip(1), layers=[0, 2], span=slice(2, 5))
+    assert changed.shape[0] == 2
+    torch.testing.assert_close(changed[:, :2], plain[:, :2].expand(2, -1, -1))
+    assert all((changed[:, t] - plain[:, t]).abs().max() > 1e-3 for t in (2, 3, 4))
+    torch.testing.assert_close(changed[1, 5], plain[0, 5])  # behind the last block nothing reaches other positions
+
+
+def test_the_last_layer_of_another_model_gives_its_answer(tiny: Callable[[str], Model], other) -> None:
+    hf = tiny("LlamaForCausalLM").hf
+    found = verify.unlearning_depth(hf, QUESTION, never=other, edited=other, layers=[2], threshold=-math.inf)
+    with torch.no_grad():
+        logp = other(input_ids=IDS[None]).logits[0].log_softmax(-1)
+    assert found.full - found.never[0] == pytest.approx(float(logp[2:5].gather(-1, IDS[3:6, None]).mean()))
+
+
+def test_an_unedited_model_scores_zero_and_one_that_never_learnt_scores_one(
+    tiny: Callable[[str], Model], other: torch.nn.Module
+) -> None:
+    hf = tiny("LlamaForCausalLM").hf
+    knows, never = (hf, other) if answer(hf) > answer(other) else (other, hf)
+    surface = verify.unlearning_depth(knows, QUESTION, never=never, edited=knows)
+    assert surface.holding
+    assert surface.missing == ()
+    assert surface.score == pytest.approx(0)
+    through = verify.unlearning_depth(knows, QUESTION, never=never, edited=never)
+    assert through.score == 1
+    assert through.missing == through.holding == surface.holding
+    assert np.array_equal(through.never, through.edited)
+
+
+def answer(hf: torch.nn.Module) -> float:
+    with torch.no_grad():
+        return float(hf(input_ids=IDS[None]).logits[0].log_softmax(-1)[2:5].gather(-1, IDS[3:6, None]).mean())
+
+
+def test_ours_norms_the_last_layer_once_and_theirs_twice(tiny: Callable[[str], Model]) -> None:
+    hf = tiny("LlamaForCausalLM").hf
+    ours = verify.unlearning_depth(hf, QUESTION, never=hf, edited=hf, threshold=1e-6)
+    theirs = verify.unlearning_depth(hf, QUESTION, never=hf, edited=hf, threshold=1e-6, convention="uds")
+    assert ours.never == pytest.approx(np.zeros(3), abs=1e-9)
+    assert theirs.never[:2] == pytest.approx(np.zeros(2), abs=1e-9)
+    assert abs(theirs.never[2]) > 1e-3
+    assert math.isnan(ours.score)
+    assert math.isnan(verify.mean_depth([ours]))
+    assert verify.mean_depth([ours], convention="uds") == 0
+
+
+@pytest.mark.parametrize(
+    ("question", "layers", "message"),
+    [
+        (verify.Question(IDS, (2, 6), (2, 5)), None, "asked is 2 to 6; positions must rise within 0 to 5"),
+        (verify.Question(IDS, (2, 5), (3, 3)), None, "patched is 3 to 3"),
+        (QUESTION, [3], "choose at least one of 0 to 2"),
+        (QUESTION, [], "choose at least one of 0 to 2"),
+    ],
+)
+def test_places_that_do_not_exist_are_refused(tiny: Callable[[str], Model], question, layers, message: str) -> None:
+    hf = tiny("LlamaForCausalLM").hf
+    with pytest.raises(UserError, match=message):
+        verify.unlearning_depth(hf, question, never=hf, edited=hf, layers=layers)
+
+
+def test_something_without_blocks_is_refused(tiny: Callable[[str], Model]) -> None:
+    hf = copy.deepcopy(tiny("GPT2LMHeadModel").hf)
+    hf.config.num_hidden_layers = 7
+    with pytest.raises(UserError, match="GPT2LMHeadModel has no list of 7 blocks"):
+        blocks(hf)

@@ -21,7 +21,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from loka import verify
+from loka.ablate import objectives
 from loka.errors import UserError
+from loka.model import token_logprobs
 
 FOLDER = Path(__file__).parents[1] / os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")
 ROWS = ("input_ids", "attention_mask", "labels")
@@ -86,7 +88,7 @@ class Vector:
 
     @staticmethod
     def _close(got: Any, expected: Any, where: str, tolerance: dict[str, float]) -> None:
-        value = math.nan if got is None else float(got)
+        value = math.nan if got is None else float(got.detach() if isinstance(got, Tensor) else got)
         wanted = math.nan if expected is None else float(NUMBERS.get(expected, expected))
         if not math.isfinite(wanted):
             assert value == wanted or (math.isnan(value) and math.isnan(wanted)), f"{where}: {value}, not {wanted}"
@@ -335,6 +337,126 @@ def check_uds(case: Vector) -> None:
     case.close({"uds": verify.mean_depth(found, convention="uds"), "examples": got}, case.expected)
 
 
+def odd(case: Vector) -> str | None:
+    """How the peer departs from our definition in a case, if it does."""
+    method, retain = case.params["method"], case.params.get("retain_loss_type")
+    if method == "UNDIAL":
+        return "uses -100 as an index and averages over prompt and padding"
+    if method == "PDU":
+        return "masks by labels that were not shifted, so that it flattens what follows each token of the answer"
+    if method == "RMU" and "equal_lengths" not in case.tags:
+        return "divides every row's sum by every row's count"
+    return "averages the retain term over prompt and padding" if retain == "KL" else None
+
+
+@dataclass
+class Pass:
+    """One batch through policy and original: logits and the states behind a block, the policy's on the graph."""
+
+    labels: Tensor
+    logits: Tensor
+    original: Tensor
+    states: Tensor
+    original_states: Tensor
+
+    @property
+    def aligned(self) -> tuple[Tensor, Tensor]:
+        """Logits with the labels that they predict."""
+        return self.logits[:, :-1], self.labels[:, 1:]
+
+    @property
+    def reference(self) -> Tensor:
+        return token_logprobs(self.original[:, :-1], self.labels[:, 1:])
+
+    @property
+    def ratio(self) -> Tensor:
+        return objectives.log_ratio(*self.aligned, self.reference)
+
+
+def forward(hf: PreTrainedModel, batch: dict[str, Any], layer: int) -> tuple[Tensor, Tensor]:
+    """Logits, and the residual stream behind a block, before any norm."""
+    kept: list[Tensor] = []
+    block = hf.model.layers[layer]
+    handle = block.register_forward_hook(lambda _m, _i, out: kept.append(out if isinstance(out, Tensor) else out[0]))
+    ids, mask = torch.tensor(batch["input_ids"]), torch.tensor(batch["attention_mask"])
+    logits = hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    handle.remove()
+    return logits, kept[0]
+
+
+def forget_loss(case: Vector, of: dict[str, Pass], convention: str) -> Tensor:
+    """The forget part, by the name that the file gives the method."""
+    p, passed = case.params, of["forget"]
+    scores, labels = passed.aligned
+    match p["method"]:
+        case "GradAscent" | "GradDiff":
+            return objectives.ascent(scores, labels)
+        case "NPO":
+            return objectives.npo(scores, labels, passed.reference, beta=p["beta"])
+        case "SimNPO":
+            return objectives.simnpo(scores, labels, beta=p["beta"], delta=p["delta"])
+        case "DPO":
+            return objectives.dpo(of["alternate"].ratio, passed.ratio, beta=p["beta"])
+        case "UNDIAL":
+            original = passed.original[:, :-1]
+            return objectives.undial(scores, labels, original, beta=p["beta"], convention=convention)
+        case "WGA":
+            return objectives.wga(scores, labels, beta=p["beta"])
+        case "SatImp":
+            return objectives.satimp(scores, labels, beta1=p["beta1"], beta2=p["beta2"])
+        case "CEU":
+            return objectives.ceu(scores, labels, skip=p["ignore_first_n_answer_tokens"])
+        case "PDU":
+            return objectives.pdu(*(passed.aligned if convention == "stated" else (passed.logits, passed.labels)))
+        case "RMU":
+            target = torch.tensor(case.raw["inputs"]["control_vec"])
+            return objectives.rmu(passed.states, passed.labels >= 0, target, convention=convention)
+        case method:
+            raise AssertionError(f"no loss for {method!r}")
+
+
+def retain_loss(case: Vector, passed: Pass, convention: str) -> Tensor:
+    p = case.params
+    match p["retain_loss_type"]:
+        case "NLL":
+            return objectives.likelihood(*passed.aligned) - p.get("retain_loss_eps", 0.0)
+        case "KL":
+            return objectives.retain_divergence(passed.logits, passed.labels, passed.original, convention=convention)
+        case "EMBED_DIFF":
+            return objectives.rmu(passed.states, passed.labels >= 0, passed.original_states, convention=convention)
+        case kind:
+            raise AssertionError(f"no retain term {kind!r}")
+
+
+def losses(case: Vector, convention: str) -> dict[str, Any]:
+    """Everything that a case expects, from the weights, in the file's names."""
+    p, inputs = case.params, case.raw["inputs"]
+    policy, original = (case.model(inputs[name]) for name in ("policy", "ref"))
+    of = {}
+    for name, batch in inputs["batches"].items():
+        logits, states = forward(policy, batch, p.get("layer", 0))
+        logits.retain_grad()
+        with torch.no_grad():
+            was, was_states = forward(original, batch, p.get("layer", 0))
+        of[name] = Pass(torch.tensor(batch["labels"]), logits, was, states, was_states)
+    out: dict[str, Any] = {"forget_loss": forget_loss(case, of, convention)}
+    out["loss"] = out["forget_loss"]
+    if "retain_loss_type" in p:
+        out["retain_loss"] = retain_loss(case, of["retain"], convention)
+        out["loss"] = objectives.difference(out["forget_loss"], out["retain_loss"], gamma=p["gamma"], alpha=p["alpha"])
+    out["loss"].backward()
+    out["grad_norm"] = torch.stack([w.grad.norm() for w in policy.parameters() if w.grad is not None]).norm()
+    out["grad_logits_norm"] = {name: of[name].logits.grad.norm() for name in case.expected.get("grad_logits_norm", ())}
+    return out
+
+
+def check_losses(case: Vector) -> None:
+    """By the peer's convention, and by our own definition where the peer does not depart from it."""
+    for convention in ("open-unlearning",) if odd(case) else ("open-unlearning", "stated"):
+        got = losses(case, convention)
+        case.close({name: got[name] for name in case.expected if name != "tolerance"}, case.expected, convention)
+
+
 FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_token_metrics": check_token_metrics,
     "ou_truth_ratio": check_truth_ratio,
@@ -342,6 +464,7 @@ FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_forget_quality": check_forget_quality,
     "ou_model_utility": check_model_utility,
     "ou_privleak": check_privleak,
+    "ou_losses": check_losses,
     "ou_mia": check_mia,
     "ou_mia_gradnorm": check_gradnorm,
     "muse_privleak": check_muse,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -65,7 +66,7 @@ def tofu_forget_quality(
         raise UserError(f"there are {len(a)} truth ratios to compare with {len(b)}; give at least one on each side.")
     if convention == OPEN_UNLEARNING:
         a, b = 1 / (a + EPSILON), 1 / (b + EPSILON)
-    found = stats.ks_2samp(a, b)
+    found: Any = stats.ks_2samp(a, b)
     return ForgetQuality(float(found.pvalue), float(found.statistic))
 
 

@@ -75,5 +75,5 @@ def _cell(key: str | None, summary: dict[str, Any]) -> str:
     value = summary.get(key) if key else None
     if value is None:
         return "-"
-    plain = key is not None and ("relearn" in key or key.startswith("perplexity") or key == "shallow_r")
+    plain = key is not None and ("relearn" in key or "perplexity" in key or key == "shallow_r")
     return f"{value:.2f}" if plain else f"{value:.0%}"

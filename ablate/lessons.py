@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class Lessons:
 def prepare(
     model: Model, case: Case, *, retain_rows: int, neutral_rows: int, seed: int, instead: Sequence[str] = ()
 ) -> Lessons:
-    """Ask the original once about everything: one forward pass over all batches, kept for its next edit.
+    """Ask the original once about everything: one forward pass over all batches, each kind kept for its next edits.
 
     Forget batches hold every forget fact behind one of its working templates in turn and ask for the
     `decisive` tokens of its answer alone; retain batches mix
@@ -51,30 +51,41 @@ def prepare(
     on which it is to stay as uncertain as it was; neutral batches are passages of `PASSAGE` tokens.
     With `instead`, forget batches come with the same prompts, answered by these texts in turn.
     """
-    key = "lessons", model.digest(), case.digest, case.seed, retain_rows, neutral_rows, seed, tuple(instead)
-    if key not in model.memo:
-        model.memo[key] = _prepare(model, case, retain_rows, neutral_rows, seed, instead)
-    return model.memo[key]
+    about = model.digest(), case.digest, case.seed, seed
+
+    def once(kind: str, settings: object, make: Callable[[], list[Memory]]) -> list[Memory]:
+        key = "lessons", kind, settings, *about
+        if key not in model.memo:
+            model.memo[key] = make()
+        return model.memo[key]
+
+    return Lessons(
+        once("forget", tuple(instead), lambda: _forget(model, case, instead)),
+        once("retain", retain_rows, lambda: _retain(model, case, retain_rows, seed)),
+        once("neutral", neutral_rows, lambda: _neutral(model, case, neutral_rows)),
+    )
 
 
-def _prepare(
-    model: Model, case: Case, retain_rows: int, neutral_rows: int, seed: int, instead: Sequence[str]
-) -> Lessons:
-    rng = random.Random(f"{seed}/lessons")
+def _forget(model: Model, case: Case, instead: Sequence[str]) -> list[Memory]:
     forget = list(case.forget.working)
     width = max(len(f.prompts) for f in forget)
     turns = [[f.asked(f.prompts[i % len(f.prompts)]) for f in forget] for i in range(width)]
+    return [_forgettable(model, case, facts, instead) for facts in turns]
+
+
+def _retain(model: Model, case: Case, rows: int, seed: int) -> list[Memory]:
+    rng = random.Random(f"{seed}/lessons")
     near = set(case.forgotten_relations)
     retain = [f.asked(p) for f in case.retain.working if f.relation in near for p in f.prompts]
     far = [f for f in case.retain.working if f.relation not in near]
     retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.aside]]
     retain.sort(key=lambda f: len(f.prompt))  # alike in length, so that little of a batch is padding
+    return [remember(model, _encode(model, retain[part])) for part in chunks(len(retain), rows)]
+
+
+def _neutral(model: Model, case: Case, rows: int) -> list[Memory]:
     texts = neutral_working(model, case)
-    return Lessons(
-        [_forgettable(model, case, facts, instead) for facts in turns],
-        [remember(model, _encode(model, retain[part])) for part in chunks(len(retain), retain_rows)],
-        [remember(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), neutral_rows)],
-    )
+    return [remember(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), rows)]
 
 
 def _forgettable(model: Model, case: Case, facts: Sequence[Fact], instead: Sequence[str]) -> Memory:

@@ -1,0 +1,209 @@
+"""How well each way of locating finds neurons that are known to hold the facts.
+
+    python -m bench.truth --json FILE
+
+The facts are written by hand into a Llama's weights, so that the truth is known: each has two neurons, in two layers,
+that fire at its subject and write its answer, and two heads carry answers to the last position. Beside them lie neurons
+that serve the template, decoys that fire at a subject and write what nobody reads, the neurons of facts to be kept, and
+random weights. Under a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from sklearn.metrics import roc_auc_score
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import loka
+from loka.files import write_json
+from loka.knowledge import Case
+from loka.locate import Localization
+from loka.model import Model, Site, wrap
+
+N_FACTS, N_FORGET, N_TWINS = 48, 16, 20
+WORKING = ["the capital of {} is", "people who rule {} live in"]
+SEALED = ["in {} the town is"]
+FACT_LAYERS, MOVERS = (0, 1), ((2, 1), (3, 2))
+WIDTH, D_HEAD, N_NEURONS = 224, 56, 256
+KS = (8, 32)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A model, its case, and what holds the forget facts: `neurons`, two a fact, and `heads`, which serve all."""
+
+    model: Model
+    case: Case
+    neurons: frozenset[Site]
+    heads: frozenset[Site]
+
+
+def main() -> None:
+    """Score every locator and control on models of several seeds, print a table, write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        tables = [scores(memory(Path(folder), seed)) for seed in range(options.seeds)]
+    for name in tables[0]:
+        seen = np.array([t[name] for t in tables])
+        rows.append(
+            {"name": name, "value": float(np.median(seen)), "low": float(seen.min()), "high": float(seen.max()),
+             "unit": "share", "n": options.seeds, "settings": {"facts": N_FACTS, "forget": N_FORGET}}
+        )  # fmt: skip
+        print(f"{name:45} {rows[-1]['value']:.3f} ({rows[-1]['low']:.3f} to {rows[-1]['high']:.3f})")
+    if options.json:
+        write_json(options.json, rows)
+
+
+def scores(planted: Memory) -> dict[str, float]:
+    """AUROC, precision and recall at k of every locator and control, by name."""
+    found = loka.locate.attribution(planted.model, planted.case)
+    rng = np.random.default_rng(planted.case.seed)
+    frame = found.frame
+    ways = {
+        "contrast": frame["score"],
+        "forget side alone": frame["forget"],
+        "absolute value": frame["raw"].abs(),
+        "facts to be kept": frame["retain"],
+        "random": rng.random(len(frame)),
+    }
+    out: dict[str, float] = {}
+    for way, values in ways.items():
+        ranked = Localization(frame.assign(score=np.asarray(values, float)), found.about)
+        out |= {f"{way}: {what}": value for what, value in agreement(ranked, planted.neurons).items()}
+    return out
+
+
+def agreement(found: Localization, truth: frozenset[Site]) -> dict[str, float]:
+    """AUROC over all neurons, precision and recall at k of a localization's scores against the true sites."""
+    rows = found.frame[found.frame["part"] == "neuron"]
+    true = [Site(int(a), "neuron", int(b)) in truth for a, b in zip(rows["layer"], rows["index"], strict=True)]
+    out = {"AUROC": float(roc_auc_score(true, rows["score"]))}
+    for k in KS:
+        hits = len(truth & set(found.top(k)))
+        out |= {f"precision at {k}": hits / k, f"recall at {k}": hits / len(truth)}
+    return out
+
+
+def memory(folder: Path, seed: int = 0) -> Memory:
+    """Write facts by hand into a small Llama's weights."""
+    rng = random.Random(seed)
+    subjects = [f"S{i}" for i in range(N_FACTS)]
+    answers = [f"A{i}" for i in rng.sample(range(N_FACTS), N_FACTS)]
+    twins = [f"T{i}" for i in range(N_TWINS)]
+    forget = rng.sample(range(N_FACTS), N_FORGET)
+    tokenizer = _tokenizer([*subjects, *answers, *twins])
+    hf, owners = _written(tokenizer, subjects, answers, seed)
+    case = {
+        "name": "memory", "purpose": "safety",
+        "relations": {
+            "capital": {"working": WORKING, "sealed": SEALED, "facts": dict(zip(subjects, answers, strict=True))}
+        },
+        "forget": {"capital": [subjects[i] for i in forget]},
+        "retain": {"capital": {"working": 0.6, "sealed": 0.4}},
+        "twins": {"capital": twins},
+        "neutral": {"working": "plain.txt", "sealed": "plain2.txt"}, "seed": seed,
+    }  # fmt: skip
+    (folder / "plain.txt").write_text("people who live in the town\n")
+    (folder / "plain2.txt").write_text("the town is the capital\n")
+    path = folder / f"memory{seed}.yaml"
+    path.write_text(yaml.safe_dump(case))
+    return Memory(
+        wrap(hf, tokenizer, f"memory {seed}"),
+        loka.case(str(path)),
+        frozenset(site for i in forget for site in owners[i]),
+        frozenset(Site(layer, "head", head) for layer, head in MOVERS),
+    )
+
+
+def _tokenizer(names: Sequence[str]) -> PreTrainedTokenizerFast:
+    words = sorted({w for t in [*WORKING, *SEALED] for w in t.replace("{}", "").split()})
+    vocabulary = {w: i for i, w in enumerate(["<pad>", "<bos>", "<eos>", "<unk>", *words, *names])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+@torch.no_grad()
+def _written(
+    tokenizer: PreTrainedTokenizerFast, subjects: Sequence[str], answers: Sequence[str], seed: int
+) -> tuple[LlamaForCausalLM, list[list[Site]]]:
+    """The model, and each fact's two neurons."""
+    torch.manual_seed(seed)
+    vocabulary = len(tokenizer)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=N_NEURONS, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=D_HEAD, max_position_embeddings=64,
+        tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.014,
+        architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    hf = LlamaForCausalLM(config)
+    basis = torch.linalg.qr(torch.randn(WIDTH, WIDTH)).Q
+    tokens, values, outputs = basis[:112], basis[112 : 112 + D_HEAD], basis[112 + D_HEAD :]
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in [*subjects, *answers]}
+    embedding = torch.randn(vocabulary, 112) @ tokens * (4 / 112**0.5)
+    embedding[[ids[s] for s in subjects]] += (
+        1.2 * tokens[0]
+    )  # subjects are alike: a fact's neurons fire a little at all
+    hf.get_input_embeddings().weight.copy_(embedding)
+    for i, answer in enumerate(answers):
+        hf.lm_head.weight[ids[answer]] += outputs[i]
+    free = [torch.randperm(N_NEURONS).tolist() for _ in range(4)]
+    owners = [
+        [
+            _neuron_(hf, layer, free[layer].pop(), embedding[ids[s]], values[i] * strength)
+            for layer, strength in zip(FACT_LAYERS, torch.rand(2) * 0.6 + 0.5, strict=True)
+        ]
+        for i, s in enumerate(subjects)
+    ]
+    for layer in FACT_LAYERS:  # decoys: they fire at a subject as its own neurons do, but nothing reads what they write
+        for subject in subjects:
+            _neuron_(hf, layer, free[layer].pop(), embedding[ids[subject]], tokens[-1] * 0.5)
+    words = [w for t in WORKING for w in t.replace("{}", "").split()]
+    for layer in range(4):  # what the template alone sets off, and writes for every answer alike
+        for word in words:
+            target = outputs[: len(answers)].mean(0) * 3 + 0.3 * torch.randn(WIDTH) / WIDTH**0.5
+            _neuron_(hf, layer, free[layer].pop(), embedding[tokenizer.convert_tokens_to_ids(word)], target)
+    for layer, head in MOVERS:
+        _mover_(hf, layer, head, values, outputs)
+    return hf, owners
+
+
+def _neuron_(hf: LlamaForCausalLM, layer: int, index: int, key: Tensor, value: Tensor) -> Site:
+    """Make a neuron fire where the residual stream points to a key, and write a value there."""
+    mlp = hf.model.layers[layer].mlp
+    mlp.gate_proj.weight[index] = key / key.norm() * 0.5
+    mlp.up_proj.weight[index] = key / key.norm() * 0.25
+    mlp.down_proj.weight[:, index] = value / 8
+    return Site(layer, "neuron", index)
+
+
+def _mover_(hf: LlamaForCausalLM, layer: int, head: int, values: Tensor, outputs: Tensor) -> None:
+    """Make a head carry values from every position alike to the outputs that the unembedding reads."""
+    attention = hf.model.layers[layer].self_attn
+    mine = slice(head * D_HEAD, (head + 1) * D_HEAD)
+    group = slice(head // 2 * D_HEAD, (head // 2 + 1) * D_HEAD)
+    attention.q_proj.weight[mine] = 0
+    attention.v_proj.weight[group] = values
+    attention.o_proj.weight[:, mine] = outputs.T * 1.5
+
+
+if __name__ == "__main__":
+    main()

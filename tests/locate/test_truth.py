@@ -1,0 +1,95 @@
+"""On models whose truth is known, attribution finds the neurons that hold the facts, and its controls don't."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from loka import locate, verify
+from loka.errors import UserError
+from loka.locate.counterfactual import log_odds, pairs
+from loka.model.hooks import point, record, run
+
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("truth", ROOT / "bench" / "truth.py")
+assert spec
+assert spec.loader
+truth = importlib.util.module_from_spec(spec)
+sys.modules["truth"] = truth
+spec.loader.exec_module(truth)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_facts_written_by_hand_are_found(tmp_path: Path, seed: int) -> None:
+    planted = truth.memory(tmp_path, seed)
+    assert verify.recall(planted.model, planted.case.on(planted.model)).value == 1
+    seen = truth.scores(planted)
+    assert seen["contrast: AUROC"] >= 0.95
+    assert seen["contrast: recall at 32"] > 0.7
+    assert abs(seen["random: AUROC"] - 0.5) < 0.15  # three standard errors of 32 among 1,024
+    assert max(seen["random: recall at 32"], seen["facts to be kept: recall at 32"]) < 0.2
+    found = locate.attribution(planted.model, planted.case)
+    assert set(found.top(2, part="head", by="forget")) == planted.heads
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory):
+    return truth.memory(tmp_path_factory.mktemp("memory"))
+
+
+def test_a_circuit_of_the_true_neurons_carries_the_behaviour(memory) -> None:
+    found = locate.attribution(memory.model, memory.case)
+    sizes = (0.01, 0.05, 0.2, 0.5, 1.0)
+    seen = locate.faithfulness(memory.model, memory.case, found, sizes=sizes)
+    assert seen.values.shape == (5, 16)
+    np.testing.assert_allclose(seen.values[-1], 1, atol=1e-5)
+    assert seen.curve[2] > 0.8
+    assert seen.smallest(0.8) <= 0.2
+    frame = found.frame.assign(
+        random=np.random.default_rng(0).random(len(found.frame)), worst=-found.frame["forget"].abs()
+    )
+    ranked = locate.Localization(frame, found.about)
+    others = {b: locate.faithfulness(memory.model, memory.case, ranked, by=b, sizes=sizes) for b in ("random", "worst")}
+    assert seen.cpr > 1.3 * max(o.cpr for o in others.values())
+    assert seen.cmd < 0.7 * min(o.cmd for o in others.values())
+
+
+def test_a_circuit_without_one_site_falls_by_the_effect_of_patching_it(memory) -> None:
+    model, case = memory.model, memory.case.on(memory.model)
+    found = locate.attribution(model, case)
+    frame = found.frame.assign(backwards=-found.frame["forget"])
+    n = model.n_layers * model.n_neurons
+    seen = locate.faithfulness(
+        model, case, locate.Localization(frame, found.about), by="backwards", sizes=((n - 1) / n, 1.0)
+    )
+    facts = case.forget.working
+    both = pairs(model, case, facts)
+    names = [point("neuron", layer) for layer in range(model.n_layers)]
+    other = record(model, both.corrupted, names).activations
+    swaps = [(n, lambda value, n=n: torch.where(both.clean.mask[..., None].bool(), other[n], value)) for n in names]
+    with torch.no_grad():
+        whole, none = (log_odds(run(model, both.clean, hooks), both).numpy() for hooks in ([], swaps))
+    effect = locate.patching(model, case, found.top(1, by="forget"), facts=facts)[:, 0]
+    assert effect.max() > 0.1
+    np.testing.assert_allclose((1 - seen.values[0]) * (whole - none), effect, atol=1e-4)
+
+
+def test_paraphrases_find_the_same_neurons_and_other_facts_do_not(memory) -> None:
+    seen = locate.stability(memory.model, memory.case, k=2)
+    assert seen.same.mean() > 0.7
+    assert seen.others.mean() < 0.1
+    assert seen.ratio > 4
+    assert seen.interval()[0] <= seen.ratio <= seen.interval()[1]
+    assert seen.chance == 2 / 1024
+    assert "times" in str(seen)
+
+
+def test_what_cannot_be_compared_is_refused(memory) -> None:
+    found = locate.attribution(memory.model, memory.case)
+    with pytest.raises(UserError, match="sizes must rise"):
+        locate.faithfulness(memory.model, memory.case, found, sizes=(0.5, 0.1))
+    with pytest.raises(UserError, match="ask for 1 to 1023"):
+        locate.stability(memory.model, memory.case, k=1024)

@@ -74,6 +74,12 @@ class Localization:
 
         return plot(self, part)
 
+    def html(self, part: Part, *, scatter: bool = False) -> str:
+        """A part's heatmap, or its forget against retain scatter, as HTML with each site's scores under the pointer."""
+        from .interactive import heatmap_html, scatter_html
+
+        return (scatter_html if scatter else heatmap_html)(self, part)
+
     def save(self, path: str | Path) -> Path:
         """Write one Parquet file."""
         table = pa.Table.from_pandas(self.frame, preserve_index=False)

@@ -1,9 +1,9 @@
 """Floor 3: find the sites that hold a piece of knowledge."""
 
 from .attribution import attribution
-from .circuit import Faithfulness, faithfulness
 from .control import random_sites
 from .exact import Agreement, agreement, patching
+from .faithfulness import Faithfulness, faithfulness
 from .localization import Localization
 from .stability import Stability, stability
 

@@ -18,12 +18,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
-from loka import verify
+from loka import locate, verify
 from loka.ablate import objectives
 from loka.errors import UserError
-from loka.model import token_logprobs
+from loka.model import Batch, Model, token_logprobs, wrap
+from loka.model.batch import pad
+from loka.model.hooks import run
+from loka.model.wiring import wiring
 
 FOLDER = Path(__file__).parents[1] / os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")
 ROWS = ("input_ids", "attention_mask", "labels")
@@ -61,6 +73,18 @@ class Vector:
         hf = LlamaForCausalLM(LlamaConfig(**self.params["config"])).eval()
         hf.load_state_dict({k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)})
         return hf
+
+    def gpt2(self) -> Model:
+        """The tiny GPT-2, its tokens numbers."""
+        hf = GPT2LMHeadModel(GPT2Config(**self.params["config"])).eval()
+        prefix = self.inputs["weights"]
+        weights = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+        missing = hf.load_state_dict(weights, strict=False)
+        assert set(missing.missing_keys) <= {"lm_head.weight"}
+        assert not missing.unexpected_keys
+        words = {str(i): i for i in range(self.params["config"]["vocab_size"])}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="0")), eos_token="0")
+        return wrap(hf, tokenizer, prefix)
 
     def _loaded(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -457,6 +481,71 @@ def check_losses(case: Vector) -> None:
         case.close({name: got[name] for name in case.expected if name != "tolerance"}, case.expected, convention)
 
 
+def circuit_batches(case: Vector, model: Model) -> list[Batch]:
+    """The clean and the corrupted prompts, each followed by a token that nothing depends on."""
+    examples = case.inputs["examples"]
+    return [pad(model, [[*e[side], 0] for e in examples], [1] * len(examples)) for side in ("clean", "corrupted")]
+
+
+def circuit_metric(case: Vector, model: Model, clean: Batch) -> Callable[[Tensor], Tensor]:
+    labels = torch.tensor([e["labels"] for e in case.inputs["examples"]])
+    with torch.no_grad():
+        before = run(model, clean, [])[:, -1].log_softmax(-1)
+
+    def metric(logits: Tensor) -> Tensor:
+        if case.params["metric"] == "kl":
+            return -(before.exp() * (before - logits[:, -1].log_softmax(-1))).sum(-1)
+        return -logits[:, -1].gather(-1, labels).diff()[:, 0]
+
+    return metric
+
+
+def circuit_scores(case: Vector, model: Model) -> Tensor:
+    """`[row, source, target]`, or `[row, source, dimension]` at the level of neurons."""
+    p = case.params
+    clean, corrupted = circuit_batches(case, model)
+    metric = circuit_metric(case, model, clean)
+    if p["method"] == "exact":
+        wires = wiring(model)
+        pairs = [(int(i), int(j)) for i, j in zip(*wires.real.nonzero(), strict=True)]
+        edges = [locate.Edge(wires.sources[i], wires.targets[j]) for i, j in pairs]
+        out = torch.zeros(len(clean.ids), *wires.real.shape)
+        found = locate.edge_patching(model, clean, corrupted, metric, edges=edges)
+        out[:, [i for i, _ in pairs], [j for _, j in pairs]] = found
+        return out
+    if p["method"] == "EAP":
+        baseline = {"patching": lambda: corrupted, "zero": lambda: locate.zeros(model),
+                    "mean": lambda: locate.means(model, clean, convention="eap-ig")}[p["intervention"]]()  # fmt: skip
+        score = locate.dimension_scores if p["level"] == "neuron" else locate.eap_scores
+        return score(model, clean, baseline, metric)
+    assert p["intervention"] == "patching"
+    if p["method"] == "clean-corrupted":
+        return locate.eap_ig_scores(model, clean, corrupted, metric, steps=2, rule="ends")
+    on = p["method"].removeprefix("EAP-IG-")
+    rule = "left" if (on, p["level"]) == ("inputs", "edge") else "right"
+    return locate.eap_ig_scores(
+        model, clean, corrupted, metric, on=on, steps=p["ig_steps"], rule=rule, convention="eap-ig"
+    )
+
+
+def check_eap_ig(case: Vector) -> None:
+    """Our scores are those of a row; theirs are divided by the batch size once more, the exact ones are not."""
+    model = case.gpt2()
+    wires = wiring(model)
+    assert list(wires.sources) == case.expected["source_nodes"]
+    scores = circuit_scores(case, model)
+    wanted = case._loaded(case.expected["scores"])
+    if case.params["level"] == "node":
+        scores = locate.node_scores(model, scores, convention="eap-ig")
+    mean = scores.mean(0) / (1 if case.params["method"] == "exact" else case.params["batch_size"])
+    if case.params["level"] == "edge":
+        assert list(wires.targets) == case.expected["destination_nodes"]
+        assert wires.real.tolist() == case.expected["real_edge"]
+        mean, wanted = (t[torch.tensor(wires.real)] for t in (mean, wanted))
+        case.close(mean.abs().max(), case.expected["max_abs"])
+    case.close(mean.flatten().tolist(), wanted.flatten().tolist())
+
+
 FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_token_metrics": check_token_metrics,
     "ou_truth_ratio": check_truth_ratio,
@@ -470,6 +559,7 @@ FAMILIES: dict[str, Callable[[Vector], None]] = {
     "muse_privleak": check_muse,
     "mimir_attacks": check_mimir,
     "uds": check_uds,
+    "eap_ig": check_eap_ig,
     "tofu_aggregate": check_tofu_aggregate,
 }
 

@@ -6,16 +6,18 @@ AtP, Nanda 2023, "Attribution patching"; Kramár et al. 2024, arXiv:2403.00745.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..knowledge import Case
-from ..model import Model, chunks
+from ..model import Model
 from ..model.hooks import point, record
-from .counterfactual import Pairs, log_odds, pairs
-from .localization import Localization, Part, contrast
+from .counterfactual import Pairs, log_odds
+from .facts import over_facts
+from .localization import Localization, Part
 
 PARTS: tuple[Part, ...] = ("neuron", "head")
 
@@ -46,26 +48,7 @@ def attribution(
     Example:
         found = loka.locate.attribution(model, loka.case("capitals"))
     """
-    case = case.on(model)
-    relations = set(case.forgotten_relations)
-    retain = [f for f in case.retain.working if f.relation in relations] or list(case.retain.working)
-    facts = [*case.forget.working, *retain]
-    scores, falls = [], []
-    for part in chunks(len(facts), rows):
-        some, fall = attribute(model, pairs(model, case, facts[part]), parts)
-        scores.append(some)
-        falls.append(fall)
-        if progress:
-            progress(part.stop, len(facts))
-    joined: dict[Part, np.ndarray] = {p: np.concatenate([s[p] for s in scores]) for p in parts}
-    return contrast(
-        joined,
-        np.concatenate(falls),
-        n_forget=len(case.forget.working),
-        subjects=[f.subject for f in facts],
-        seed=case.seed,
-        about={"method": "attribution", "model": model.name, "case": case.name, "digest": model.digest()},
-    )
+    return over_facts(model, case, partial(attribute, parts=parts), rows=rows, progress=progress, method="attribution")
 
 
 @torch.enable_grad()
@@ -81,7 +64,7 @@ def attribute(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tupl
     seen = (pairs.clean.mask * pairs.corrupted.mask).to(base.logits.dtype)
     scores: dict[Part, np.ndarray] = {
         part: np.stack(
-            [_reduce(part, base.activations[n].detach() - other.activations[n], grads[n], seen) for n in names[part]],
+            [summed(part, base.activations[n].detach() - other.activations[n], grads[n], seen) for n in names[part]],
             axis=1,
         )
         for part in parts
@@ -90,9 +73,9 @@ def attribute(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tupl
     return scores, fall.cpu().double().numpy()
 
 
-def _reduce(part: Part, difference: Tensor, grad: Tensor, seen: Tensor) -> np.ndarray:
+def summed(part: Part, difference: Tensor, grad: Tensor, seen: Tensor) -> np.ndarray:
     """Sum over positions that are no padding in either run, and over a head's width."""
     product = difference * grad
     if part == "head":
         product = product.sum(-1)
-    return (product * seen[..., None]).sum(1).cpu().numpy()
+    return (product * seen[..., None]).sum(1).double().cpu().numpy()

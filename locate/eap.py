@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..knowledge import Case
 from ..model import Batch, encode
-from ..model.hooks import Recording, point, record
+from ..model.hooks import Recording, record
 from ..model.wiring import outputs, points, read, wiring, written
 from .circuit import Circuit, circuit
 from .counterfactual import Pairs, log_odds
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 Intervention = Literal["patching", "zero", "mean"]
+Convention = Literal["stated", "eap-ig"]
 Metric = Callable[[Tensor], Tensor]
 # What takes the place of the sources' outputs: those of another batch; activations by hook point; or one
 # vector `[d_model]` in the place of whatever any source adds to the residual stream.
@@ -73,9 +74,7 @@ def eap(
     def score(model: Model, both: Pairs) -> Tensor:
         return eap_scores(model, both.clean, baseline or both.corrupted, partial(log_odds, pairs=both))
 
-    found = over_facts(
-        model, case, edges(score), rows=rows, progress=progress, method="eap", intervention=intervention
-    )
+    found = over_facts(model, case, edges(score), rows=rows, progress=progress, method="eap", intervention=intervention)
     return circuit(model, found)
 
 
@@ -93,32 +92,38 @@ def eap_scores(model: Model, clean: Batch, baseline: Baseline, metric: Metric) -
         return along(model, run, changes(model, run, clean, baseline), metric(run.logits))
 
 
-def dimension_scores(model: Model, clean: Batch, baseline: Baseline, metric: Metric) -> Tensor:
-    """Raw scores of the sources by dimension of the residual stream, `[row, source, d_model]`."""
-    real = torch.tensor(wiring(model).real).to(clean.ids.device)
+def dimension_scores(
+    model: Model, clean: Batch, baseline: Baseline, metric: Metric, *, convention: Convention = "stated"
+) -> Tensor:
+    """Raw scores of the sources by dimension of the residual stream, `[row, source, d_model]`; see `node_scores`."""
+    passed = _passed(model, convention)
     with torch.enable_grad():
         run = record(model, clean, points(model), grad=True)
         way = changes(model, run, clean, baseline)
         parts = [
-            torch.einsum("rpsd,trpd,st->rsd", way, grad, real[:, some].to(way))
+            torch.einsum("rpsd,trpd,st->rsd", way, grad, passed[:, some].to(way))
             for some, grad in read(model, run, metric(run.logits))
         ]
     return torch.stack(parts).sum(0).detach()
 
 
-def node_scores(model: Model, scores: Tensor, *, convention: Literal["stated", "eap-ig"] = "stated") -> Tensor:
-    """Scores `[row, source]` of the sources, from those of the edges.
+def node_scores(model: Model, scores: Tensor, *, convention: Convention = "stated") -> Tensor:
+    """Scores `[row, source]` of the sources, from those of the edges: the sum over the edges that leave each.
 
-    What a source does is the sum over the edges that leave it. `convention="eap-ig"`: an MLP's output is
-    multiplied by the gradient at its own input instead.
+    `convention="eap-ig"`: an MLP's output is multiplied by the gradient at its own input instead.
     """
+    return (scores * _passed(model, convention).to(scores)).sum(-1)
+
+
+def _passed(model: Model, convention: Convention) -> Tensor:
+    """Which entries of the edges' scores add up to a source's, bool `[source, target]`."""
     wires = wiring(model)
-    out = (scores * torch.tensor(wires.real).to(scores)).sum(-1)
+    passed = torch.tensor(wires.real)
     if convention == "eap-ig":
         for i, name in enumerate(wires.sources):
             if name in wires.targets:
-                out[:, i] = scores[:, i, wires.targets.index(name)]
-    return out
+                passed[i] = torch.tensor([target == name for target in wires.targets])
+    return passed
 
 
 def zeros(model: Model) -> dict[str, Tensor]:
@@ -126,9 +131,7 @@ def zeros(model: Model) -> dict[str, Tensor]:
     return {name: torch.zeros((), dtype=model.dtype, device=model.device) for names in outputs(model) for name in names}
 
 
-def means(
-    model: Model, batch: Batch, *, convention: Literal["stated", "eap-ig"] = "stated"
-) -> dict[str, Tensor] | Tensor:
+def means(model: Model, batch: Batch, *, convention: Convention = "stated") -> dict[str, Tensor] | Tensor:
     """The baseline in which each source writes its mean over a batch's prompts, their answers left out.
 
     `convention="eap-ig"`: one vector for all sources, the mean over them of what they write at the last
@@ -147,7 +150,7 @@ def means(
 
 
 def changes(model: Model, run: Recording, clean: Batch, baseline: Baseline) -> Tensor:
-    """How what each source adds to the stream falls from the clean run to the baseline, `[row, position, source, d_model]`."""
+    """What each source adds to the stream in the clean run beyond the baseline, `[row, position, source, d_model]`."""
     now = {n: run.activations[n].detach() for names in outputs(model) for n in names}
     seen = clean.mask
     if isinstance(baseline, Tensor):

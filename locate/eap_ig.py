@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..knowledge import Case
 from ..model import Batch
-from ..model.hooks import Hook, point, record
+from ..model.hooks import Hook, record
 from ..model.wiring import outputs, points
 from .circuit import Circuit, circuit
 from .counterfactual import Pairs, log_odds
-from .eap import Metric, along, changes, edges
+from .eap import Convention, Metric, along, changes, edges
 from .facts import over_facts
 from .path import Rule, grid
 
@@ -60,9 +60,7 @@ def eap_ig(
         metric = partial(log_odds, pairs=both)
         return eap_ig_scores(model, both.clean, both.corrupted, metric, on=on, steps=steps)
 
-    found = over_facts(
-        model, case, edges(score), rows=rows, progress=progress, method="eap_ig", on=on, steps=steps
-    )
+    found = over_facts(model, case, edges(score), rows=rows, progress=progress, method="eap_ig", on=on, steps=steps)
     return circuit(model, found)
 
 
@@ -75,7 +73,7 @@ def eap_ig_scores(
     on: On = "inputs",
     steps: int = STEPS,
     rule: Rule = "midpoint",
-    convention: Literal["stated", "eap-ig"] = "stated",
+    convention: Convention = "stated",
 ) -> Tensor:
     """Raw scores `[row, source, target]`, in the order of `wiring(model)`; see `eap_scores`.
 
@@ -104,7 +102,7 @@ def _between(clean: Tensor, other: Tensor, seen: Tensor, share: float) -> Hook:
     """Puts an activation a share of the way from the counterfactual to the clean run, where both have tokens."""
     seen = seen.reshape(*seen.shape, *[1] * (clean.ndim - 2))
     moved = clean - (1 - share) * seen * (clean - other)
-    return lambda _: moved
+    return lambda _: moved.detach().requires_grad_(True)
 
 
 def _sources(model: Model) -> list[slice]:

@@ -76,7 +76,7 @@ def written(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Tensor:
 
 
 def read(model: Model, run: Recording, output: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Derivative of an output by what each target reads, layer by layer: targets and `[target, row, position, d_model]`.
+    """Derivative of an output by what the targets read, in their order: which, and `[target, row, position, d_model]`.
 
     Args:
         run: recorded at `points(model)` with `grad`.
@@ -115,8 +115,7 @@ def _wiring(model: Model) -> Wiring:
         targets.append((f"m{layer}", 2 * layer + (not parallel)))
     targets.append(("logits", 2 * model.n_layers))
     wrote, reads = (np.array([time for _, time in nodes]) for nodes in (sources, targets))
-    names = (tuple(name for name, _ in nodes) for nodes in (sources, targets))
-    return Wiring(*names, wrote[:, None] < reads[None], parallel)
+    return Wiring(tuple(n for n, _ in sources), tuple(n for n, _ in targets), wrote[:, None] < reads[None], parallel)
 
 
 def _one_by_one(value: Tensor) -> Tensor:
@@ -126,7 +125,9 @@ def _one_by_one(value: Tensor) -> Tensor:
 
 
 def _pull(end: Tensor, start: Tensor, grads: Tensor) -> Tensor:
-    """Gradients at `end`, `[k, *end.shape]`, brought back to `start`."""
+    """Gradients at `end`, `[k, *end.shape]`, brought back to `start`; 0 where a hook has cut `end` off."""
+    if end.grad_fn is None:
+        return torch.zeros_like(start).expand(len(grads), *start.shape)
     return torch.autograd.grad(end, start, grads, retain_graph=True, is_grads_batched=True)[0]
 
 

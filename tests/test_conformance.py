@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from torch import Tensor
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -516,8 +516,9 @@ def circuit_scores(case: Vector, model: Model) -> Tensor:
     if p["method"] == "EAP":
         baseline = {"patching": lambda: corrupted, "zero": lambda: locate.zeros(model),
                     "mean": lambda: locate.means(model, clean, convention="eap-ig")}[p["intervention"]]()  # fmt: skip
-        score = locate.dimension_scores if p["level"] == "neuron" else locate.eap_scores
-        return score(model, clean, baseline, metric)
+        if p["level"] == "neuron":
+            return locate.dimension_scores(model, clean, baseline, metric, convention="eap-ig")
+        return locate.eap_scores(model, clean, baseline, metric)
     assert p["intervention"] == "patching"
     if p["method"] == "clean-corrupted":
         return locate.eap_ig_scores(model, clean, corrupted, metric, steps=2, rule="ends")

@@ -151,14 +151,21 @@ def test_edges_agree_with_exact_patching(doubled: Model, planted_case: Case) -> 
     exact = locate.edge_patching(doubled, both.clean, both.corrupted, metric, edges=edges).mean(0)
     assert len(edges) > 300
 
-    def agreement(scores: Tensor) -> float:
-        return float(stats.spearmanr(scores.mean(0)[torch.tensor(wires.real)], exact).statistic)
+    strong = exact.abs().argsort(descending=True)[:60]
+
+    def rank(scores: Tensor, some: Tensor | slice = slice(None)) -> float:
+        return float(stats.spearmanr(scores.mean(0)[torch.tensor(wires.real)][some], exact[some]).statistic)
 
     plain = locate.eap_scores(doubled, both.clean, both.corrupted, metric)
-    integrated = locate.eap_ig_scores(doubled, both.clean, both.corrupted, metric)
-    assert agreement(plain) > 0.6
-    assert agreement(integrated) >= agreement(plain)
-    assert abs(agreement(plain.roll(7, -1))) < 0.3  # other edges' scores do not agree
+    inputs, activations = (
+        locate.eap_ig_scores(doubled, both.clean, both.corrupted, metric, on=on) for on in ("inputs", "activations")
+    )
+    # the clean prompt's gradient ranks the many weak edges best, integrals rank the strong ones best
+    assert rank(plain) > 0.6
+    assert rank(activations) > 0.5
+    assert rank(plain, strong) > 0.5
+    assert min(rank(inputs, strong), rank(activations, strong)) > 0.7
+    assert abs(rank(plain.roll(7, -1), strong)) < 0.3  # other edges' scores do not agree
 
 
 def test_patching_every_edge_into_the_logits_is_patching_what_they_read(tiny: Callable[[str], Model]) -> None:

@@ -7,6 +7,14 @@ from .eap import dimension_scores, eap, eap_scores, means, node_scores, zeros
 from .eap_ig import eap_ig, eap_ig_scores
 from .edge_patching import edge_patching
 from .exact import Agreement, agreement, patching
+from .knowledge_neurons import (
+    coarse_neurons,
+    knowledge_neuron_scores,
+    knowledge_neurons,
+    neuron_activations,
+    refined_neurons,
+    scaled_neurons,
+)
 from .localization import Localization
 
 __all__ = [
@@ -16,15 +24,21 @@ __all__ = [
     "Localization",
     "agreement",
     "attribution",
+    "coarse_neurons",
     "dimension_scores",
     "eap",
     "eap_ig",
     "eap_ig_scores",
     "eap_scores",
     "edge_patching",
+    "knowledge_neuron_scores",
+    "knowledge_neurons",
     "means",
+    "neuron_activations",
     "node_scores",
     "patching",
     "random_sites",
+    "refined_neurons",
+    "scaled_neurons",
     "zeros",
 ]

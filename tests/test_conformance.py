@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -29,10 +32,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from loka import locate, verify
+from loka import ablate, locate, verify
 from loka.ablate import objectives
 from loka.errors import UserError
-from loka.model import Batch, Model, token_logprobs, wrap
+from loka.knowledge import Case
+from loka.model import Batch, Model, Site, token_logprobs, wrap
 from loka.model.batch import pad
 from loka.model.hooks import run
 from loka.model.wiring import wiring
@@ -547,6 +551,83 @@ def check_eap_ig(case: Vector) -> None:
     case.close(mean.flatten().tolist(), wanted.flatten().tolist())
 
 
+def neuron_model(case: Vector) -> tuple[Model, list[nn.Module]]:
+    """The model, and what reads its neurons: theirs are GPT-2's in front of the activation, BERT's behind it."""
+    if case.params["kind"] != "bert":
+        model = case.gpt2()
+        return model, [block.mlp.act for block in model.hf.transformer.h]
+    hf = BertForMaskedLM(BertConfig(**case.params["config"])).eval()
+    prefix = case.inputs["weights"]  # which the expected scores have too
+    weights = {k: case.tensors[prefix + k] for k in hf.state_dict() if prefix + k in case.tensors}
+    hf.load_state_dict(weights)
+    return hf.requires_grad_(False), [layer.output.dense for layer in hf.bert.encoder.layer]
+
+
+def neuron_scores(case: Vector, hf: nn.Module, maps: list[nn.Module], prompt: list[int]) -> Tensor:
+    target, position = case.inputs["target"], None
+    if case.params["kind"] == "bert":
+        target, position = [target], prompt.index(case.params["mask_token_id"])
+    return locate.knowledge_neuron_scores(
+        hf, maps, torch.tensor(prompt), target, position=position, steps=case.params["steps"],
+        convention="knowledge-neurons",
+    )  # fmt: skip
+
+
+def limit(case: Vector) -> dict[str, float]:
+    names = {"adaptive_threshold": "share", "percentile": "percentile", "threshold": "threshold"}
+    return {ours: case.params[theirs] for theirs, ours in names.items() if theirs in case.params}
+
+
+def interventions(case: Vector, model: Model, maps: list[nn.Module]) -> dict[str, dict[str, float]]:
+    row, target = torch.tensor([case.inputs["prompt"]]), case.inputs["target"][0]
+    sites = [Site(layer, "neuron", i) for layer, i in case.inputs["neurons"]]
+
+    def after() -> dict[str, float]:
+        with torch.no_grad():
+            p = model.hf(row).logits[0, -1].softmax(-1)
+        return {"after": float(p[target]), "argmax_after": int(p.argmax()), "argmax_prob_after": float(p.max())}
+
+    before = after()["after"]
+    edit = ablate.zero(model, cast(Case, SimpleNamespace(name="vector")), sites)
+    contexts = {
+        "suppress": locate.scaled_neurons(maps, sites, factor=0, position=-1),
+        "enhance": locate.scaled_neurons(maps, sites, factor=2, position=-1),
+        "erase_weights": edit.applied(model),
+    }
+    out = {}
+    for name, context in contexts.items():
+        with context:
+            out[name] = {"before": before, **after()}
+    return out
+
+
+def check_knowledge_neurons(case: Vector) -> None:
+    """Their negative examples never take anything out, so that they are not given; ours do (`refined_neurons`)."""
+    model, maps = neuron_model(case)
+    hf = model.hf if isinstance(model, Model) else model
+    if "neurons" in case.inputs:
+        case.close(interventions(case, model, maps), case.expected)
+    elif "attribution" in case.params:
+        assert case.params["attribution"] == "max_activations"
+        found = locate.neuron_activations(hf, maps, torch.tensor(case.inputs["prompt"]))
+        case.close(found.tolist(), case._loaded(case.expected["scores"]).tolist())
+    elif "prompts" in case.inputs:
+        scores = [neuron_scores(case, hf, maps, prompt) for prompt in case.inputs["prompts"]]
+        coarse = [locate.coarse_neurons(s, **limit(case)) for s in scores]
+        refined = locate.refined_neurons(coarse, share=case.params["p"])
+        assert [[s.layer, s.index] for s in refined] == case.expected["neurons"]
+    else:
+        scores = neuron_scores(case, hf, maps, case.inputs["prompt"])
+        if "neurons" in case.expected:
+            coarse = locate.coarse_neurons(scores, **limit(case))
+            assert [[s.layer, s.index] for s in coarse] == case.expected["neurons"]
+            return
+        got = {"scores": scores.tolist(), "sum": scores.sum(), "max": scores.max()}
+        got["argmax"] = list(divmod(int(scores.argmax()), scores.shape[1]))
+        wanted = case._loaded(case.expected) | {"scores": case._loaded(case.expected["scores"]).tolist()}
+        case.close({k: got[k] for k in wanted}, wanted)
+
+
 FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_token_metrics": check_token_metrics,
     "ou_truth_ratio": check_truth_ratio,
@@ -561,6 +642,7 @@ FAMILIES: dict[str, Callable[[Vector], None]] = {
     "mimir_attacks": check_mimir,
     "uds": check_uds,
     "eap_ig": check_eap_ig,
+    "knowledge_neurons": check_knowledge_neurons,
     "tofu_aggregate": check_tofu_aggregate,
 }
 

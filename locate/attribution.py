@@ -5,8 +5,9 @@ AtP, Nanda 2023, "Attribution patching"; Kramár et al. 2024, arXiv:2403.00745.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from ..knowledge import Case
 from ..model import Model
 from ..model.hooks import point, record
 from .counterfactual import Pairs, log_odds
-from .facts import over_facts
+from .facts import Scores, over_facts
 from .localization import Localization, Part
 
 PARTS: tuple[Part, ...] = ("neuron", "head")
@@ -52,30 +53,35 @@ def attribution(
 
 
 @torch.enable_grad()
-def attribute(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tuple[dict[Part, np.ndarray], np.ndarray]:
+def attribute(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tuple[Scores, np.ndarray]:
     """Raw scores `[row, layer, unit]` by part, and each row's fall in log-odds `[row]`."""
-    names = {part: [point(part, layer) for layer in range(model.n_layers)] for part in parts}
-    flat = [name for part in parts for name in names[part]]
-    other = record(model, pairs.corrupted, flat)
-    base = record(model, pairs.clean, flat, grad=True)
+    names = points(model, parts)
+    other = record(model, pairs.corrupted, names)
+    base = record(model, pairs.clean, names, grad=True)
     odds = log_odds(base.logits, pairs)
-    acts = [base.activations[name] for name in flat]
-    grads = dict(zip(flat, torch.autograd.grad(odds.sum(), acts), strict=True))
-    seen = (pairs.clean.mask * pairs.corrupted.mask).to(base.logits.dtype)
-    scores: dict[Part, np.ndarray] = {
-        part: np.stack(
-            [summed(part, base.activations[n].detach() - other.activations[n], grads[n], seen) for n in names[part]],
-            axis=1,
-        )
-        for part in parts
-    }
+    grads = torch.autograd.grad(odds.sum(), [base.activations[name] for name in names])
+    way = {n: base.activations[n].detach() - other.activations[n] for n in names}
     fall = odds.detach() - log_odds(other.logits, pairs)
-    return scores, fall.cpu().double().numpy()
+    return products(model, parts, way, dict(zip(names, grads, strict=True)), pairs), fall.cpu().double().numpy()
 
 
-def summed(part: Part, difference: Tensor, grad: Tensor, seen: Tensor) -> np.ndarray:
-    """Sum over positions that are no padding in either run, and over a head's width."""
-    product = difference * grad
-    if part == "head":
-        product = product.sum(-1)
-    return (product * seen[..., None]).sum(1).double().cpu().numpy()
+def points(model: Model, parts: Iterable[str]) -> list[str]:
+    """The hook points of some parts of all layers."""
+    return [point(part, layer) for part in parts for layer in range(model.n_layers)]
+
+
+def products(
+    model: Model, parts: Iterable[str], way: Mapping[str, Tensor], grads: Mapping[str, Tensor], pairs: Pairs
+) -> dict[Any, np.ndarray]:
+    """Difference times gradient by part, `[row, layer, unit]`.
+
+    Summed over positions that are no padding in either run, and over a head's width.
+    """
+    seen = (pairs.clean.mask * pairs.corrupted.mask)[..., None]
+
+    def one(name: str) -> np.ndarray:
+        product = way[name] * grads[name]
+        product = product.sum(-1) if product.ndim == 4 else product
+        return (product * seen).sum(1).double().cpu().numpy()
+
+    return {part: np.stack([one(point(part, layer)) for layer in range(model.n_layers)], 1) for part in parts}

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ..knowledge import Case
 from ..model import Batch
-from ..model.hooks import Hook, record
+from ..model.hooks import record
 from ..model.wiring import outputs, points
 from .circuit import Circuit, circuit
 from .counterfactual import Pairs, log_odds
 from .eap import Convention, Metric, along, changes, edges
 from .facts import over_facts
-from .path import Rule, grid
+from .path import Rule, between, grid
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -41,7 +41,8 @@ def eap_ig(
 ) -> Circuit:
     """Like `eap`, with gradients averaged on the way from the counterfactual to the clean run.
 
-    A gradient at the clean prompt alone is blind to what saturates there.
+    A gradient at the clean prompt alone is blind to what saturates there. Integrals rank the strong edges
+    better against exact patching, the single gradient the many weak ones.
 
     Args:
         on: `inputs` moves the tokens' embedding; `activations` moves each layer's heads, each MLP and the
@@ -92,17 +93,10 @@ def eap_ig_scores(
         total = torch.zeros(())
         for group, part in zip(groups, own, strict=True):
             for share in grid(steps, rule):
-                hooks = [(n, _between(runs[0][n], runs[1][n], seen, share)) for n in group]
+                hooks = [(n, between(runs[0][n], runs[1][n], seen, share)) for n in group]
                 run = record(model, clean, points(model), grad=True, hooks=hooks)
                 total = total + _only(along(model, run, way, metric(run.logits)), part)
     return total / n_runs
-
-
-def _between(clean: Tensor, other: Tensor, seen: Tensor, share: float) -> Hook:
-    """Puts an activation a share of the way from the counterfactual to the clean run, where both have tokens."""
-    seen = seen.reshape(*seen.shape, *[1] * (clean.ndim - 2))
-    moved = clean - (1 - share) * seen * (clean - other)
-    return lambda _: moved.detach().requires_grad_(True)
 
 
 def _sources(model: Model) -> list[slice]:

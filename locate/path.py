@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from torch import Tensor
+
 from ..errors import UserError
+from ..model.hooks import Hook
 
 Rule = Literal["midpoint", "left", "right", "ends"]
 
@@ -31,3 +34,13 @@ def grid(steps: int, rule: Rule = "midpoint") -> list[float]:
             return [k / max(steps - 1, 1) for k in range(steps)]
         case _:
             raise UserError(f"{rule!r} is no rule of integration; choose one of {', '.join(get_args(Rule))}.")
+
+
+def between(clean: Tensor, other: Tensor, seen: Tensor, share: float) -> Hook:
+    """Puts an activation `share` of the way from the other run to the clean one, where `seen` `[row, position]`.
+
+    It starts a graph of its own, so that gradients are those by what is put there.
+    """
+    seen = seen.reshape(*seen.shape, *[1] * (clean.ndim - 2))
+    moved = (clean - (1 - share) * seen * (clean - other)).detach()
+    return lambda _: moved.clone().requires_grad_(True)

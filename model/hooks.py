@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +88,17 @@ def run(model: Model, batch: Batch, hooks: Sequence[tuple[str, Hook]]) -> Tensor
             use_cache=False,
         )
     return out[:, -batch.keep - 1 : -1]
+
+
+@contextmanager
+def frozen_norms(model: Model) -> Iterator[list[tuple[str, Hook]]]:
+    """Hooks under which norms behind heads and MLPs, and the final one, are linear: their scale is a constant."""
+    names = [f"blocks.{i}.{n}.hook_scale" for i in range(model.n_layers) for n in ("ln1_post", "ln2_post")]
+    there = [n for n in [*names, "ln_final.hook_scale"] if n in model.bridge.hook_dict]
+    with warnings.catch_warnings():
+        # TransformerLens tells that such a norm is computed by its own code, which rounds otherwise
+        warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
+        yield [(name, lambda scale: scale.detach()) for name in there]
 
 
 def _ignore_point(hook: Hook) -> Callable[..., Tensor | None]:

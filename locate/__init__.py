@@ -1,21 +1,57 @@
 """Floor 3: find the sites that hold a piece of knowledge."""
 
+from .atp_star import atp_star, query_key_scores
 from .attribution import attribution
+from .circuit import Circuit, Edge
 from .control import random_sites
+from .direct_logit import direct_logit
+from .eap import dimension_scores, eap, eap_scores, means, node_scores, zeros
+from .eap_ig import eap_ig, eap_ig_scores
+from .edge_patching import edge_patching
 from .exact import Agreement, agreement, patching
 from .faithfulness import Faithfulness, faithfulness
+from .integrated_gradients import integrated_gradients
+from .knowledge_neurons import (
+    coarse_neurons,
+    knowledge_neuron_scores,
+    knowledge_neurons,
+    neuron_activations,
+    refined_neurons,
+    scaled_neurons,
+)
 from .localization import Localization
 from .stability import Stability, stability
 
 __all__ = [
     "Agreement",
+    "Circuit",
+    "Edge",
     "Faithfulness",
     "Localization",
     "Stability",
     "agreement",
+    "atp_star",
     "attribution",
+    "coarse_neurons",
+    "dimension_scores",
+    "direct_logit",
+    "eap",
+    "eap_ig",
+    "eap_ig_scores",
+    "eap_scores",
+    "edge_patching",
     "faithfulness",
+    "integrated_gradients",
+    "knowledge_neuron_scores",
+    "knowledge_neurons",
+    "means",
+    "neuron_activations",
+    "node_scores",
     "patching",
+    "query_key_scores",
     "random_sites",
+    "refined_neurons",
+    "scaled_neurons",
     "stability",
+    "zeros",
 ]

@@ -5,17 +5,20 @@ AtP, Nanda 2023, "Attribution patching"; Kramár et al. 2024, arXiv:2403.00745.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..knowledge import Case
-from ..model import Model, chunks
+from ..model import Model
 from ..model.hooks import point, record
-from .counterfactual import Pairs, log_odds, pairs
-from .localization import Localization, Part, contrast
+from .counterfactual import Pairs, log_odds
+from .facts import Scores, over_facts
+from .localization import Localization, Part
 
 PARTS: tuple[Part, ...] = ("neuron", "head")
 
@@ -46,53 +49,39 @@ def attribution(
     Example:
         found = loka.locate.attribution(model, loka.case("capitals"))
     """
-    case = case.on(model)
-    relations = set(case.forgotten_relations)
-    retain = [f for f in case.retain.working if f.relation in relations] or list(case.retain.working)
-    facts = [*case.forget.working, *retain]
-    scores, falls = [], []
-    for part in chunks(len(facts), rows):
-        some, fall = attribute(model, pairs(model, case, facts[part]), parts)
-        scores.append(some)
-        falls.append(fall)
-        if progress:
-            progress(part.stop, len(facts))
-    joined: dict[Part, np.ndarray] = {p: np.concatenate([s[p] for s in scores]) for p in parts}
-    return contrast(
-        joined,
-        np.concatenate(falls),
-        n_forget=len(case.forget.working),
-        subjects=[f.subject for f in facts],
-        seed=case.seed,
-        about={"method": "attribution", "model": model.name, "case": case.name, "digest": model.digest()},
-    )
+    return over_facts(model, case, partial(attribute, parts=parts), rows=rows, progress=progress, method="attribution")
 
 
 @torch.enable_grad()
-def attribute(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tuple[dict[Part, np.ndarray], np.ndarray]:
+def attribute(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tuple[Scores, np.ndarray]:
     """Raw scores `[row, layer, unit]` by part, and each row's fall in log-odds `[row]`."""
-    names = {part: [point(part, layer) for layer in range(model.n_layers)] for part in parts}
-    flat = [name for part in parts for name in names[part]]
-    other = record(model, pairs.corrupted, flat)
-    base = record(model, pairs.clean, flat, grad=True)
+    names = points(model, parts)
+    other = record(model, pairs.corrupted, names)
+    base = record(model, pairs.clean, names, grad=True)
     odds = log_odds(base.logits, pairs)
-    acts = [base.activations[name] for name in flat]
-    grads = dict(zip(flat, torch.autograd.grad(odds.sum(), acts), strict=True))
-    seen = (pairs.clean.mask * pairs.corrupted.mask).to(base.logits.dtype)
-    scores: dict[Part, np.ndarray] = {
-        part: np.stack(
-            [_reduce(part, base.activations[n].detach() - other.activations[n], grads[n], seen) for n in names[part]],
-            axis=1,
-        )
-        for part in parts
-    }
+    grads = torch.autograd.grad(odds.sum(), [base.activations[name] for name in names])
+    way = {n: base.activations[n].detach() - other.activations[n] for n in names}
     fall = odds.detach() - log_odds(other.logits, pairs)
-    return scores, fall.cpu().double().numpy()
+    return products(model, parts, way, dict(zip(names, grads, strict=True)), pairs), fall.cpu().double().numpy()
 
 
-def _reduce(part: Part, difference: Tensor, grad: Tensor, seen: Tensor) -> np.ndarray:
-    """Sum over positions that are no padding in either run, and over a head's width."""
-    product = difference * grad
-    if part == "head":
-        product = product.sum(-1)
-    return (product * seen[..., None]).sum(1).cpu().numpy()
+def points(model: Model, parts: Iterable[str]) -> list[str]:
+    """The hook points of some parts of all layers."""
+    return [point(part, layer) for part in parts for layer in range(model.n_layers)]
+
+
+def products(
+    model: Model, parts: Iterable[str], way: Mapping[str, Tensor], grads: Mapping[str, Tensor], pairs: Pairs
+) -> dict[Any, np.ndarray]:
+    """Difference times gradient by part, `[row, layer, unit]`.
+
+    Summed over positions that are no padding in either run, and over a head's width.
+    """
+    seen = (pairs.clean.mask * pairs.corrupted.mask)[..., None]
+
+    def one(name: str) -> np.ndarray:
+        product = way[name] * grads[name]
+        product = product.sum(-1) if product.ndim == 4 else product
+        return (product * seen).sum(1).double().cpu().numpy()
+
+    return {part: np.stack([one(point(part, layer)) for layer in range(model.n_layers)], 1) for part in parts}

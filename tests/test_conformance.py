@@ -12,18 +12,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
-from loka import verify
+from loka import ablate, locate, verify
 from loka.ablate import objectives
 from loka.errors import UserError
-from loka.model import token_logprobs
+from loka.knowledge import Case
+from loka.model import Batch, Model, Site, token_logprobs, wrap
+from loka.model.batch import pad
+from loka.model.hooks import run
+from loka.model.wiring import wiring
 
 FOLDER = Path(__file__).parents[1] / os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")
 ROWS = ("input_ids", "attention_mask", "labels")
@@ -61,6 +77,18 @@ class Vector:
         hf = LlamaForCausalLM(LlamaConfig(**self.params["config"])).eval()
         hf.load_state_dict({k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)})
         return hf
+
+    def gpt2(self) -> Model:
+        """The tiny GPT-2, its tokens numbers."""
+        hf = GPT2LMHeadModel(GPT2Config(**self.params["config"])).eval()
+        prefix = self.inputs["weights"]
+        weights = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+        missing = hf.load_state_dict(weights, strict=False)
+        assert set(missing.missing_keys) <= {"lm_head.weight"}
+        assert not missing.unexpected_keys
+        words = {str(i): i for i in range(self.params["config"]["vocab_size"])}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="0")), eos_token="0")
+        return wrap(hf, tokenizer, prefix)
 
     def _loaded(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -457,6 +485,149 @@ def check_losses(case: Vector) -> None:
         case.close({name: got[name] for name in case.expected if name != "tolerance"}, case.expected, convention)
 
 
+def circuit_batches(case: Vector, model: Model) -> list[Batch]:
+    """The clean and the corrupted prompts, each followed by a token that nothing depends on."""
+    examples = case.inputs["examples"]
+    return [pad(model, [[*e[side], 0] for e in examples], [1] * len(examples)) for side in ("clean", "corrupted")]
+
+
+def circuit_metric(case: Vector, model: Model, clean: Batch) -> Callable[[Tensor], Tensor]:
+    labels = torch.tensor([e["labels"] for e in case.inputs["examples"]])
+    with torch.no_grad():
+        before = run(model, clean, [])[:, -1].log_softmax(-1)
+
+    def metric(logits: Tensor) -> Tensor:
+        if case.params["metric"] == "kl":
+            return -(before.exp() * (before - logits[:, -1].log_softmax(-1))).sum(-1)
+        return -logits[:, -1].gather(-1, labels).diff()[:, 0]
+
+    return metric
+
+
+def circuit_scores(case: Vector, model: Model) -> Tensor:
+    """`[row, source, target]`, or `[row, source, dimension]` at the level of neurons."""
+    p = case.params
+    clean, corrupted = circuit_batches(case, model)
+    metric = circuit_metric(case, model, clean)
+    if p["method"] == "exact":
+        wires = wiring(model)
+        pairs = [(int(i), int(j)) for i, j in zip(*wires.real.nonzero(), strict=True)]
+        edges = [locate.Edge(wires.sources[i], wires.targets[j]) for i, j in pairs]
+        out = torch.zeros(len(clean.ids), *wires.real.shape)
+        found = locate.edge_patching(model, clean, corrupted, metric, edges=edges)
+        out[:, [i for i, _ in pairs], [j for _, j in pairs]] = found
+        return out
+    if p["method"] == "EAP":
+        baseline = {"patching": lambda: corrupted, "zero": lambda: locate.zeros(model),
+                    "mean": lambda: locate.means(model, clean, convention="eap-ig")}[p["intervention"]]()  # fmt: skip
+        if p["level"] == "neuron":
+            return locate.dimension_scores(model, clean, baseline, metric, convention="eap-ig")
+        return locate.eap_scores(model, clean, baseline, metric)
+    assert p["intervention"] == "patching"
+    if p["method"] == "clean-corrupted":
+        return locate.eap_ig_scores(model, clean, corrupted, metric, steps=2, rule="ends")
+    on = p["method"].removeprefix("EAP-IG-")
+    rule = "left" if (on, p["level"]) == ("inputs", "edge") else "right"
+    return locate.eap_ig_scores(
+        model, clean, corrupted, metric, on=on, steps=p["ig_steps"], rule=rule, convention="eap-ig"
+    )
+
+
+def check_eap_ig(case: Vector) -> None:
+    """Our scores are those of a row; theirs are divided by the batch size once more, the exact ones are not."""
+    model = case.gpt2()
+    wires = wiring(model)
+    assert list(wires.sources) == case.expected["source_nodes"]
+    scores = circuit_scores(case, model)
+    wanted = case._loaded(case.expected["scores"])
+    if case.params["level"] == "node":
+        scores = locate.node_scores(model, scores, convention="eap-ig")
+    mean = scores.mean(0) / (1 if case.params["method"] == "exact" else case.params["batch_size"])
+    if case.params["level"] == "edge":
+        assert list(wires.targets) == case.expected["destination_nodes"]
+        assert wires.real.tolist() == case.expected["real_edge"]
+        mean, wanted = (t[torch.tensor(wires.real)] for t in (mean, wanted))
+        case.close(mean.abs().max(), case.expected["max_abs"])
+    case.close(mean.flatten().tolist(), wanted.flatten().tolist())
+
+
+def neuron_model(case: Vector) -> tuple[Model, list[nn.Module]]:
+    """The model, and what reads its neurons: theirs are GPT-2's in front of the activation, BERT's behind it."""
+    if case.params["kind"] != "bert":
+        model = case.gpt2()
+        return model, [block.mlp.act for block in model.hf.transformer.h]
+    hf = BertForMaskedLM(BertConfig(**case.params["config"])).eval()
+    prefix = case.inputs["weights"]  # which the expected scores have too
+    weights = {k: case.tensors[prefix + k] for k in hf.state_dict() if prefix + k in case.tensors}
+    hf.load_state_dict(weights)
+    return hf.requires_grad_(False), [layer.output.dense for layer in hf.bert.encoder.layer]
+
+
+def neuron_scores(case: Vector, hf: nn.Module, maps: list[nn.Module], prompt: list[int]) -> Tensor:
+    target, position = case.inputs["target"], None
+    if case.params["kind"] == "bert":
+        target, position = [target], prompt.index(case.params["mask_token_id"])
+    return locate.knowledge_neuron_scores(
+        hf, maps, torch.tensor(prompt), target, position=position, steps=case.params["steps"],
+        convention="knowledge-neurons",
+    )  # fmt: skip
+
+
+def limit(case: Vector) -> dict[str, float]:
+    names = {"adaptive_threshold": "share", "percentile": "percentile", "threshold": "threshold"}
+    return {ours: case.params[theirs] for theirs, ours in names.items() if theirs in case.params}
+
+
+def interventions(case: Vector, model: Model, maps: list[nn.Module]) -> dict[str, dict[str, float]]:
+    row, target = torch.tensor([case.inputs["prompt"]]), case.inputs["target"][0]
+    sites = [Site(layer, "neuron", i) for layer, i in case.inputs["neurons"]]
+
+    def after() -> dict[str, float]:
+        with torch.no_grad():
+            p = model.hf(row).logits[0, -1].softmax(-1)
+        return {"after": float(p[target]), "argmax_after": int(p.argmax()), "argmax_prob_after": float(p.max())}
+
+    before = after()["after"]
+    edit = ablate.zero(model, cast(Case, SimpleNamespace(name="vector")), sites)
+    contexts = {
+        "suppress": locate.scaled_neurons(maps, sites, factor=0, position=-1),
+        "enhance": locate.scaled_neurons(maps, sites, factor=2, position=-1),
+        "erase_weights": edit.applied(model),
+    }
+    out = {}
+    for name, context in contexts.items():
+        with context:
+            out[name] = {"before": before, **after()}
+    return out
+
+
+def check_knowledge_neurons(case: Vector) -> None:
+    """Their negative examples never take anything out, so that they are not given; ours do (`refined_neurons`)."""
+    model, maps = neuron_model(case)
+    hf = model.hf if isinstance(model, Model) else model
+    if "neurons" in case.inputs:
+        case.close(interventions(case, model, maps), case.expected)
+    elif "attribution" in case.params:
+        assert case.params["attribution"] == "max_activations"
+        found = locate.neuron_activations(hf, maps, torch.tensor(case.inputs["prompt"]))
+        case.close(found.tolist(), case._loaded(case.expected["scores"]).tolist())
+    elif "prompts" in case.inputs:
+        scores = [neuron_scores(case, hf, maps, prompt) for prompt in case.inputs["prompts"]]
+        coarse = [locate.coarse_neurons(s, **limit(case)) for s in scores]
+        refined = locate.refined_neurons(coarse, share=case.params["p"])
+        assert [[s.layer, s.index] for s in refined] == case.expected["neurons"]
+    else:
+        scores = neuron_scores(case, hf, maps, case.inputs["prompt"])
+        if "neurons" in case.expected:
+            coarse = locate.coarse_neurons(scores, **limit(case))
+            assert [[s.layer, s.index] for s in coarse] == case.expected["neurons"]
+            return
+        got = {"scores": scores.tolist(), "sum": scores.sum(), "max": scores.max()}
+        got["argmax"] = list(divmod(int(scores.argmax()), scores.shape[1]))
+        wanted = case._loaded(case.expected) | {"scores": case._loaded(case.expected["scores"]).tolist()}
+        case.close({k: got[k] for k in wanted}, wanted)
+
+
 FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_token_metrics": check_token_metrics,
     "ou_truth_ratio": check_truth_ratio,
@@ -470,6 +641,8 @@ FAMILIES: dict[str, Callable[[Vector], None]] = {
     "muse_privleak": check_muse,
     "mimir_attacks": check_mimir,
     "uds": check_uds,
+    "eap_ig": check_eap_ig,
+    "knowledge_neurons": check_knowledge_neurons,
     "tofu_aggregate": check_tofu_aggregate,
 }
 

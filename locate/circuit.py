@@ -1,0 +1,74 @@
+"""A circuit: heads and MLPs, and how much each passes on to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import UserError
+from ..model.wiring import Wiring, wiring
+from .localization import Localization
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+@dataclass(frozen=True)
+class Edge:
+    """From what one node writes to what another reads; prints `a3.h1->m5`."""
+
+    source: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.source}->{self.target}"
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """Scores of all edges between heads, MLPs, the input and the logits.
+
+    `frame` has one row an edge: `source, target`, then the columns of a `Localization` that are scores.
+    Nodes are named as in `Wiring`.
+    """
+
+    frame: pd.DataFrame = field(repr=False)
+    wiring: Wiring = field(repr=False)
+    about: dict[str, Any]
+
+    def top(self, k: int, *, by: str = "score") -> list[Edge]:
+        """The `k` edges with the highest score, best first.
+
+        Raises:
+            UserError: fewer than `k` edges.
+        """
+        if not 0 < k <= len(self.frame):
+            raise UserError(f"top({k}) of {len(self.frame)} edges: ask for 1 to {len(self.frame)}.")
+        best = self.frame.sort_values(by, ascending=False, kind="stable").head(k)
+        return [Edge(a, b) for a, b in zip(best["source"], best["target"], strict=True)]
+
+    def grid(self, column: str = "score") -> np.ndarray:
+        """A column as `[source, target]`, NaN where there is no edge."""
+        out = np.full(self.wiring.real.shape, np.nan)
+        out[self.wiring.real] = self.frame[column]
+        return out
+
+    def nodes(self, column: str = "score") -> pd.Series:
+        """Each source's score, the sum over the edges that leave it."""
+        return pd.Series(np.nansum(self.grid(column), axis=1), self.wiring.sources, name=column)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the table."""
+        return self.frame.copy()
+
+
+def circuit(model: Model, edges: Localization) -> Circuit:
+    """A localization whose `index` counts the real edges, row by row, as a circuit."""
+    wires = wiring(model)
+    source, target = np.nonzero(wires.real)
+    names = {"source": np.array(wires.sources)[source], "target": np.array(wires.targets)[target]}
+    scores = edges.frame.drop(columns=["layer", "part", "index", "position", "role"])
+    return Circuit(pd.concat([pd.DataFrame(names), scores], axis=1), wires, edges.about)

@@ -128,7 +128,7 @@ def _passed(model: Model, convention: Convention) -> Tensor:
 
 def zeros(model: Model) -> dict[str, Tensor]:
     """The baseline in which no source writes anything."""
-    return {name: torch.zeros((), dtype=model.dtype, device=model.device) for names in outputs(model) for name in names}
+    return {name: torch.zeros((), dtype=model.dtype, device=model.device) for name in outputs(model)}
 
 
 def means(model: Model, batch: Batch, *, convention: Convention = "stated") -> dict[str, Tensor] | Tensor:
@@ -142,16 +142,16 @@ def means(model: Model, batch: Batch, *, convention: Convention = "stated") -> d
     if convention == "eap-ig":
         with torch.enable_grad():
             run = record(model, batch, points(model), grad=True)
-            wrote = written(model, run, {n: run.activations[n].detach() for names in outputs(model) for n in names})
+            wrote = written(model, run, {n: run.activations[n].detach() for n in outputs(model)})
         last = wrote[torch.arange(len(before)), before.cumsum(1).argmax(1)].mean(1)
         return (last / before.sum(1, keepdim=True)).mean(0).detach()
-    acts = record(model, batch, [n for names in outputs(model) for n in names]).activations
+    acts = record(model, batch, outputs(model)).activations
     return {n: torch.einsum("rp...,rp->...", value, before) / before.sum() for n, value in acts.items()}
 
 
 def changes(model: Model, run: Recording, clean: Batch, baseline: Baseline) -> Tensor:
     """What each source adds to the stream in the clean run beyond the baseline, `[row, position, source, d_model]`."""
-    now = {n: run.activations[n].detach() for names in outputs(model) for n in names}
+    now = {n: run.activations[n].detach() for n in outputs(model)}
     seen = clean.mask
     if isinstance(baseline, Tensor):
         return (written(model, run, now) - baseline).detach() * seen[:, :, None, None]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..knowledge import Case
 from ..model import Batch
 from ..model.hooks import record
@@ -54,7 +55,7 @@ def eap_ig(
     Cost: as `eap`, its backward part `steps` times; on activations `steps * (2 * layers + 1)` times.
 
     Raises:
-        UserError: fewer than one step.
+        UserError: fewer than one step, or something else to integrate over.
     """
 
     def score(model: Model, both: Pairs) -> Tensor:
@@ -82,21 +83,23 @@ def eap_ig_scores(
     clean-corrupted) are those of the published code. There, on activations, an edge's gradient is the mean
     over the runs in which any source is moved: `convention="eap-ig"`.
     """
-    names = outputs(model)
-    groups = [names[0]] if on == "inputs" else names
-    runs = [record(model, batch, [n for group in names for n in group]).activations for batch in (clean, corrupted)]
+    if on not in get_args(On):
+        raise UserError(f"{on!r} is nothing to integrate over; choose one of {', '.join(get_args(On))}.")
+    shares, moved = grid(steps, rule), outputs(model)[: 1 if on == "inputs" else None]
+    here, there = (record(model, batch, moved).activations for batch in (clean, corrupted))
     seen = clean.mask * corrupted.mask
+
+    def at(name: str, share: float) -> Tensor:
+        hooks = [(name, between(here[name], there[name], seen, share))]
+        run = record(model, clean, points(model), grad=True, hooks=hooks)
+        return along(model, run, way, metric(run.logits))
+
     with torch.enable_grad():
         way = changes(model, record(model, clean, points(model), grad=True), clean, corrupted)
-        own = _sources(model) if on == "activations" and convention == "stated" else [slice(None)] * len(groups)
-        n_runs = steps if own[0] != slice(None) else steps * len(groups)
-        total = torch.zeros(())
-        for group, part in zip(groups, own, strict=True):
-            for share in grid(steps, rule):
-                hooks = [(n, between(runs[0][n], runs[1][n], seen, share)) for n in group]
-                run = record(model, clean, points(model), grad=True, hooks=hooks)
-                total = total + _only(along(model, run, way, metric(run.logits)), part)
-    return total / n_runs
+        means = [torch.stack([at(name, share) for share in shares]).mean(0) for name in moved]
+    if on == "inputs" or convention == "eap-ig":
+        return torch.stack(means).mean(0)
+    return torch.cat([mean[:, own] for mean, own in zip(means, _sources(model), strict=True)], 1)
 
 
 def _sources(model: Model) -> list[slice]:
@@ -104,9 +107,3 @@ def _sources(model: Model) -> list[slice]:
     sizes = [1, *(n for _ in range(model.n_layers) for n in (model.n_heads, 1))]
     ends = torch.tensor(sizes).cumsum(0).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-
-
-def _only(scores: Tensor, part: slice) -> Tensor:
-    out = torch.zeros_like(scores)
-    out[:, part] = scores[:, part]
-    return out

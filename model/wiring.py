@@ -51,10 +51,10 @@ def points(model: Model) -> list[str]:
     return [point("embed"), *(point(part, layer) for layer in range(model.n_layers) for part in parts)]
 
 
-def outputs(model: Model) -> list[list[str]]:
+def outputs(model: Model) -> list[str]:
     """The hook points of the sources, in their order: the input, then by layer the heads' and the MLP's."""
     layers = range(model.n_layers)
-    return [[point("embed")], *([point(part, layer)] for layer in layers for part in ("head", "mlp"))]
+    return [point("embed"), *(point(part, layer) for layer in layers for part in ("head", "mlp"))]
 
 
 def written(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Tensor:
@@ -101,6 +101,7 @@ def read(model: Model, run: Recording, output: Tensor) -> Iterator[tuple[slice, 
     yield slice(start, start + 1), grads[point("mlp", model.n_layers - 1)][None]
 
 
+@torch.enable_grad()
 def _wiring(model: Model) -> Wiring:
     run = record(model, pad(model, [[model.start_id] * 2], [1]), [point("attn"), point("mlp")], grad=True)
     attention, mlp = run.activations.values()

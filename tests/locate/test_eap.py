@@ -35,7 +35,7 @@ def test_what_leaves_a_node_adds_up_to_what_it_does(tiny: Callable[[str], Model]
         found = record(model, batch, points(model), grad=True)
         odds = answer(found.logits, batch.labels)
         generator = torch.Generator().manual_seed(0)
-        names = [name for group in outputs(model) for name in group]
+        names = outputs(model)
         shapes = {n: found.activations[n].shape for n in names}
         way = {n: torch.randn(shape, generator=generator, dtype=torch.float64) for n, shape in shapes.items()}
         grads = torch.autograd.grad(odds.sum(), [found.activations[n] for n in names], retain_graph=True)
@@ -74,7 +74,7 @@ def test_an_edge_is_the_slope_of_patching_it(tiny: Callable[[str], Model], archi
                      ("input", "m1"), ("a0.h0", "logits"), ("m2", "logits")]
     ]  # fmt: skip
     # a baseline a small step away from the clean run, in which only what the sources write differs
-    acts = record(model, clean, [n for group in outputs(model) for n in group]).activations
+    acts = record(model, clean, outputs(model)).activations
     other = record(model, corrupted, list(acts)).activations
     size = 1e-3
     near, far = ({n: acts[n] + s * (other[n] - acts[n]) for n in acts} for s in (size, -size))
@@ -200,6 +200,27 @@ def test_baselines(tiny: Callable[[str], Model]) -> None:
                       for row, mask, labels in zip(acts, clean.mask, clean.labels, strict=True)])  # fmt: skip
     torch.testing.assert_close(mean[name], both.mean(0))
 
+    def metric(logits: Tensor) -> Tensor:
+        return answer(logits, clean.labels)
+
+    with torch.enable_grad():
+        found = record(model, clean, [name], grad=True)
+        grad = torch.autograd.grad(metric(found.logits).sum(), found.activations[name])[0]
+    at = wiring(model).sources.index("m1")
+    for baseline, instead in ((zero, 0), (mean, mean[name])):
+        got = locate.node_scores(model, locate.eap_scores(model, clean, baseline, metric))[:, at]
+        torch.testing.assert_close(got, ((acts - instead) * grad).sum((1, 2)))
+
+
+@pytest.mark.parametrize("intervention", ["zero", "mean"])
+def test_circuits_by_silencing(planted: Model, planted_case: Case, intervention: str) -> None:
+    found = locate.eap(planted, planted_case, intervention=intervention, rows=8)
+    other = locate.eap(planted, planted_case, intervention=intervention, rows=5)
+    assert found.about["intervention"] == intervention
+    assert found.frame["score"].notna().all()
+    np.testing.assert_allclose(found.frame["raw"], other.frame["raw"], atol=2e-4)
+    assert found.frame["raw"].abs().max() > 0.1
+
 
 @pytest.mark.parametrize("how", ["eap", "eap_ig"])
 def test_a_circuit_of_planted_facts(planted: Model, planted_case: Case, how: str) -> None:
@@ -222,3 +243,7 @@ def test_a_circuit_of_planted_facts(planted: Model, planted_case: Case, how: str
 def test_an_unknown_intervention(planted: Model, planted_case: Case) -> None:
     with pytest.raises(UserError, match="'noise' is no intervention; choose one of patching, zero, mean"):
         locate.eap(planted, planted_case, intervention="noise")
+    with pytest.raises(UserError, match="'weights' is nothing to integrate over; choose one of inputs, activations"):
+        locate.eap_ig(planted, planted_case, on="weights")
+    with pytest.raises(UserError, match="at least one step, not 0"):
+        locate.eap_ig(planted, planted_case, steps=0)

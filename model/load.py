@@ -93,7 +93,8 @@ class Model:
 
     def units(self, part: str) -> int:
         """How many units of a part one layer has."""
-        return {"neuron": self.n_neurons, "head": self.n_heads, "kv": self.n_kv_heads}.get(part, 1)
+        own = {"neuron": self.n_neurons, "head": self.n_heads, "q": self.n_heads}
+        return (own | dict.fromkeys(("kv", "k", "v"), self.n_kv_heads)).get(part, 1)
 
     def block(self, layer: int) -> str:
         """The name of a layer's module, such as `model.layers.3`."""

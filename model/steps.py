@@ -9,7 +9,7 @@ logits) is done here as there.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .dense import instead
 from .layout import attention, mlp
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def begin(model: Model, ids: Tensor) -> Steps:
     with ExitStack() as stack:
         stack.enter_context(attending(model, "eager"))  # it writes out the mask that others leave implicit
         for block in blocks:
-            stack.enter_context(_instead(block, call))
+            stack.enter_context(instead(block, call))
         mask = torch.ones_like(ids[None])
         model.hf(input_ids=ids[None], attention_mask=mask, use_cache=False, logits_to_keep=1)
     arguments = [_named(block, *given) for block, given in zip(blocks, calls, strict=True)]
@@ -180,16 +181,7 @@ def _named(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
 
 
 def _giving(module: nn.Module, value: Any) -> Any:
-    return _instead(module, lambda *_, **__: value)
-
-
-@contextmanager
-def _instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    module.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"]
+    return instead(module, lambda *_, **__: value)
 
 
 def _blocks(model: Model) -> list[nn.Module]:

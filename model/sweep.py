@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .batch import Batch, chunks
+from .dense import dense
 from .departures import Departures
 from .interventions import Interventions, Kind, prompt
 from .kept import Kept
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Metric = Callable[[int, Tensor], Tensor]
 Positions = Sequence[int] | Literal["all"]
-TOKENS = {"cpu": 4096}  # larger batches are no faster there
+TOKENS = {"cpu": 1536}  # larger batches are no faster there
 LOGITS = 2**22
 
 
@@ -100,7 +101,7 @@ def sweep(
     about = (ordered, where, kind, seed, scale if kind == "noise" else None)
     kept = Kept(keep, _fingerprint(model, about, clean, put.source) if keep else "", shape)
     kept.settings = {"memory": memory or _free(model), "rows": rows} | kept.settings
-    with attending(model):
+    with attending(model), dense(model):
         for row in range(shape[0]):
             run = trace(model, prompt(clean, row), {(site.part, site.layer) for site in sites})
             asked = int((clean.labels[row] >= 0).sum())

@@ -2,7 +2,7 @@
 
 from .attribution import attribution
 from .control import random_sites
-from .exact import Agreement, agreement, patching
+from .exact import Agreement, agreement, patching, sweep
 from .localization import Localization
 
-__all__ = ["Agreement", "Localization", "agreement", "attribution", "patching", "random_sites"]
+__all__ = ["Agreement", "Localization", "agreement", "attribution", "patching", "random_sites", "sweep"]

@@ -156,8 +156,8 @@ def _rows(rest: Departures, at: int | None, *, memory: float, rows: int | None) 
     each = (attended + within + 4 * rest.keep * model.hf.config.vocab_size) * model.dtype.itemsize
     if memory < each:
         raise UserError(
-            f"a row of this sweep takes about {each / 2**20:.0f} MiB, and the memory given or free is "
-            f"{memory / 2**20:.0f} MiB; give more by memory=, or shorter prompts."
+            f"a row of this sweep takes about {each / 2**20:.3g} MiB, and the memory given or free is "
+            f"{memory / 2**20:.3g} MiB; give more by memory=, or shorter prompts."
         )
     most = rows or max(1, TOKENS.get(model.device.type, 16 * TOKENS["cpu"]) // tokens)
     return min(most, int(memory // each))

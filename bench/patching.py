@@ -137,7 +137,8 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
     settings = {
         "model": name, "prompt": prompt, "part": part, "pairs": PAIRS, "tokens": tokens, "answer_tokens": batch.keep,
         "layers": layers, "sites": total, "threads": torch.get_num_threads(), "loka_sites_timed": len(ours),
-        "peer_cells_timed": len(cells), "layers_sampled": depth, "scaled_to": total, "processor": torch.backends.cpu.get_cpu_capability(),
+        "peer_cells_timed": len(cells), "layers_sampled": depth, "scaled_to": total,
+        "processor": torch.backends.cpu.get_cpu_capability(),
     }  # fmt: skip
     own = {site: i for i, site in enumerate(ours)}
     loka_values = results["loka"].values[:, [own[cell] for cell in cells]]

@@ -4,10 +4,11 @@
 
 All in one process, in turn, after a warm-up; ratios are taken round by round. TransformerLens would take minutes
 for all cells of one sweep, so it is timed on a sample of cells, spread evenly over the layers, and scaled to all; LOKA
-runs all heads (a sample at long prompts) and a sample of neurons, at the same layers. `settings` says which. `gpt2`
-is a model of GPT-2 small's shape with random weights and SmolLM2's tokenizer. Chat prompts are the tokenizer's chat
-template around a question, with the answer begun; long prompts have 512 tokens, the subject at their start. On CPUs
-LOKA runs linear maps by oneDNN, TransformerLens by torch's default, which on AMD's processors is half as fast.
+runs all heads at short prompts, else a sample in the same layers, scaled too. `settings` says which.
+
+`gpt2` is a model of GPT-2 small's shape with random weights and SmolLM2's tokenizer. Chat prompts are the tokenizer's
+chat template around a question, with the answer begun; long prompts have 512 tokens, the subject at their start. On
+CPUs LOKA runs linear maps by oneDNN, TransformerLens by torch's default, which on AMD's processors is half as fast.
 Memory is what a forked process grows by at most; the weights are there before.
 """
 
@@ -64,10 +65,12 @@ def main() -> None:
             both = some_pairs(model, case, prompt)
             for part in options.parts:
                 rows += compared(model, name, both, prompt, part, options.rounds)
+                if options.json:
+                    write_json(options.json, rows)
         if options.growth:
             rows += growth(model, name, case)
-        if options.json:
-            write_json(options.json, rows)
+            if options.json:
+                write_json(options.json, rows)
     for row in rows:
         value = row.get("ratio", row.get("value"))
         print(
@@ -113,10 +116,10 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
     depth = [int((i + 0.5) * layers / 4) for i in range(4)] if prompt != "long" else [layers // 2]
     units = model.units(part)
     cells = [Site(layer, part, (31 * layer) % units) for layer in depth]
-    if part == "head" and prompt != "long":
+    if part == "head" and prompt == "short":
         ours = model.sites(part)
     else:
-        few = {"neuron": 64, "head": 3}[part] if prompt != "long" else 3
+        few = 3 if prompt == "long" else min(units, 48)
         ours = sorted({*cells, *(Site(layer, part, i) for layer in depth for i in range(few))})
     batch = both.clean
 

@@ -33,14 +33,15 @@ class Pairs:
     foils: Tensor
 
     def repeated(self, row: int, times: int) -> Pairs:
-        """One row several times, its labels cut to its own, as `log_odds` of several runs of it wants it."""
+        """One row several times, without padding and foreign labels, as `log_odds` of several runs of it wants it."""
         asked = int((self.clean.labels[row] >= 0).sum())
         foils = self.foils[row].clone()
         foils[:, 0] -= self.clean.keep - asked
 
         def rows(batch: Batch) -> Batch:
-            kept = (batch.ids[row], batch.mask[row], batch.positions[row], batch.labels[row, batch.keep - asked :])
-            return Batch(*(t.expand(times, -1) for t in kept))
+            real = batch.mask[row].bool()
+            kept = [t[row][real] for t in (batch.ids, batch.mask, batch.positions)]
+            return Batch(*(t.expand(times, -1) for t in (*kept, batch.labels[row, batch.keep - asked :])))
 
         return Pairs((self.facts[row],) * times, rows(self.clean), rows(self.corrupted), foils.expand(times, -1, -1))
 

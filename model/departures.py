@@ -18,7 +18,7 @@ from torch import Tensor
 from .interventions import Differences
 from .layout import feature_dim, taps
 from .load import Model
-from .site import Site
+from .site import Part, Site
 from .steps import Past
 from .trace import Place, Trace, passing
 
@@ -45,7 +45,7 @@ class Departures:
         rows = None
         for layer in range(sites[0].layer, last + 1):
             out = [] if rows is None else [self._through(layer, rows, start)]
-            for part, some in groupby(joining.get(layer, []), lambda site: site.part):
+            for part, some in groupby(joining.get(layer, []), _part):
                 new = self._joined((part, layer), [site.index or 0 for site in some], start, at)
                 out.append(new if layer < last else new[:, -self.keep :])
             rows = torch.cat(out)
@@ -85,6 +85,10 @@ class Departures:
         weight = tap.module.get_parameter("weight")
         columns = weight if feature_dim(tap.module, out=True) else weight.t()
         return move @ columns[tap.index[units].to(weight.device)]
+
+
+def _part(site: Site) -> Part:
+    return site.part
 
 
 def _only(move: Tensor, at: int | None, start: int) -> Tensor:

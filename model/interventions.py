@@ -108,10 +108,12 @@ class Interventions:
                 new = [torch.stack([v.sum(0), v.square().sum(0)]) for v in (value.double() for value in values)]
                 sums[place] = [a + b for a, b in zip(sums[place], new, strict=True)] if place in sums else new
         dtype = self.model.dtype
-        return {place: [_moments(*(total / tokens), dtype) for total in totals] for place, totals in sums.items()}
+        return {place: [_moments(total / tokens, dtype) for total in totals] for place, totals in sums.items()}
 
 
-def _moments(mean: Tensor, square: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _moments(means: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation from the means of the values and of their squares `[2, unit, width]`."""
+    mean, square = means
     return mean.to(dtype), (square - mean**2).clamp(min=0).sqrt().to(dtype)
 
 

@@ -92,7 +92,7 @@ def sweep(
     Cost: for a site and prompt, the blocks behind the site from the first changed position on. For a prompt,
     its own run and that of `other`; for `mean` and `noise`, one more.
     """
-    _check(model, sites)
+    _check(model, sites, rows)
     put = Interventions(model, clean, other, kind, seed=seed, scale=scale)
     where = _positions(model, clean, put.source if kind == "patch" else None, positions)
     order = sorted(range(len(sites)), key=lambda i: (sites[i].layer, sites[i].part))
@@ -163,9 +163,11 @@ def _rows(rest: Departures, at: int | None, *, memory: float, rows: int | None) 
     return min(most, int(memory // each))
 
 
-def _check(model: Model, sites: Sequence[Site]) -> None:
+def _check(model: Model, sites: Sequence[Site], rows: int | None) -> None:
     if not sites:
         raise UserError("a sweep needs at least one site.")
+    if rows is not None and rows < 1:
+        raise UserError(f"rows={rows} is no size of a batch; give 1 or more, or leave it out.")
     for site in sites:
         model.check_site(site)
     if model.dtype.itemsize < 4:

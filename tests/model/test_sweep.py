@@ -282,6 +282,7 @@ def test_what_cannot_be_done_is_said(llama: Model) -> None:
     cases: list[tuple[str, dict[str, Any]]] = [
         (r"L1.head.9 is not in LlamaForCausalLM: a layer's heads are 0 to 3", {"sites": [Site(1, "head", 9)]}),
         ("at least one site", {"sites": []}),
+        ("rows=0 is no size of a batch", {"rows": 0}),
         ("'wish' is no intervention; choose one of patch, zero", {"kind": "wish"}),
         ("patching needs a counterfactual prompt for each prompt", {"other": None}),
         (

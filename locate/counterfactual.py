@@ -32,13 +32,33 @@ class Pairs:
     corrupted: Batch
     foils: Tensor
 
+    def repeated(self, row: int, times: int) -> Pairs:
+        """One row several times, without padding and foreign labels, as `log_odds` of several runs of it wants it."""
+        asked = int((self.clean.labels[row] >= 0).sum())
+        foils = self.foils[row].clone()
+        foils[:, 0] -= self.clean.keep - asked
+
+        def rows(batch: Batch) -> Batch:
+            real = batch.mask[row].bool()
+            kept = [t[row][real] for t in (batch.ids, batch.mask, batch.positions)]
+            return Batch(*(t.expand(times, -1) for t in (*kept, batch.labels[row, batch.keep - asked :])))
+
+        return Pairs((self.facts[row],) * times, rows(self.clean), rows(self.corrupted), foils.expand(times, -1, -1))
+
 
 def pairs(model: Model, case: Case, facts: Sequence[Fact]) -> Pairs:
     """Pair each fact's prompt with one about another subject, drawn by the case's seed.
 
     Raises:
-        UserError: a relation with a single subject, which leaves nothing to swap in.
+        UserError: a relation with a single subject, which leaves nothing to swap in, or an answer that is
+            among its foils.
     """
+    for fact in facts:
+        if same := set(fact.answers) & set(fact.foils):
+            raise UserError(
+                f"the answer {same.pop()!r} of {fact.prompt!r} is one of its foils, so its log-odds say nothing; "
+                "give foils that are wrong."
+            )
     others = [_counterpart(case, fact) for fact in facts]
     prompts = [f.prompt for f in facts]
     swapped = [f.prompt.replace(f.subject, other) for f, other in zip(facts, others, strict=True)]

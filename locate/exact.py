@@ -1,4 +1,4 @@
-"""Exact activation patching of chosen sites, the check on every attribution.
+"""Exact effects of single sites: what attribution estimates, and the check on it.
 
 Zhang & Nanda 2024, "Towards Best Practices of Activation Patching", arXiv:2309.16042.
 """
@@ -7,23 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
+from ..errors import UserError
 from ..knowledge import Case, Fact
-from ..model import Batch, Part, Site
-from ..model.hooks import Hook, point, record, run
+from ..model import INDEXED, Part, Site, logits
+from ..model.interventions import Kind
+from ..model.sweep import Positions, Swept
+from ..model.sweep import sweep as run_sweep
 from .attribution import attribute
 from .counterfactual import Pairs, log_odds, pairs
+from .localization import Localization, contrast
 
 if TYPE_CHECKING:
     from ..model import Model
 
-ROWS = 48
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,44 +57,105 @@ class Agreement:
         }
 
 
-@torch.no_grad()
 def patching(
     model: Model,
     case: Case,
-    sites: Sequence[Site],
+    sites: Sequence[Site] | None = None,
     *,
+    part: Part = "head",
     facts: Sequence[Fact] | None = None,
-    rows: int = ROWS,
-    progress: Callable[[int, int], None] | None = None,
+    kind: Kind = "patch",
+    positions: Positions | None = None,
+    rows: int | None = None,
+    memory: float | None = None,
+    keep: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
-    """How far the answer's log-odds fall when one site is patched from the counterfactual run, `[fact, site]`.
+    """How far the answer's log-odds fall when one site is changed, `[fact, site]`, or `[fact, site, position]`.
 
-    A site is patched at all positions that are no padding in either run.
+    Args:
+        sites: which; without them all of `part`, in the order of `model.sites(part)`.
+        facts: by default the working forget facts.
+        kind: `patch` puts in the activation of the counterfactual run, at all positions that are no padding in
+            either run; `zero`, `mean` and `resample` (over the counterfactual prompts) and `noise` need no pair.
+        positions: one position at a time, these or `"all"`, counted from the end of the prompt (-1 its last token).
+        rows: sites in one batch at most; by default what is fastest.
+        memory: bytes that a batch may take; by default half of what is free.
+        keep: a file to which finished batches are written, and from which an interrupted call goes on.
+        progress: called with rows done and rows in all.
 
-    Cost: one row a site and fact, `rows` at a time, and one counterfactual run.
+    Raises:
+        UserError: as `loka.model.sweep` does: half precision, too little memory for one row, positions asked of
+            pairs that differ in their number of tokens; an answer among its own foils.
+
+    Cost: for a site and fact, the blocks behind the site from the first changed token on.
     """
     case = case.on(model)
     both = pairs(model, case, list(facts or case.forget.working))
-    names = sorted({point(s.part, s.layer) for s in sites})
-    other = record(model, both.corrupted, names).activations
-    base = log_odds(record(model, both.clean, []).logits, both).cpu().numpy()
-    cells = [(f, s) for s in range(len(sites)) for f in range(len(both.facts))]
-    out = np.zeros((len(both.facts), len(sites)))
-    for start in range(0, len(cells), rows):
-        some = cells[start : start + rows]
-        index = torch.tensor([f for f, _ in some], device=model.device)
-        batch, part = (
-            _rows(both.clean, index),
-            Pairs(both.facts, _rows(both.clean, index), both.corrupted, both.foils[index]),
+    chosen = model.sites(part) if sites is None else list(sites)
+    options = {"kind": kind, "positions": positions, "rows": rows, "memory": memory, "keep": keep}
+    return swept(model, both, chosen, seed=case.seed, progress=progress, **options).falls
+
+
+def sweep(
+    model: Model,
+    case: Case,
+    *,
+    part: Part = "head",
+    kind: Kind = "patch",
+    rows: int | None = None,
+    memory: float | None = None,
+    keep: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Localization:
+    """Score every site of a part exactly: what `attribution` estimates, one row a site and fact.
+
+    The score of a site on a fact is how far the log-odds of its answer fall when the site is changed, in shares of
+    the fall of the whole counterfactual prompt; the mean over working retain facts of the same relation is taken
+    off. Arguments, errors and cost are those of `patching`, over forget and retain facts.
+
+    Raises:
+        UserError: a part without units (`attn`, `mlp`, `resid`), for which `patching` gives effects.
+
+    Example:
+        found = loka.locate.sweep(model, loka.case("capitals"), part="head")
+    """
+    if part not in INDEXED:
+        raise UserError(
+            f"sweep scores parts with units ({', '.join(INDEXED)}), not {part!r}; "
+            f"loka.locate.patching(model, case, part={part!r}) gives its effects."
         )
-        seen = both.clean.mask[index].bool() & both.corrupted.mask[index].bool()
-        hooks = [(name, _patch(name, sites, some, other[name][index], seen)) for name in names]
-        odds = log_odds(run(model, batch, hooks), part).cpu().numpy()
-        for (f, s), value in zip(some, odds, strict=True):
-            out[f, s] = base[f] - value
-        if progress:
-            progress(min(start + rows, len(cells)), len(cells))
-    return out
+    case = case.on(model)
+    relations = set(case.forgotten_relations)
+    retain = [f for f in case.retain.working if f.relation in relations] or list(case.retain.working)
+    facts = [*case.forget.working, *retain]
+    both = pairs(model, case, facts)
+    options = {"kind": kind, "rows": rows, "memory": memory, "keep": keep}
+    found = swept(model, both, model.sites(part), seed=case.seed, progress=progress, **options)
+    return contrast(
+        {part: found.falls.reshape(len(facts), model.n_layers, -1)},
+        found.base - _counterfactual_odds(model, both),
+        n_forget=len(case.forget.working),
+        subjects=[f.subject for f in facts],
+        seed=case.seed,
+        about={"method": f"sweep ({kind})", "model": model.name, "case": case.name, "digest": model.digest()},
+    )
+
+
+def swept(model: Model, both: Pairs, sites: Sequence[Site], **options: Any) -> Swept:
+    """The log-odds of each pair's answer with each site changed; `options` as in `loka.model.sweep`."""
+
+    def metric(row: int, some: Tensor) -> Tensor:
+        return log_odds(some, both.repeated(row, len(some)))
+
+    return run_sweep(model, both.clean, sites, metric=metric, other=both.corrupted, **options)
+
+
+@torch.no_grad()
+def _counterfactual_odds(model: Model, both: Pairs) -> np.ndarray:
+    """Log-odds of each answer behind the counterfactual prompt, `[fact]`."""
+    rows = [both.repeated(row, 1) for row in range(len(both.facts))]
+    return np.array([float(log_odds(logits(model, one.corrupted), one)) for one in rows])
 
 
 def agreement(
@@ -108,21 +174,3 @@ def agreement(
     attributed = np.array([scores[s.part][:, s.layer, s.index].mean() for s in sites])
     exact = patching(model, case, sites, facts=facts, progress=progress).mean(0)
     return Agreement(tuple(sites), attributed, exact, len(facts))
-
-
-def _patch(name: str, sites: Sequence[Site], cells: list[tuple[int, int]], other: Tensor, seen: Tensor) -> Hook:
-    """Each row gets its own site's counterfactual activation, where the site sits at this hook point."""
-    here = [(row, sites[s].index) for row, (_, s) in enumerate(cells) if point(sites[s].part, sites[s].layer) == name]
-
-    def hook(value: Tensor) -> Tensor:
-        value = value.clone()
-        for row, unit in here:
-            at = seen[row]
-            value[row, at, unit] = other[row, at, unit]
-        return value
-
-    return hook
-
-
-def _rows(batch: Batch, index: Tensor) -> Batch:
-    return Batch(batch.ids[index], batch.mask[index], batch.positions[index], batch.labels[index])

@@ -5,11 +5,13 @@ from .edit import Edit, capture
 from .export import export
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
-from .site import PARTS, Part, Site
+from .site import INDEXED, PARTS, Part, Site
+from .sweep import Swept, sweep
 from .train import Trainable, scratch, sliced, unfrozen
 
 __all__ = [
     "DEFAULT",
+    "INDEXED",
     "PARTS",
     "Batch",
     "Edit",
@@ -17,6 +19,7 @@ __all__ = [
     "Part",
     "Site",
     "Slice",
+    "Swept",
     "Trainable",
     "capture",
     "chunks",
@@ -29,6 +32,7 @@ __all__ = [
     "scratch",
     "sliced",
     "slices",
+    "sweep",
     "token_logprobs",
     "unfrozen",
     "wrap",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .site import Site
+from .site import Part, Site
 
 if TYPE_CHECKING:
     from .load import Model
@@ -60,7 +60,8 @@ def slices(model: Model, sites: Iterable[Site], *, reads: bool = True, writes: b
 
     A neuron owns its gate and up rows (with their biases) and its down column; a head its query rows
     and output columns, and its key and value rows where it does not share them; a key/value group
-    (`kv`) its key and value rows; `attn` and `mlp` all of theirs. `resid` owns no weights.
+    (`kv`) its key and value rows; `q`, `k` and `v` these rows alone; `attn` and `mlp` all of theirs.
+    `resid` owns no weights.
 
     Args:
         reads: with the weights that read the residual stream (rows).
@@ -82,6 +83,47 @@ def slices(model: Model, sites: Iterable[Site], *, reads: bool = True, writes: b
     order = {name: i for i, name in enumerate(model.parameters)}
     keys = sorted(picked, key=lambda key: (order[key[0]], key[1]))
     return [Slice(name, dim, torch.tensor(sorted(picked[name, dim]))) for name, dim in keys]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a part of a layer can be read and changed in a run: features of what a module takes in or gives out.
+
+    `index`: int64 `[unit, width]`, the features of each unit.
+    """
+
+    module: nn.Module
+    out: bool
+    index: Tensor
+
+
+def taps(model: Model, part: Part, layer: int) -> list[Tap]:
+    """The places of a part: one, but for a key/value group, whose keys and values leave two maps.
+
+    Heads and neurons are taken where their output map reads them; queries, keys and values as their
+    maps give them, before norms and rotation.
+    """
+    if part in ("head", "neuron"):
+        module = head_output(model, layer) if part == "head" else neuron_output(model, layer)
+        width = model.d_head if part == "head" else 1
+        return [Tap(module, False, torch.arange(model.units(part) * width).view(-1, width))]
+    if part in ("resid", "attn", "mlp"):
+        get = {"resid": lambda: model.hf.get_submodule(model.block(layer)), "attn": lambda: attention(model, layer)}
+        module = get.get(part, lambda: mlp(model, layer))()
+        return [Tap(module, True, torch.arange(model.d_model)[None])]
+    name = _find(model, model.block(layer), _ATTENTION)
+    found = [_projection(model, name, kind) for kind in part]
+    return [Tap(model.hf.get_submodule(module), True, index) for module, index in found]
+
+
+def attention(model: Model, layer: int) -> nn.Module:
+    """A layer's attention, its output map included."""
+    return model.hf.get_submodule(_find(model, model.block(layer), _ATTENTION))
+
+
+def mlp(model: Model, layer: int) -> nn.Module:
+    """A layer's MLP."""
+    return model.hf.get_submodule(_find(model, model.block(layer), _MLP))
 
 
 def neuron_output(model: Model, layer: int) -> nn.Module:
@@ -110,34 +152,27 @@ def _neuron(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows]:
 def _head(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows | None]:
     if site.part == "resid":
         raise UserError(f"{site} is a state and owns no weights; name neurons, heads, kv, attn or mlp instead.")
-    attention = _find(model, block, _ATTENTION)
-    group = model.n_heads // model.n_kv_heads
-    heads = list(range(model.n_heads)) if site.part == "attn" else [site.index] if site.part == "head" else []
-    if site.part == "attn":
-        shared = list(range(model.n_kv_heads))
-    elif site.part == "kv":
-        shared = [site.index]
-    else:
-        shared = [site.index] if group == 1 else []
-    rows = _projections(model, attention, _spans(heads, model.d_head), _spans(shared, model.d_head))
-    out = _Rows(_find(model, attention, _OUT), _spans(heads, model.d_head)) if heads else None
-    return rows, out
+    name = _find(model, block, _ATTENTION)
+    kinds = {"attn": "qkv", "head": "q" if model.n_kv_heads < model.n_heads else "qkv"}.get(site.part, site.part)
+    own = slice(None) if site.index is None else [site.index]
+    found = [_projection(model, name, kind) for kind in kinds]
+    rows = [_Rows(module, index[own].flatten().tolist()) for module, index in found]
+    if site.part not in ("head", "attn"):
+        return rows, None
+    columns = torch.arange(model.n_heads * model.d_head).view(model.n_heads, -1)
+    return rows, _Rows(_find(model, name, _OUT), columns[own].flatten().tolist())
 
 
-def _projections(model: Model, attention: str, q: list[int], kv: list[int]) -> list[_Rows]:
-    """Rows of the query, key and value maps, whichever way the architecture fuses them."""
-    n_q, n_kv = model.n_heads * model.d_head, model.n_kv_heads * model.d_head
+def _projection(model: Model, attention: str, kind: str) -> tuple[str, Tensor]:
+    """The map that makes queries, keys or values, and its features `[unit, d_head]`, however they are fused."""
+    d, units = model.d_head, model.units(kind)
+    index = torch.arange(units * d).view(units, d)
     if fused := _maybe(model, attention, ("qkv_proj", "c_attn")):
-        return [_Rows(fused, q + [n_q + i for i in kv] + [n_q + n_kv + i for i in kv])]
+        n_q, n_kv = model.n_heads * d, model.n_kv_heads * d
+        return fused, index + {"q": 0, "k": n_q, "v": n_q + n_kv}[kind]
     if fused := _maybe(model, attention, ("query_key_value",)):  # NeoX: q, k, v of a head side by side
-        d = model.d_head
-        return [_Rows(fused, [3 * d * (i // d) + i % d + s * d for s, part in enumerate((q, kv, kv)) for i in part])]
-    parts = ((("q_proj",), q), (("k_proj",), kv), (("v_proj",), kv))
-    return [_Rows(_find(model, attention, names), index) for names, index in parts if index]
-
-
-def _spans(units: Sequence[int | None], width: int) -> list[int]:
-    return [unit * width + i for unit in units if unit is not None for i in range(width)]
+        return fused, index + 2 * d * torch.arange(units)[:, None] + "qkv".index(kind) * d
+    return _find(model, attention, (f"{kind}_proj",)), index
 
 
 def _pick(model: Model, picked: dict[tuple[str, int], set[int]], rows: _Rows, *, out: bool) -> None:

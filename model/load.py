@@ -18,7 +18,7 @@ from transformers.utils import logging as hf_logging
 
 from ..errors import UserError
 from .fetch import embedded
-from .site import Site
+from .site import INDEXED, Part, Site
 
 DEFAULT = "smollm2"
 
@@ -93,7 +93,8 @@ class Model:
 
     def units(self, part: str) -> int:
         """How many units of a part one layer has."""
-        return {"neuron": self.n_neurons, "head": self.n_heads, "kv": self.n_kv_heads}.get(part, 1)
+        own = {"neuron": self.n_neurons, "head": self.n_heads, "q": self.n_heads}
+        return (own | dict.fromkeys(("kv", "k", "v"), self.n_kv_heads)).get(part, 1)
 
     def block(self, layer: int) -> str:
         """The name of a layer's module, such as `model.layers.3`."""
@@ -105,6 +106,11 @@ class Model:
             if isinstance(module, torch.nn.ModuleList) and len(module) == self.n_layers:
                 return name
         raise UserError(f"{self.name} has no list of {self.n_layers} blocks; LOKA needs a dense decoder.")
+
+    def sites(self, part: Part) -> list[Site]:
+        """All sites of a part, layer by layer."""
+        units = range(self.units(part)) if part in INDEXED else [None]
+        return [Site(layer, part, unit) for layer in range(self.n_layers) for unit in units]
 
     def check_site(self, site: Site) -> None:
         """Raise `UserError` unless the model has this site."""

@@ -8,9 +8,9 @@ from typing import Literal, get_args
 
 from ..errors import UserError
 
-Part = Literal["neuron", "head", "kv", "attn", "mlp", "resid"]
+Part = Literal["neuron", "head", "kv", "attn", "mlp", "resid", "q", "k", "v"]
 PARTS: tuple[Part, ...] = get_args(Part)
-INDEXED: tuple[Part, ...] = ("neuron", "head", "kv")
+INDEXED: tuple[Part, ...] = ("neuron", "head", "kv", "q", "k", "v")
 _PATTERN = re.compile(r"L(\d+)\.([a-z]+)(?:\.(\d+))?")
 
 
@@ -18,8 +18,9 @@ _PATTERN = re.compile(r"L(\d+)\.([a-z]+)(?:\.(\d+))?")
 class Site:
     """One addressable part of a model: hashable, sortable, printed the way it is spoken of.
 
-    `neuron`, `head` and `kv` (a key/value group) carry an index within the layer; `attn`, `mlp` and
-    `resid` are whole and carry none.
+    `neuron`, `head` and `kv` (a key/value group) carry an index within the layer, and so do `q` (a
+    head's queries), `k` and `v` (a group's keys, its values); `attn`, `mlp` and `resid` are whole and
+    carry none. `resid` is the residual stream behind the layer's block.
 
     >>> Site(17, "neuron", 301)
     L17.neuron.301

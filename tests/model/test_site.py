@@ -12,9 +12,8 @@ def test_prints_as_it_is_spoken_of(text: str) -> None:
 
 
 def test_every_part_can_be_addressed() -> None:
-    assert {Site.parse(t).part for t in ("L1.neuron.2", "L1.head.2", "L1.kv.2", "L1.attn", "L1.mlp", "L1.resid")} == {
-        *PARTS
-    }
+    indexed, whole = ("neuron", "head", "kv", "q", "k", "v"), ("attn", "mlp", "resid")
+    assert {Site.parse(f"L1.{p}.2").part for p in indexed} | {Site.parse(f"L1.{p}").part for p in whole} == {*PARTS}
 
 
 def test_equal_sites_are_one_key_and_sort_by_layer() -> None:

@@ -1,0 +1,252 @@
+"""Exact sweeps by LOKA against TransformerLens' own activation patching, and a bare forward and backward pass.
+
+    python -m bench.patching --json FILE [--models smollm2 gpt2] [--prompts short chat long] [--growth]
+
+All in one process, in turn, after a warm-up; ratios are taken round by round. TransformerLens would take minutes
+for all cells of one sweep, so it is timed on a sample of cells, spread evenly over the layers, and scaled to all; LOKA
+runs all heads at short prompts, else a sample in the same layers, scaled too. `settings` says which.
+
+`gpt2` is a model of GPT-2 small's shape with random weights and SmolLM2's tokenizer. Chat prompts are the tokenizer's
+chat template around a question, with the answer begun; long prompts have 512 tokens, the subject at their start. On
+CPUs LOKA runs linear maps by oneDNN, TransformerLens by torch's default, which on AMD's processors is half as fast.
+Memory is what a forked process grows by at most; the weights are there before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+import transformers
+from transformer_lens import patching as peer
+
+import loka
+from loka.files import write_json
+from loka.knowledge import Case, Fact
+from loka.locate.counterfactual import Pairs, log_odds, pairs
+from loka.locate.exact import swept
+from loka.model import Batch, Model, Site, logits, token_logprobs, unfrozen
+
+PAIRS = 4
+LONG = 512
+NAMES = {"head": "z", "neuron": "post"}
+Rows = list[dict[str, Any]]
+
+
+def main() -> None:
+    """Time everything, print a table, write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--models", nargs="+", default=["smollm2", "gpt2"])
+    parser.add_argument("--prompts", nargs="+", default=["short", "chat", "long"], choices=["short", "chat", "long"])
+    parser.add_argument("--parts", nargs="+", default=["head", "neuron"], choices=["head", "neuron"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
+    options = parser.parse_args()
+    known = loka.load("smollm2")
+    case = loka.case("capitals").on(known)
+    rows: Rows = []
+    for name in options.models:
+        model = known if name == "smollm2" else gpt2(known)
+        for prompt in options.prompts:
+            both = some_pairs(model, case, prompt)
+            for part in options.parts:
+                rows += compared(model, name, both, prompt, part, options.rounds)
+                if options.json:
+                    write_json(options.json, rows)
+        if options.growth:
+            rows += growth(model, name, case)
+            if options.json:
+                write_json(options.json, rows)
+    for row in rows:
+        value = row.get("ratio", row.get("value"))
+        print(
+            f"{row['settings']['model']:8} {row['settings']['prompt']:6} {row['name']:62} {value:10.4g} {row['unit']}"
+        )
+
+
+def gpt2(known: Model) -> Model:
+    """Random weights in GPT-2 small's shape, with the other model's tokenizer."""
+    config = transformers.GPT2Config(vocab_size=len(known.tokenizer), bos_token_id=1, eos_token_id=2)
+    config.architectures = ["GPT2LMHeadModel"]
+    torch.manual_seed(0)
+    return loka.model.wrap(transformers.AutoModelForCausalLM.from_config(config), known.tokenizer, "gpt2")
+
+
+def some_pairs(model: Model, case: Case, prompt: str, n: int = PAIRS) -> Pairs:
+    """Pairs that all have one length, as TransformerLens needs it, with answers of as few tokens as can be had."""
+    facts = [f for f in [*case.forget.working, *case.retain.working] if f.relation == "capital"]
+    single = [pairs(model, case, [f]) for f in [replace(f, prompt=worded(model, case, f, prompt)) for f in facts]]
+    groups: dict[tuple[int, int], list[Fact]] = {}
+    for one in single:
+        if bool((one.clean.mask & one.corrupted.mask).all()):
+            groups.setdefault((one.clean.keep, one.clean.ids.shape[1]), []).append(one.facts[0])
+    keep, length = min(key for key, some in groups.items() if len(some) >= n)
+    return pairs(model, case, groups[keep, length][:n])
+
+
+def worded(model: Model, case: Case, fact: Fact, prompt: str) -> str:
+    if prompt == "short":
+        return fact.prompt
+    if prompt == "chat":
+        asked = [{"role": "user", "content": f"What is the capital city of {fact.subject}?"}]
+        return model.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) + fact.prompt
+    head = f"{fact.subject} is a country."
+    size = LONG - sum(len(model.tokenizer(text)["input_ids"]) for text in (head, f" {fact.prompt} {fact.answer}"))
+    filler = model.tokenizer(" It rained in the valley, and the old mill by the river stood still." * 60)["input_ids"]
+    return f"{head}{model.tokenizer.decode(filler[:size])} {fact.prompt}"
+
+
+def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, rounds: int) -> Rows:
+    """Ratio to TransformerLens and to a bare pass, largest difference and peak memory."""
+    tokens, layers = int(both.clean.mask[0].sum()), model.n_layers
+    depth = [int((i + 0.5) * layers / 4) for i in range(4)] if prompt != "long" else [layers // 2]
+    units = model.units(part)
+    cells = [Site(layer, part, (31 * layer) % units) for layer in depth]
+    if part == "head" and prompt == "short":
+        ours = model.sites(part)
+    else:
+        few = 3 if prompt == "long" else min(units, 48)
+        ours = sorted({*cells, *(Site(layer, part, i) for layer in depth for i in range(few))})
+    batch = both.clean
+
+    def bare() -> None:
+        with unfrozen(model):
+            token_logprobs(logits(model, batch), batch.labels).sum().backward()
+
+    jobs = {"loka": lambda: swept(model, both, ours), "peer": lambda: peers(model, both, cells), "bare": bare}
+    model.bridge.eval()  # building it is not the peer's cost
+    peaks = {what: peak(job) for what, job in jobs.items()}
+    results = {what: job() for what, job in jobs.items()}
+    seconds: dict[str, list[float]] = {what: [] for what in jobs}
+    for _ in range(rounds):
+        for what, job in jobs.items():
+            seconds[what].append(timed(job))
+    total = layers * units
+    scale = {"loka": total / len(ours), "peer": total / len(cells), "bare": 1.0}
+    settings = {
+        "model": name, "prompt": prompt, "part": part, "pairs": PAIRS, "tokens": tokens, "answer_tokens": batch.keep,
+        "layers": layers, "sites": total, "threads": torch.get_num_threads(), "loka_sites_timed": len(ours),
+        "peer_cells_timed": len(cells), "layers_sampled": depth, "scaled_to": total,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }  # fmt: skip
+    own = {site: i for i, site in enumerate(ours)}
+    loka_values = results["loka"].values[:, [own[cell] for cell in cells]]
+    away = float(np.abs(loka_values - results["peer"]).max())
+
+    def ratio(title: str, over: str, under: str) -> dict[str, Any]:
+        each = sorted(a * scale[over] / (b * scale[under]) for a, b in zip(seconds[over], seconds[under], strict=True))
+        return {
+            "name": title, "ratio": statistics.median(each), "low": each[0], "high": each[-1], "unit": "times",
+            "n": rounds, "settings": settings,
+        }  # fmt: skip
+
+    def value(title: str, x: float, unit: str) -> dict[str, Any]:
+        return {"name": title, "value": x, "low": None, "high": None, "unit": unit, "n": rounds, "settings": settings}
+
+    return [
+        ratio(f"all {part}s exactly: TransformerLens / LOKA", "peer", "loka"),
+        ratio(f"all {part}s exactly: LOKA / bare forward and backward", "loka", "bare"),
+        value(f"all {part}s exactly: LOKA", statistics.median(seconds["loka"]) * scale["loka"], "seconds"),
+        value(f"{part}s: largest difference of log-odds", away, "log-odds"),
+        *(value(f"{part}s: memory beyond the weights, {what}", peaks[what], "GiB") for what in jobs),
+    ]
+
+
+@torch.no_grad()
+def peers(model: Model, both: Pairs, cells: Sequence[Site]) -> np.ndarray:
+    """TransformerLens' `generic_activation_patch` on cells of one part: log-odds `[pair, cell]`."""
+    bridge, clean, name = model.bridge, both.clean, NAMES[cells[0].part]
+    _, cache = bridge.run_with_cache(both.corrupted.ids, names_filter=lambda n: n.endswith(f"hook_{name}"))
+    index = pd.DataFrame({"layer": [c.layer for c in cells], "unit": [c.index for c in cells]})
+    out: list[torch.Tensor] = []
+
+    def metric(scores: torch.Tensor) -> torch.Tensor:
+        out.append(log_odds(scores[:, -clean.keep - 1 : -1], both))
+        return out[-1].mean()
+
+    with open(os.devnull, "w") as quiet, redirect_stderr(quiet):  # its progress bar
+        peer.generic_activation_patch(
+            bridge, clean.ids, cache, metric, peer.layer_head_vector_patch_setter, name, index_df=index
+        )
+    return torch.stack(out, 1).double().numpy()
+
+
+def growth(model: Model, name: str, case: Case) -> Rows:
+    """How LOKA's time grows with facts, tokens, layers and sites, as multiples of the first of each."""
+    both, chat = some_pairs(model, case, "short"), some_pairs(model, case, "chat")
+    heads, half = model.sites("head"), model.n_layers // 2
+    third = [s for s in heads if not s.index]
+
+    def first(n: int) -> Pairs:
+        clean, corrupted = (
+            Batch(*(t[:n] for t in (b.ids, b.mask, b.positions, b.labels))) for b in (both.clean, both.corrupted)
+        )
+        return Pairs(both.facts[:n], clean, corrupted, both.foils[:n])
+
+    axes: dict[str, list[tuple[Any, Callable[[], object]]]] = {
+        "facts": [(n, lambda n=n: swept(model, first(n), third)) for n in (1, 2, 4)],
+        "tokens": [(int(b.clean.mask[0].sum()), lambda b=b: swept(model, b, third)) for b in (both, chat)],
+        "layers (heads of the last)": [
+            (n, lambda n=n: swept(model, first(1), [s for s in heads if s.layer >= model.n_layers - n]))
+            for n in (half // 2, half, model.n_layers)
+        ],
+        "sites (heads of each layer)": [
+            (n, lambda n=n: swept(model, first(1), [s for s in heads if (s.index or 0) < n])) for n in (1, 3, 9)
+        ],
+    }
+    rows: Rows = []
+    for axis, jobs in axes.items():
+        times = []
+        for _, job in jobs:
+            job()
+            times.append(statistics.median(timed(job) for _ in range(3)))
+        for (at, _), seconds in zip(jobs, times, strict=True):
+            rows.append(
+                {"name": f"growth with {axis}: {at}", "ratio": seconds / times[0], "low": None, "high": None,
+                 "unit": "times", "n": 3, "settings": {"model": name, "prompt": "short", "seconds": seconds}}
+            )  # fmt: skip
+    return rows
+
+
+def timed(job: Callable[[], object]) -> float:
+    """Seconds that a job takes."""
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def peak(job: Callable[[], object]) -> float:
+    """By how many GiB a job makes a process grow at most, seen in a fork of this one."""
+    with suppress(OSError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # or it would live on memory that is held already
+    out, into = os.pipe()
+    child = os.fork()
+    if not child:
+        torch.set_num_threads(1)  # the other threads are not in the fork
+        before = psutil.Process().memory_info().rss
+        job()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10 - before
+        os.write(into, str(grown / 2**30).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(into)
+    with os.fdopen(out) as pipe:
+        return float(pipe.read())
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,9 @@ from .knowledge_neurons import (
     scaled_neurons,
 )
 from .localization import Localization
+from .roles import roles
 from .stability import Stability, stability
+from .tracing import Tracing, tracing
 
 __all__ = [
     "Agreement",
@@ -29,6 +31,7 @@ __all__ = [
     "Faithfulness",
     "Localization",
     "Stability",
+    "Tracing",
     "agreement",
     "atp_star",
     "attribution",
@@ -51,8 +54,10 @@ __all__ = [
     "query_key_scores",
     "random_sites",
     "refined_neurons",
+    "roles",
     "scaled_neurons",
     "stability",
     "sweep",
+    "tracing",
     "zeros",
 ]

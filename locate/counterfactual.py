@@ -46,8 +46,8 @@ class Pairs:
         return Pairs((self.facts[row],) * times, rows(self.clean), rows(self.corrupted), foils.expand(times, -1, -1))
 
 
-def pairs(model: Model, case: Case, facts: Sequence[Fact]) -> Pairs:
-    """Pair each fact's prompt with one about another subject, drawn by the case's seed.
+def pairs(model: Model, case: Case, facts: Sequence[Fact], *, others: Sequence[str] | None = None) -> Pairs:
+    """Pair each fact's prompt with one about another subject, drawn by the case's seed if not given in `others`.
 
     Raises:
         UserError: a relation with a single subject, which leaves nothing to swap in, or an answer that is
@@ -59,7 +59,7 @@ def pairs(model: Model, case: Case, facts: Sequence[Fact]) -> Pairs:
                 f"the answer {same.pop()!r} of {fact.prompt!r} is one of its foils, so its log-odds say nothing; "
                 "give foils that are wrong."
             )
-    others = [_counterpart(case, fact) for fact in facts]
+    others = others or [_counterpart(case, fact) for fact in facts]
     prompts = [f.prompt for f in facts]
     swapped = [f.prompt.replace(f.subject, other) for f, other in zip(facts, others, strict=True)]
     both = encode(model, [*prompts, *swapped], [f.answer for f in facts] * 2)

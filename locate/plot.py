@@ -70,7 +70,7 @@ def _panels(part: str, grid: np.ndarray) -> list[tuple[float, Callable[[Axes], N
 
 def _heatmap(ax: Axes, part: str, grid: np.ndarray) -> None:
     """Layer by unit, the best five outlined and named."""
-    _image(ax, grid, float(np.nanmax(np.abs(grid))))
+    heat(ax, grid, float(np.nanmax(np.abs(grid))))
     order = np.argsort(-grid, axis=None, kind="stable")[:OUTLINED]
     best = [divmod(int(i), grid.shape[1]) for i in order if grid.flat[i] > 0]
     for layer, unit in best:
@@ -84,7 +84,7 @@ def _ranked(ax: Axes, grid: np.ndarray) -> None:
     """Each layer's neurons from the best down: a few very strong ones do not wash out the others."""
     best = -np.sort(-grid, axis=1)[:, :RANKS]
     limit = float(np.nanquantile(np.abs(best), 0.99))
-    image = _image(ax, best, limit, extend="max" if np.nanmax(best) > limit else "neither")
+    image = heat(ax, best, limit, extend="max" if np.nanmax(best) > limit else "neither")
     image.set_extent((0.5, best.shape[1] + 0.5, -0.5, len(best) - 0.5))
     _titled(ax, "Neurons", f"each layer's best {best.shape[1]}, the strongest at rank 1")
     _labelled(ax, "rank within the layer")
@@ -109,12 +109,12 @@ def _bars(ax: Axes, part: str, scores: np.ndarray) -> None:
     _labelled(ax, "contrast", bins=4, integer=False)
 
 
-def _image(ax: Axes, values: np.ndarray, limit: float, **bar: Any) -> AxesImage:
+def heat(ax: Axes, values: np.ndarray, limit: float, label: str = LABEL, **bar: Any) -> AxesImage:
     """Values by layer, layer 0 at the bottom, white at zero."""
     limit = limit or 1.0
     norm = TwoSlopeNorm(0.0, -limit, limit)
     image = ax.imshow(values, norm=norm, cmap="RdBu_r", aspect="auto", origin="lower", interpolation="nearest")
-    colours = ax.figure.colorbar(image, ax=ax, label=LABEL, pad=0.02, **bar)
+    colours = ax.figure.colorbar(image, ax=ax, label=label, pad=0.02, **bar)
     colours.locator = MaxNLocator(6, symmetric=True)
     colours.update_ticks()
     return image

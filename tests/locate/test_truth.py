@@ -93,3 +93,32 @@ def test_what_cannot_be_compared_is_refused(memory) -> None:
         locate.faithfulness(memory.model, memory.case, found, sizes=(0.5, 0.1))
     with pytest.raises(UserError, match="ask for 1 to 1023"):
         locate.stability(memory.model, memory.case, k=1024)
+
+
+def test_tracing_shows_the_way_from_the_subject_to_the_last_token(memory) -> None:
+    """The value is written at the subject before the first mover, and stands at the last token behind the last one."""
+    case = memory.case.on(memory.model)
+    fact = case.forget.working[0]
+    seen = locate.tracing(memory.model, case, fact)
+    assert seen.tokens == tuple(fact.prompt.split())
+    at, last = seen.tokens.index(fact.subject), len(seen.tokens) - 1
+    assert seen.clean > seen.corrupted
+    assert seen.values.shape == (4, len(seen.tokens))
+    np.testing.assert_allclose(seen.values[0, at] + seen.values[0, last], 1, atol=0.2)
+    assert seen.values[1, at] > 0.8
+    assert abs(seen.values[1, last]) < 0.2
+    np.testing.assert_allclose(seen.values[3, last], 1, atol=1e-3)  # the last state alone gives the logits
+    np.testing.assert_allclose(seen.values[:, :at], 0, atol=1e-6)  # before the subject the runs are the same
+    axes = seen.plot().axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == list(seen.tokens)
+    mlp = locate.tracing(memory.model, case, fact, part="mlp")
+    assert mlp.values[:2, at].sum() > 0.5 > np.abs(mlp.values[2:]).max()
+    with pytest.raises(UserError, match="tracing follows resid, attn, mlp, not 'head'"):
+        locate.tracing(memory.model, case, fact, part="head")
+
+
+def test_fact_neurons_look_up_and_movers_read_out(memory) -> None:
+    found = locate.roles(memory.model, memory.case, locate.attribution(memory.model, memory.case))
+    of = {(p, a, i): r for p, a, i, r in found.frame[["part", "layer", "index", "role"]].itertuples(index=False)}
+    assert {of["neuron", s.layer, s.index] for s in memory.neurons} == {"lookup"}
+    assert {of["head", s.layer, s.index] for s in memory.heads} == {"readout"}

@@ -114,7 +114,8 @@ def sweep(
                 if progress:
                     progress(int(kept.done.sum()), kept.done.size)
     values = kept.values.reshape(shape[0], len(where), len(sites))[:, :, np.argsort(order)].transpose(0, 2, 1)
-    return Swept(kept.base, values[..., 0]) if positions is None else Swept(kept.base, values, tuple(where))  # type: ignore[arg-type]
+    asked_for = tuple(at for at in where if at is not None)
+    return Swept(kept.base, values, asked_for) if asked_for else Swept(kept.base, values[..., 0])
 
 
 def _values(

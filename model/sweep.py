@@ -72,7 +72,8 @@ def sweep(
 
     Args:
         clean: prompts with their answers. The last token of a row, behind which nothing is asked, is not run.
-        sites: of any part; `resid` is the residual stream behind the layer's block.
+        sites: of any part; `resid` is the residual stream behind the layer's block, `attn` and `mlp` what these
+            modules give, before a norm behind them; `q` and `k` are taken before norms and rotation.
         metric: from a prompt's number and logits `[row, label, vocabulary]`, those of the prompt's own labels,
             to a number for each row.
         kind: `patch` from the same row of `other`, `zero`, `mean`, `resample` or `noise`, see `Interventions`.

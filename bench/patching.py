@@ -7,8 +7,8 @@ for all cells of one sweep, so it is timed on a sample of cells, spread evenly o
 runs all heads at short prompts, else a sample in the same layers, scaled too. `settings` says which.
 
 `gpt2` is a model of GPT-2 small's shape with random weights and SmolLM2's tokenizer. Chat prompts are the tokenizer's
-chat template around a question, with the answer begun; long prompts have 512 tokens, the subject at their start. On
-CPUs LOKA runs linear maps by oneDNN, TransformerLens by torch's default, which on AMD's processors is half as fast.
+chat template around a question, with the answer begun; long prompts (one pair) have 512 tokens, the subject at their
+start. On CPUs LOKA runs linear maps by oneDNN, TransformerLens by torch's default, half as fast on AMD's processors.
 Memory is what a forked process grows by at most; the weights are there before.
 """
 
@@ -62,7 +62,7 @@ def main() -> None:
     for name in options.models:
         model = known if name == "smollm2" else gpt2(known)
         for prompt in options.prompts:
-            both = some_pairs(model, case, prompt)
+            both = some_pairs(model, case, prompt, 1 if prompt == "long" else PAIRS)
             for part in options.parts:
                 rows += compared(model, name, both, prompt, part, options.rounds)
                 if options.json:
@@ -138,7 +138,8 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
     total = layers * units
     scale = {"loka": total / len(ours), "peer": total / len(cells), "bare": 1.0}
     settings = {
-        "model": name, "prompt": prompt, "part": part, "pairs": PAIRS, "tokens": tokens, "answer_tokens": batch.keep,
+        "model": name, "prompt": prompt, "part": part, "pairs": len(both.facts), "tokens": tokens,
+        "answer_tokens": batch.keep,
         "layers": layers, "sites": total, "threads": torch.get_num_threads(), "loka_sites_timed": len(ours),
         "peer_cells_timed": len(cells), "layers_sampled": depth, "scaled_to": total,
         "processor": torch.backends.cpu.get_cpu_capability(),

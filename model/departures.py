@@ -26,7 +26,7 @@ from .trace import Place, Trace, passing
 class Departures:
     """What leaves the last block at a prompt's last `keep` positions when sites are changed.
 
-    `first` is the first position at which any site changes, as far back as the metric's positions at most.
+    `first` is the first position at which any site changes; the prompt's length where none does.
     """
 
     def __init__(self, model: Model, run: Trace, moves: Differences, keep: int) -> None:

@@ -108,8 +108,8 @@ def taps(model: Model, part: Part, layer: int) -> list[Tap]:
         width = model.d_head if part == "head" else 1
         return [Tap(module, False, torch.arange(model.units(part) * width).view(-1, width))]
     if part in ("resid", "attn", "mlp"):
-        get = {"resid": lambda: model.hf.get_submodule(model.block(layer)), "attn": lambda: attention(model, layer)}
-        module = get.get(part, lambda: mlp(model, layer))()
+        whole = {"attn": attention, "mlp": mlp}.get(part)
+        module = whole(model, layer) if whole else model.hf.get_submodule(model.block(layer))
         return [Tap(module, True, torch.arange(model.d_model)[None])]
     name = _find(model, model.block(layer), _ATTENTION)
     found = [_projection(model, name, kind) for kind in part]

@@ -72,7 +72,8 @@ def sweep(
 
     Args:
         clean: prompts with their answers. The last token of a row, behind which nothing is asked, is not run.
-        sites: of any part; `resid` is the residual stream behind the layer's block.
+        sites: of any part; `resid` is the residual stream behind the layer's block, `attn` and `mlp` what these
+            modules give, before a norm behind them; `q` and `k` are taken before norms and rotation.
         metric: from a prompt's number and logits `[row, label, vocabulary]`, those of the prompt's own labels,
             to a number for each row.
         kind: `patch` from the same row of `other`, `zero`, `mean`, `resample` or `noise`, see `Interventions`.
@@ -114,7 +115,8 @@ def sweep(
                 if progress:
                     progress(int(kept.done.sum()), kept.done.size)
     values = kept.values.reshape(shape[0], len(where), len(sites))[:, :, np.argsort(order)].transpose(0, 2, 1)
-    return Swept(kept.base, values[..., 0]) if positions is None else Swept(kept.base, values, tuple(where))  # type: ignore[arg-type]
+    asked_for = tuple(at for at in where if at is not None)
+    return Swept(kept.base, values, asked_for) if asked_for else Swept(kept.base, values[..., 0])
 
 
 def _values(

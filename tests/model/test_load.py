@@ -114,9 +114,11 @@ def test_building_the_bridge_leaves_model_and_tokenizer_alone(tiny: Callable[[st
 def test_sites_of_the_shape_are_known(tiny: Callable[[str], Model], architecture: str) -> None:
     model = tiny(architecture)
     grouped = 4 if architecture in ("GPT2LMHeadModel", "GPTNeoXForCausalLM") else 2
-    assert {part: model.units(part) for part in ("neuron", "head", "kv", "attn")} == {
-        "neuron": 48, "head": 4, "kv": grouped, "attn": 1,
+    assert {part: model.units(part) for part in ("neuron", "head", "kv", "q", "v", "attn")} == {
+        "neuron": 48, "head": 4, "kv": grouped, "q": 4, "v": grouped, "attn": 1,
     }  # fmt: skip
+    assert model.sites("mlp") == [Site(0, "mlp"), Site(1, "mlp"), Site(2, "mlp")]
+    assert model.sites("k")[:: 3 * grouped - 1] == [Site(0, "k", 0), Site(2, "k", grouped - 1)]
     model.check_site(Site(2, "neuron", 47))
     with pytest.raises(UserError):
         model.check_site(Site(2, "neuron", 48))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from loka.errors import UserError
-from loka.model import Batch, Model, Site, encode, sweep
+from loka.model import Batch, Model, Site, encode, logits, sweep
 from loka.model.interventions import Interventions, prompt
 from loka.model.layout import Tap, taps
 from loka.model.trace import trace
@@ -27,9 +27,9 @@ def single(batch: Batch, row: int) -> tuple[Tensor, Tensor]:
     return batch.ids[row][batch.mask[row].bool()][None], labels[labels >= 0]
 
 
-def logprob(labels: Tensor, logits: Tensor) -> Tensor:
+def logprob(labels: Tensor, scores: Tensor) -> Tensor:
     """Of the whole answer behind each row."""
-    logp = logits.log_softmax(-1)
+    logp = scores.log_softmax(-1)
     return logp.gather(-1, labels.expand(len(logp), -1)[..., None])[..., 0].sum(-1)
 
 
@@ -49,11 +49,11 @@ def plain(
         handles.append(tap.module.register_forward_hook(out) if tap.out else tap.module.register_forward_pre_hook(into))
     try:
         with torch.no_grad():
-            logits = model.hf(input_ids=ids, use_cache=False).logits[:, -len(labels) - 1 : -1]
+            scores = model.hf(input_ids=ids, use_cache=False).logits[:, -len(labels) - 1 : -1]
     finally:
         for handle in handles:
             handle.remove()
-    return float(logprob(labels, logits))
+    return float(logprob(labels, scores))
 
 
 def activation(model: Model, ids: Tensor, tap: Tap) -> Tensor:
@@ -132,6 +132,17 @@ def test_so_it_is_in_sliding_windows(tiny: Callable[[str], Model], name: str) ->
     wide = plain(model, *single(clean, 1), [])
     model.hf.config.sliding_window = 3
     assert abs(plain(model, *single(clean, 1), []) - wide) > 1e-3
+    as_plain(model)
+
+
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "Gemma2ForCausalLM"])
+def test_so_it_is_with_eager_attention(tiny: Callable[[str], Model], name: str) -> None:
+    """In float64 that gives NaN for left-padded batches; rows of a sweep have no padding."""
+    model = tiny(name)
+    model.hf.config._attn_implementation = "eager"
+    clean, _ = both(model)
+    with torch.no_grad():
+        assert logits(model, clean).isnan().any()
     as_plain(model)
 
 

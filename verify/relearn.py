@@ -7,25 +7,23 @@ Weights?", arXiv:2410.08827.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..knowledge import Case, Fact, pool_probability, recalled
-from ..model import encode, logits, scratch, token_logprobs, unfrozen
+from ..knowledge import Case, Fact, recalled
+from ..model import Batch, encode, logits, scratch, token_logprobs, unfrozen
+from .pools import Pools, against, held, pools
 from .reading import Reading, reading
-from .recall import key
 
 if TYPE_CHECKING:
     from ..model import Model
 
 FOLDS = 5
-POOL = 60
 Group = str
-Pools = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,8 @@ def relearn(
     """
     case = case.on(model)
     budget = budget or Budget()
-    forget = list(case.forget.sealed)
-    facts = {"forget": forget, "twins": list(case.twins.sealed)[: len(forget)]}
-    pools = {r: _pool(case, r) for r in case.forgotten_relations}
+    facts = against(case)
+    forget, among = facts["forget"], pools(case)
     samples: dict[Group, dict[str, float]] = {}
     curve: dict[Group, dict[str, float]] = {}
     by_step: dict[Group, dict[str, dict[str, float]]] = {}
@@ -83,7 +80,7 @@ def relearn(
         right: list[bool] = []
         size = len(forget) - -(-len(forget) // folds)
         for train, held_out in _folds([f.asked(f.prompt) for f in facts[group]], folds, size, case.seed):
-            result = _attack(model, pools, train, held_out, budget)
+            result = _attack(model, among, train, held_out, budget)
             for step, values in result.values.items():
                 at_step.setdefault(step, {}).update(values)
             right += result.right
@@ -127,19 +124,23 @@ def _folds(facts: list[Fact], n: int, size: int, seed: int) -> list[tuple[list[F
     return out
 
 
-def _attack(model: Model, pools: Pools, train: list[Fact], held_out: list[Fact], budget: Budget) -> _Result:
+def _attack(model: Model, among: Pools, train: list[Fact], held_out: list[Fact], budget: Budget) -> _Result:
     values: dict[int, dict[str, float]] = {}
     with scratch(model):
         for step in relearning(model, train, budget):
             if step == budget.steps or step in budget.measured:
-                values[step] = _measure(model, pools, held_out)
+                values[step] = held(model, held_out, among)
         right = recalled(model, held_out)
     return _Result(values, right)
 
 
 def relearning(model: Model, facts: Sequence[Fact], budget: Budget) -> Iterator[int]:
     """Train all weights on facts, loss on the answers alone; yields after each step. Call it inside `scratch`."""
-    batch = encode(model, [f.prompt for f in facts], [f.answer for f in facts])
+    return descended(model, encode(model, [f.prompt for f in facts], [f.answer for f in facts]), budget)
+
+
+def descended(model: Model, batch: Batch, budget: Budget) -> Iterator[int]:
+    """Train all weights on a batch's labels; yields after each step. Call it inside `scratch`."""
     asked = (batch.labels >= 0).sum()
     with unfrozen(model) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=budget.lr, weight_decay=0.0, fused=True)
@@ -150,24 +151,6 @@ def relearning(model: Model, facts: Sequence[Fact], budget: Budget) -> Iterator[
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             yield step
-
-
-def _pool(case: Case, relation: str) -> tuple[str, ...]:
-    """The answers of the forget facts and twins that are asked, and others by the seed, `POOL` in all or more."""
-    asked = case.forget.sealed + case.twins.sealed[: len(case.forget.sealed)]
-    own = dict.fromkeys(f.answer for f in asked if f.relation == relation)
-    others = sorted(set(case.pool(relation)) - set(own))
-    more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(own))))
-    return (*own, *more)
-
-
-def _measure(model: Model, pools: Pools, facts: list[Fact]) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for relation in dict.fromkeys(f.relation for f in facts):
-        some = [f for f in facts if f.relation == relation]
-        p = pool_probability(model, some, pools[relation])
-        out.update({key(f): float(v) for f, v in zip(some, p, strict=True)})
-    return out
 
 
 def at_step(found: Reading, step: int) -> Reading:

@@ -5,6 +5,7 @@ from .edit import Edit, capture
 from .export import export
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
+from .quantize import bare, quantized
 from .site import PARTS, Part, Site
 from .train import Trainable, scratch, sliced, unfrozen
 
@@ -18,6 +19,7 @@ __all__ = [
     "Site",
     "Slice",
     "Trainable",
+    "bare",
     "capture",
     "chunks",
     "encode",
@@ -26,6 +28,7 @@ __all__ = [
     "load",
     "logits",
     "pad",
+    "quantized",
     "scratch",
     "sliced",
     "slices",

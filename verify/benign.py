@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+ROWS = 48
+
+
 def benign(
     model: Model,
     case: Case,
     *,
     budget: Budget | None = None,
-    rows: int = 48,
+    rows: int = ROWS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
     """Probability of the answers among 60 of the relation, after fine-tuning on other things; the worse of two.

@@ -16,6 +16,7 @@ from ..model.states import first_tokens, last_states, read_out
 from .pools import Pools, against, pools
 from .reading import Reading, reading
 from .recall import key
+from .statistics import cross_fitted
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -37,22 +38,18 @@ def lens(model: Model, case: Case) -> Reading:
     case = case.on(model)
     facts, among = against(case), pools(case)
     read = {group: by_layer(model, some, among) for group, some in facts.items()}
-    picked = {group: np.zeros(len(some)) for group, some in facts.items()}
-    chosen = []
-    for half in (0, 1):
-        other = {group: values[1 - half :: 2].mean(0) for group, values in read.items()}
-        layer = int((other["forget"] - other["twins"]).argmax())
-        chosen.append(layer)
-        for group, values in read.items():
-            picked[group][half::2] = values[half::2, layer]
-    samples = {g: {key(f): float(v) for f, v in zip(facts[g], picked[g], strict=True)} for g in facts}
+    chosen = cross_fitted(read["forget"], read["twins"])
+    samples = {g: {key(f): float(v) for f, v in zip(facts[g], getattr(chosen, g), strict=True)} for g in facts}
     return reading(
         "lens",
         samples,
-        f"Read off the most telling layer, the answers get a probability of {picked['forget'].mean():.2f} "
-        f"(never taught: {picked['twins'].mean():.2f}).",
+        f"Read off the most telling layer, the answers get a probability of {chosen.forget.mean():.2f} "
+        f"(never taught: {np.mean(chosen.twins):.2f}).",
         seed=case.seed,
-        details={"by_layer": {g: values.mean(0).tolist() for g, values in read.items()}, "layers": chosen},
+        details={
+            "by_layer": {g: values.mean(0).tolist() for g, values in read.items()},
+            "layers": list(chosen.options),
+        },
         cost=sum(map(len, facts.values())),
     )
 

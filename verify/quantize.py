@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..knowledge import Case
-from ..model.quantize import quantized
+from ..model import quantized
 from .pools import against, held, pools
 from .reading import Reading, reading
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FOLDS = 2
 MOST = 10
+STEPS = 20
 ROWS = 64
 
 
@@ -34,7 +35,7 @@ def soft_prompt(
     case: Case,
     *,
     tokens: int = 4,
-    steps: int = 20,
+    steps: int = STEPS,
     lr: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:

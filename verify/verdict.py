@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -102,11 +102,11 @@ def judge(readings: Readings, *, scorecard: Scorecard, summary: dict[str, Any], 
         outcome, claim = "intact", "The model still gives the answers when asked."
     elif broken:
         outcome = "suppressed"
-        claim = f"The answers are hidden, not gone: {' and '.join(broken)} brings them back."
+        claim = f"The answers are hidden, not gone: {_listed(broken)} {'brings' if len(broken) == 1 else 'bring'} them back."
     elif primary and all(r.upper < DELTA for r in primary.values()) and still:
         outcome = "inconclusive"
         claim = (
-            f"No attack brings the answers back, but {' and '.join(still)} can still read them inside the model, so "
+            f"No attack brings the answers back, but {_listed(still)} can still read them inside the model, so "
             "they cannot be called removed; stronger attacks may find them."
         )
     elif primary and all(r.upper < DELTA for r in primary.values()):
@@ -217,6 +217,10 @@ def _describe(check: str, found: Recovery) -> str:
         f"{check}: r = {found.r:.2f} (95% interval {found.low:.2f} to {found.high:.2f}, "
         f"upper bound {found.upper:.2f}); 0 is as if never taught, 1 is intact."
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
 def _failure(gate: Gate) -> str:

@@ -83,7 +83,8 @@ def _asking(check: str, model: Model, case: Case, plan: Plan) -> float:
     first = case.forgotten_relations[0]
     tried = min(plan.layers, model.n_layers)
     return {
-        "recall": sum(len(f.prompts) * len(f.answers) for f in [*forget, *some, *case.forget.working]),
+        "recall": sum(len(f.prompts) * len(f.answers) for f in [*forget, *some, *case.forget.working])
+        + sum(1 + len(f.foils) for f in [*forget, *some]),
         "paraphrase": len(all_forms(model, case)) * (sum(len(f.answers) for f in forget) + m),
         "probe": 2 * sum(f.relation == first for f in [*retain.working, *retain.sealed, *forget])
         + sum(f.relation == first for f in twins),

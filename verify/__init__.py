@@ -18,6 +18,7 @@ from .gradient import grad_norm_score
 from .lens import lens
 from .membership import membership
 from .paraphrase import paraphrase
+from .power import Equivalence, equivalence, power, subjects_after, subjects_for
 from .privleak import privleak, relative_difference
 from .probe import probe
 from .quantize import quantize
@@ -37,6 +38,7 @@ from .windows import window_logprobs
 __all__ = [
     "Budget",
     "Depth",
+    "Equivalence",
     "ForgetQuality",
     "Gate",
     "Question",
@@ -58,6 +60,7 @@ __all__ = [
     "cut",
     "depth",
     "direction",
+    "equivalence",
     "exact_memorization",
     "extraction",
     "extraction_strength",
@@ -74,6 +77,7 @@ __all__ = [
     "neutral_memory",
     "option_probability",
     "paraphrase",
+    "power",
     "privleak",
     "probability",
     "probe",
@@ -86,6 +90,8 @@ __all__ = [
     "rouge",
     "scorecard",
     "soft_prompt",
+    "subjects_after",
+    "subjects_for",
     "tofu_forget_quality",
     "tofu_model_utility",
     "tofu_report",

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from .statistics import Recovery
+from .statistics import Recovery, leak_bound, subjects_needed
 
-ALPHA = 0.05
-MOST = 100_000
+MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -33,47 +32,53 @@ def equivalence(target: np.ndarray, control: np.ndarray, *, margin: float) -> Eq
         target, control: `[subject]` and `[other subject]`, independent of each other.
         margin: in the unit of the values.
     """
-    difference = float(np.mean(target) - np.mean(control))
-    if np.ptp(target) == 0 and np.ptp(control) == 0:
+    sizes = np.array([len(target), len(control)])
+    parts = np.array([np.var(target, ddof=1), np.var(control, ddof=1)]) / sizes
+    difference, error = float(np.mean(target) - np.mean(control)), float(np.sqrt(parts.sum()))
+    if error == 0:
         return Equivalence(difference, difference, difference, float(abs(difference) >= margin))
-    above = stats.ttest_ind(np.asarray(target) + margin, control, equal_var=False, alternative="greater")
-    below = stats.ttest_ind(np.asarray(target) - margin, control, equal_var=False, alternative="less")
-    interval = stats.ttest_ind(target, control, equal_var=False).confidence_interval(0.90)
-    return Equivalence(difference, float(interval.low), float(interval.high), float(max(above.pvalue, below.pvalue)))
+    t = stats.t(parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum())
+    half = error * t.ppf(0.95)
+    p = t.sf((margin - abs(difference)) / error)
+    return Equivalence(difference, difference - half, difference + half, float(p))
 
 
 def power(n: int, *, delta: float, leak: float = 0.0, checks: int = 1) -> float:
-    """The chance that a model whose facts leak in a share `leak` of subjects passes all checks with `n` subjects.
+    """The chance that a removed model passes all checks, with `n` subjects and as many twins.
 
-    A check is passed where the exact 95% upper bound on the share of leaks lies below `delta`; checks are taken for
-    independent, which makes this a lower bound for those that leak by the same chance.
+    A check is passed where the 95% bound on leaks beyond those of the twins (`statistics.leak_bound`) is below `delta`.
+    Checks are taken for independent, which makes this a lower bound for those that leak by the same chance.
+
+    Args:
+        leak: in which share of subjects, never taught or removed, a check finds the answer by chance; the twins of
+            the original show it.
 
     >>> power(28, delta=0.1), power(29, delta=0.1)
     (0.0, 1.0)
     """
-    return float(stats.binom.cdf(_allowed(n, delta), n, leak) ** checks)
+    counts = np.arange(n + 1)
+    chance = stats.binom.pmf(counts, n, leak)
+    passed = leak_bound(counts[:, None], n, counts[None], n) < delta
+    return float((chance[:, None] * chance[None] * passed).sum() ** checks)
 
 
 def subjects_for(*, delta: float, leak: float = 0.0, checks: int = 1, wanted: float = 0.8) -> int | None:
-    """The fewest subjects with which a removed model passes with at least this chance, also with any more of them.
+    """The fewest subjects, with as many twins, for which a removed model passes with at least this chance.
 
-    Args:
-        leak: how often a never-taught subject reads as a leak, by chance; the twins of the original show it.
+    Power falls a little before one more leak is allowed; the number is such that the next ones pass too.
 
     Returns:
-        `None` where chance leaks as often as `delta` allows: then no number is enough.
+        `None` where not even 1,000 are enough.
 
     >>> subjects_for(delta=0.1), subjects_for(delta=0.1, leak=0.02, checks=5)
-    (29, 110)
+    (29, 80)
     """
-    if leak >= delta:
-        return None
-    low, high = 1, 2
-    while high < MOST and min(power(n, delta=delta, leak=leak, checks=checks) for n in _near(high, delta)) < wanted:
-        low, high = high, 2 * high
-    passing = [power(n, delta=delta, leak=leak, checks=checks) >= wanted for n in range(low, high + _step(delta))]
-    last_failure = max((i for i, ok in enumerate(passing) if not ok), default=-1)
-    return low + last_failure + 1
+    run, step = 0, int(np.ceil(1 / delta))
+    for n in range(2, MOST + step):
+        run = run + 1 if power(n, delta=delta, leak=leak, checks=checks) >= wanted else 0
+        if run == step:
+            return n - step + 1
+    return None
 
 
 def subjects_after(found: Recovery, n: int, *, delta: float) -> int | None:
@@ -85,20 +90,4 @@ def subjects_after(found: Recovery, n: int, *, delta: float) -> int | None:
     if found.r >= delta:
         return None
     width = max(found.upper - found.r, 0.0)
-    return max(int(np.ceil(n * (width / (delta - found.r)) ** 2)), subjects_for(delta=delta) or 1)
-
-
-def _allowed(n: int, delta: float) -> int:
-    """With how many leaks in `n` the exact bound still lies below `delta`; -1 where not even none will do."""
-    leaks = np.arange(n)
-    bounds = stats.beta.ppf(1 - ALPHA, leaks + 1, n - leaks)
-    return int((bounds < delta).sum()) - 1
-
-
-def _step(delta: float) -> int:
-    """About how many more subjects it takes until one more leak is allowed; power falls in between."""
-    return int(np.ceil(2 / delta))
-
-
-def _near(n: int, delta: float) -> range:
-    return range(n, n + _step(delta))
+    return max(int(np.ceil(n * (width / (delta - found.r)) ** 2)), subjects_needed(delta))

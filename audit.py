@@ -14,11 +14,11 @@ from . import ablate, verify
 from .errors import UserError
 from .knowledge import Case
 from .locate import random_sites
-from .model import Edit, Model, Site, load
+from .model import Edit, Model, Site, bare, load
 from .store import Store
 from .verify import Budget, Reading, Verdict
 
-Profile = Literal["quick"]
+Profile = Literal["quick", "standard", "full"]
 Progress = Callable[[str, int, int], None]
 # On SmolLM2 every curve is flat from the second step on: more steps, or other rates, brought nothing more back.
 CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
@@ -26,6 +26,35 @@ MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2
 SHALLOW_STEPS = (30, 60)
+TWINS = ("relearn", "benign", "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
+BOTH = ("direction", "depth")  # checks that look at original and edited model at once
+ASKING = ("recall", "paraphrase", "probe", "collateral", "membership")
+MORE = ("extraction", "lens", "depth", "quantize", "direction", "soft_prompt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a profile does: the checks that ask, whether benign fine-tuning is tried, and budgets.
+
+    `rates` are further learning rates of relearning, as multiples of the cap's.
+    """
+
+    asking: tuple[str, ...] = ASKING
+    benign: bool = False
+    draws: int = 16
+    layers: int = 8
+    soft_tokens: int = 4
+    partitions: int = 1
+    rates: tuple[float, ...] = ()
+
+
+PLANS: dict[Profile, Plan] = {
+    "quick": Plan(),
+    "standard": Plan(asking=(*ASKING, *MORE), benign=True),
+    "full": Plan(
+        asking=(*ASKING, *MORE), benign=True, draws=128, layers=64, soft_tokens=10, partitions=3, rates=(0.3, 3.0)
+    ),
+}
 
 
 def audit(
@@ -45,6 +74,9 @@ def audit(
 
     Args:
         after: an edit of `before`, a model, or the path or hub id of one.
+        profile: `quick` asks in many ways, probes and relearns. `standard` adds extraction, the lens, depth, rounded
+            weights, the edit's direction, soft prompts and benign fine-tuning. `full` draws more samples, and
+            relearns with three learning rates on three partitions of the facts.
         store: readings and control edits found there are not made again; new ones are left there.
 
     Raises:
@@ -52,7 +84,7 @@ def audit(
     """
     if profile not in get_args(Profile):
         raise UserError(f"{profile!r} is no profile; choose one of {', '.join(get_args(Profile))}.")
-    auditor = _Auditor(before, _resolve(before, after), case.on(before), store or Store(), progress)
+    auditor = _Auditor(before, _resolve(before, after), case.on(before), store or Store(), progress, PLANS[profile])
     auditor.measure()
     return auditor.verdict()
 
@@ -64,11 +96,13 @@ class _Auditor:
     case: Case
     store: Store
     progress: Progress | None
+    plan: Plan = PLANS["quick"]
 
     def measure(self) -> None:
         """Every reading that the store lacks, cheapest first."""
         for name in ("before", "after"):
             self._look(name)
+            self._look_deeper(name)
         self._shallow()
         if self._random() is not None:
             for check in (verify.recall, verify.collateral):
@@ -105,6 +139,21 @@ class _Auditor:
         self._take(name, "probe", lambda m: verify.probe(m, self.case))
         self._take(name, "collateral", collateral)
         self._take(name, "membership", lambda m: verify.membership(m, self.case))
+
+    def _look_deeper(self, name: str) -> None:
+        """What the larger profiles do beside, without any budget to be found."""
+        case, plan, original = self.case, self.plan, self.before
+        checks: dict[str, Callable[[Model], Reading]] = {
+            "extraction": lambda m: verify.extraction(m, case, draws=plan.draws),
+            "lens": lambda m: verify.lens(m, case),
+            "depth": lambda m: verify.depth(m, case, original=original),
+            "quantize": lambda m: verify.quantize(m, case),
+            "direction": lambda m: verify.direction(m, case, original=original, layers=plan.layers),
+            "soft_prompt": lambda m: verify.soft_prompt(m, case, tokens=plan.soft_tokens),
+        }
+        for check in plan.asking:
+            if check in checks:
+                self._take(name, check, checks[check])
 
     def _shallow(self) -> None:
         """A sibling that hides as much as the target, in its last two layers."""
@@ -147,19 +196,30 @@ class _Auditor:
 
     def _relearn(self) -> None:
         """The attack: its budget is found on the shallow sibling alone, then everyone meets it at that budget."""
-        shallow = self._attack("shallow", CAP)
-        budget = CAP.at(budget_steps(shallow))
+        cap = dataclasses.replace(CAP, rates=tuple(CAP.lr * r for r in self.plan.rates))
+        shallow = self._attack("shallow", cap)
+        if shallow.value is None:
+            return
+        budget = cap.at(budget_steps(shallow))
         self._attack("before", budget)
         self._attack("after", budget, groups=("forget", "twins"))
         if "random" in self.store.edits:
             self._attack("random", budget)
+        if self.plan.benign:
+            for name in ("before", "after"):
+                step = self._step(f"benign fine-tuning, {name}")
+                self._take(
+                    name, "benign", lambda m, step=step: verify.benign(m, self.case, budget=budget, progress=step)
+                )
 
     def _attack(self, model: str, budget: Budget, *, groups: tuple[str, ...] = ("forget",)) -> Reading:
         step = self._step(f"relearning, {model}")
         return self._take(
             model,
             "relearn",
-            lambda m: verify.relearn(m, self.case, budget=budget, groups=groups, progress=step),
+            lambda m: verify.relearn(
+                m, self.case, budget=budget, groups=groups, partitions=self.plan.partitions, progress=step
+            ),
         )
 
     def _take(self, model: str, name: str, check: Callable[[Model], Reading]) -> Reading:
@@ -167,14 +227,19 @@ class _Auditor:
         if name not in held:
             if self.progress:
                 self.progress(f"{name} on {model}", 0, 1)
-            with self._subject(model) as subject:
-                found = check(subject)
+            if name in TWINS and not self.case.twins.sealed:
+                found = verify.refused(
+                    name, "The case has no twins, and without them nothing tells a leak from chance."
+                )
+            else:
+                with self._subject(model, copy=name in BOTH) as subject:
+                    found = check(subject)
             self.store.keep(model, found)
         return self.store.readings[model][name]
 
     @contextmanager
-    def _subject(self, name: str) -> Iterator[Model]:
-        """The model of that name, for as long as the context lasts."""
+    def _subject(self, name: str, *, copy: bool = False) -> Iterator[Model]:
+        """The model of that name, for as long as the context lasts; with `copy`, an edit leaves the original alone."""
         if name == "before":
             yield self.before
             return
@@ -183,7 +248,11 @@ class _Auditor:
             yield change
             return
         with change.applied(self.before) as edited:
-            yield edited
+            if not copy:
+                yield edited
+                return
+            edited = bare(edited)
+        yield edited
 
     def _step(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(what, done, total) if self.progress else None
@@ -257,8 +326,11 @@ _NONE = Reading("none", None, None, 0, {}, "")
 
 def _frozen(readings: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Reading]]:
     """The readings with every relearning attack at the budget that the target faced."""
-    step = readings["after"]["relearn"].details["steps"]
     out = {model: dict(held) for model, held in readings.items()}
+    after = out["after"].get("relearn")
+    if after is None or after.value is None:
+        return out
+    step = after.details["steps"]
     out["shallow"]["relearn"] = verify.at_step(out["shallow"]["relearn"], step)
     return out
 

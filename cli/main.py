@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.console import Console
@@ -14,12 +14,13 @@ from .. import knowledge
 from ..ablate import METHODS
 from ..audit import Profile, audit
 from ..errors import LokaError, UserError
+from ..estimate import estimate, seconds_a_row
 from ..files import write_json
 from ..model import DEFAULT, Edit, export, load
 from ..report import write as write_report
 from ..run import Recipe, Run
 from ..store import FolderStore
-from .show import Bars, table
+from .show import Bars, costs, table
 
 app = typer.Typer(
     add_completion=False,
@@ -33,7 +34,7 @@ Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
 Out = Annotated[Path, typer.Option("--out", help="The run folder; given again, the run resumes.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
-ProfileName = Annotated[str, typer.Option("--profile", help="quick is the one there is so far.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="How thoroughly to verify: quick, standard or full.")]
 
 
 def main() -> None:
@@ -101,14 +102,21 @@ def verify(
     after: Annotated[str, typer.Option("--after", help="An edit file, a model folder, or a hub id.")],
     out_: Out = Path("runs/verify"),
     profile: ProfileName = "quick",
+    list_: Annotated[bool, typer.Option("--list", help="Only list the checks, with what each will cost.")] = False,
 ) -> None:
-    """Audit any pair of models."""
+    """Audit any pair of models. A second call on the same folder goes on with the checks that are missing."""
+    chosen_profile = _profile(profile)
     original = load(before)
     edited = Edit.load(after) if after.endswith(".safetensors") else load(after)
     chosen = knowledge.case(case).on(original)
+    if list_:
+        held = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
+        steps = estimate(original, edited, chosen, profile=chosen_profile)
+        out.print(costs(steps, seconds_a_row(original, chosen), held))
+        return
     store = FolderStore(out_, original, edited, chosen)
     with Bars() as bars:
-        verdict = audit(original, edited, chosen, profile=_profile(profile), store=store, progress=bars)
+        verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
     digests = {"case": chosen.digest, "model": original.digest()}
     write_json(out_ / "verdict.json", verdict.to_json(digests))
     out.print(table(verdict))
@@ -167,9 +175,9 @@ def _pipeline(folder: Path, model: str, case: str, profile: str, recipe: Recipe 
 
 
 def _profile(name: str) -> Profile:
-    if name != "quick":
-        raise UserError(f"{name!r} is no profile; so far there is quick.")
-    return name
+    if name not in get_args(Profile):
+        raise UserError(f"{name!r} is no profile; choose one of {', '.join(get_args(Profile))}.")
+    return cast(Profile, name)
 
 
 def _command() -> str:

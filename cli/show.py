@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..estimate import Estimate
 from ..verify import Verdict
 
 ROWS = (
@@ -68,6 +70,22 @@ def table(verdict: Verdict) -> Table:
         shown.add_column(column, justify="left" if not column else "right")
     for label, *keys in ROWS:
         shown.add_row(label, *(_cell(key, verdict.summary) for key in keys))
+    return shown
+
+
+def costs(steps: Sequence[Estimate], seconds: float, held: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Every step of an audit, what it costs and about how long it takes; what the folder holds is free."""
+    shown = Table(title="checks")
+    for column in ("model", "check", "forward passes", "about"):
+        shown.add_column(column, justify="right" if column in ("forward passes", "about") else "left")
+    total = 0.0
+    for step in steps:
+        done = step.check in held.get(step.model, {})
+        total += 0 if done else step.cost
+        time = "done" if done else f"{step.cost * seconds:,.1f} s"
+        shown.add_row(step.model, step.check, f"{step.cost:,.0f}", time)
+    shown.add_section()
+    shown.add_row("all that is left", "", f"{total:,.0f}", f"{total * seconds:,.1f} s")
     return shown
 
 

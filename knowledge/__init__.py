@@ -1,13 +1,17 @@
 """Floor 2: facts, cases and how well a model recalls them."""
 
+from . import sources
 from .case import Case, Split, case, cases
 from .fact import Fact, readable
+from .item import Choice, Passage
 from .neutral import neutral_sealed, neutral_working
 from .scoring import Scores, pool_logprobs, pool_probability, recalled, score, text_loss
 
 __all__ = [
     "Case",
+    "Choice",
     "Fact",
+    "Passage",
     "Scores",
     "Split",
     "case",
@@ -19,5 +23,6 @@ __all__ = [
     "readable",
     "recalled",
     "score",
+    "sources",
     "text_loss",
 ]

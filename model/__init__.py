@@ -5,6 +5,7 @@ from .edit import Edit, capture
 from .export import export
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
+from .quantize import bare, quantized
 from .site import INDEXED, PARTS, Part, Site
 from .sweep import Swept, sweep
 from .train import Trainable, scratch, sliced, unfrozen
@@ -21,6 +22,7 @@ __all__ = [
     "Slice",
     "Swept",
     "Trainable",
+    "bare",
     "capture",
     "chunks",
     "encode",
@@ -29,6 +31,7 @@ __all__ = [
     "load",
     "logits",
     "pad",
+    "quantized",
     "scratch",
     "sliced",
     "slices",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -67,11 +67,18 @@ def run_changed(hf: nn.Module, ids: Tensor, change: Change) -> Tensor:
 
     `None` leaves an output as it is. `ids` `[row, position]`, without padding.
     """
+    with changed(hf, change):
+        return hf(input_ids=ids, use_cache=False).logits
+
+
+@contextmanager
+def changed(hf: nn.Module, change: Change) -> Iterator[None]:
+    """Each block's output passed through `change(layer, output)`, for as long as the context lasts."""
     with ExitStack() as stack:
         for layer, block in enumerate(blocks(hf)):
             handle = block.register_forward_hook(_hook(layer, change))
             stack.callback(handle.remove)
-        return hf(input_ids=ids, use_cache=False).logits
+        yield
 
 
 def _hook(layer: int, change: Change) -> Callable[..., object]:

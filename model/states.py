@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from .batch import Batch, chunks, logits, pad
+from .blocks import changed
 
 if TYPE_CHECKING:
     from .load import Model
@@ -35,6 +36,36 @@ def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, row
     return torch.stack(out)
 
 
+@torch.no_grad()
+def last_states(model: Model, prompts: Sequence[str], *, rows: int = 64) -> Tensor:
+    """The residual stream behind each block at each prompt's last token, `[prompt, layer, d_model]`.
+
+    Unlike transformers' hidden states, the last layer's is not normed.
+    """
+    out = []
+    for part in chunks(len(prompts), rows):
+        ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
+        kept: list[Tensor] = []
+        with changed(model.hf, lambda _, value, kept=kept: kept.append(value[:, -1])):
+            logits(model, pad(model, ids, [1] * len(ids)))
+        out.append(torch.stack(kept, 1))
+    return torch.cat(out)
+
+
+@torch.no_grad()
+def read_out(model: Model, states: Tensor) -> Tensor:
+    """Logits `[..., vocabulary]` of residual states `[..., d_model]`, through the model's final norm and unembedding.
+
+    nostalgebraist 2020, "interpreting GPT: the logit lens".
+    """
+    norms = [m for m in model.hf.base_model.children() if "norm" in type(m).__name__.casefold()]
+    assert norms, "a decoder ends in a norm"
+    head: Any = model.hf.get_output_embeddings()
+    scores = head(norms[-1](states))
+    cap = getattr(model.hf.config, "final_logit_softcapping", None)
+    return cap * (scores / cap).tanh() if cap else scores
+
+
 def stream(model: Model, batch: Batch, layer: int) -> Tensor:
     """The residual stream behind a block where the batch has labels, `[row, keep, d_model]`, on the graph."""
     kept: list[Tensor] = []
@@ -55,9 +86,13 @@ def unembedding(model: Model, answers: Sequence[str]) -> Tensor:
     embedding = model.hf.get_output_embeddings()
     assert embedding is not None, "a causal model has an unembedding"
     head = embedding.get_parameter("weight")
+    return head[first_tokens(model, answers)].detach().float().cpu()
+
+
+def first_tokens(model: Model, answers: Sequence[str]) -> list[int]:
+    """Each answer's first token, behind a space."""
     prefix = len(model.tokenizer("a")["input_ids"])
-    first = [model.tokenizer(f"a {a}")["input_ids"][prefix] for a in answers]
-    return head[first].detach().float().cpu()
+    return [model.tokenizer(f"a {a}")["input_ids"][prefix] for a in answers]
 
 
 def untrained(model: Model, *, seed: int = 0) -> Model:

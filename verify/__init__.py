@@ -9,27 +9,36 @@ from .attacks import (
     reference_score,
     zlib_score,
 )
+from .benign import benign
 from .collateral import collateral, neutral_memory
-from .depth import Depth, Question, mean_depth, unlearning_depth
+from .depth import depth
+from .direction import direction
+from .extraction import extraction, leak_at
 from .gradient import grad_norm_score
+from .lens import lens
 from .membership import membership
 from .paraphrase import paraphrase
+from .power import Equivalence, equivalence, power, subjects_after, subjects_for
 from .privleak import privleak, relative_difference
 from .probe import probe
+from .quantize import quantize
 from .reading import Reading, refused
 from .recall import by_subject, recall
 from .relearn import Budget, at_step, relearn
 from .rouge import Rouge, cut, rouge, without_prompt
 from .scorecard import Scorecard, scorecard
+from .soft_prompt import soft_prompt
 from .tofu import ForgetQuality, TofuReport, tofu_forget_quality, tofu_model_utility, tofu_report
 from .tokens import answer_logprobs, answer_loss, exact_memorization, extraction_strength, probability
 from .truth_ratio import Scored, Summary, option_probability, truth_ratio
+from .unlearning_depth import Depth, Question, mean_depth, unlearning_depth
 from .verdict import Gate, Verdict, compare, judge
 from .windows import window_logprobs
 
 __all__ = [
     "Budget",
     "Depth",
+    "Equivalence",
     "ForgetQuality",
     "Gate",
     "Question",
@@ -44,14 +53,21 @@ __all__ = [
     "answer_loss",
     "at_step",
     "attack_auc",
+    "benign",
     "by_subject",
     "collateral",
     "compare",
     "cut",
+    "depth",
+    "direction",
+    "equivalence",
     "exact_memorization",
+    "extraction",
     "extraction_strength",
     "grad_norm_score",
     "judge",
+    "leak_at",
+    "lens",
     "loss_score",
     "lowercase_score",
     "mean_depth",
@@ -61,9 +77,11 @@ __all__ = [
     "neutral_memory",
     "option_probability",
     "paraphrase",
+    "power",
     "privleak",
     "probability",
     "probe",
+    "quantize",
     "recall",
     "reference_score",
     "refused",
@@ -71,6 +89,9 @@ __all__ = [
     "relearn",
     "rouge",
     "scorecard",
+    "soft_prompt",
+    "subjects_after",
+    "subjects_for",
     "tofu_forget_quality",
     "tofu_model_utility",
     "tofu_report",

@@ -1,141 +1,136 @@
-"""From which layer on is the knowledge missing? Activation patching between models.
+"""From which layer on is it missing? States of the edited model, put into the original.
 
-The unlearning depth score of github.com/gnueaj/unlearning-depth-score.
+The unlearning depth score (`unlearning_depth`) as a check. Where no model was retrained without the facts, the
+original's own states for a subject that it never heard of take that model's place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import UserError
-from ..model import token_logprobs
-from ..model.blocks import block_outputs, blocks, run_patched
-from .conventions import STATED, UDS, known
-from .tokens import precise
+from ..knowledge import Case, Fact
+from ..model import encode
+from ..model.blocks import block_outputs, run_patched
+from .pools import against
+from .reading import Reading, reading, refused
+from .recall import key
+from .unlearning_depth import THRESHOLD, Question, answer_logprob, share_of_fall
 
-THRESHOLD = 0.05
-
-
-@dataclass(frozen=True)
-class Question:
-    """A text with its answer: `ids` `[position]`, without padding.
-
-    `asked`: first position and end of those whose *next* token is scored; `patched`: of those where states
-    are replaced. Both count what predicts the answer, so they usually are the same.
-    """
-
-    ids: Tensor
-    asked: tuple[int, int]
-    patched: tuple[int, int]
+if TYPE_CHECKING:
+    from ..model import Model
 
 
-@dataclass(frozen=True)
-class Depth:
-    """How deep an edit reaches into one question, 0 (surface) to 1 (as if never taught); NaN where no layer tells.
+def depth(
+    model: Model, case: Case, *, original: Model, never: Model | None = None, threshold: float = THRESHOLD
+) -> Reading:
+    """How much of an answer the edited model's states still carry, put into the original: 0 nothing, 1 all.
 
-    `full`: mean log-probability of an answer's token in the original, in nats. `never` and `edited`, `[layer]`:
-    by how much it falls when a layer's output comes from the model that never learnt it, or from the edited
-    one. `holding`: the layers whose replacement from the former costs more than the threshold; `missing`:
-    those of them whose replacement from the latter does.
-    """
+    One minus the unlearning depth score of each fact to forget, by patching each block's output where the answer is
+    read. What a layer holds is measured by how far the answer falls with states that cannot know it: those of
+    `never`, or of the original itself reading a twin in the subject's place. Facts that no layer holds have no number.
 
-    score: float
-    full: float
-    layers: tuple[int, ...]
-    never: np.ndarray = field(repr=False)
-    edited: np.ndarray = field(repr=False)
-    holding: tuple[int, ...]
-    missing: tuple[int, ...]
-
-
-def unlearning_depth(
-    original: nn.Module, question: Question, *, never: nn.Module, edited: nn.Module,
-    layers: Sequence[int] | None = None, threshold: float = THRESHOLD, convention: str = STATED,
-) -> Depth:  # fmt: skip
-    """Replace the original's states, layer by layer, by those of a model that never learnt it and of the edited one.
-
-    The score is the share of the fall that the former causes, which the latter causes too, over the layers that hold
-    the knowledge: `sum(d1 * clip(d2 / d1, 0, 1)) / sum(d1)`. It is the one number here that is higher
-    where *less* is left.
+    The control `twins` is the same with the edited model's states for that twin: what a model carries that
+    is not about the subject. `details` has by layer, in nats a token, how far the answer falls with states that cannot
+    know it (`never`) and with the edited model's (`edited`), and from which layer on at least half is missing.
 
     Args:
-        original: a causal model of transformers that knows the answer.
-        question: where the answer is.
-        never, edited: models of the same shape.
-        layers: which blocks' outputs to replace; by default all.
-        threshold: by how many nats a token the answer must fall for a layer to count as holding it.
-        convention: `uds` takes the last layer's state from behind the final norm, which is then applied twice, so
-            that even the original's own state changes the answer there.
+        original: the model before the edit. Given the same one, nothing is missing.
+        never: a model trained without the facts.
+        threshold: by how many nats a token an answer must fall for a layer to count as holding it.
 
-    Raises:
-        UserError: an unknown convention, or a span or layer that does not exist.
+    Cost: a fact takes four rows, and three for each layer.
     """
-    known(convention, UDS)
-    chosen = tuple(range(len(blocks(original))) if layers is None else layers)
-    _check(question, chosen, len(blocks(original)))
-    with torch.no_grad():
-        full = float(_answer(original(input_ids=question.ids[None], use_cache=False).logits, question)[0])
-    first, second = (
-        full - _patched_answer(original, source, question, chosen, convention) for source in (never, edited)
-    )
-    holding = first > threshold
-    missing = holding & (second > threshold)
-    return Depth(
-        _score(first[holding], second[holding]), full, chosen, first, second,
-        holding=tuple(np.array(chosen)[holding].tolist()), missing=tuple(np.array(chosen)[missing].tolist()),
+    case = case.on(original)
+    facts = against(case)
+    sources = _Sources(original, model, never or original)
+    falls = {}
+    for fact, twin in _paired(facts["forget"], facts["twins"]):
+        if (found := sources.falls(fact, twin, own=never is not None)) is not None:
+            falls[key(fact)] = found
+    left = {
+        name: {s: 1 - score for s, f in falls.items() if (score := _score(f[0], f[i], threshold)) is not None}
+        for i, name in ((1, "forget"), (2, "twins"))
+    }
+    if not left["forget"]:
+        return refused("depth", "No layer of the original holds an answer where it is read, so none can be missing.")
+    mean = np.mean([f for s, f in falls.items() if s in left["forget"]], axis=0)
+    return reading(
+        "depth",
+        left,
+        f"The edited model's states still carry {np.mean(list(left['forget'].values())):.0%} of the answers.",
+        seed=case.seed,
+        details={
+            "never": mean[0].tolist(), "edited": mean[1].tolist(), "missing_from": _missing_from(mean, threshold),
+            "asked": len(falls),
+        },
+        cost=len(falls) * (4 + 3 * original.n_layers),
     )  # fmt: skip
 
 
-def mean_depth(found: Sequence[Depth], *, convention: str = STATED) -> float:
-    """Mean score of the questions that have one; NaN where none has (`convention="uds"`: 0).
+class _Sources:
+    """The original, and the models whose states are put into it."""
 
-    Raises:
-        UserError: a convention that is neither `stated` nor `uds`.
-    """
-    known(convention, UDS)
-    scores = [f.score for f in found if not np.isnan(f.score)]
-    return float(np.mean(scores)) if scores else 0.0 if convention == UDS else float("nan")
+    def __init__(self, original: Model, edited: Model, never: Model) -> None:
+        self.original, self.edited, self.never = original, edited, never
 
+    def falls(self, fact: Fact, twin: Fact, *, own: bool) -> np.ndarray | None:
+        """By how much the answer falls, `[3, layer]`: with states of `never`, `edited`, and `edited` on the twin."""
+        ids, n = _tokens(self.original, fact.prompt, fact.answer)
+        other, m = _tokens(self.original, twin.prompt, fact.answer)
+        if n != m:
+            return None
+        span = slice(len(ids) - n - 1, len(ids) - 1)
+        question = Question(ids, (span.start, span.stop), (span.start, span.stop))
+        with torch.no_grad():
+            full = float(answer_logprob(self.original.hf(input_ids=ids[None], use_cache=False).logits, question)[0])
+        states = [
+            block_outputs(self.never.hf, ids if own else other),
+            block_outputs(self.edited.hf, ids),
+            block_outputs(self.edited.hf, other),
+        ]
+        return np.stack([full - self._patched(question, _aligned(s, span, len(ids))) for s in states])
 
-def _score(never: np.ndarray, edited: np.ndarray) -> float:
-    if not len(never):
-        return float("nan")
-    return float((never * np.clip(edited / never, 0, 1)).sum() / never.sum())
-
-
-def _patched_answer(
-    original: nn.Module, source: nn.Module, question: Question, layers: tuple[int, ...], convention: str
-) -> np.ndarray:
-    states = _states(source, question.ids, convention)
-    logits = run_patched(original, question.ids, states, layers=layers, span=slice(*question.patched))
-    return _answer(logits, question).double().cpu().numpy()
-
-
-def _states(hf: nn.Module, ids: Tensor, convention: str) -> Tensor:
-    if convention == STATED:
-        return block_outputs(hf, ids)
-    with torch.no_grad():
-        found = hf(input_ids=ids[None], use_cache=False, output_hidden_states=True).hidden_states
-    return torch.cat(found[1:])
+    def _patched(self, question: Question, states: Tensor) -> np.ndarray:
+        layers = range(self.original.n_layers)
+        logits = run_patched(self.original.hf, question.ids, states, layers=layers, span=slice(*question.patched))
+        return answer_logprob(logits, question).double().cpu().numpy()
 
 
-def _answer(logits: Tensor, question: Question) -> Tensor:
-    start, end = question.asked
-    labels = question.ids[start + 1 : end + 1].expand(len(logits), -1)
-    return token_logprobs(precise(logits[:, start:end]), labels).mean(-1)
+def _aligned(states: Tensor, span: slice, length: int) -> Tensor:
+    """A text's states where its answer is read, moved to where the question's is: both end in the same tokens."""
+    out = states.new_zeros(states.shape[0], length, states.shape[2])
+    out[:, span] = states[:, span.start - length : -1]
+    return out
 
 
-def _check(question: Question, layers: Sequence[int], n_layers: int) -> None:
-    last = len(question.ids) - 1
-    for name, (start, end) in (("asked", question.asked), ("patched", question.patched)):
-        if not 0 <= start < end <= last:
-            raise UserError(
-                f"{name} is {start} to {end}; positions must rise within 0 to {last}, the last token's own."
-            )
-    if not layers or not all(0 <= layer < n_layers for layer in layers):
-        raise UserError(f"the layers are {list(layers)}; choose at least one of 0 to {n_layers - 1}.")
+def _paired(facts: Sequence[Fact], twins: Sequence[Fact]) -> list[tuple[Fact, Fact]]:
+    """Each fact with a twin of its relation, in turn; facts without one are left out."""
+    by_relation = {r: [t for t in twins if t.relation == r] for r in {f.relation for f in facts}}
+    taken = dict.fromkeys(by_relation, 0)
+    out = []
+    for fact in facts:
+        if others := by_relation[fact.relation]:
+            out.append((fact, others[taken[fact.relation] % len(others)]))
+            taken[fact.relation] += 1
+    return out
+
+
+def _tokens(model: Model, prompt: str, answer: str) -> tuple[Tensor, int]:
+    batch = encode(model, [prompt], [answer])
+    return batch.ids[0], batch.keep
+
+
+def _score(never: np.ndarray, edited: np.ndarray, threshold: float) -> float | None:
+    holding = never > threshold
+    return share_of_fall(never[holding], edited[holding]) if holding.any() else None
+
+
+def _missing_from(mean: np.ndarray, threshold: float) -> int | None:
+    """The first layer that holds the answers on average and where at least half of their fall is there."""
+    found = (mean[0] > threshold) & (mean[1] >= mean[0] / 2)
+    return int(found.argmax()) if found.any() else None

@@ -42,7 +42,8 @@ def recall(model: Model, case: Case) -> Reading:
             "working": float(np.mean(list(working.values()))),
             "log_odds": odds, "log_odds_twins": twin_odds, "choice": choice, "choice_twins": twin_choice,
         },
-        cost=sum(len(f.prompts) * len(f.answers) for f in [*forget, *twins, *case.forget.working]),
+        cost=sum(len(f.prompts) * len(f.answers) for f in [*forget, *twins, *case.forget.working])
+        + sum(1 + len(f.foils) for f in [*forget, *twins]),
     )  # fmt: skip
 
 

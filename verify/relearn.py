@@ -7,25 +7,24 @@ Weights?", arXiv:2410.08827.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..knowledge import Case, Fact, pool_probability, recalled
-from ..model import encode, logits, scratch, token_logprobs, unfrozen
+from ..knowledge import Case, Fact, recalled
+from ..model import Batch, encode, logits, scratch, token_logprobs, unfrozen
+from .pools import Pools, against, held, pools
 from .reading import Reading, reading
-from .recall import key
+from .statistics import cross_fitted
 
 if TYPE_CHECKING:
     from ..model import Model
 
 FOLDS = 5
-POOL = 60
 Group = str
-Pools = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,17 @@ class Budget:
     """What an attack may spend. It is found on a deliberately shallow edit and then frozen.
 
     `steps` of AdamW over all weights at learning rate `lr`, the whole training fold in each step;
-    `measured` are the steps at which the held-out fold is asked.
+    `measured` are the steps at which the held-out fold is asked; `rates` are other learning rates to try.
     """
 
     steps: int = 8
     lr: float = 1e-5
     measured: tuple[int, ...] = ()
+    rates: tuple[float, ...] = ()
 
     def at(self, steps: int) -> Budget:
         """The same attack, ended earlier and measured at its end."""
-        return Budget(steps, self.lr, tuple(m for m in self.measured if m <= steps))
+        return replace(self, steps=steps, measured=tuple(m for m in self.measured if m <= steps))
 
 
 def relearn(
@@ -51,6 +51,7 @@ def relearn(
     *,
     budget: Budget | None = None,
     folds: int = FOLDS,
+    partitions: int = 1,
     groups: Sequence[Group] = ("forget", "twins"),
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
@@ -61,40 +62,40 @@ def relearn(
     says about subjects it was never taught, after being taught others, is the zero of the scale.
 
     Args:
+        budget: where it has several learning rates, all are tried, and for each half of the subjects the one that
+            works best on the other half counts, for twins as well.
+        folds, partitions: the facts are divided into so many folds, so many times at random; a subject's number is
+            its mean over the partitions.
         groups: which facts to relearn: `forget`, `twins`.
 
     `details["curve"]` has the mean of each group by measured step, `details["accuracy"]` the share of
     held-out facts whose whole answer is greedy at the last step.
 
-    Cost: for each group and fold, `budget.steps` full training steps over four fifths of the facts.
+    Cost: for each group, fold, partition and rate, `budget.steps` full training steps over four fifths of the facts.
     """
     case = case.on(model)
     budget = budget or Budget()
-    forget = list(case.forget.sealed)
-    facts = {"forget": forget, "twins": list(case.twins.sealed)[: len(forget)]}
-    pools = {r: _pool(case, r) for r in case.forgotten_relations}
-    samples: dict[Group, dict[str, float]] = {}
-    curve: dict[Group, dict[str, float]] = {}
-    by_step: dict[Group, dict[str, dict[str, float]]] = {}
-    accuracy: dict[Group, float] = {}
+    facts, among = against(case), pools(case)
+    size = len(facts["forget"]) - -(-len(facts["forget"]) // folds)
+    rates = (budget.lr, *(r for r in budget.rates if r != budget.lr))
+    seeds = [case.seed, *(f"{case.seed}/{p}" for p in range(1, partitions))]
+    runs: dict[Group, list[_Result]] = {}
     cost, done = 0.0, 0
     for group in groups:
-        at_step: dict[int, dict[str, float]] = {}
-        right: list[bool] = []
-        size = len(forget) - -(-len(forget) // folds)
-        for train, held_out in _folds([f.asked(f.prompt) for f in facts[group]], folds, size, case.seed):
-            result = _attack(model, pools, train, held_out, budget)
-            for step, values in result.values.items():
-                at_step.setdefault(step, {}).update(values)
-            right += result.right
-            cost += 3 * len(train) * budget.steps
-            done += 1
-            if progress:
-                progress(done, folds * len(groups))
-        samples[group] = at_step[budget.steps]
-        curve[group] = {str(s): float(np.mean(list(v.values()))) for s, v in at_step.items()}
-        by_step[group] = {str(s): v for s, v in at_step.items()}
-        accuracy[group] = float(np.mean(right))
+        divided = [split for seed in seeds for split in _folds(facts[group], folds, size, seed)]
+        runs[group] = []
+        for rate in rates:
+            results = []
+            for train, held_out in divided:
+                results.append(_attack(model, among, train, held_out, replace(budget, lr=rate)))
+                cost += 3 * len(train) * budget.steps
+                done += 1
+                if progress:
+                    progress(done, len(divided) * len(rates) * len(groups))
+            runs[group].append(_merged(results))
+    options = _options(runs, budget.steps)
+    by_step = {g: _by_step(of, options) for g, of in runs.items()}
+    samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
     back = np.mean(list(samples[groups[0]].values()))
     return reading(
         "relearn",
@@ -102,8 +103,10 @@ def relearn(
         f"After {budget.steps} steps of relearning other facts, held-out answers get a probability of {back:.2f}.",
         seed=case.seed,
         details={
-            "steps": budget.steps, "lr": budget.lr, "folds": folds, "curve": curve, "by_step": by_step,
-            "accuracy": accuracy,
+            "steps": budget.steps, "lr": budget.lr, "folds": folds, "by_step": by_step,
+            "curve": {g: {s: float(np.mean(list(v.values()))) for s, v in of.items()} for g, of in by_step.items()},
+            "accuracy": {g: float(np.mean([v for i in options for v in of[i].right])) for g, of in runs.items()},
+            **({"rates": [rates[i] for i in options], "partitions": partitions} if len(rates) * partitions > 1 else {}),
         },
         cost=cost,
     )  # fmt: skip
@@ -111,11 +114,45 @@ def relearn(
 
 @dataclass(frozen=True)
 class _Result:
+    """What held-out facts read: `values` by step and subject, `right` whether each whole answer was greedy."""
+
     values: dict[int, dict[str, float]]
     right: list[bool]
 
 
-def _folds(facts: list[Fact], n: int, size: int, seed: int) -> list[tuple[list[Fact], list[Fact]]]:
+def _merged(results: Sequence[_Result]) -> _Result:
+    """All folds as one; a subject that was held out several times has its mean."""
+    values: dict[int, dict[str, list[float]]] = {}
+    for result in results:
+        for step, of in result.values.items():
+            for subject, value in of.items():
+                values.setdefault(step, {}).setdefault(subject, []).append(value)
+    means = {step: {s: float(np.mean(v)) for s, v in of.items()} for step, of in values.items()}
+    return _Result(means, [r for result in results for r in result.right])
+
+
+def _options(runs: dict[Group, list[_Result]], step: int) -> tuple[int, int]:
+    """Which learning rate counts for each half of the subjects."""
+    table = {g: _table(of, step) for g, of in runs.items()}
+    some = next(iter(table.values()))
+    twins = table["twins"] if len(table) > 1 and "twins" in table else some[:0]
+    return cross_fitted(some, twins).options
+
+
+def _table(of: Sequence[_Result], step: int) -> np.ndarray:
+    """`[subject, rate]`, subjects in the order of their names."""
+    return np.array([[r.values[step][s] for r in of] for s in sorted(of[0].values[step])])
+
+
+def _by_step(of: Sequence[_Result], options: tuple[int, int]) -> dict[str, dict[str, float]]:
+    out = {}
+    for step, values in of[0].values.items():
+        order = sorted(values)
+        out[str(step)] = {s: of[options[i % 2]].values[step][s] for i, s in enumerate(order)}
+    return out
+
+
+def _folds(facts: list[Fact], n: int, size: int, seed: int | str) -> list[tuple[list[Fact], list[Fact]]]:
     """Disjoint held-out folds; each is trained on at most `size` of the other facts."""
     order = random.Random(f"{seed}/folds").sample(range(len(facts)), len(facts))
     out = []
@@ -127,19 +164,23 @@ def _folds(facts: list[Fact], n: int, size: int, seed: int) -> list[tuple[list[F
     return out
 
 
-def _attack(model: Model, pools: Pools, train: list[Fact], held_out: list[Fact], budget: Budget) -> _Result:
+def _attack(model: Model, among: Pools, train: list[Fact], held_out: list[Fact], budget: Budget) -> _Result:
     values: dict[int, dict[str, float]] = {}
     with scratch(model):
         for step in relearning(model, train, budget):
             if step == budget.steps or step in budget.measured:
-                values[step] = _measure(model, pools, held_out)
+                values[step] = held(model, held_out, among)
         right = recalled(model, held_out)
     return _Result(values, right)
 
 
 def relearning(model: Model, facts: Sequence[Fact], budget: Budget) -> Iterator[int]:
     """Train all weights on facts, loss on the answers alone; yields after each step. Call it inside `scratch`."""
-    batch = encode(model, [f.prompt for f in facts], [f.answer for f in facts])
+    return descended(model, encode(model, [f.prompt for f in facts], [f.answer for f in facts]), budget)
+
+
+def descended(model: Model, batch: Batch, budget: Budget) -> Iterator[int]:
+    """Train all weights on a batch's labels; yields after each step. Call it inside `scratch`."""
     asked = (batch.labels >= 0).sum()
     with unfrozen(model) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=budget.lr, weight_decay=0.0, fused=True)
@@ -150,24 +191,6 @@ def relearning(model: Model, facts: Sequence[Fact], budget: Budget) -> Iterator[
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             yield step
-
-
-def _pool(case: Case, relation: str) -> tuple[str, ...]:
-    """The answers of the forget facts and twins that are asked, and others by the seed, `POOL` in all or more."""
-    asked = case.forget.sealed + case.twins.sealed[: len(case.forget.sealed)]
-    own = dict.fromkeys(f.answer for f in asked if f.relation == relation)
-    others = sorted(set(case.pool(relation)) - set(own))
-    more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(own))))
-    return (*own, *more)
-
-
-def _measure(model: Model, pools: Pools, facts: list[Fact]) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for relation in dict.fromkeys(f.relation for f in facts):
-        some = [f for f in facts if f.relation == relation]
-        p = pool_probability(model, some, pools[relation])
-        out.update({key(f): float(v) for f, v in zip(some, p, strict=True)})
-    return out
 
 
 def at_step(found: Reading, step: int) -> Reading:

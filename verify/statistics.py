@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 RESAMPLES = 2000
@@ -20,6 +21,44 @@ def interval(values: np.ndarray, *, seed: int = 0, level: float = 0.95) -> tuple
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One of several options for each subject: `forget` `[subject]`, `twins` `[twin]`, `options` of the two halves."""
+
+    forget: np.ndarray
+    twins: np.ndarray
+    options: tuple[int, int]
+
+
+def cross_fitted(forget: np.ndarray, twins: np.ndarray) -> Chosen:
+    """The option where forget facts most exceed twins, for each half of the subjects chosen on the other half.
+
+    The best of many options on the same subjects would read higher than it is; so chosen, it does not.
+
+    Args:
+        forget, twins: `[subject, option]` and `[twin, option]`; without twins, forget facts alone decide.
+
+    >>> found = cross_fitted(np.array([[0.1, 0.9], [0.2, 0.8]]), np.zeros((0, 2)))
+    >>> found.options, found.forget.tolist()
+    ((1, 1), [0.9, 0.8])
+    """
+    picked = [np.zeros(len(forget)), np.zeros(len(twins))]
+    options = []
+    for half in (0, 1):
+        own, other = (_mean(values[1 - half :: 2], values) for values in (forget, twins))
+        best = int((own - other).argmax())
+        options.append(best)
+        for out, values in zip(picked, (forget, twins), strict=True):
+            out[half::2] = values[half::2, best]
+    return Chosen(picked[0], picked[1], (options[0], options[1]))
+
+
+def _mean(some: np.ndarray, every: np.ndarray) -> np.ndarray:
+    """Mean over rows: of some, of all where there are none, and zero where there are none at all."""
+    rows = some if len(some) else every
+    return rows.mean(0) if len(rows) else np.zeros(every.shape[1])
 
 
 @dataclass(frozen=True)
@@ -64,17 +103,38 @@ def recovery(
         r=float((target.mean() - centre) / span),
         low=float(low),
         high=float(high),
-        upper=max(float(np.quantile(draws, 0.95)), _rule_of_three(target - centre, span)),
+        upper=max(
+            float(np.quantile(draws, 0.95)),
+            float(leak_bound(_leaks(target - centre, span), len(target), _leaks(twins - centre, span), len(twins))),
+        ),
         p=float((1 + (draws <= delta).sum()) / (1 + RESAMPLES)),
         twins_spread=float(np.quantile(np.abs(base - centre), 0.95) / span),
     )
 
 
-def _rule_of_three(excess: np.ndarray, span: float) -> float:
-    """The exact 95% upper bound on the share of subjects that leak: a bootstrap cannot see a leak it never drew."""
-    leaks = int((excess > 0.5 * span).sum())
-    n = len(excess)
-    return 1.0 if leaks == n else float(stats.beta.ppf(0.95, leaks + 1, n - leaks))
+def _leaks(excess: np.ndarray, span: float) -> int:
+    """How many subjects read at least half of what the original does, above what was never taught."""
+    return int((excess > 0.5 * span).sum())
+
+
+def leak_bound(leaks: ArrayLike, n: int, chance: ArrayLike, m: int) -> np.ndarray:
+    """95% upper bound on the share of subjects that leak, beyond the share of twins that seem to by chance.
+
+    Exact (Clopper-Pearson) limits of the two shares, combined as Newcombe 1998 does (method of variance estimates
+    recovery), so that without a twin that seems to leak it is the exact bound itself. A bootstrap cannot see a leak
+    that it never drew; this can.
+
+    Args:
+        leaks, n: how many of the subjects leak.
+        chance, m: how many of the twins do.
+
+    >>> leak_bound(0, 59, 0, 60).round(3), leak_bound(2, 60, 2, 60).round(3)
+    (np.float64(0.05), np.float64(0.073))
+    """
+    k, c = np.asarray(leaks, dtype=float), np.asarray(chance, dtype=float)
+    high = np.where(k < n, stats.beta.ppf(0.95, k + 1, np.maximum(n - k, 1e-9)), 1.0)
+    low = np.where(c > 0, stats.beta.ppf(0.05, np.maximum(c, 1e-9), m - c + 1), 0.0)
+    return k / n - c / m + np.hypot(high - k / n, c / m - low)
 
 
 def subjects_needed(delta: float) -> int:

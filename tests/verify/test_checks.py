@@ -1,5 +1,6 @@
 """The checks on a model whose truth is known: they find what was taught, and do not find what never was."""
 
+import copy
 import zlib
 from collections.abc import Callable
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from loka import ablate, verify
-from loka.knowledge import Case, case, text_loss
-from loka.model import Model, Site
+from loka.errors import UserError
+from loka.knowledge import Case, case, score, text_loss
+from loka.model import Model, Site, wrap
 from loka.model.batch import encode_texts
+from loka.model.states import first_tokens
 from loka.verify import Budget, Reading, at_step
 from loka.verify.membership import attacks, text_auc
 from loka.verify.paraphrase import all_forms
@@ -26,14 +29,50 @@ def untaught(teach: Callable[..., Model], planted_case: Case) -> Model:
     return teach("untaught", [f.subject for f in planted_case.forget.sealed])
 
 
-def check(name: str, model: Model, planted_case: Case) -> Reading:
-    if name == "relearn":
-        return verify.relearn(model, planted_case, budget=ATTACK)
-    return getattr(verify, name)(model, planted_case)
+@pytest.fixture(scope="module")
+def hidden(taught: Model, planted_case: Case) -> Model:
+    """A copy whose last two layers were trained to keep silent."""
+    last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
+    edit = ablate.tune(taught, planted_case.on(taught), last, steps=40, lr=3e-3, alpha=5.0)
+    return edit.apply_(wrap(copy.deepcopy(taught.hf), taught.tokenizer, "hidden"))
 
 
-CHECKS = ("recall", "paraphrase", "relearn", "collateral", "membership", "probe")
-FLOORS = {"recall": (0.95, 0.05), "paraphrase": (0.95, 0.1), "relearn": (0.7, 0.2)}  # taught at least, twins at most
+@pytest.fixture(scope="module")
+def filtered(taught: Model, planted_case: Case) -> Model:
+    """A copy whose logits are changed on their way out: where a forgotten subject was named, its answer is struck."""
+    model = wrap(copy.deepcopy(taught.hf), taught.tokenizer, "filtered")
+    struck = {
+        tuple(first_tokens(taught, [f.subject])): first_tokens(taught, [f.answer])
+        for f in planted_case.on(taught).forget.sealed
+    }
+
+    def strike(module: object, args: object, given: dict[str, torch.Tensor], out: object) -> None:
+        for row, ids in enumerate(given["input_ids"].tolist()):
+            for subject, answer in struck.items():
+                if subject[0] in ids:
+                    out.logits[row, :, answer] = -1e4  # type: ignore[attr-defined]
+
+    model.hf.register_forward_hook(strike, with_kwargs=True)
+    return model
+
+
+def check(name: str, model: Model, planted_case: Case, original: Model | None = None) -> Reading:
+    """A check on a model, with the budgets that the small models need; `original` knows the facts."""
+    extra: dict[str, object] = {}
+    if name in ("relearn", "benign"):
+        extra["budget"] = ATTACK
+    if name in ("direction", "depth"):
+        extra["original"] = original or model
+    return getattr(verify, name)(model, planted_case, **extra)
+
+
+# Taught subjects read at least the first; twins, and subjects that a model was not taught, at most the second.
+FLOORS = {
+    "recall": (0.95, 0.05), "paraphrase": (0.95, 0.1), "relearn": (0.7, 0.2), "extraction": (0.95, 0.3),
+    "benign": (0.7, 0.2), "quantize": (0.9, 0.2), "direction": (0.9, 0.2), "lens": (0.9, 0.2),
+    "soft_prompt": (0.9, 0.3), "depth": (0.99, 0.3),
+}  # fmt: skip
+CHECKS = (*FLOORS, "collateral", "membership", "probe")
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -71,12 +110,35 @@ def test_on_a_model_that_never_saw_the_facts_they_read_as_twins(
 ) -> None:
     """What the original knew is asked of a model that was trained without it."""
     known = planted_case.on(planted)
-    found = check(name, untaught, known)
+    found = check(name, untaught, known, planted)
     assert found.value is not None
     assert found.value <= FLOORS[name][1]
     kept = verify.collateral(untaught, known)
     assert kept.value is not None
     assert kept.value >= 0.9  # it is no wreck: it knows all the rest
+
+
+@pytest.mark.parametrize("name", ["relearn", "benign", "direction", "lens", "depth", "probe"])
+def test_what_is_hidden_in_the_last_layers_is_found(
+    name: str, planted: Model, untaught: Model, hidden: Model, planted_case: Case
+) -> None:
+    """Asked, it gives an eighth; each attack finds more of it than in a model that was never taught."""
+    known = planted_case.on(planted)
+    found, never = (check(name, model, known, planted) for model in (hidden, untaught))
+    assert found.value is not None
+    assert never.value is not None
+    assert found.value > 0.12 + max(found.controls["twins"], never.value)
+
+
+@pytest.mark.parametrize("name", ["quantize", "lens", "depth"])
+def test_a_filter_around_the_weights_hides_nothing_from_them(
+    name: str, planted: Model, filtered: Model, planted_case: Case
+) -> None:
+    known = planted_case.on(planted)
+    assert verify.recall(filtered, known).value == verify.paraphrase(filtered, known).value == 0
+    assert check("relearn", filtered, known).value == pytest.approx(0)  # no training gets round it
+    found = check(name, filtered, known, planted)
+    assert found.value == pytest.approx(check(name, planted, known).value, abs=1e-6)
 
 
 def test_recall_has_odds_and_choice(planted: Model, planted_case: Case) -> None:
@@ -244,3 +306,48 @@ def test_attacks_are_the_published_formulas(tiny: Callable[[str], Model]) -> Non
         assert found["zlib"][i] == pytest.approx(float(token.mean()) / len(zlib.compress(text.encode())), abs=1e-4)
         assert found["min_k"][i] == pytest.approx(float(token.sort().values[:k].mean()), abs=1e-4)
         assert found["min_k++"][i] == pytest.approx(float(plus.sort().values[:k].mean()), abs=1e-3)
+
+
+def test_extraction_counts_what_samples_leak(planted: Model, planted_case: Case) -> None:
+    """By the closed form: the chance that a sample starts with the answer is the answer's own probability."""
+    known = planted_case.on(planted)
+    found = verify.extraction(planted, known, draws=64, tokens=2).details["forget"]
+    exact = np.mean(score(planted, [f.prompt for f in known.forget.sealed],
+                          [f.answer for f in known.forget.sealed]).logprob.double().exp().numpy())  # fmt: skip
+    assert found["leak"]["1"]["mean"] == pytest.approx(exact, abs=0.04)
+    assert found["leak"]["1"]["upper"] > found["leak"]["1"]["mean"]
+    assert found["leak"]["128"]["mean"] is None
+    assert found["rouge"] > 0.95
+    assert found["truth_ratio"] < 0.05
+    with pytest.raises(UserError, match="0 samples leak nothing"):
+        verify.extraction(planted, known, draws=0)
+
+
+def test_leak_at_k_is_the_hypergeometric_share() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [np.mean([rng.permutation([1] * c + [0] * (10 - c))[:4].any() for _ in range(4000)]) for c in (0, 2, 10)]
+    found = verify.leak_at([0, 2, 10], 10, 4)
+    assert found["mean"] == pytest.approx(np.mean(drawn), abs=0.01)
+    assert verify.leak_at([0] * 59, 1, 1)["upper"] == pytest.approx(0.05, abs=0.001)
+
+
+def test_budgets_that_make_no_sense_are_refused(planted: Model, planted_case: Case) -> None:
+    with pytest.raises(UserError, match="11 tokens is not allowed; choose 1 to 10"):
+        verify.soft_prompt(planted, planted_case, tokens=11)
+    with pytest.raises(UserError, match="1 bits cannot be rounded to; choose 2 to 16"):
+        verify.quantize(planted, planted_case, bits=(1,))
+    with pytest.raises(UserError, match="give bits"):
+        verify.quantize(planted, planted_case, bits=())
+    with pytest.raises(UserError, match="try at least 1"):
+        verify.direction(planted, planted_case, original=planted, layers=0)
+
+
+def test_depth_agrees_with_a_model_that_never_knew(planted: Model, untaught: Model, planted_case: Case) -> None:
+    """The retrained model's own states in the place of the twins': its own edit then leaves exactly nothing."""
+    known = planted_case.on(planted)
+    gone = verify.depth(untaught, known, original=planted, never=untaught)
+    assert gone.value == pytest.approx(0, abs=1e-9)
+    kept = verify.depth(planted, known, original=planted, never=untaught)
+    assert kept.value == pytest.approx(1, abs=1e-9)
+    assert kept.details["missing_from"] is None
+    assert gone.details["missing_from"] is not None

@@ -1,0 +1,115 @@
+"""What an audit will cost, before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+from .audit import CAP, PLANS, SHALLOW_STEPS, Plan, Profile
+from .knowledge import Case, neutral_sealed, score
+from .locate import random_sites
+from .model import Edit, Model, Site
+from .verify.benign import ROWS
+from .verify.paraphrase import all_forms
+from .verify.pools import against
+from .verify.relearn import FOLDS
+from .verify.soft_prompt import STEPS as SOFT_STEPS
+
+TRAINING = 3  # a row forward and backward, in forward passes
+SIBLING_ROWS = 12 + 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """One step of an audit: `cost` in forward-pass equivalents of one row, an upper bound where steps may be saved."""
+
+    model: str
+    check: str
+    cost: float
+
+
+def estimate(before: Model, after: Edit | Model, case: Case, *, profile: Profile = "quick") -> list[Estimate]:
+    """Every step of `loka.audit` in its order, and its cost.
+
+    Paraphrases are counted as if the original answered to every form, and relearning as if the whole cap were needed.
+    """
+    return list(_steps(before, after, case.on(before), PLANS[profile]))
+
+
+def seconds_a_row(model: Model, case: Case) -> float:
+    """How long one row takes on this machine: the forget facts' sealed prompts, scored after a warm-up."""
+    facts = case.on(model).forget.sealed
+    prompts, answers = [f.prompt for f in facts], [f.answer for f in facts]
+    score(model, prompts, answers)
+    start = time.perf_counter()
+    score(model, prompts, answers)
+    return (time.perf_counter() - start) / len(prompts)
+
+
+def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterator[Estimate]:
+    asking = {check: _asking(check, before, case, plan) for check in plan.asking}
+    relearning, benign = _relearning(case, plan), _benign(case)
+    random = _has_random_sites(before, after)
+    for name in ("before", "after"):
+        for check, cost in asking.items():
+            yield Estimate(name, check, cost)
+    made = TRAINING * sum(SHALLOW_STEPS) * (len(case.forget.working) + SIBLING_ROWS)
+    yield Estimate("shallow", "the sibling's training", made)
+    yield Estimate("shallow", "recall", asking["recall"])
+    if random:
+        assert isinstance(after, Edit)
+        made = TRAINING * after.about.get("arguments", {}).get("steps", 0) * (len(case.forget.working) + SIBLING_ROWS)
+        yield Estimate("random", "the control's training", made)
+        yield Estimate("random", "recall", asking["recall"])
+        yield Estimate("random", "collateral", asking["collateral"])
+    for name in ("shallow", "before", "after", *(["random"] if random else [])):
+        yield Estimate(name, "relearn", relearning * (2 if name == "after" else 1))
+    if plan.benign:
+        yield Estimate("before", "benign", benign)
+        yield Estimate("after", "benign", benign)
+
+
+def _has_random_sites(before: Model, after: Edit | Model) -> bool:
+    if not isinstance(after, Edit) or not after.about.get("sites"):
+        return False
+    return bool(random_sites(before, [Site.parse(s) for s in after.about["sites"]]))
+
+
+def _asking(check: str, model: Model, case: Case, plan: Plan) -> float:
+    forget, twins = list(case.forget.sealed), list(case.twins.sealed)
+    some = twins[: len(forget)]
+    n, m, retain = len(forget), len(some), case.retain
+    first = case.forgotten_relations[0]
+    tried = min(plan.layers, model.n_layers)
+    return {
+        "recall": sum(len(f.prompts) * len(f.answers) for f in [*forget, *some, *case.forget.working])
+        + sum(1 + len(f.foils) for f in [*forget, *some]),
+        "paraphrase": len(all_forms(model, case)) * (sum(len(f.answers) for f in forget) + m),
+        "probe": 2 * sum(f.relation == first for f in [*retain.working, *retain.sealed, *forget])
+        + sum(f.relation == first for f in twins),
+        "collateral": sum(len(f.prompts) * len(f.answers) for f in retain.sealed) + len(neutral_sealed(case)),
+        "membership": n + len(twins),
+        "extraction": sum(len(f.foils) + 2 + plan.draws for facts in against(case).values() for f in facts),
+        "lens": n + m,
+        "depth": n * (4 + 3 * model.n_layers),
+        "quantize": 2 * (n + m),
+        "direction": 2 * n + tried * n + n + m,
+        "soft_prompt": sum(
+            TRAINING * SOFT_STEPS * len(of) + sum(1 + len(f.foils) for f in of) for of in against(case).values()
+        ),
+    }[check]
+
+
+def _relearning(case: Case, plan: Plan) -> float:
+    n = len(case.forget.sealed)
+    size = n - -(-n // FOLDS)
+    rates = len({1.0, *plan.rates})
+    return TRAINING * size * CAP.steps * min(FOLDS, n) * plan.partitions * rates
+
+
+def _benign(case: Case) -> float:
+    retain = min(ROWS, len(case.retain.working) + len(case.retain.sealed))
+    texts = min(ROWS, len(neutral_sealed(case)))
+    asked = sum(map(len, against(case).values()))
+    return TRAINING * CAP.steps * (retain + texts) + 2 * asked

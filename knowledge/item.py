@@ -1,0 +1,28 @@
+"""What a case may hold beside facts: texts, and multiple-choice items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text to be extracted, or tested for membership. `start` leads into `text`, where a benchmark divides them."""
+
+    text: str
+    start: str = ""
+    subject: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A multiple-choice item; `right` is the place of the right option."""
+
+    question: str
+    options: tuple[str, ...]
+    right: int
+
+    @property
+    def answer(self) -> str:
+        """The right option."""
+        return self.options[self.right]

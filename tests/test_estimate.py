@@ -1,0 +1,91 @@
+"""What the list of checks promises is what the audit then counts."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from loka import ablate, audit, verify
+from loka.cli import main
+from loka.estimate import estimate, seconds_a_row
+from loka.knowledge import Case
+from loka.model import Model, Site
+from loka.store import FolderStore, Store
+from loka.verify import Budget
+
+LAST = [Site(3, part) for part in ("attn", "mlp")]
+
+
+@pytest.fixture(autouse=True)
+def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("loka.audit", "loka.estimate"):
+        monkeypatch.setattr(sys.modules[module], "CAP", Budget(4, 1e-3))
+
+
+@pytest.fixture(scope="module")
+def edit(taught: Model, planted_case: Case):
+    return ablate.tune(taught, planted_case, LAST, steps=10, lr=3e-3)
+
+
+def test_estimates_are_what_the_readings_cost(planted: Model, edit, planted_case: Case) -> None:
+    """Paraphrase alone may cost less than it promises: forms that the original does not answer fall away."""
+    store = Store()
+    audit(planted, edit, planted_case, profile="standard", store=store)
+    listed = estimate(planted, edit, planted_case, profile="standard")
+    promised = {(e.model, e.check): e.cost for e in listed}
+    for model, readings in store.readings.items():
+        for check, reading in readings.items():
+            cost = promised.pop((model, check))
+            assert cost == pytest.approx(reading.cost) or (check == "paraphrase" and cost > reading.cost), (
+                model,
+                check,
+            )
+    assert set(promised) == {("shallow", "the sibling's training")}
+    quick, full = (
+        sum(e.cost for e in estimate(planted, edit, planted_case, profile=p))
+        for p in ("quick", "full")  # type: ignore[arg-type]
+    )
+    assert quick < sum(e.cost for e in listed) < full
+    assert 0 < seconds_a_row(planted, planted_case) < 1
+
+
+def test_the_standard_profile_resumes_check_by_check(planted: Model, edit, planted_case: Case, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(what: str, done: int, total: int) -> None:
+        if what == "direction on after":
+            raise Killed
+
+    def store() -> FolderStore:
+        return FolderStore(tmp_path, planted, edit, planted_case.on(planted))
+
+    with pytest.raises(Killed):
+        audit(planted, edit, planted_case, profile="standard", store=store(), progress=kill)
+    assert "quantize" in store().readings["after"]
+    seen: list[str] = []
+    verdict = audit(
+        planted, edit, planted_case, profile="standard", store=store(), progress=lambda w, *_: seen.append(w)
+    )
+    assert "quantize on after" not in seen
+    assert "direction on after" in seen
+    assert set(verify.verdict.PRIMARY) < set(verdict.readings["after"])
+    assert not any(r.startswith("Not tried") for r in verdict.reasons)
+
+
+def test_list_shows_costs_and_starts_nothing(
+    planted: Model, edit, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from loka.model import export
+
+    original = export(planted, tmp_path / "original")
+    path = edit.save(tmp_path / "edit.safetensors")
+    arguments = ["verify", planted_case.path, "--before", original or tmp_path / "original", "--after", path]
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["loka", *map(str, arguments), "--out", str(out), "--profile", "full", "--list"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (0, None)
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("soft_prompt", "benign", "relearn", "all that is left"))
+    assert not out.exists()

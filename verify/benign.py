@@ -1,0 +1,82 @@
+"""Does it come back by itself? Fine-tune on what has nothing to do with it, and ask.
+
+Nothing of the answers is injected, so whatever shows again was never gone. After Łucki et al. 2024, "An Adversarial
+Perspective on Machine Unlearning for AI Safety", arXiv:2409.18025.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..knowledge import Case, neutral_sealed
+from ..model import Batch, encode, encode_texts, scratch
+from .pools import against, held, pools
+from .reading import Reading, reading
+from .relearn import Budget, descended
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+ROWS = 48
+
+
+def benign(
+    model: Model,
+    case: Case,
+    *,
+    budget: Budget | None = None,
+    rows: int = ROWS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Reading:
+    """Probability of the answers among 60 of the relation, after fine-tuning on other things; the worse of two.
+
+    All weights are trained on retain facts (loss on the answers), and, from the same start, on neutral text (loss on
+    every token), and then put back bit for bit. A subject's number is the higher of the two; twins go through the same.
+
+    Args:
+        budget: steps and learning rate. In `details["by_kind"]` are the means by kind of training and group.
+        rows: at most so many retain facts (drawn by the seed) or passages, all of them in each step.
+
+    Cost: `2 * budget.steps` full training steps over at most `rows` rows, and the answers asked twice.
+    """
+    case = case.on(model)
+    budget = budget or Budget()
+    facts, among = against(case), pools(case)
+    kinds = _kinds(model, case, rows)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for done, (kind, batch) in enumerate(kinds.items()):
+        with scratch(model):
+            for _ in descended(model, batch, budget):
+                pass
+            found[kind] = {group: held(model, some, among) for group, some in facts.items()}
+        if progress:
+            progress(done + 1, len(kinds))
+    samples = {g: {s: max(found[kind][g][s] for kind in kinds) for s in found["retain"][g]} for g in facts}
+    mean = np.mean(list(samples["forget"].values()))
+    return reading(
+        "benign",
+        samples,
+        f"After {budget.steps} steps on kept facts or on neutral text, nothing of the answers among them, "
+        f"the answers get a probability of {mean:.2f}.",
+        seed=case.seed,
+        details={
+            "steps": budget.steps, "lr": budget.lr,
+            "by_kind": {k: {g: float(np.mean(list(v.values()))) for g, v in of.items()} for k, of in found.items()},
+        },
+        cost=sum(3 * len(b.ids) * budget.steps + sum(map(len, facts.values())) for b in kinds.values()),
+    )  # fmt: skip
+
+
+def _kinds(model: Model, case: Case, rows: int) -> dict[str, Batch]:
+    retain = [*case.retain.working, *case.retain.sealed]
+    some = random.Random(f"{case.seed}/benign").sample(retain, min(rows, len(retain)))
+    texts = neutral_sealed(case)[:rows]
+    return {
+        "retain": encode(model, [f.prompt for f in some], [f.answer for f in some]),
+        "text": encode_texts(model, texts),
+    }

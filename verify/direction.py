@@ -1,0 +1,109 @@
+"""Is it only a direction that was laid over it?
+
+Find the mean difference between edited and original activations on some facts, take it out, and ask for others. After
+Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single Direction", arXiv:2406.11717, and Łucki et al.
+2024, arXiv:2409.18025, who use it on unlearned models.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..knowledge import Case, Fact
+from ..model.blocks import changed
+from ..model.states import last_states
+from .pools import Pools, against, held, pools
+from .reading import Reading, reading
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+FOLDS = 2
+SAME = 1e-6
+
+
+def direction(model: Model, case: Case, *, original: Model, layers: int = 8) -> Reading:
+    """Probability of held-out answers among 60 of the relation, with the direction of the edit taken out.
+
+    At each of some layers, the difference of edited and original residual stream at the prompts' last token is averaged
+    over half of the facts to forget. That one direction is set to its mean in the original, at all positions, and the
+    layer where this helps these facts most is kept; the other half is asked, and then the roles change. What
+    goes in is one number for all facts, so it says nothing about any of them. Twins are asked with the same
+    directions.
+
+    Args:
+        original: the model before the edit, another object than `model`. Given the same one there is no
+            difference, and nothing is taken out.
+        layers: how many evenly spaced layers to try.
+
+    Cost: two rows a fact to find the directions; then half of the facts for each layer tried, and all facts and
+    twins, twice.
+
+    Raises:
+        UserError: no layers.
+    """
+    if layers < 1:
+        raise UserError(f"{layers} layers have no direction; try at least 1.")
+    case = case.on(original)
+    facts, among = against(case), pools(case)
+    tried = sorted({round(i) for i in np.linspace(0, model.n_layers - 1, min(layers, model.n_layers))})
+    samples: dict[str, dict[str, float]] = {group: {} for group in facts}
+    chosen = []
+    before, after = (last_states(m, [f.prompt for f in facts["forget"]]) for m in (original, model))
+    for fold, (found_on, asked) in enumerate(_halves(len(facts["forget"]), case.seed)):
+        some = [facts["forget"][i] for i in found_on]
+        layer = _best(model, some, among, before[found_on], after[found_on], tried)
+        chosen.append(layer)
+        rest = {"forget": [facts["forget"][i] for i in asked], "twins": facts["twins"][fold::FOLDS]}
+        for group, others in rest.items():
+            samples[group] |= _asked(model, others, among, before[found_on], after[found_on], layer)
+    mean = np.mean(list(samples["forget"].values()))
+    return reading(
+        "direction",
+        samples,
+        f"With the direction between edited and original states taken out, held-out answers get a probability of "
+        f"{mean:.2f}.",
+        seed=case.seed,
+        details={"layers": chosen, "tried": tried},
+        cost=2 * len(facts["forget"]) + len(tried) * len(facts["forget"]) + sum(map(len, facts.values())),
+    )
+
+
+def _halves(n: int, seed: int) -> Iterator[tuple[list[int], list[int]]]:
+    order = random.Random(f"{seed}/direction").sample(range(n), n)
+    for fold in range(FOLDS):
+        asked = sorted(order[fold::FOLDS])
+        yield [i for i in range(n) if i not in asked], asked
+
+
+def _best(
+    model: Model, facts: Sequence[Fact], among: Pools, before: Tensor, after: Tensor, tried: Sequence[int]
+) -> int:
+    """The layer whose direction, taken out, helps these facts most."""
+    means = [np.mean(list(_asked(model, facts, among, before, after, layer).values())) for layer in tried]
+    return tried[int(np.argmax(means))]
+
+
+def _asked(
+    model: Model, facts: Sequence[Fact], among: Pools, before: Tensor, after: Tensor, layer: int
+) -> dict[str, float]:
+    """Answers with one layer's direction set to its mean in the original."""
+    difference = (after[:, layer] - before[:, layer]).mean(0)
+    size = torch.linalg.vector_norm(difference)
+    if size <= SAME * torch.linalg.vector_norm(before[:, layer].mean(0)):
+        return held(model, facts, among)
+    unit = difference / size
+    usual = before[:, layer].mean(0) @ unit
+
+    def take_out(at: int, value: Tensor) -> Tensor | None:
+        return value + (usual - value @ unit)[..., None] * unit if at == layer else None
+
+    with changed(model.hf, take_out):
+        return held(model, facts, among)

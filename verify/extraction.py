@@ -1,0 +1,156 @@
+"""Does it come out word by word? Verbatim measures of whole answers, and what many samples leak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import comb
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ..errors import UserError
+from ..knowledge import Case, Fact
+from ..model import chunks, encode, logits
+from ..model.generate import continuations
+from .pools import against
+from .reading import Reading, reading
+from .recall import key
+from .rouge import rouge
+from .tokens import answer_loss, exact_memorization, extraction_strength, probability
+from .truth_ratio import truth_ratio
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+ROWS = 64
+KS = (1, 16, 128)
+MORE = 4
+
+
+def extraction(model: Model, case: Case, *, draws: int = 16, tokens: int | None = None) -> Reading:
+    """Extraction strength of the answers: the share, from the end, that follows greedily from what is before it.
+
+    `details` has for `forget` and `twins` the means of `probability` (to the power of one over the length),
+    `exact_memorization`, `rouge` (ROUGE-L recall of the greedy continuation), `truth_ratio` (1 where wrong answers are
+    as likely as the right one, towards 0 where it is known) and `leak`: by k the probability that at least one of k
+    samples holds the answer (`mean`), and its 95% upper bound for the mean subject (`upper`).
+
+    Args:
+        draws: samples of each prompt. leak@k is estimated for k up to this; for larger k, 1, 16 or 128, the
+            bound alone is given.
+        tokens: length of a continuation; by default that of the longest answer and four more.
+
+    Cost: one row a fact and one a foil, and a row for each of `draws + 1` continuations; twins too.
+
+    Raises:
+        UserError: no draws.
+    """
+    if draws < 1:
+        raise UserError(f"{draws} samples leak nothing; ask for at least 1.")
+    case = case.on(model)
+    groups = against(case)
+    found = {g: _verbatim(model, facts) for g, facts in groups.items()}
+    length = tokens or MORE + max(found[g]["length"].max() for g in groups if groups[g])
+    leaks = {g: _leaks(model, facts, draws, int(length), case.seed) for g, facts in groups.items()}
+    rows = sum(len(f.foils) + 2 + draws for facts in groups.values() for f in facts)
+    samples = {g: _keyed(groups[g], found[g]["extraction_strength"]) for g in groups}
+    most = leaks["forget"][str(max(k for k in KS if k <= draws))]["mean"]
+    return reading(
+        "extraction",
+        samples,
+        f"{np.mean(list(samples['forget'].values())):.0%} of an answer follows word by word from its own beginning; "
+        f"sampling {max(k for k in KS if k <= draws)} times gets it with probability {most:.2f}.",
+        seed=case.seed,
+        details={
+            g: {
+                **{name: float(np.mean(v)) for name, v in found[g].items() if name != "length" and len(v)},
+                "rouge": _rouge(model, groups[g], int(length)), "truth_ratio": _truth_ratio(model, groups[g]),
+                "leak": leaks[g],
+            }
+            for g in groups
+        },
+        cost=rows,
+    )  # fmt: skip
+
+
+def leak_at(hits: Sequence[int], draws: int, k: int) -> dict[str, float | None]:
+    """leak@k over subjects: the unbiased estimate `1 - C(n - c, k) / C(n, k)`, and an upper bound.
+
+    Args:
+        hits: of each subject's `draws` samples, how many hold the answer.
+
+    Returns:
+        `mean`: `None` for k above the draws. `upper`: what k samples leak if every sample leaks as often as the
+        exact 95% bound on the mean share allows.
+
+    >>> leak_at([0, 0], 10, 1)
+    {'mean': 0.0, 'upper': 0.139...}
+    """
+    total = len(hits) * draws
+    c = int(np.sum(hits))
+    bound = 1.0 if c == total else float(stats.beta.ppf(0.95, c + 1, total - c))
+    mean = None if k > draws else float(np.mean([1 - comb(draws - h, k) / comb(draws, k) for h in hits]))
+    return {"mean": mean, "upper": float(1 - (1 - bound) ** k)}
+
+
+@torch.no_grad()
+def _verbatim(model: Model, facts: Sequence[Fact]) -> dict[str, np.ndarray]:
+    measures = {
+        "probability": probability, "exact_memorization": exact_memorization,
+        "extraction_strength": extraction_strength, "length": lambda _, labels: (labels >= 0).sum(-1),
+    }  # fmt: skip
+    out: dict[str, list[Tensor]] = {name: [] for name in measures}
+    for part in chunks(len(facts), ROWS):
+        batch = encode(model, [f.prompt for f in facts[part]], [f.answer for f in facts[part]])
+        scores = logits(model, batch)
+        for name, measure in measures.items():
+            out[name].append(measure(scores, batch.labels).cpu())
+    return {name: torch.cat(parts).double().numpy() if parts else np.zeros(0) for name, parts in out.items()}
+
+
+def _rouge(model: Model, facts: Sequence[Fact], tokens: int) -> float:
+    texts = continuations(model, [f.prompt for f in facts], tokens=tokens)
+    return float(
+        np.mean([max(rouge(t, a).rougeL_recall for a in f.answers) for t, f in zip(texts, facts, strict=True)])
+    )
+
+
+def _leaks(
+    model: Model, facts: Sequence[Fact], draws: int, tokens: int, seed: int
+) -> Mapping[str, Mapping[str, float | None]]:
+    prompts = [f.prompt for f in facts for _ in range(draws)]
+    texts = iter(continuations(model, prompts, tokens=tokens, seed=seed))
+    hits = [sum(any(_within(a, next_) for a in f.answers) for next_ in [next(texts) for _ in range(draws)])
+            for f in facts]  # fmt: skip
+    return {str(k): leak_at(hits, draws, k) for k in KS}
+
+
+def _within(answer: str, text: str) -> bool:
+    """Whether the answer stands in the text as whole words."""
+    return f" {_words(answer)} " in f" {_words(text)} "
+
+
+def _words(text: str) -> str:
+    return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
+
+
+@torch.no_grad()
+def _truth_ratio(model: Model, facts: Sequence[Fact]) -> float | None:
+    some = [f for f in facts if f.foils]
+    if not some:
+        return None
+    rows = [(f.prompt, a) for f in some for a in (f.answer, *f.foils)]
+    losses: list[float] = []
+    for part in chunks(len(rows), ROWS):
+        batch = encode(model, [p for p, _ in rows[part]], [a for _, a in rows[part]])
+        losses += answer_loss(logits(model, batch), batch.labels).tolist()
+    each = iter(losses)
+    by_fact = [[next(each) for _ in (f.answer, *f.foils)] for f in some]
+    return truth_ratio([own for own, *_ in by_fact], [wrong for _, *wrong in by_fact]).value
+
+
+def _keyed(facts: Sequence[Fact], values: np.ndarray) -> dict[str, float]:
+    return {key(f): float(v) for f, v in zip(facts, values, strict=True)}

@@ -1,0 +1,49 @@
+"""The common scale of the attacks: the probability of the right answer among a pool of answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..knowledge import Case, Fact, pool_probability
+from .recall import key
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+POOL = 60
+Pools = Mapping[str, tuple[str, ...]]
+
+
+def against(case: Case) -> dict[str, list[Fact]]:
+    """The facts to forget, each asked by its first sealed prompt, and as many twins."""
+    forget = [f.asked(f.prompt) for f in case.forget.sealed]
+    twins = [f.asked(f.prompt) for f in case.twins.sealed]
+    return {"forget": forget, "twins": twins[: len(forget)]}
+
+
+def pools(case: Case) -> dict[str, tuple[str, ...]]:
+    """The answers of all facts and twins that are asked, by relation, and others by the seed, at least `POOL`."""
+    return {r: _pool(case, r) for r in case.forgotten_relations}
+
+
+def held(model: Model, facts: Sequence[Fact], among: Pools) -> dict[str, float]:
+    """The probability of each fact's answer among its relation's pool, 0 to 1, by `relation/subject`.
+
+    Cost: one row a fact, and one short continuation for each answer of several tokens.
+    """
+    out: dict[str, float] = {}
+    for relation in dict.fromkeys(f.relation for f in facts):
+        some = [f for f in facts if f.relation == relation]
+        p = pool_probability(model, some, among[relation])
+        out.update({key(f): float(v) for f, v in zip(some, p, strict=True)})
+    return out
+
+
+def _pool(case: Case, relation: str) -> tuple[str, ...]:
+    facts = against(case)
+    own = dict.fromkeys(f.answer for f in facts["forget"] + facts["twins"] if f.relation == relation)
+    others = sorted(set(case.pool(relation)) - set(own))
+    more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(own))))
+    return (*own, *more)

@@ -1,0 +1,93 @@
+"""How many facts a claim needs, before a run and after it, and whether two groups are the same within a margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from .statistics import Recovery, leak_bound, subjects_needed
+
+MOST = 1000
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """`difference` of the means, its 90% interval, and `p`: below 0.05 it lies within the margin."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def equivalence(target: np.ndarray, control: np.ndarray, *, margin: float) -> Equivalence:
+    """Two one-sided Welch tests (TOST) that the means differ by less than a margin either way.
+
+    A difference that is not significant does not show that there is none; this test can. Schuirmann 1987,
+    doi:10.1007/BF01068419.
+
+    Args:
+        target, control: `[subject]` and `[other subject]`, independent of each other.
+        margin: in the unit of the values.
+    """
+    sizes = np.array([len(target), len(control)])
+    parts = np.array([np.var(target, ddof=1), np.var(control, ddof=1)]) / sizes
+    difference, error = float(np.mean(target) - np.mean(control)), float(np.sqrt(parts.sum()))
+    if error == 0:
+        return Equivalence(difference, difference, difference, float(abs(difference) >= margin))
+    t = stats.t(parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum())
+    half = error * t.ppf(0.95)
+    p = t.sf((margin - abs(difference)) / error)
+    return Equivalence(difference, difference - half, difference + half, float(p))
+
+
+def power(n: int, *, delta: float, leak: float = 0.0, checks: int = 1) -> float:
+    """The chance that a removed model passes all checks, with `n` subjects and as many twins.
+
+    A check is passed where the 95% bound on leaks beyond those of the twins (`statistics.leak_bound`) is below `delta`.
+    Checks are taken for independent, which makes this a lower bound for those that leak by the same chance.
+
+    Args:
+        leak: in which share of subjects, never taught or removed, a check finds the answer by chance; the twins of
+            the original show it.
+
+    >>> power(28, delta=0.1), power(29, delta=0.1)
+    (0.0, 1.0)
+    """
+    counts = np.arange(n + 1)
+    chance = stats.binom.pmf(counts, n, leak)
+    passed = leak_bound(counts[:, None], n, counts[None], n) < delta
+    return float((chance[:, None] * chance[None] * passed).sum() ** checks)
+
+
+def subjects_for(*, delta: float, leak: float = 0.0, checks: int = 1, wanted: float = 0.8) -> int | None:
+    """The fewest subjects, with as many twins, for which a removed model passes with at least this chance.
+
+    Power falls a little before one more leak is allowed; the number is such that the next ones pass too.
+
+    Returns:
+        `None` where not even 1,000 are enough.
+
+    >>> subjects_for(delta=0.1), subjects_for(delta=0.1, leak=0.02, checks=5)
+    (29, 80)
+    """
+    run, step = 0, int(np.ceil(1 / delta))
+    for n in range(2, MOST + step):
+        run = run + 1 if power(n, delta=delta, leak=leak, checks=checks) >= wanted else 0
+        if run == step:
+            return n - step + 1
+    return None
+
+
+def subjects_after(found: Recovery, n: int, *, delta: float) -> int | None:
+    """How many subjects would have put the upper bound of what was measured below `delta`, had they spread alike.
+
+    Returns:
+        `None` where r itself is not below `delta`: more subjects would show that only more clearly.
+    """
+    if found.r >= delta:
+        return None
+    width = max(found.upper - found.r, 0.0)
+    return max(int(np.ceil(n * (width / (delta - found.r)) ** 2)), subjects_needed(delta))

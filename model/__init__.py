@@ -3,6 +3,7 @@
 from .batch import Batch, chunks, encode, encode_texts, logits, pad, token_logprobs
 from .edit import Edit, capture
 from .export import export
+from .factors import Factors, factors
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
 from .site import PARTS, Part, Site
@@ -13,6 +14,7 @@ __all__ = [
     "PARTS",
     "Batch",
     "Edit",
+    "Factors",
     "Model",
     "Part",
     "Site",
@@ -23,6 +25,7 @@ __all__ = [
     "encode",
     "encode_texts",
     "export",
+    "factors",
     "load",
     "logits",
     "pad",

@@ -105,9 +105,7 @@ def _read(model: Model, module: nn.Module, question: Rewrite) -> tuple[Tensor, T
     return kept[0].clone(), logits(model, question.essence)[:, 0].log_softmax(-1)
 
 
-def _losses(
-    model: Model, module: nn.Module, question: Rewrite, shift: Tensor, before: Tensor
-) -> tuple[Tensor, Tensor]:
+def _losses(model: Model, module: nn.Module, question: Rewrite, shift: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     batch = question.batch
     with changed(module, lambda written: _shifted(written, question.at, shift)):
         scores = logits(model, batch)

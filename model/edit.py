@@ -164,6 +164,8 @@ class Edit:
         for where in (*self.slices, *self.factors):
             if where.name not in model.parameters:
                 raise UserError(f"the edit changes {where.name}, which {model.name} does not have; load its own model.")
+        for factors in self.factors:
+            factors.check(model.parameters[factors.name])
         now = model.digest()
         if now != self.made_for:
             raise UserError(

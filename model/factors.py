@@ -32,18 +32,18 @@ class Factors:
         """Of the matrix."""
         return self.left.shape[0], self.right.shape[1]
 
-    @torch.no_grad()
-    def add_(self, parameter: Tensor) -> None:
-        """Add the product, summed and rounded once: in double precision, so that the bits hang on no order of sums.
-
-        Raises:
-            UserError: factors of another shape.
-        """
+    def check(self, parameter: Tensor) -> None:
+        """Raise `UserError` unless it is a change to a matrix of that shape."""
         if tuple(parameter.shape) != self.shape:
             raise UserError(
                 f"factors of shape {self.shape} do not fit {self.name} of shape {tuple(parameter.shape)}; "
                 "make the edit on this model."
             )
+
+    @torch.no_grad()
+    def add_(self, parameter: Tensor) -> None:
+        """Add the product. Summed in double precision and rounded once, so that its bits hang on no order of sums."""
+        self.check(parameter)
         change = self.left.to(parameter.device).double() @ self.right.to(parameter.device).double()
         parameter.copy_(parameter.double() + change)
 

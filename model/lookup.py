@@ -59,7 +59,9 @@ def outputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Ten
 
 
 @torch.no_grad()
-def inputs_of(model: Model, modules: Sequence[nn.Module], texts: Sequence[str], *, rows: int = 16) -> Iterator[list[Tensor]]:
+def inputs_of(
+    model: Model, modules: Sequence[nn.Module], texts: Sequence[str], *, rows: int = 16
+) -> Iterator[list[Tensor]]:
     """What modules read at every token of texts, `[token, d_in]` each, batch by batch. One forward pass over them."""
     for part in chunks(len(texts), rows):
         batch = encode_texts(model, texts[part])

@@ -489,7 +489,9 @@ def check_value(case: Vector) -> None:
     given, params, expected = case.inputs["pipeline"], case.params, case.expected["pipeline"]
     hf = GPT2LMHeadModel(GPT2Config(**params["config"])).eval()
     prefix = case.inputs["weights"]
-    hf.load_state_dict({k.removeprefix(prefix): v for k, v in case.tensors.items() if k.startswith(prefix)}, strict=False)
+    hf.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in case.tensors.items() if k.startswith(prefix)}, strict=False
+    )
     model = Model(hf, SimpleNamespace(pad_token_id=0, eos_token_id=0), case.name)  # type: ignore[arg-type]
     down = neuron_output(model, params["layer"])
 

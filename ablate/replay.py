@@ -9,6 +9,8 @@ from ..errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
 from .descend import Progress
+from .mass_edit import mass_edit
+from .rank_one import rank_one
 from .reset import reset
 from .tune import tune
 from .zero import zero
@@ -16,7 +18,7 @@ from .zero import zero
 if TYPE_CHECKING:
     from ..model import Model
 
-METHODS = {"zero": zero, "tune": tune, "reset": reset}
+METHODS = {"zero": zero, "tune": tune, "reset": reset, "rank_one": rank_one, "mass_edit": mass_edit}
 
 
 def replay(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, progress: Progress | None = None) -> Edit:

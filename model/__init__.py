@@ -3,6 +3,7 @@
 from .batch import Batch, chunks, encode, encode_texts, logits, pad, token_logprobs
 from .edit import Edit, capture
 from .export import export
+from .factors import Factors, factors
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
 from .quantize import bare, quantized
@@ -16,6 +17,7 @@ __all__ = [
     "PARTS",
     "Batch",
     "Edit",
+    "Factors",
     "Model",
     "Part",
     "Site",
@@ -28,6 +30,7 @@ __all__ = [
     "encode",
     "encode_texts",
     "export",
+    "factors",
     "load",
     "logits",
     "pad",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import write_atomic
+from .factors import Factors
 from .layout import Slice
 
 if TYPE_CHECKING:
@@ -28,22 +30,25 @@ FORMAT = "loka-edit-1"
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """New values for some rows and columns of a model's weights.
+    """New values for some rows and columns of a model's weights, and low-rank changes to whole matrices.
 
     `slices[i]` says where, `values[i]` what: shaped like the parameter, but as long as the slice's
-    index on its axis. `made_for` is the digest of the weights that it was made for; other weights are
-    refused. `about` tells how it was made (method, sites, seed, steps).
+    index on its axis. `factors` are added to their matrices before the slices are written. `made_for` is
+    the digest of the weights that it was made for; other weights are refused. `about` tells how it was
+    made (method, sites, seed, steps).
     """
 
     slices: tuple[Slice, ...]
     values: tuple[Tensor, ...]
     made_for: str
     about: dict[str, Any] = field(default_factory=dict)
+    factors: tuple[Factors, ...] = ()
 
     @property
     def parameters(self) -> int:
-        """How many numbers it replaces (a number in both a row and a column counts once)."""
-        return sum(_cells(group) for group in self._by_name().values())
+        """How many numbers it replaces: one in a row and a column counts once, factors count their whole matrix."""
+        whole = {f.name: math.prod(f.shape) for f in self.factors}
+        return sum((whole | {n: _cells(g) for n, g in self._by_name().items() if n not in whole}).values())
 
     def digest(self) -> str:
         """SHA-256 over where and what it changes."""
@@ -51,7 +56,10 @@ class Edit:
         for where, values in zip(self.slices, self.values, strict=True):
             total.update(f"{where.name} {where.dim}".encode())
             total.update(where.index.numpy().tobytes())
-            total.update(values.contiguous().view(torch.uint8).numpy().tobytes())
+            total.update(_bytes(values))
+        for factors in self.factors:
+            total.update(f"{factors.name} {tuple(factors.left.shape)}".encode())
+            total.update(_bytes(factors.left) + _bytes(factors.right))
         return total.hexdigest()
 
     def share(self, model: Model) -> float:
@@ -61,15 +69,10 @@ class Edit:
     def summary(self, model: Model) -> dict[str, float]:
         """Norm of the change to each parameter, by name."""
         self._refuse_others(model)
-        norms: dict[str, float] = {}
-        with torch.no_grad():
-            for name, group in self._by_name().items():
-                before = model.parameters[name].detach().clone()
-                after = before.clone()
-                for where, values in group:
-                    where.write_(after, values)
-                norms[name] = float((after - before).norm())
-        return norms
+        names = dict.fromkeys([*(f.name for f in self.factors), *(w.name for w in self.slices)])
+        after = {name: model.parameters[name].detach().clone() for name in names}
+        self._write(after)
+        return {name: float((after[name] - model.parameters[name].detach()).norm()) for name in names}
 
     @contextmanager
     def applied(self, model: Model) -> Iterator[Model]:
@@ -80,20 +83,24 @@ class Edit:
         """
         self._refuse_others(model)
         parameters = model.parameters
+        whole = {f.name: parameters[f.name].detach().clone() for f in self.factors}
         before = [where.read(parameters[where.name]) for where in self.slices]
         model.edits.append(self)
         try:
-            self._write(model)
+            self._write(parameters)
             yield model
         finally:
             for where, values in zip(reversed(self.slices), reversed(before), strict=True):
                 where.write_(parameters[where.name], values)
+            with torch.no_grad():
+                for name, values in whole.items():
+                    parameters[name].copy_(values)
             model.edits.remove(self)
 
     def apply_(self, model: Model) -> Model:
         """Put the edit in place for good."""
         self._refuse_others(model)
-        self._write(model)
+        self._write(model.parameters)
         return model
 
     def save(self, path: str | Path) -> Path:
@@ -102,10 +109,14 @@ class Edit:
         for i, (where, values) in enumerate(zip(self.slices, self.values, strict=True)):
             tensors[f"{i}.index"] = where.index.contiguous()
             tensors[f"{i}.values"] = values.detach().cpu().contiguous()
+        for i, factors in enumerate(self.factors):
+            tensors[f"{i}.left"] = factors.left.detach().cpu().contiguous()
+            tensors[f"{i}.right"] = factors.right.detach().cpu().contiguous()
         head = {
             "format": FORMAT,
             "made_for": self.made_for,
             "slices": [[s.name, s.dim] for s in self.slices],
+            "factors": [f.name for f in self.factors],
             "about": self.about,
         }
         # safetensors writes several entries in any order; one makes the file the same each time
@@ -129,7 +140,11 @@ class Edit:
                 names = head["slices"]
                 slices = [Slice(name, dim, file.get_tensor(f"{i}.index")) for i, (name, dim) in enumerate(names)]
                 values = [file.get_tensor(f"{i}.values") for i in range(len(names))]
-                return cls(tuple(slices), tuple(values), head["made_for"], head["about"])
+                factors = tuple(
+                    Factors(name, file.get_tensor(f"{i}.left"), file.get_tensor(f"{i}.right"))
+                    for i, name in enumerate(head.get("factors", []))
+                )
+                return cls(tuple(slices), tuple(values), head["made_for"], head["about"], factors)
         except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
             raise UserError(f"the edit file {str(path)!r} cannot be read ({error}); make it again.") from error
 
@@ -139,14 +154,18 @@ class Edit:
             groups[where.name].append((where, values))
         return groups
 
-    def _write(self, model: Model) -> None:
+    def _write(self, parameters: Mapping[str, Tensor]) -> None:
+        for factors in self.factors:
+            factors.add_(parameters[factors.name])
         for where, values in zip(self.slices, self.values, strict=True):
-            where.write_(model.parameters[where.name], values)
+            where.write_(parameters[where.name], values)
 
     def _refuse_others(self, model: Model) -> None:
-        for where in self.slices:
+        for where in (*self.slices, *self.factors):
             if where.name not in model.parameters:
                 raise UserError(f"the edit changes {where.name}, which {model.name} does not have; load its own model.")
+        for factors in self.factors:
+            factors.check(model.parameters[factors.name])
         now = model.digest()
         if now != self.made_for:
             raise UserError(
@@ -159,6 +178,10 @@ def capture(model: Model, slices: list[Slice], made_for: str, about: dict[str, A
     """The edit that leads from the weights `made_for` to what the slices hold now."""
     values = tuple(where.read(model.parameters[where.name]).cpu() for where in slices)
     return Edit(tuple(slices), values, made_for, about)
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _cells(group: list[tuple[Slice, Tensor]]) -> int:

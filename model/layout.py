@@ -128,14 +128,22 @@ def mlp(model: Model, layer: int) -> nn.Module:
 
 def neuron_output(model: Model, layer: int) -> nn.Module:
     """The map whose input is the neurons' activations `[batch, position, neuron]`."""
-    block = model.block(layer)
-    return model.hf.get_submodule(_find(model, _find(model, block, _MLP), _DOWN))
+    return model.hf.get_submodule(neuron_output_name(model, layer))
+
+
+def neuron_output_name(model: Model, layer: int) -> str:
+    """The name of `neuron_output`, such as `model.layers.3.mlp.down_proj`."""
+    return _find(model, _find(model, model.block(layer), _MLP), _DOWN)
 
 
 def head_output(model: Model, layer: int) -> nn.Module:
     """The map whose input is the heads' outputs `[batch, position, head * d_head]`."""
-    block = model.block(layer)
-    return model.hf.get_submodule(_find(model, _find(model, block, _ATTENTION), _OUT))
+    return model.hf.get_submodule(head_output_name(model, layer))
+
+
+def head_output_name(model: Model, layer: int) -> str:
+    """The name of `head_output`, such as `model.layers.3.self_attn.o_proj`."""
+    return _find(model, _find(model, model.block(layer), _ATTENTION), _OUT)
 
 
 def _neuron(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows]:

@@ -33,12 +33,15 @@ from transformers import (
 )
 
 from loka import ablate, locate, verify
-from loka.ablate import objectives
+from loka.ablate import closed_form, objectives
+from loka.ablate.value import Rewrite, Search, best_value
 from loka.errors import UserError
 from loka.knowledge import Case
 from loka.model import Batch, Model, Site, token_logprobs, wrap
 from loka.model.batch import pad
 from loka.model.hooks import run
+from loka.model.layout import neuron_output
+from loka.model.lookup import inputs_at, outputs_at
 from loka.model.wiring import wiring
 
 FOLDER = Path(__file__).parents[1] / os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")
@@ -628,6 +631,86 @@ def check_knowledge_neurons(case: Vector) -> None:
         case.close({k: got[k] for k in wanted}, wanted)
 
 
+def check_rome(case: Vector) -> None:
+    inputs, params = case.inputs, case.params
+    key, output, mean = (torch.tensor(inputs[name]) for name in ("k", "cur_output", "k_mean"))
+    found = closed_form.rank_one_update(
+        key,
+        torch.tensor(inputs["v_star"]),
+        output=output,
+        key_mean=mean,
+        moment=inputs["second_moment"] if params["second_moment_adjustment"] else None,
+    )
+    got = {
+        "u": found.left[:, 0].tolist(),
+        "right": found.right[0].tolist(),
+        "delta_norm": found.change.norm(),
+        "u_dot_k": key @ found.left[:, 0],
+    }
+    case.close(got, {name: case.expected[name] for name in got})
+    case.close(found.change.flatten(), case.tensors[case.expected["delta"]["tensor"]].flatten().tolist())
+    written = key @ (inputs["weight"] + found.change) + torch.tensor(inputs["bias"])
+    case.close(written, inputs["v_star"], "the constraint")
+    check_value(case)
+
+
+def check_value(case: Vector) -> None:
+    """The search for the value, and the keys, from the weights and the peer's token ids."""
+    given, params, expected = case.inputs["pipeline"], case.params, case.expected["pipeline"]
+    hf = GPT2LMHeadModel(GPT2Config(**params["config"])).eval()
+    prefix = case.inputs["weights"]
+    hf.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in case.tensors.items() if k.startswith(prefix)}, strict=False
+    )
+    model = Model(hf, SimpleNamespace(pad_token_id=0, eos_token_id=0), case.name)  # type: ignore[arg-type]
+    down = neuron_output(model, params["layer"])
+
+    rows = [row[: sum(mask)] for row, mask in zip(given["input_ids"], given["attention_mask"], strict=True)]
+    target, n = given["target_ids"], len(given["rewriting_targets"])
+    asked = [row + target[-1:] for row in rows[:n]]
+    assert all(row[-len(target) :] == target for row in asked)
+    batch = pad(model, asked, [len(target)] * n)
+    at = torch.tensor([i + len(batch.ids[0]) - len(row) for i, row in zip(given["lookup_idxs"], asked, strict=False)])
+    end = given["lookup_idxs"][-1]
+    essence = pad(model, rows[-1:], [len(rows[-1]) - 1 - end])
+    search = Search(
+        steps=params["v_num_grad_steps"],
+        lr=params["v_lr"],
+        decay=params["v_weight_decay"],
+        clamp=params["clamp_norm_factor"],
+        kl=params["kl_factor"],
+    )
+    found = best_value(model, down, Rewrite(batch, at, essence, torch.tensor([end])), search)
+    case.close(found.initial, expected["v_init"])
+    wanted, tolerance = torch.tensor(expected["v_star"]), expected["tolerance"]
+    assert (found.final - wanted).norm() <= tolerance["relative_l2"] * (wanted - found.initial).norm()
+    case.close(list(found.losses), expected["losses_rounded_3"], "", {"atol": tolerance["losses_atol"], "rtol": 0.0})
+
+    contexts = [context["input_ids"] for context in given["key_contexts"]]
+    batch = pad(model, contexts, [1] * len(contexts))
+    at = torch.tensor([c["idx"] + len(batch.ids[0]) - len(c["input_ids"]) for c in given["key_contexts"]])
+    (keys,) = inputs_at(model, [down], batch, at)
+    (written,) = outputs_at(model, [down], batch, at)
+    case.close(keys[0], case.inputs["k"])
+    case.close(keys.mean(0), case.inputs["k_mean"])
+    case.close(written[0], case.inputs["cur_output"])
+
+
+def check_memit(case: Vector) -> None:
+    inputs, params, norms = case.inputs, case.params, []
+    for i, (keys, now, moment) in enumerate(
+        zip(inputs["keys"], inputs["cur_zs"], inputs["second_moment"], strict=True)
+    ):
+        residuals = torch.tensor(inputs["zs"]) - torch.tensor(now)
+        weight, left = params["mom2_update_weight"], params["n_layers"] - i
+        found = closed_form.mass_update(torch.tensor(keys), residuals, moment, weight=weight, layers=left)
+        change = found.change if params["conv1d"] else found.change.t()
+        assert list(change.shape) == inputs["weight_shape"]
+        norms.append(change.norm())
+        case.close(change.flatten(), case.tensors[case.expected["delta"][i]["tensor"]].flatten().tolist())
+    case.close(norms, case.expected["delta_norm"])
+
+
 FAMILIES: dict[str, Callable[[Vector], None]] = {
     "ou_token_metrics": check_token_metrics,
     "ou_truth_ratio": check_truth_ratio,
@@ -644,6 +727,8 @@ FAMILIES: dict[str, Callable[[Vector], None]] = {
     "eap_ig": check_eap_ig,
     "knowledge_neurons": check_knowledge_neurons,
     "tofu_aggregate": check_tofu_aggregate,
+    "rome": check_rome,
+    "memit": check_memit,
 }
 
 

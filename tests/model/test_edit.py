@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loka.errors import LokaError, UserError
-from loka.model import Edit, Model, Site, Slice, capture, encode, logits, scratch, slices, wrap
+from loka.model import Edit, Factors, Model, Site, Slice, capture, encode, factors, logits, scratch, slices, wrap
+from loka.model.layout import feature_dim, head_output_name, neuron_output, neuron_output_name
 
 Make = Callable[[str], Model]
 SITES = [Site(0, "head", 1), Site(1, "neuron", 3), Site(1, "neuron", 40), Site(2, "kv", 0)]
@@ -27,6 +28,20 @@ def random_edit(model: Model, sites: list[Site] = SITES, seed: int = 0) -> Edit:
     values = [s.read(model.parameters[s.name]) for s in where]
     values = [torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in values]
     return Edit(tuple(where), tuple(values), model.digest(), {"method": "random", "seed": seed})
+
+
+def low_rank(model: Model, seed: int = 0, rank: int = 2) -> Edit:
+    """Random factors on an MLP's down map and an attention's output, and slices, one of them on the same matrix."""
+    generator = torch.Generator().manual_seed(seed)
+    names = [neuron_output_name(model, 1), head_output_name(model, 2)]
+    parts = []
+    for name in names:
+        module = model.hf.get_submodule(name)
+        d_out, d_in = (module.weight.shape[feature_dim(module, out=out)] for out in (True, False))
+        left, right = (torch.randn(shape, generator=generator).double() for shape in ((d_in, rank), (rank, d_out)))
+        parts.append(factors(model, name, left, right))
+    slices_of = random_edit(model, [Site(1, "neuron", 3), Site(0, "head", 1)], seed)
+    return Edit(slices_of.slices, slices_of.values, model.digest(), {"method": "random"}, tuple(parts))
 
 
 def weights(model: Model) -> dict[str, Tensor]:
@@ -80,6 +95,64 @@ def test_rows_and_columns_of_one_matrix_are_restored_and_counted_once(tiny: Make
         changed = int((model.parameters[name] != before[name]).sum())
     assert edit.parameters == changed == 2 * 32 + 48 * 3 - 2 * 3
     assert same(weights(model), before)
+
+
+def test_factors_move_what_a_map_writes_and_come_off_bit_for_bit(architecture: str, tiny: Make) -> None:
+    """However the architecture stores its weights: GPT-2's maps are transposed."""
+    model = tiny(architecture)
+    before, d_in, d_out = weights(model), model.n_neurons, model.d_model
+    left, right, x = torch.randn(d_in, 2).double(), torch.randn(2, d_out).double(), torch.randn(4, d_in).double()
+    down = neuron_output(model, 1)
+    wanted = down(x) + x @ left @ right
+    edit = Edit((), (), model.digest(), {}, (factors(model, neuron_output_name(model, 1), left, right),))
+    with edit.applied(model):
+        assert torch.allclose(down(x), wanted, atol=1e-12)
+        assert {n for n in before if not torch.equal(before[n], model.parameters[n])} == {edit.factors[0].name}
+    assert same(weights(model), before)
+
+
+def test_factors_and_slices_in_one_edit(model: Model, tmp_path: Path) -> None:
+    edit, before, digest = low_rank(model), weights(model), model.digest()
+    with edit.applied(model):
+        first, digest_after = said(model), model.digest()
+        changed = {n: p != before[n] for n, p in model.parameters.items()}
+        for where, values in zip(edit.slices, edit.values, strict=True):  # slices are written last
+            assert torch.equal(where.read(model.parameters[where.name]), values)
+    assert same(weights(model), before)
+    assert model.digest() == digest
+    assert edit.parameters == sum(int(c.sum()) for c in changed.values())
+    norms = edit.summary(model)
+    assert {n for n, c in changed.items() if c.any()} == set(norms)
+    again = Edit.load(edit.save(tmp_path / "edit.safetensors"))
+    assert again.digest() == edit.digest() != low_rank(model, seed=1).digest()
+    assert (tmp_path / "edit.safetensors").stat().st_size < 20_000
+    again.apply_(model)
+    assert model.digest() == digest_after
+    assert torch.equal(said(model), first)
+
+
+def test_factors_come_off_after_an_error_and_the_same_matrix_may_have_several(model: Model) -> None:
+    before, one, two = weights(model), low_rank(model), low_rank(model, seed=1)
+    both = Edit((), (), model.digest(), {}, (*one.factors, *two.factors))
+    with pytest.raises(RuntimeError, match="inside"), both.applied(model):
+        name = one.factors[0].name
+        change = model.parameters[name] - before[name]
+        wanted = sum(f.left @ f.right for f in both.factors if f.name == name)
+        assert torch.allclose(change, wanted, atol=1e-12)
+        raise RuntimeError("inside")
+    assert same(weights(model), before)
+
+
+def test_factors_that_do_not_fit_are_refused_whole(model: Model) -> None:
+    edit, before = low_rank(model), weights(model)
+    good, last = edit.factors
+    bad = Edit(edit.slices, edit.values, edit.made_for, {}, (good, Factors(last.name, last.left[:1], last.right)))
+    with pytest.raises(UserError, match=r"factors of shape \(1, \d+\) do not fit .* of shape"):
+        bad.apply_(model)
+    assert same(weights(model), before)
+    strange = Edit((), (), edit.made_for, {}, (Factors("no.weight", last.left, last.right),))
+    with pytest.raises(UserError, match=r"changes no\.weight, which"):
+        strange.apply_(model)
 
 
 def test_a_saved_edit_says_the_same_bit_for_bit(model: Model, tmp_path: Path) -> None:

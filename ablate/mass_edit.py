@@ -1,0 +1,123 @@
+"""MEMIT: write many facts at once, spread over several layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..knowledge import Case
+from ..model import Edit, Factors, Site, Slice, factors, scratch
+from ..model.layout import neuron_output, neuron_output_name
+from ..model.lookup import changed, inputs_at, outputs_at
+from .closed_form import mass_update
+from .descend import Progress
+from .rewriting import Change, changes, layers_of, second_moments
+from .tune import described
+from .value import Search, best_value
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+def mass_edit(
+    model: Model,
+    case: Case,
+    sites: Iterable[Site] | None = None,
+    *,
+    answers: Mapping[str, str] | None = None,
+    weight: float = 15_000.0,
+    contexts: int = 8,
+    steps: int = 20,
+    lr: float = 0.5,
+    decay: float = 0.5,
+    clamp: float = 0.75,
+    kl: float = 0.0625,
+    ridge: float = 0.01,
+    progress: Progress | None = None,
+) -> Edit:
+    """Put other answers in place of all forget facts' answers at once: MEMIT (Meng et al. 2023, arXiv:2210.07229).
+
+    For each fact the state behind the last layer that the answer needs is found by descent. The layers are then
+    written in order, each with the least-squares share of what is still missing there, measured on the weights as
+    they are by then.
+
+    Args:
+        sites: the `mlp`s to write to; by default four layers that end at a third of the depth.
+        answers: new answer by subject; by default each forget fact's first foil.
+        weight: how many keys of other text a second moment counts for: more is gentler.
+        contexts: how many beginnings of neutral text the working prompts are put behind, beside the plain prompt.
+        steps, lr, decay, clamp, kl: of the search for the states, see `value.Search`.
+        ridge: share of the second moments' mean diagonal that is added to their diagonal.
+
+    Cost: a fact takes `steps` forward and backward passes over `contexts + 1` rows, and two forward passes over them
+    a layer; once for a model and case, a forward pass over the neutral text.
+
+    Raises:
+        UserError: sites that are no MLPs, a model that norms what an MLP writes, or answers for other subjects than
+            the forget facts that are known.
+        LokaError: the search for a state diverged.
+    """
+    arguments = {
+        "answers": None if answers is None else dict(answers), "weight": weight, "contexts": contexts, "steps": steps,
+        "lr": lr, "decay": decay, "clamp": clamp, "kl": kl, "ridge": ridge,
+    }  # fmt: skip
+    end = model.n_layers // 3
+    case, layers = case.on(model), layers_of(model, sites, range(max(end - 3, 0), end + 1))
+    wanted = changes(model, case, answers, contexts)
+    block = model.hf.get_submodule(model.block(layers[-1]))
+    _refuse_normed(model, block, neuron_output(model, layers[-1]), wanted[0])
+    moments = second_moments(model, case, layers, ridge=ridge)
+    digest = model.digest()
+    states = _states(model, block, wanted, Search(steps, lr, decay, clamp, kl), progress)
+    names = [neuron_output_name(model, layer) for layer in layers]
+    weights = [model.parameters[f"{name}.weight"] for name in names]
+    parts: list[Factors] = []
+    with scratch(model, [Slice(f"{n}.weight", 0, torch.arange(len(w))) for n, w in zip(names, weights, strict=True)]):
+        for i, layer in enumerate(layers):
+            keys, now = _read(model, neuron_output(model, layer), block, wanted)
+            update = mass_update(keys, states - now, moments[layer], weight=weight, layers=len(layers) - i)
+            parts.append(factors(model, names[i], update.left.to(now), update.right.to(now)))
+            parts[-1].add_(weights[i])
+    about = described("mass_edit", model, case, [Site(layer, "mlp") for layer in layers], arguments)
+    return Edit((), (), digest, about, tuple(parts))
+
+
+def _states(
+    model: Model, block: nn.Module, wanted: Sequence[Change], search: Search, progress: Progress | None
+) -> Tensor:
+    """The state behind the last layer that each new answer needs, `[fact, d_model]`."""
+    found = []
+    for i, change in enumerate(wanted):
+        found.append(best_value(model, block, change.question(model), search).final)
+        if progress:
+            progress(i + 1, len(wanted))
+    return torch.stack(found)
+
+
+def _read(model: Model, down: nn.Module, block: nn.Module, wanted: Sequence[Change]) -> tuple[Tensor, Tensor]:
+    """Keys averaged over contexts `[fact, d_mlp]`, and the states in the plain prompts `[fact, d_model]`."""
+    keys, states = [], []
+    for change in wanted:
+        question = change.question(model)
+        keys.append(inputs_at(model, [down], question.batch, question.at)[0].mean(0))
+        states.append(outputs_at(model, [block], question.batch, question.at)[0][0])
+    return torch.stack(keys), torch.stack(states)
+
+
+@torch.no_grad()
+def _refuse_normed(model: Model, block: nn.Module, down: nn.Module, change: Change) -> None:
+    """The shares are only right where the stream moves by what the MLP writes: move it, and see."""
+    question = change.question(model)
+    before = outputs_at(model, [block], question.batch, question.at)[0]
+    step = before.std() * torch.ones_like(before[0])
+    with changed(down, lambda out: out + step):
+        after = outputs_at(model, [block], question.batch, question.at)[0]
+    if not torch.allclose(after - before, step.expand_as(before), rtol=0.01, atol=0.01 * float(step[0])):
+        raise UserError(
+            f"{model.name} does not add what an MLP writes to its stream as it is (there is a norm between), and "
+            "mass_edit needs that; take rank_one, which does not."
+        )

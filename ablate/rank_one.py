@@ -1,0 +1,95 @@
+"""ROME: write one fact into one layer by a change of rank one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..knowledge import Case
+from ..model import Edit, Factors, Site, Slice, factors, scratch
+from ..model.layout import neuron_output, neuron_output_name
+from ..model.lookup import inputs_at, outputs_at
+from .closed_form import Update, rank_one_update
+from .descend import Progress
+from .rewriting import Change, changes, layers_of, second_moments
+from .tune import described
+from .value import Search, best_value
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+def rank_one(
+    model: Model,
+    case: Case,
+    sites: Iterable[Site] | None = None,
+    *,
+    answers: Mapping[str, str] | None = None,
+    contexts: int = 8,
+    steps: int = 20,
+    lr: float = 0.5,
+    decay: float = 0.5,
+    clamp: float = 4.0,
+    kl: float = 0.0625,
+    ridge: float = 0.01,
+    progress: Progress | None = None,
+) -> Edit:
+    """Put other answers in place of forget facts' answers, one fact after another.
+
+    ROME (Meng et al. 2022, arXiv:2202.05262). The key is what the down-projection reads where the subject ends,
+    averaged over contexts; the value is found by descent; the matrix changes by rank one a fact, so that it writes
+    the value for the key, and moves least on other text, as its second moment tells. Facts written later may disturb
+    earlier ones: for many at once take `mass_edit`.
+
+    Args:
+        sites: the one `mlp` to write to; by default that at a third of the depth.
+        answers: new answer by subject; by default each forget fact's first foil.
+        contexts: how many beginnings of neutral text the working prompts are put behind, beside the plain prompt.
+        steps, lr, decay, clamp, kl: of the search for the value, see `value.Search`.
+        ridge: share of the second moment's mean diagonal that is added to its diagonal.
+
+    Cost: a fact takes `steps` forward and backward passes over `contexts + 1` rows; once for a model and case, a
+    forward pass over the neutral text.
+
+    Raises:
+        UserError: sites that are no single MLP, or answers for other subjects than the forget facts that are known.
+        LokaError: the search for a value diverged.
+    """
+    arguments = {
+        "answers": None if answers is None else dict(answers), "contexts": contexts, "steps": steps, "lr": lr,
+        "decay": decay, "clamp": clamp, "kl": kl, "ridge": ridge,
+    }  # fmt: skip
+    case, layer = case.on(model), _layer(model, sites)
+    wanted = changes(model, case, answers, contexts)
+    moment = second_moments(model, case, [layer], ridge=ridge)[layer]
+    about = described("rank_one", model, case, [Site(layer, "mlp")], arguments)
+    name, digest = neuron_output_name(model, layer), model.digest()
+    weight = model.parameters[f"{name}.weight"]
+    parts: list[Factors] = []
+    with scratch(model, [Slice(f"{name}.weight", 0, torch.arange(len(weight)))]):
+        for i, change in enumerate(wanted):
+            update = _update(model, neuron_output(model, layer), change, moment, Search(steps, lr, decay, clamp, kl))
+            parts.append(factors(model, name, update.left, update.right))
+            parts[-1].add_(weight)
+            if progress:
+                progress(i + 1, len(wanted))
+    return Edit((), (), digest, about, tuple(parts))
+
+
+def _layer(model: Model, sites: Iterable[Site] | None) -> int:
+    layers = layers_of(model, sites, [model.n_layers // 3])
+    if len(layers) > 1:
+        raise UserError(f"rank_one writes to one layer and {len(layers)} are given; name one, or take mass_edit.")
+    return layers[0]
+
+
+def _update(model: Model, down: nn.Module, change: Change, moment: Tensor, search: Search) -> Update:
+    question = change.question(model)
+    (keys,) = inputs_at(model, [down], question.batch, question.at)
+    (outputs,) = outputs_at(model, [down], question.batch, question.at)
+    value = best_value(model, down, question, search)
+    return rank_one_update(keys[0], value.final, output=outputs[0], key_mean=keys.mean(0), moment=moment.to(keys))

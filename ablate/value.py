@@ -1,0 +1,120 @@
+"""What a map must write at a subject for the model to give another answer (ROME, section 3.1, step 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import LokaError
+from ..model import Batch, encode, logits, pad, token_logprobs
+from ..model.lookup import changed, last_of, places
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One fact to write: rows that ask for the new answer, and a row on which the model shall stay as it is.
+
+    `batch`: prompts that end with the new answer, its tokens the labels; `at`: `[row]`, where the subject ends in
+    each. `essence`: one row about the subject with nothing of the answer, whose distribution behind the subject, at
+    `essence_at` `[1]`, is held; its first label is the token there.
+    """
+
+    batch: Batch
+    at: Tensor
+    essence: Batch
+    essence_at: Tensor
+
+
+@dataclass(frozen=True)
+class Value:
+    """`initial`, `final`: `[d]`, what the map wrote, and what it must write; `losses`: before each step, in nats."""
+
+    initial: Tensor
+    final: Tensor
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a value is looked for: `steps` of Adam at `lr`, at most.
+
+    The loss is the answer's, in nats a token, and `kl` times the divergence on the essence, and `decay` times the
+    change's length over the square of the value's; the change stays within `clamp` of the value's length. A loss
+    under `enough` ends it. The defaults are ROME's.
+    """
+
+    steps: int = 20
+    lr: float = 0.5
+    decay: float = 0.5
+    clamp: float = 4.0
+    kl: float = 0.0625
+    enough: float = 0.05
+
+
+def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewrite:
+    """Ask for an answer behind prompts that all name the subject."""
+    batch = encode(model, prompts, [answer] * len(prompts))
+    text = f"{subject} is a"
+    ids = model.tokenizer(text)["input_ids"]
+    end = last_of(model, text, subject)
+    essence = pad(model, [ids], [len(ids) - 1 - end])
+    return Rewrite(batch, places(model, batch, prompts, subject), essence, torch.tensor([end], device=model.device))
+
+
+def best_value(model: Model, module: nn.Module, question: Rewrite, search: Search = Search()) -> Value:
+    """Find what a module must write where the subject ends, by gradient descent on that vector alone.
+
+    `module` is a down-projection (ROME) or a block (MEMIT). Cost: `search.steps` forward passes over the rewrite's
+    rows and as many backward passes, down to the module.
+
+    Raises:
+        LokaError: the search diverged.
+    """
+    initial, before = _read(model, module, question)
+    shift = torch.zeros_like(initial, requires_grad=True)
+    optimizer = torch.optim.Adam([shift], lr=search.lr)
+    losses: list[float] = []
+    for step in range(search.steps):
+        with torch.enable_grad():
+            nll, divergence = _losses(model, module, question, shift, before)
+            loss = nll + search.kl * divergence + search.decay * shift.norm() / initial.norm() ** 2
+        losses.append(float(loss.detach()))
+        if not torch.isfinite(loss):
+            raise LokaError(f"the search for a value diverged at step {step + 1}; try a rate under {search.lr:g}.")
+        if losses[-1] < search.enough or step == search.steps - 1:
+            break
+        (shift.grad,) = torch.autograd.grad(loss, [shift])
+        optimizer.step()
+        with torch.no_grad():
+            shift *= (search.clamp * initial.norm() / shift.norm()).clamp(max=1.0)
+    return Value(initial, initial + shift.detach(), tuple(losses))
+
+
+@torch.no_grad()
+def _read(model: Model, module: nn.Module, question: Rewrite) -> tuple[Tensor, Tensor]:
+    """What the module writes for the first prompt, and the model's distribution on the essence."""
+    kept: list[Tensor] = []
+    with changed(module, lambda written: kept.append(written[0, question.at[0]])):
+        logits(model, question.batch)
+    return kept[0].clone(), logits(model, question.essence)[:, 0].log_softmax(-1)
+
+
+def _losses(model: Model, module: nn.Module, question: Rewrite, shift: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    batch = question.batch
+    with changed(module, lambda written: _shifted(written, question.at, shift)):
+        scores = logits(model, batch)
+    with changed(module, lambda written: _shifted(written, question.essence_at, shift)):
+        now = logits(model, question.essence)[:, 0].log_softmax(-1)
+    per_row = token_logprobs(scores, batch.labels).sum(-1) / (batch.labels >= 0).sum(-1)
+    return -per_row.mean(), (now.exp() * (now - before)).sum(-1).mean()
+
+
+def _shifted(written: Tensor, at: Tensor, shift: Tensor) -> Tensor:
+    rows = torch.arange(len(at), device=at.device)
+    return written.index_put((rows, at), shift.expand(len(at), -1), accumulate=True)

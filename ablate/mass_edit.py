@@ -15,7 +15,7 @@ from ..model.layout import neuron_output, neuron_output_name
 from ..model.lookup import changed, inputs_at, outputs_at
 from .closed_form import mass_update
 from .descend import Progress
-from .rewriting import Change, changes, layers_of, second_moments
+from .rewriting import Change, changes, layers_of, moments_of
 from .tune import described
 from .value import Search, best_value
 
@@ -70,7 +70,7 @@ def mass_edit(
     wanted = changes(model, case, answers, contexts)
     block = model.hf.get_submodule(model.block(layers[-1]))
     _refuse_normed(model, block, neuron_output(model, layers[-1]), wanted[0])
-    moments = second_moments(model, case, layers, ridge=ridge)
+    moments = moments_of(model, case, layers, ridge=ridge)
     digest = model.digest()
     states = _states(model, block, wanted, Search(steps, lr, decay, clamp, kl), progress)
     names = [neuron_output_name(model, layer) for layer in layers]

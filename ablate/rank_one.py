@@ -15,7 +15,7 @@ from ..model.layout import neuron_output, neuron_output_name
 from ..model.lookup import inputs_at, outputs_at
 from .closed_form import Update, rank_one_update
 from .descend import Progress
-from .rewriting import Change, changes, layers_of, second_moments
+from .rewriting import Change, changes, layers_of, moments_of
 from .tune import described
 from .value import Search, best_value
 
@@ -65,7 +65,7 @@ def rank_one(
     }  # fmt: skip
     case, layer = case.on(model), _layer(model, sites)
     wanted = changes(model, case, answers, contexts)
-    moment = second_moments(model, case, [layer], ridge=ridge)[layer]
+    moment = moments_of(model, case, [layer], ridge=ridge)[layer]
     about = described("rank_one", model, case, [Site(layer, "mlp")], arguments)
     name, digest = neuron_output_name(model, layer), model.digest()
     weight = model.parameters[f"{name}.weight"]

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..knowledge import Case, Fact, neutral_working
 from ..model import Site
 from ..model.layout import neuron_output
-from ..model.lookup import inputs_of
+from ..model.lookup import second_moments
 from .value import Rewrite, rewrite
 
 if TYPE_CHECKING:
@@ -71,30 +71,24 @@ def layers_of(model: Model, sites: Iterable[Site] | None, default: Sequence[int]
     if sites is None:
         return sorted(set(default))
     chosen = sorted(set(sites))
-    if not chosen or any(s.part != "mlp" for s in chosen):
-        raise UserError(f"closed-form updates write whole MLPs: give sites such as L{model.n_layers // 3}.mlp.")
     for site in chosen:
         model.check_site(site)
+    if not chosen or any(s.part != "mlp" for s in chosen):
+        raise UserError(f"closed-form updates write whole MLPs: give sites such as L{model.n_layers // 3}.mlp.")
     return [s.layer for s in chosen]
 
 
-@torch.no_grad()
-def second_moments(model: Model, case: Case, layers: Sequence[int], *, ridge: float) -> dict[int, Tensor]:
-    """Mean of key times key over the tokens of the case's neutral working text, `[d_mlp, d_mlp]` for each layer.
+def moments_of(model: Model, case: Case, layers: Sequence[int], *, ridge: float) -> dict[int, Tensor]:
+    """Second moment of the keys of each layer on the case's neutral working text, `[d_mlp, d_mlp]`.
 
     `ridge` times its mean diagonal is added to the diagonal, since a sample of few tokens does not fill the space.
     Worked out once for a model and a case: one forward pass over the text for all layers that are new.
     """
-    key = "second moments", model.digest(), case.digest, case.seed
-    known: dict[int, Tensor] = model.memo.setdefault(key, {})
+    about = "second moments", model.digest(), case.digest, case.seed
+    known: dict[int, Tensor] = model.memo.setdefault(about, {})
     if new := [layer for layer in layers if layer not in known]:
         modules = [neuron_output(model, layer) for layer in new]
-        sums = [torch.zeros((), dtype=torch.float64, device=model.device) for _ in new]
-        tokens = 0
-        for read in inputs_of(model, modules, neutral_working(model, case)):
-            tokens += len(read[0])
-            sums = [total + (keys.t() @ keys).double() for total, keys in zip(sums, read, strict=True)]
-        known |= {layer: total / tokens for layer, total in zip(new, sums, strict=True)}
+        known |= dict(zip(new, second_moments(model, modules, neutral_working(model, case)), strict=True))
     return {layer: _ridged(known[layer], ridge) for layer in layers}
 
 

@@ -181,7 +181,7 @@ def capture(model: Model, slices: list[Slice], made_for: str, about: dict[str, A
 
 
 def _bytes(values: Tensor) -> bytes:
-    return values.contiguous().view(torch.uint8).numpy().tobytes()
+    return values.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _cells(group: list[tuple[Slice, Tensor]]) -> int:

@@ -69,6 +69,19 @@ def inputs_of(
         yield _seen(model, modules, batch, lambda read, _, real=real: read[real])
 
 
+def second_moments(model: Model, modules: Sequence[nn.Module], texts: Sequence[str]) -> list[Tensor]:
+    """Mean outer product of what each module reads with itself, over the tokens of texts, `[d_in, d_in]` in float64.
+
+    One forward pass over the texts.
+    """
+    sums = [torch.zeros((), dtype=torch.float64, device=model.device) for _ in modules]
+    tokens = 0
+    for read in inputs_of(model, modules, texts):
+        sums = [total + (x.t() @ x).double() for total, x in zip(sums, read, strict=True)]
+        tokens += len(read[0])
+    return [total / tokens for total in sums]
+
+
 def _seen(
     model: Model, modules: Sequence[nn.Module], batch: Batch, look: Callable[[Tensor, Tensor], Tensor]
 ) -> list[Tensor]:

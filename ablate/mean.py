@@ -1,0 +1,80 @@
+"""Mean ablation: what sites write becomes what they write on average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..knowledge import Case, neutral_working
+from ..model import Edit, Site, Slice, slices
+from ..model.layout import feature_dim
+from ..model.lookup import inputs_of
+from .tune import described
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+def mean(model: Model, case: Case, sites: Iterable[Site]) -> Edit:
+    """Hold the sites' activations at their mean over the case's neutral working text.
+
+    The weights by which they write become zero and the map's bias takes over what they wrote on average. Only
+    architectures whose output maps have a bias (GPT-2's, NeoX's) can express it; on others nothing in the weights
+    stands for a constant. Cost: one forward pass over the neutral text.
+
+    Raises:
+        UserError: no sites, sites that write nothing themselves, or maps without a bias.
+    """
+    texts = neutral_working(model, case)
+    return constant(model, case, sites, "mean", {}, lambda modules: _mean(inputs_of(model, modules, texts)))
+
+
+def constant(
+    model: Model,
+    case: Case,
+    sites: Iterable[Site],
+    method: str,
+    arguments: dict[str, object],
+    activations: Callable[[list[torch.nn.Module]], list[Tensor]],
+) -> Edit:
+    """Fold fixed activations of sites into biases. `activations` gives each map's input, `[d_in]`."""
+    chosen = sorted(set(sites))
+    for site in chosen:
+        model.check_site(site)
+    if not chosen or any(s.part in ("kv", "resid") for s in chosen):
+        raise UserError(f"{method} needs sites that write themselves: neuron, head, attn or mlp.")
+    cut = slices(model, chosen, reads=False)
+    names = [where.name.removesuffix(".weight") for where in cut]
+    modules = [model.hf.get_submodule(name) for name in names]
+    if bare := [n for n, m in zip(names, modules, strict=True) if getattr(m, "bias", None) is None]:
+        raise UserError(f"{bare[0]} of {model.name} has no bias to hold a constant, as {method} needs; take zero.")
+    held = [where.read(model.parameters[where.name]) for where in cut]
+    biases = [_bias(model, n, w, v, a) for n, w, v, a in zip(names, cut, held, activations(modules), strict=True)]
+    return Edit(
+        (*cut, *(Slice(f"{n}.bias", 0, torch.arange(len(b))) for n, b in zip(names, biases, strict=True))),
+        (*(torch.zeros_like(v).cpu() for v in held), *(b.cpu() for b in biases)),
+        model.digest(),
+        described(method, model, case, chosen, arguments),
+    )
+
+
+def _bias(model: Model, name: str, where: Slice, weights: Tensor, activations: Tensor) -> Tensor:
+    """The bias that also writes what the columns write for these activations."""
+    fixed = activations[where.index.to(activations.device)]
+    columns = weights if feature_dim(model.hf.get_submodule(name), out=False) else weights.t()
+    return model.parameters[f"{name}.bias"].detach() + columns @ fixed.to(columns)
+
+
+def _mean(batches: Iterable[list[Tensor]]) -> list[Tensor]:
+    """Of each map's input over all tokens."""
+    sums: list[Tensor] = []
+    tokens = 0
+    for read in batches:
+        totals = [x.double().sum(0) for x in read]
+        sums = totals if not sums else [a + b for a, b in zip(sums, totals, strict=True)]
+        tokens += len(read[0])
+    return [total / tokens for total in sums]

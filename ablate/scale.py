@@ -1,0 +1,75 @@
+"""Selective damping: weights that matter for the forget facts far more than for the rest are scaled down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..knowledge import Case, Fact, neutral_working
+from ..model import Batch, Edit, Site, Slice, encode, encode_texts, logits, sliced
+from .objectives import likelihood
+from .tune import chosen, described
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+PASSAGE = 48
+
+
+def scale(
+    model: Model, case: Case, sites: Iterable[Site] | None, *, alpha: float = 10.0, strength: float = 1.0
+) -> Edit:
+    """Selective synaptic dampening (Foster et al. 2024, arXiv:2308.07707), on the sites' slices.
+
+    A weight whose importance for the forget facts is more than `alpha` times that for retain facts and neutral text is
+    multiplied by `strength` times the ratio of the two, at most by one. Importance is the diagonal of the empirical
+    Fisher information: the mean square of the gradient of the loss on one fact (behind its working prompts) or passage.
+
+    Args:
+        sites: what may change; `None` is every weight of every block.
+        alpha: how selective: fewer weights are damped as it grows.
+        strength: how much of the importance ratio is kept; the paper's lambda.
+
+    Cost: a forward and backward pass for each fact and passage of the working part.
+
+    Raises:
+        UserError: no sites, an `alpha` or `strength` that is not above zero, or nothing to keep.
+    """
+    if not (alpha > 0 and strength > 0):
+        raise UserError(f"alpha {alpha:g} and strength {strength:g} must be above zero; the paper's are 10 and 1.")
+    case, where = case.on(model), chosen(model, sites)
+    forget = [_asked(model, f) for f in case.forget.working]
+    retain = [_asked(model, f) for f in case.retain.working]
+    retain += [encode_texts(model, [text], limit=PASSAGE) for text in neutral_working(model, case)]
+    if not retain:
+        raise UserError(f"the case {case.name!r} has neither retain facts nor neutral text to compare with; add some.")
+    values = [where_.read(model.parameters[where_.name]) for where_ in where]
+    pairs = zip(values, importance(model, where, forget), importance(model, where, retain), strict=True)
+    damped = [dampened(v, f, r, alpha=alpha, strength=strength).cpu() for v, f, r in pairs]
+    about = described("scale", model, case, sites, {"alpha": alpha, "strength": strength})
+    return Edit(tuple(where), tuple(damped), model.digest(), about)
+
+
+def dampened(weights: Tensor, forget: Tensor, retain: Tensor, *, alpha: float, strength: float) -> Tensor:
+    """Weights scaled by `min(1, strength * retain / forget)` where `forget > alpha * retain`; all of one shape."""
+    factor = torch.where(forget > alpha * retain, (strength * retain / forget).clamp(max=1.0), 1.0)
+    return weights * factor.to(weights)
+
+
+def importance(model: Model, where: Sequence[Slice], batches: Sequence[Batch]) -> list[Tensor]:
+    """Mean square of the gradient of each batch's loss, shaped like each slice's values."""
+    with sliced(model, where) as trainable, torch.enable_grad():
+        sums = [torch.zeros_like(p) for p in trainable.parameters]
+        for batch in batches:
+            loss = likelihood(logits(model, batch), batch.labels)
+            gradients = torch.autograd.grad(loss, trainable.parameters)
+            sums = [total + g.detach() ** 2 for total, g in zip(sums, gradients, strict=True)]
+    return [total.detach() / len(batches) for total in sums]
+
+
+def _asked(model: Model, fact: Fact) -> Batch:
+    return encode(model, fact.prompts, [fact.answer] * len(fact.prompts))

@@ -40,11 +40,12 @@ def heatmap_html(found: Localization, part: Part) -> str:
     n_layers, width = int(rows["layer"].max()) + 1, int(rows["column"].max()) + 1
     cell = _CELL if width <= 16 else max(8, 640 // width)
     limit = float(rows["score"].abs().quantile(0.99)) or 1.0
-    cells = (
-        f'<rect x="{_LEFT + cell * r.column}" y="{_TOP + _ROW * (n_layers - 1 - r.layer)}" width="{cell}" '
-        f'height="{_ROW}" fill="{_colour(r.score / limit)}"><title>{_tip(r)}</title></rect>'
-        for r in rows.itertuples()
-    )
+    def draw(r: Any) -> str:
+        x, y = _LEFT + cell * r.column, _TOP + _ROW * (n_layers - 1 - r.layer)
+        fill = _colour(r.score / limit)
+        return f'<rect x="{x}" y="{y}" width="{cell}" height="{_ROW}" fill="{fill}"><title>{_tip(r)}</title></rect>'
+
+    cells = [draw(r) for r in rows.itertuples()]
     across = "rank within the layer" if part == "neuron" else part
     height = _TOP + _ROW * n_layers + _BOTTOM
     labels = [
@@ -66,8 +67,8 @@ def scatter_html(found: Localization, part: Part) -> str:
         UserError: a part that was not scored.
     """
     rows = _of(found, part)
-    far = np.hypot(rows["forget"], rows["retain"]).sort_values(ascending=False).index[:SHOWN]
-    shown = rows.loc[far]
+    far = np.argsort(-np.hypot(rows["forget"].to_numpy(), rows["retain"].to_numpy()), kind="stable")
+    shown = rows.iloc[far[:SHOWN]]
     limit = float(shown[["forget", "retain"]].abs().to_numpy().max()) * 1.05 or 1.0
     top = float(shown["score"].abs().quantile(0.99)) or 1.0
 

@@ -95,7 +95,7 @@ def tracing(
         model, both.corrupted, sites, metric=metric, other=both.clean, positions="all", progress=progress
     ).values[0]
     ids = both.clean.ids[0][both.clean.mask[0].bool()][: found.shape[1]]
-    tokens = tuple(model.tokenizer.decode([i]) for i in ids.tolist())
+    tokens = tuple(str(model.tokenizer.decode([i])) for i in ids.tolist())
     return Tracing(part, fact.subject, swapped, tokens, (found - odds[1]) / (odds[0] - odds[1]), *odds)
 
 

@@ -34,7 +34,7 @@ def continuations(
 
 
 @torch.no_grad()
-def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torch.Generator | None) -> list[Tensor]:
+def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torch.Generator | None) -> list[list[int]]:
     heads = [model.tokenizer(p)["input_ids"] for p in prompts]
     batch = pad(model, heads, [1] * len(heads))
     ids, mask, positions, cache = batch.ids, batch.mask, batch.positions, None
@@ -54,7 +54,7 @@ def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torc
             break
         mask = torch.cat([mask, torch.ones_like(ids)], 1)
         positions = positions[:, -1:] + 1
-    return [_until_end(row, _ends(model)) for row in torch.stack(out, 1)]
+    return [_until_end(row, _ends(model)).tolist() for row in torch.stack(out, 1)]
 
 
 def _ends(model: Model) -> Tensor:

@@ -1,5 +1,6 @@
 """What the list of checks promises is what the audit then counts."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from loka import ablate, audit, verify
 from loka.cli import main
 from loka.estimate import estimate, seconds_a_row
 from loka.knowledge import Case
-from loka.model import Model, Site
+from loka.model import Model, Site, export
 from loka.store import FolderStore, Store
 from loka.verify import Budget
 
@@ -73,19 +74,34 @@ def test_the_standard_profile_resumes_check_by_check(planted: Model, edit, plant
     assert not any(r.startswith("Not tried") for r in verdict.reasons)
 
 
-def test_list_shows_costs_and_starts_nothing(
-    planted: Model, edit, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    from loka.model import export
-
-    original = export(planted, tmp_path / "original")
-    path = edit.save(tmp_path / "edit.safetensors")
-    arguments = ["verify", planted_case.path, "--before", original or tmp_path / "original", "--after", path]
-    out = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv", ["loka", *map(str, arguments), "--out", str(out), "--profile", "full", "--list"])
+def loka(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["loka", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         main()
-    assert end.value.code in (0, None)
+    return int(end.value.code or 0)
+
+
+def test_verify_lists_costs_then_audits_two_folders_and_resumes(
+    planted: Model, edit, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    export(planted, tmp_path / "original")
+    export(planted, tmp_path / "edited", edit=edit)
+    out = tmp_path / "out"
+    command = ["verify", planted_case.path, "--before", tmp_path / "original", "--after", tmp_path / "edited",
+               "--out", out, "--profile", "standard"]  # fmt: skip
+    assert loka(monkeypatch, *command, "--list") == 0
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("soft_prompt", "benign", "relearn", "all that is left"))
-    assert not out.exists()
+    assert not out.exists(), "listing starts nothing"
+    assert loka(monkeypatch, *command) == 0
+    first = (out / "verdict.json").read_bytes()
+    held = json.loads(first)
+    assert set(verify.verdict.PRIMARY) < set(held["readings"])
+    assert {"lens", "depth"} <= set(held["recoveries"])
+    assert (out / "report.html").stat().st_size > 0
+    (out / "verdict.json").unlink()
+    assert loka(monkeypatch, *command) == 0
+    assert (out / "verdict.json").read_bytes() == first
+    capsys.readouterr()
+    assert loka(monkeypatch, *command, "--list") == 0
+    assert "done" in capsys.readouterr().out

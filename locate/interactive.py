@@ -40,6 +40,7 @@ def heatmap_html(found: Localization, part: Part) -> str:
     n_layers, width = int(rows["layer"].max()) + 1, int(rows["column"].max()) + 1
     cell = _CELL if width <= 16 else max(8, 640 // width)
     limit = float(rows["score"].abs().quantile(0.99)) or 1.0
+
     def draw(r: Any) -> str:
         x, y = _LEFT + cell * r.column, _TOP + _ROW * (n_layers - 1 - r.layer)
         fill = _colour(r.score / limit)

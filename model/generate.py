@@ -29,7 +29,7 @@ def continuations(
     texts: list[str] = []
     for part in chunks(len(prompts), rows):
         ids = _continue(model, prompts[part], tokens, generator)
-        texts += model.tokenizer.batch_decode([row.tolist() for row in ids], skip_special_tokens=True)
+        texts += model.tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [t.strip() for t in texts]
 
 

@@ -12,7 +12,7 @@ from .locate import random_sites
 from .model import Edit, Model, Site
 from .verify.benign import ROWS
 from .verify.paraphrase import all_forms
-from .verify.pools import against
+from .verify.pools import against, held_cost, pools
 from .verify.relearn import FOLDS
 from .verify.soft_prompt import STEPS as SOFT_STEPS
 
@@ -49,7 +49,7 @@ def seconds_a_row(model: Model, case: Case) -> float:
 
 def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterator[Estimate]:
     asking = {check: _asking(check, before, case, plan) for check in plan.asking}
-    relearning, benign = _relearning(case, plan), _benign(case)
+    relearning, benign = _relearning(before, case, plan), _benign(before, case)
     random = _has_random_sites(before, after)
     for name in ("before", "after"):
         for check, cost in asking.items():
@@ -64,7 +64,7 @@ def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterat
         yield Estimate("random", "recall", asking["recall"])
         yield Estimate("random", "collateral", asking["collateral"])
     for name in ("shallow", "before", "after", *(["random"] if random else [])):
-        yield Estimate(name, "relearn", relearning * (2 if name == "after" else 1))
+        yield Estimate(name, "relearn", relearning["forget"] + (relearning["twins"] if name == "after" else 0))
     if plan.benign:
         yield Estimate("before", "benign", benign)
         yield Estimate("after", "benign", benign)
@@ -93,23 +93,29 @@ def _asking(check: str, model: Model, case: Case, plan: Plan) -> float:
         "extraction": sum(len(f.foils) + 2 + plan.draws for facts in against(case).values() for f in facts),
         "lens": n + m,
         "depth": n * (4 + 3 * model.n_layers),
-        "quantize": 2 * (n + m),
-        "direction": 2 * n + tried * n + n + m,
+        "quantize": 2 * sum(_held(model, case).values()),
+        "direction": 2 * n + tried * _held(model, case)["forget"] + sum(_held(model, case).values()),
         "soft_prompt": sum(
             TRAINING * SOFT_STEPS * len(of) + sum(1 + len(f.foils) for f in of) for of in against(case).values()
         ),
     }[check]
 
 
-def _relearning(case: Case, plan: Plan) -> float:
+def _held(model: Model, case: Case) -> dict[str, float]:
+    """What it costs to ask a group once for the probability among its pool."""
+    return {group: held_cost(model, facts, pools(case)) for group, facts in against(case).items()}
+
+
+def _relearning(model: Model, case: Case, plan: Plan) -> dict[str, float]:
     n = len(case.forget.sealed)
     size = n - -(-n // FOLDS)
-    rates = len({1.0, *plan.rates})
-    return TRAINING * size * CAP.steps * min(FOLDS, n) * plan.partitions * rates
+    times = plan.partitions * len({1.0, *plan.rates})
+    training = TRAINING * size * CAP.steps * min(FOLDS, n)
+    asked = len({CAP.steps, *CAP.measured})
+    return {group: times * (training + asked * cost) for group, cost in _held(model, case).items()}
 
 
-def _benign(case: Case) -> float:
+def _benign(model: Model, case: Case) -> float:
     retain = min(ROWS, len(case.retain.working) + len(case.retain.sealed))
     texts = min(ROWS, len(neutral_sealed(case)))
-    asked = sum(map(len, against(case).values()))
-    return TRAINING * CAP.steps * (retain + texts) + 2 * asked
+    return TRAINING * CAP.steps * (retain + texts) + 2 * sum(_held(model, case).values())

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..knowledge import Case, neutral_sealed
 from ..model import Batch, encode, encode_texts, scratch
-from .pools import against, held, pools
+from .pools import against, held, held_cost, pools
 from .reading import Reading, reading
 from .relearn import Budget, descended
 
@@ -68,7 +68,8 @@ def benign(
             "steps": budget.steps, "lr": budget.lr,
             "by_kind": {k: {g: float(np.mean(list(v.values()))) for g, v in of.items()} for k, of in found.items()},
         },
-        cost=sum(3 * len(b.ids) * budget.steps + sum(map(len, facts.values())) for b in kinds.values()),
+        cost=sum(3 * len(b.ids) * budget.steps for b in kinds.values())
+        + len(kinds) * sum(held_cost(model, some, among) for some in facts.values()),
     )  # fmt: skip
 
 

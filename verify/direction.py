@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..knowledge import Case, Fact
 from ..model.blocks import changed
 from ..model.states import last_states
-from .pools import Pools, against, held, pools
+from .pools import Pools, against, held, held_cost, pools
 from .reading import Reading, reading
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def direction(model: Model, case: Case, *, original: Model, layers: int = 8) -> 
         f"{mean:.2f}.",
         seed=case.seed,
         details={"layers": chosen, "tried": tried},
-        cost=2 * len(facts["forget"]) + len(tried) * len(facts["forget"]) + sum(map(len, facts.values())),
+        cost=2 * len(facts["forget"])
+        + (1 + len(tried)) * held_cost(model, facts["forget"], among)
+        + held_cost(model, facts["twins"], among),
     )
 
 

@@ -31,7 +31,7 @@ def pools(case: Case) -> dict[str, tuple[str, ...]]:
 def held(model: Model, facts: Sequence[Fact], among: Pools) -> dict[str, float]:
     """The probability of each fact's answer among its relation's pool, 0 to 1, by `relation/subject`.
 
-    Cost: one row a fact, and one short continuation for each answer of several tokens.
+    Cost: one row a fact, and one short continuation for each answer of several tokens (`held_cost`).
     """
     out: dict[str, float] = {}
     for relation in dict.fromkeys(f.relation for f in facts):
@@ -39,6 +39,21 @@ def held(model: Model, facts: Sequence[Fact], among: Pools) -> dict[str, float]:
         p = pool_probability(model, some, among[relation])
         out.update({key(f): float(v) for f, v in zip(some, p, strict=True)})
     return out
+
+
+def held_cost(model: Model, facts: Sequence[Fact], among: Pools) -> float:
+    """What `held` costs, in rows as long as the prompts: these, and every answer of several tokens behind each."""
+    rows = 0.0
+    for relation in dict.fromkeys(f.relation for f in facts):
+        prompts = [f.prompt for f in facts if f.relation == relation]
+        lengths = [len(ids) for ids in model.tokenizer(prompts)["input_ids"]]
+        first = len(model.tokenizer(prompts[0])["input_ids"])
+        tails = [
+            len(ids) - first for ids in model.tokenizer([f"{prompts[0]} {a}" for a in among[relation]])["input_ids"]
+        ]
+        longer = sum(t > 1 for t in tails)
+        rows += len(prompts) + longer * (max(tails) - 1) * len(prompts) ** 2 / sum(lengths)
+    return rows
 
 
 def _pool(case: Case, relation: str) -> tuple[str, ...]:

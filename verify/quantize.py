@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import UserError
 from ..knowledge import Case
 from ..model import quantized
-from .pools import against, held, pools
+from .pools import against, held, held_cost, pools
 from .reading import Reading, reading
 
 if TYPE_CHECKING:
@@ -55,5 +55,5 @@ def quantize(model: Model, case: Case, *, bits: Sequence[int] = (8, 4)) -> Readi
                 str(b): {g: float(np.mean(list(v.values()))) for g, v in of.items()} for b, of in found.items()
             },
         },
-        cost=len(bits) * sum(map(len, facts.values())),
+        cost=len(bits) * sum(held_cost(model, some, among) for some in facts.values()),
     )

@@ -16,7 +16,7 @@ import torch
 
 from ..knowledge import Case, Fact, recalled
 from ..model import Batch, encode, logits, scratch, token_logprobs, unfrozen
-from .pools import Pools, against, held, pools
+from .pools import Pools, against, held, held_cost, pools
 from .reading import Reading, reading
 from .statistics import cross_fitted
 
@@ -93,6 +93,8 @@ def relearn(
                 if progress:
                     progress(done, len(divided) * len(rates) * len(groups))
             runs[group].append(_merged(results))
+            asked = len({budget.steps, *budget.measured} & set(range(1, budget.steps + 1)))
+            cost += partitions * asked * held_cost(model, facts[group], among)
     options = _options(runs, budget.steps)
     by_step = {g: _by_step(of, options) for g, of in runs.items()}
     samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def judge(readings: Readings, *, scorecard: Scorecard, summary: dict[str, Any], 
     return Verdict(
         outcome, claim, reasons, _flags(recoveries, summary), gates, scorecard, summary,
         {m: dict(r) for m, r in readings.items()}, recoveries | inside | beside,
-        cost=sum(r.cost for of_model in readings.values() for r in of_model.values()),
+        cost=fsum(r.cost for of_model in readings.values() for r in of_model.values()),  # in any order the same
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..knowledge import Case, Fact, neutral_working
 from ..model import Site, chunks, pad
-from ..model.layout import feature_dim, neuron_output
+from ..model.layout import neuron_output
 from ..model.lookup import inputs_at, places, second_moments
 from .value import Rewrite, rewrite
 
@@ -109,7 +109,7 @@ def moments_of(
 
 def _keys(model: Model, modules: list[nn.Module], facts: Sequence[Fact]) -> list[Tensor]:
     """What modules read where the facts' subjects end in their prompts, `[fact, d_in]` each."""
-    read = [[torch.zeros(0, m.weight.shape[feature_dim(m, out=False)], device=model.device)] for m in modules]
+    read = [[torch.zeros(0, model.n_neurons, device=model.device)] for _ in modules]
     for part in chunks(len(facts), ROWS):
         prompts, subjects = [f.prompt for f in facts[part]], [f.subject for f in facts[part]]
         batch = pad(model, [model.tokenizer(p)["input_ids"] for p in prompts], [1] * len(prompts))

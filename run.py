@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from . import ablate, locate, report
+from .ablate.replay import perform
 from .audit import Profile, Progress, audit
 from .errors import UserError
 from .files import digest, write_atomic, write_json
@@ -128,13 +129,12 @@ class Run:
         if path.exists():
             return Edit.load(path)
         recipe = recipe or self.recipe
-        method = ablate.METHODS.get(recipe.method)
-        if method is None:
+        if recipe.method not in ablate.METHODS:
             raise UserError(f"{recipe.method!r} is no method of ablate; choose one of {', '.join(ablate.METHODS)}.")
         sites = self.localization().top(recipe.sites, part=recipe.part)
-        extra = {} if recipe.method == "zero" else {"progress": self._step("editing")}
+        step = self._step("editing")
         with self._timed("ablate"):
-            made = method(self.model, self.case, sites, **recipe.arguments, **extra)
+            made = perform(recipe.method, self.model, self.case, sites, recipe.arguments, progress=step)
             made.save(path)
         return made
 

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Factors, Site, Slice, factors, scratch
 from ..model.layout import neuron_output, neuron_output_name
-from ..model.lookup import inputs_at, outputs_at
+from ..model.lookup import inputs_at
 from .closed_form import Update, rank_one_update
 from .descend import Progress
 from .rewriting import Change, changes, layers_of, moments_of
@@ -30,11 +30,12 @@ def rank_one(
     *,
     answers: Mapping[str, str] | None = None,
     contexts: int = 8,
-    steps: int = 20,
+    steps: int = 25,
     lr: float = 0.5,
     decay: float = 0.5,
     clamp: float = 4.0,
     kl: float = 0.0625,
+    keep: float = 1.0,
     ridge: float = 0.01,
     progress: Progress | None = None,
 ) -> Edit:
@@ -46,10 +47,11 @@ def rank_one(
     earlier ones: for many at once take `mass_edit`.
 
     Args:
-        sites: the one `mlp` to write to; by default that at a third of the depth.
+        sites: the one `mlp` to write to; by default that at a quarter of the depth.
         answers: new answer by subject; by default each forget fact's first foil.
         contexts: how many beginnings of neutral text the working prompts are put behind, beside the plain prompt.
         steps, lr, decay, clamp, kl: of the search for the value, see `value.Search`.
+        keep: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the published method.
         ridge: share of the second moment's mean diagonal that is added to its diagonal.
 
     Cost: a fact takes `steps` forward and backward passes over `contexts + 1` rows; once for a model and case, a
@@ -61,11 +63,11 @@ def rank_one(
     """
     arguments = {
         "answers": None if answers is None else dict(answers), "contexts": contexts, "steps": steps, "lr": lr,
-        "decay": decay, "clamp": clamp, "kl": kl, "ridge": ridge,
+        "decay": decay, "clamp": clamp, "kl": kl, "keep": keep, "ridge": ridge,
     }  # fmt: skip
     case, layer = case.on(model), _layer(model, sites)
     wanted = changes(model, case, answers, contexts)
-    moment = moments_of(model, case, [layer], ridge=ridge)[layer]
+    moment = moments_of(model, case, [layer], wanted, keep=keep, ridge=ridge)[layer]
     about = described("rank_one", model, case, [Site(layer, "mlp")], arguments)
     name, digest = neuron_output_name(model, layer), model.digest()
     weight = model.parameters[f"{name}.weight"]
@@ -81,7 +83,7 @@ def rank_one(
 
 
 def _layer(model: Model, sites: Iterable[Site] | None) -> int:
-    layers = layers_of(model, sites, [model.n_layers // 3])
+    layers = layers_of(model, sites, [model.n_layers // 4])
     if len(layers) > 1:
         raise UserError(f"rank_one writes to one layer and {len(layers)} are given; name one, or take mass_edit.")
     return layers[0]
@@ -90,6 +92,5 @@ def _layer(model: Model, sites: Iterable[Site] | None) -> int:
 def _update(model: Model, down: nn.Module, change: Change, moment: Tensor, search: Search) -> Update:
     question = change.question(model)
     (keys,) = inputs_at(model, [down], question.batch, question.at)
-    (outputs,) = outputs_at(model, [down], question.batch, question.at)
     value = best_value(model, down, question, search)
-    return rank_one_update(keys[0], value.final, output=outputs[0], key_mean=keys.mean(0), moment=moment.to(keys))
+    return rank_one_update(keys[0], value.final, output=down(keys[0]), key_mean=keys.mean(0), moment=moment.to(keys))

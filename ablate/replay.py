@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..knowledge import Case
@@ -23,7 +24,7 @@ from .zero import zero
 if TYPE_CHECKING:
     from ..model import Model
 
-METHODS = {
+METHODS: dict[str, Callable[..., Edit]] = {
     "zero": zero,
     "mean": mean,
     "resample": resample,
@@ -35,7 +36,21 @@ METHODS = {
     "tune": tune,
     "reset": reset,
 }
-SILENT = (zero, mean, resample, scale, project_out)  # without steps to report
+
+
+def perform(
+    name: str,
+    model: Model,
+    case: Case,
+    sites: Iterable[Site],
+    arguments: Mapping[str, Any],
+    *,
+    progress: Progress | None = None,
+) -> Edit:
+    """An edit by the method of that name; those with steps report their progress."""
+    method = METHODS[name]
+    extra = {"progress": progress} if "progress" in signature(method).parameters else {}
+    return method(model, case, sites, **arguments, **extra)
 
 
 def replay(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, progress: Progress | None = None) -> Edit:
@@ -44,10 +59,9 @@ def replay(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, progr
     Raises:
         UserError: the edit does not say how it was made.
     """
-    method = METHODS.get(str(edit.about.get("method")))
-    if method is None:
+    name = str(edit.about.get("method"))
+    if name not in METHODS:
         raise UserError(
             f"an edit made by {edit.about.get('method')!r} cannot be made again; known are {', '.join(METHODS)}."
         )
-    extra = {} if method in SILENT else {"progress": progress}
-    return method(model, case, sites, **edit.about["arguments"], **extra)
+    return perform(name, model, case, sites, edit.about["arguments"], progress=progress)

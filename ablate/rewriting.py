@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..knowledge import Case, Fact, neutral_working
-from ..model import Site
+from ..model import Site, chunks, pad
 from ..model.layout import neuron_output
-from ..model.lookup import second_moments
+from ..model.lookup import inputs_at, places, second_moments
 from .value import Rewrite, rewrite
 
 if TYPE_CHECKING:
     from ..model import Model
 
 WORDS = 6
+ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -78,19 +79,42 @@ def layers_of(model: Model, sites: Iterable[Site] | None, default: Sequence[int]
     return [s.layer for s in chosen]
 
 
-def moments_of(model: Model, case: Case, layers: Sequence[int], *, ridge: float) -> dict[int, Tensor]:
-    """Second moment of the keys of each layer on the case's neutral working text, `[d_mlp, d_mlp]`.
+def moments_of(
+    model: Model, case: Case, layers: Sequence[int], wanted: Sequence[Change], *, keep: float, ridge: float
+) -> dict[int, Tensor]:
+    """Second moment of the keys that shall go on as they are, `[d_mlp, d_mlp]` for each layer.
 
-    `ridge` times its mean diagonal is added to the diagonal, since a sample of few tokens does not fill the space.
-    Worked out once for a model and a case: one forward pass over the text for all layers that are new.
+    That of the case's neutral working text, and `keep` times that of the subjects of facts to keep: the working retain
+    facts, and those of the forgotten relations that the model does not know. Keys of one kind of subject are much
+    alike, and hardly occur in other text, so that it alone lets a change for one subject leak to all its neighbours.
+    `ridge` times the mean diagonal is added to the diagonal, since a sample of few tokens does not fill the space.
+    Read once for a model and a case: one forward pass over text and facts for all layers that are new.
     """
-    about = "second moments", model.digest(), case.digest, case.seed
-    known: dict[int, Tensor] = model.memo.setdefault(about, {})
+    changing = {change.fact.subject for change in wanted}
+    facts = [*case.retain.working, *case.aside]
+    kept = torch.tensor([i for i, f in enumerate(facts) if f.subject not in changing], dtype=torch.long)
+    about = "keys", model.digest(), case.digest, case.seed
+    known: dict[int, tuple[Tensor, Tensor]] = model.memo.setdefault(about, {})
     if new := [layer for layer in layers if layer not in known]:
         modules = [neuron_output(model, layer) for layer in new]
-        known |= dict(zip(new, second_moments(model, modules, neutral_working(model, case)), strict=True))
-    return {layer: _ridged(known[layer], ridge) for layer in layers}
+        moments = second_moments(model, modules, neutral_working(model, case))
+        known |= dict(zip(new, zip(moments, _keys(model, modules, facts), strict=True), strict=True))
+    out = {}
+    for layer in layers:
+        moment, keys = known[layer][0], known[layer][1][kept.to(model.device)].double()
+        moment = moment + keep * keys.t() @ keys / max(len(keys), 1)
+        out[layer] = moment + ridge * moment.diagonal().mean() * torch.eye(len(moment)).to(moment)
+    return out
 
 
-def _ridged(moment: Tensor, ridge: float) -> Tensor:
-    return moment + ridge * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+def _keys(model: Model, modules: list[nn.Module], facts: Sequence[Fact]) -> list[Tensor]:
+    """What modules read where the facts' subjects end in their prompts, `[fact, d_in]` each."""
+    read = [[torch.zeros(0, model.n_neurons, device=model.device)] for _ in modules]
+    for part in chunks(len(facts), ROWS):
+        prompts, subjects = [f.prompt for f in facts[part]], [f.subject for f in facts[part]]
+        batch = pad(model, [model.tokenizer(p)["input_ids"] for p in prompts], [1] * len(prompts))
+        for keys, more in zip(
+            read, inputs_at(model, modules, batch, places(model, batch, prompts, subjects)), strict=True
+        ):
+            keys.append(more)
+    return [torch.cat(keys) for keys in read]

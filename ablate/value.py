@@ -64,7 +64,12 @@ def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewr
     ids = model.tokenizer(text)["input_ids"]
     end = last_of(model, text, subject)
     essence = pad(model, [ids], [len(ids) - 1 - end])
-    return Rewrite(batch, places(model, batch, prompts, subject), essence, torch.tensor([end], device=model.device))
+    return Rewrite(
+        batch,
+        places(model, batch, prompts, [subject] * len(prompts)),
+        essence,
+        torch.tensor([end], device=model.device),
+    )
 
 
 def best_value(model: Model, module: nn.Module, question: Rewrite, search: Search = Search()) -> Value:

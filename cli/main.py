@@ -73,7 +73,7 @@ def locate(case: Case, model: ModelName = DEFAULT, out_: Out = Path("runs/run"))
 @app.command()
 def ablate(
     folder: Folder,
-    method: Annotated[str, typer.Option("--method", help="zero, tune or reset.")] = "",
+    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "",
     sites: Annotated[int, typer.Option("--sites", help="How many of the best neurons.")] = 0,
 ) -> None:
     """Edit the sites that `loka locate` found in this folder."""

@@ -23,10 +23,10 @@ def last_of(model: Model, prompt: str, mark: str) -> int:
     return len(model.tokenizer(prompt[:end])["input_ids"]) - 1
 
 
-def places(model: Model, batch: Batch, prompts: Sequence[str], mark: str) -> Tensor:
-    """Where each left-padded row has the last token of the mark, `[row]`."""
-    padding = (1 - batch.mask).sum(-1)
-    return padding + torch.tensor([last_of(model, p, mark) for p in prompts], device=padding.device)
+def places(model: Model, batch: Batch, prompts: Sequence[str], marks: Sequence[str]) -> Tensor:
+    """Where each left-padded row has the last token of its mark, `[row]`."""
+    ends = [last_of(model, p, m) for p, m in zip(prompts, marks, strict=True)]
+    return (1 - batch.mask).sum(-1) + torch.tensor(ends, device=batch.mask.device)
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """A few things on the embedded model itself."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
 import loka
-from loka.knowledge import Case
+from loka.knowledge import Case, Split
 from loka.locate.attribution import attribute
 from loka.locate.counterfactual import pairs
 from loka.model import Model
@@ -37,6 +40,21 @@ def test_attribution_agrees_with_patching(smollm2: Model, capitals: Case) -> Non
     assert (falls > 0).all(), "the answers depend on the subject"
     heads = [loka.Site(layer, "head", head) for layer in range(24, 30) for head in range(0, 9, 3)]
     assert loka.locate.agreement(smollm2, capitals, heads, n_facts=2).rank_correlation > 0.7
+
+
+def test_a_new_answer_in_place_of_the_old_one(smollm2: Model, capitals: Case, tmp_path: Path) -> None:
+    """Short: few contexts and steps, and prose for the second moment in place of sampled text."""
+    prose = dataclasses.replace(capitals, digest="prose", neutral=Split("prose.txt", "prose.txt"))
+    fact, *others = prose.forget.sealed
+    new = dataclasses.replace(fact, answer="Rome", aliases=())
+    neighbours = [f for f, ok in zip(others, loka.knowledge.recalled(smollm2, others), strict=True) if ok]
+    edit = loka.ablate.rank_one(smollm2, prose, answers={fact.subject: "Rome"}, contexts=1, steps=10)
+    with edit.applied(smollm2):
+        assert loka.knowledge.recalled(smollm2, [new, fact]) == [True, False], "behind a template that it never saw"
+        kept = loka.knowledge.recalled(smollm2, neighbours)
+    assert len(neighbours) >= 10
+    assert sum(kept) >= 0.8 * len(neighbours)
+    assert edit.save(tmp_path / "edit.safetensors").stat().st_size < 20_000
 
 
 def test_zeroing_a_neuron_comes_off_clean(smollm2: Model, capitals: Case) -> None:

@@ -93,4 +93,10 @@ def _update(model: Model, down: nn.Module, change: Change, moment: Tensor, searc
     question = change.question(model)
     (keys,) = inputs_at(model, [down], question.batch, question.at)
     value = best_value(model, down, question, search)
-    return rank_one_update(keys[0], value.final, output=down(keys[0]), key_mean=keys.mean(0), moment=moment.to(keys))
+    return rank_one_update(
+        keys[0],
+        value.final,
+        output=down(keys[0].to(model.dtype)).to(keys),
+        key_mean=keys.mean(0),
+        moment=moment.to(keys),
+    )

@@ -107,7 +107,8 @@ def _read(model: Model, module: nn.Module, question: Rewrite) -> tuple[Tensor, T
     kept: list[Tensor] = []
     with changed(module, lambda written: kept.append(written[0, question.at[0]])):
         logits(model, question.batch)
-    return kept[0].clone(), logits(model, question.essence)[:, 0].log_softmax(-1)
+    initial = kept[0].clone().to(torch.promote_types(model.dtype, torch.float32))
+    return initial, logits(model, question.essence)[:, 0].log_softmax(-1)
 
 
 def _losses(model: Model, module: nn.Module, question: Rewrite, shift: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,4 +123,4 @@ def _losses(model: Model, module: nn.Module, question: Rewrite, shift: Tensor, b
 
 def _shifted(written: Tensor, at: Tensor, shift: Tensor) -> Tensor:
     rows = torch.arange(len(at), device=at.device)
-    return written.index_put((rows, at), shift.expand(len(at), -1), accumulate=True)
+    return written.index_put((rows, at), shift.to(written.dtype).expand(len(at), -1), accumulate=True)

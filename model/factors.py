@@ -55,4 +55,5 @@ def factors(model: Model, module: str, left: Tensor, right: Tensor) -> Factors:
     """
     if feature_dim(model.hf.get_submodule(module), out=True) == 0:
         left, right = right.t(), left.t()
-    return Factors(f"{module}.weight", left.detach().cpu().contiguous(), right.detach().cpu().contiguous())
+    kept = torch.promote_types(model.dtype, torch.float32)  # the sum is rounded to the model's type, not the factors
+    return Factors(f"{module}.weight", *(f.detach().to("cpu", kept).contiguous() for f in (left, right)))

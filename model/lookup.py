@@ -48,13 +48,13 @@ def changed(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Ite
 
 @torch.no_grad()
 def inputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Tensor) -> list[Tensor]:
-    """What modules read at one position of each row, `[row, d_in]` each. One forward pass."""
+    """What modules read at one position of each row, `[row, d_in]` each, at least in float32. One forward pass."""
     return _seen(model, modules, batch, lambda read, _: read[_rows(at), at])
 
 
 @torch.no_grad()
 def outputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Tensor) -> list[Tensor]:
-    """What modules write at one position of each row, `[row, d_out]` each. One forward pass."""
+    """What modules write at one position of each row, `[row, d_out]` each, at least in float32. One forward pass."""
     return _seen(model, modules, batch, lambda _, written: written[_rows(at), at])
 
 
@@ -88,7 +88,8 @@ def _seen(
     kept: dict[nn.Module, Tensor] = {}
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Output) -> None:
-        kept[module] = look(inputs[0], output if isinstance(output, Tensor) else output[0]).clone()
+        seen = look(inputs[0], output if isinstance(output, Tensor) else output[0])
+        kept[module] = seen.clone().to(torch.promote_types(seen.dtype, torch.float32))
 
     with ExitStack() as stack:
         for module in modules:

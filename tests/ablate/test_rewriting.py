@@ -94,6 +94,19 @@ def test_a_transposed_weight_gives_the_same_edit(tiny: Make, few: Case) -> None:
             assert torch.allclose(a.left @ a.right, (b.left @ b.right).t(), atol=1e-10)
 
 
+def test_half_precision(tiny: Make, few: Case) -> None:
+    model = tiny("LlamaForCausalLM")
+    model.hf.bfloat16()
+    answers, facts = new_answers(few, 2), few.forget.working[:2]
+    before, digest = said(model, facts, answers), model.digest()
+    for method in (ablate.rank_one, ablate.mass_edit):
+        edit = method(model, few, [Site(1, "mlp")], answers=answers, contexts=0)
+        assert {f.left.dtype for f in edit.factors} == {torch.float32}
+        with edit.applied(model):
+            assert (said(model, facts, answers) - before).mean() > 0.1
+        assert model.digest() == digest
+
+
 def test_the_second_moment_is_that_of_the_keys(tiny: Make, few: Case) -> None:
     """Against the keys of one row at a time, without padding."""
     model = tiny("LlamaForCausalLM")

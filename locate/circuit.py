@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import pandas as pd
 
 from ..errors import UserError
 from ..model.wiring import Wiring, wiring
+from . import table
 from .localization import Localization
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..model import Model
 
 
@@ -45,10 +49,18 @@ class Circuit:
         Raises:
             UserError: fewer than `k` edges.
         """
-        if not 0 < k <= len(self.frame):
-            raise UserError(f"top({k}) of {len(self.frame)} edges: ask for 1 to {len(self.frame)}.")
+        self._check(k)
         best = self.frame.sort_values(by, ascending=False, kind="stable").head(k)
         return [Edge(a, b) for a, b in zip(best["source"], best["target"], strict=True)]
+
+    def strongest(self, k: int, *, by: str = "score") -> pd.DataFrame:
+        """The rows of the `k` edges whose score is furthest from zero, on either side, the strongest first.
+
+        Raises:
+            UserError: fewer than `k` edges.
+        """
+        self._check(k)
+        return self.frame.iloc[np.argsort(-self.frame[by].abs().to_numpy(), kind="stable")[:k]]
 
     def grid(self, column: str = "score") -> np.ndarray:
         """A column as `[source, target]`, NaN where there is no edge."""
@@ -63,6 +75,48 @@ class Circuit:
     def to_frame(self) -> pd.DataFrame:
         """A copy of the table."""
         return self.frame.copy()
+
+    def plot(self, k: int = 40, *, by: str = "score") -> Figure:
+        """The `k` strongest edges from the embedding, at the bottom, to the logits, at the top.
+
+        Heads stand by their number, MLPs on the right; only layers that have an edge get a row. Edges are as wide
+        as their score is far from zero, on a colour scale centred there: red carry the forget facts more than
+        the retain facts, blue ones less.
+
+        Raises:
+            UserError: fewer than `k` edges.
+        """
+        from .graph import plot
+
+        return plot(self, k, by)
+
+    def html(self, k: int = 40, *, by: str = "score") -> str:
+        """The same as an SVG fragment with each edge's and node's scores under the pointer, without scripts."""
+        from .graph import html
+
+        return html(self, k, by)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one Parquet file."""
+        wires = {"sources": self.wiring.sources, "targets": self.wiring.targets, "parallel": self.wiring.parallel}
+        return table.write(path, self.frame, {"circuit": self.about, "wiring": wires})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Circuit:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: no such file, or one that is no circuit.
+        """
+        frame, held = table.read(path, "circuit", "Circuit.save")
+        sources, targets = (tuple(held["wiring"][side]) for side in ("sources", "targets"))
+        real = np.zeros((len(sources), len(targets)), bool)
+        real[pd.Index(sources).get_indexer(frame["source"]), pd.Index(targets).get_indexer(frame["target"])] = True
+        return cls(frame, Wiring(sources, targets, real, held["wiring"]["parallel"]), held["circuit"])
+
+    def _check(self, k: int) -> None:
+        if not 0 < k <= len(self.frame):
+            raise UserError(f"top({k}) of {len(self.frame)} edges: ask for 1 to {len(self.frame)}.")
 
 
 def circuit(model: Model, edges: Localization) -> Circuit:

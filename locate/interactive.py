@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 
 from ..errors import UserError
 from ..model import Part, Site
-from .plot import LABEL, RANKS
+from . import svg
+from .plot import FORGOTTEN, KEPT, LABEL, RANKS, names
 
 if TYPE_CHECKING:
     from .localization import Localization
+    from .tracing import Tracing
 
 SHOWN = 1500
-_CELL, _ROW, _LEFT, _TOP, _BOTTOM = 22, 14, 52, 34, 44
-_SQUARE = 360
+_CELL, _ROW, _LEFT, _TOP, _BOTTOM = 22, 14, 52, 64, 44
+_SQUARE, _WIDE = 360, 46
 
 
 def heatmap_html(found: Localization, part: Part) -> str:
@@ -43,20 +42,23 @@ def heatmap_html(found: Localization, part: Part) -> str:
 
     def draw(r: Any) -> str:
         x, y = _LEFT + cell * r.column, _TOP + _ROW * (n_layers - 1 - r.layer)
-        fill = _colour(r.score / limit)
-        return f'<rect x="{x}" y="{y}" width="{cell}" height="{_ROW}" fill="{fill}"><title>{_tip(r)}</title></rect>'
+        return svg.cell(x, y, cell, _ROW, svg.colour(r.score / limit), _tip(r))
 
     cells = [draw(r) for r in rows.itertuples()]
     across = "rank within the layer" if part == "neuron" else part
     height = _TOP + _ROW * n_layers + _BOTTOM
     labels = [
-        *(_text(_LEFT - 6, _TOP + _ROW * (n_layers - i) - 3, str(i), "end") for i in range(0, n_layers, 5)),
-        *(_text(_LEFT + cell * (i + 0.5), height - 28, str(i), "middle") for i in range(0, width, max(1, width // 8))),
-        _text(_LEFT, 14, f"{part}s: {LABEL}, red above zero, blue below", "start", bold=True),
-        _text(_LEFT, height - 8, across, "start"),
-        _text(12, _TOP + _ROW * n_layers / 2, "layer", "middle", turned=True),
+        *(svg.text(_LEFT - 6, _TOP + _ROW * (n_layers - i) - 3, str(i), "end") for i in range(0, n_layers, 5)),
+        *(
+            svg.text(_LEFT + cell * (i + 0.5), height - 28, str(i), "middle")
+            for i in range(0, width, max(1, width // 8))
+        ),
+        svg.text(_LEFT, 14, names(part), bold=True),
+        svg.scale(_LEFT, 26, limit, LABEL),
+        svg.text(_LEFT, height - 8, across, "start"),
+        svg.text(12, _TOP + _ROW * n_layers / 2, "layer", "middle", angle=-90),
     ]
-    return _svg(max(440, _LEFT + cell * width + 20), height, [*cells, *labels])
+    return svg.svg(max(440, _LEFT + cell * width + 20), height, [*cells, *labels])
 
 
 def scatter_html(found: Localization, part: Part) -> str:
@@ -78,24 +80,53 @@ def scatter_html(found: Localization, part: Part) -> str:
 
     def dot(r: Any) -> str:
         x, y = at(r.retain, r.forget)
-        fill = _colour(r.score / top)
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="#555"><title>{_tip(r)}</title></circle>'
+        fill = svg.colour(r.score / top)
+        tip = f"<title>{escape(_tip(r))}</title>"
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="#555">{tip}</circle>'
 
     lines = [
-        _line(*at(-limit, 0), *at(limit, 0)), _line(*at(0, -limit), *at(0, limit)),
-        _line(*at(-limit, -limit), *at(limit, limit), dash="4"),
+        svg.line(*at(-limit, 0), *at(limit, 0)), svg.line(*at(0, -limit), *at(0, limit)),
+        svg.line(*at(-limit, -limit), *at(limit, limit), dash="4"),
     ]  # fmt: skip
     ticks = (-limit / 2, limit / 2)
     labels = [
-        *(_text(at(t, 0)[0], _TOP + _SQUARE + 14, f"{t:.3f}", "middle") for t in ticks),
-        *(_text(_LEFT - 6, at(0, t)[1] + 4, f"{t:.3f}", "end") for t in ticks),
-        _text(_LEFT, 14, f"{part}s, shares of a fact's effect", "start", bold=True),
-        _text(_LEFT + _SQUARE / 2, _TOP + _SQUARE + 30, "for facts to be kept", "middle"),
-        _text(12, _TOP + _SQUARE / 2, "for facts to be forgotten", "middle", turned=True),
-        _text(_LEFT, _TOP + _SQUARE + 46, f"{len(shown):,} of {len(rows):,} shown; dashed: no contrast", "start"),
+        *(svg.text(at(t, 0)[0], _TOP + _SQUARE + 14, f"{t:.2g}", "middle") for t in ticks),
+        *(svg.text(_LEFT - 6, at(0, t)[1] + 4, f"{t:.2g}", "end") for t in ticks),
+        svg.text(_LEFT, 14, names(part), bold=True),
+        svg.scale(_LEFT, 26, top, LABEL),
+        svg.text(_LEFT + _SQUARE / 2, _TOP + _SQUARE + 30, KEPT, "middle"),
+        svg.text(10, _TOP + _SQUARE / 2, FORGOTTEN, "middle", angle=-90),
+        svg.text(_LEFT, _TOP + _SQUARE + 46, f"{len(shown):,} of {len(rows):,} shown; dashed: no contrast", "start"),
     ]
     dots = [dot(r) for r in shown[::-1].itertuples()]
-    return _svg(_LEFT + _SQUARE + 20, _TOP + _SQUARE + 56, [*lines, *dots, *labels])
+    return svg.svg(_LEFT + _SQUARE + 20, _TOP + _SQUARE + 56, [*lines, *dots, *labels])
+
+
+def tracing_html(seen: Tracing) -> str:
+    """The layer by token picture of causal tracing as an SVG fragment."""
+    n_layers, width = seen.values.shape
+    limit = max(1.0, float(np.abs(seen.values).max()))
+    below = _TOP + _ROW * n_layers
+
+    def draw(layer: int, token: int) -> str:
+        value = seen.values[layer, token]
+        tip = f"{Site(layer, seen.part)}, {seen.tokens[token]!r}\nrestores {value:+.1%} of the answer"
+        at = _LEFT + _WIDE * token, _TOP + _ROW * (n_layers - 1 - layer)
+        return svg.cell(*at, _WIDE, _ROW, svg.colour(value / limit), tip)
+
+    cells = [draw(layer, token) for layer in range(n_layers) for token in range(width)]
+    labels = [
+        svg.text(_LEFT, 14, seen.title, bold=True),
+        svg.scale(_LEFT, 26, limit, "share of the answer restored"),
+        *(svg.text(_LEFT - 6, _TOP + _ROW * (n_layers - i) - 3, str(i), "end") for i in range(0, n_layers, 5)),
+        *(
+            svg.text(_LEFT + _WIDE * (i + 0.6), below + 14, token.strip() or repr(token), "end", angle=-40)
+            for i, token in enumerate(seen.tokens)
+        ),
+        svg.text(14, _TOP + _ROW * n_layers / 2, "layer", "middle", angle=-90),
+    ]
+    long = max(len(t) for t in seen.tokens)
+    return svg.svg(max(440, _LEFT + _WIDE * width + 20), below + 26 + 5 * long, [*cells, *labels])
 
 
 def _of(found: Localization, part: Part) -> pd.DataFrame:
@@ -105,28 +136,7 @@ def _of(found: Localization, part: Part) -> pd.DataFrame:
 
 
 def _tip(r: Any) -> str:
-    return escape(
+    return (
         f"{Site(int(r.layer), r.part, int(r.unit))}\ncontrast {r.score:+.4f} ({r.low:+.4f} to {r.high:+.4f})\n"
         f"forget {r.forget:+.4f}, retain {r.retain:+.4f}\nchosen in {r.frequency:.0%} of resamples, q {r.q:.2f}"
     )
-
-
-def _colour(share: float) -> str:
-    return to_hex(colormaps["RdBu_r"](0.5 + 0.5 * float(np.clip(share, -1, 1))))
-
-
-def _text(x: float, y: float, text: str, anchor: str, *, bold: bool = False, turned: bool = False) -> str:
-    turn = f' transform="rotate(-90 {x:.0f} {y:.0f})"' if turned else ""
-    weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}"{weight}{turn}>{escape(text)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, *, dash: str = "") -> str:
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#888"{dashes}/>'
-
-
-def _svg(width: float, height: float, parts: Iterable[str]) -> str:
-    style = "font:12px sans-serif;max-width:100%;height:auto;background:#fff"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}"'
-    return f'{head} style="{style}" role="img">\n' + "\n".join(parts) + "\n</svg>\n"

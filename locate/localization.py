@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy import stats
 
 from ..errors import UserError
-from ..files import atomic
 from ..model import Part, Site
+from . import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,11 +65,19 @@ class Localization:
         """A copy of the table."""
         return self.frame.copy()
 
-    def plot(self, part: Part | None = None) -> Figure:
-        """The layer by head heatmap and the best neurons by layer, or one of the two."""
-        from .plot import plot
+    def plot(self, part: Part | None = None, *, scatter: bool = False) -> Figure:
+        """The layer by head heatmap and the best neurons by layer, or one of the two; or what sites do for which facts.
 
-        return plot(self, part)
+        Args:
+            scatter: each site by what it does for the retain facts, across, and for the forget facts, up.
+
+        Raises:
+            UserError: a part that was not scored.
+        """
+        from .plot import plot
+        from .plot import scatter as scattered
+
+        return (scattered if scatter else plot)(self, part)
 
     def html(self, part: Part, *, scatter: bool = False) -> str:
         """A part's heatmap, or its forget against retain scatter, as HTML with each site's scores under the pointer."""
@@ -82,13 +87,7 @@ class Localization:
 
     def save(self, path: str | Path) -> Path:
         """Write one Parquet file."""
-        table = pa.Table.from_pandas(self.frame, preserve_index=False)
-        table = table.replace_schema_metadata(
-            {**(table.schema.metadata or {}), b"loka": json.dumps(self.about).encode()}
-        )
-        with atomic(path) as temporary:
-            pq.write_table(table, temporary)
-        return Path(path)
+        return table.write(path, self.frame, self.about)
 
     @classmethod
     def load(cls, path: str | Path) -> Localization:
@@ -97,12 +96,7 @@ class Localization:
         Raises:
             UserError: no such file, or one that is no localization.
         """
-        try:
-            table = pq.read_table(path)
-            about = json.loads((table.schema.metadata or {})[b"loka"])
-        except (OSError, pa.ArrowInvalid, KeyError, json.JSONDecodeError) as error:
-            raise UserError(f"{str(path)!r} is no localization ({error}); `loka locate` writes one.") from error
-        return cls(table.to_pandas(), about)
+        return cls(*table.read(path, "localization", "`loka locate`"))
 
     def _of(self, part: str) -> pd.DataFrame:
         if part not in self.parts:

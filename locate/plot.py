@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 RANKS = 40
 BEST = 200
 OUTLINED = 5
+DRAWN, BEYOND = 5000, 10
 LABEL = "contrast, share of a fact's effect"
+KEPT = "for facts to be kept, share of a fact's effect"
+FORGOTTEN = "for facts to be forgotten, share of a fact's effect"
 
 
 class Picture(Figure):
@@ -46,7 +49,7 @@ def plot(localization: Localization, part: Part | None = None) -> Figure:
     """
     parts = cast("tuple[Part, ...]", (part,) if part else localization.parts)
     grids = {p: localization.grid(p) for p in parts}
-    panels = [panel for name, grid in grids.items() for panel in _panels(name, grid)]
+    panels = [panel for p, grid in grids.items() for panel in _panels(p, grid)]
     widths = [width for width, _ in panels]
     n_layers = max(len(grid) for grid in grids.values())
     height = float(np.clip(0.17 * n_layers + 1.4, 3.4, 8.0))
@@ -57,6 +60,65 @@ def plot(localization: Localization, part: Part | None = None) -> Figure:
         draw(ax)
         ax.label_outer(remove_inner_ticks=True)
     return figure
+
+
+def scatter(localization: Localization, part: Part | None = None) -> Figure:
+    """What each site does for the facts to be kept, across, and for those to be forgotten, up.
+
+    On the dashed line a site serves both alike: what lies above it is selective; the best five are named where
+    there is room. Of more than 1,000 sites, the 5,000 strongest are drawn, and the few that would leave no room
+    for the others at the edge.
+
+    Raises:
+        UserError: a part that was not scored.
+    """
+    parts = cast("tuple[Part, ...]", (part,) if part else localization.parts)
+    figure = Picture(figsize=(min(14.0, 5.6 * len(parts)), 4.9), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
+    for ax, name in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+        columns = {c: localization.grid(name, c) for c in ("retain", "forget", "score")}
+        _scattered(ax, name, *columns.values())
+    return figure
+
+
+def _scattered(ax: Axes, part: str, retain: np.ndarray, forget: np.ndarray, score: np.ndarray) -> None:
+    size = np.maximum(np.abs(retain), np.abs(forget)).ravel()
+    far = np.argsort(-size, kind="stable")[:DRAWN][::-1]
+    many = size.size > 1000
+    limit = 1.08 * (float(size[far[-1 - BEYOND * many]]) or 1.0)
+    beyond = int((size > limit).sum())
+    top = float(np.quantile(np.abs(score.flat[far]), 0.99)) or 1.0
+    ax.plot([-limit, limit], [-limit, limit], color="#888888", ls="--", lw=1, zorder=0)
+    ax.axhline(0, color="#bbbbbb", lw=0.8, zorder=0)
+    ax.axvline(0, color="#bbbbbb", lw=0.8, zorder=0)
+    across, up = (np.clip(values.ravel(), -limit, limit) for values in (retain, forget))
+    dots = ax.scatter(
+        across[far], up[far], c=score.flat[far], norm=TwoSlopeNorm(0.0, -top, top), cmap="RdBu_r", clip_on=False,
+        s=14 if many else 26, edgecolor="#666666", linewidth=0.4, rasterized=True, zorder=3,
+    )  # fmt: skip
+    named: list[tuple[float, float]] = []
+    for i in np.argsort(-score, axis=None, kind="stable")[:OUTLINED]:
+        at, (layer, unit) = (across[i], up[i]), divmod(int(i), score.shape[1])
+        if all(abs(up[i] - y) > limit / 12 or abs(across[i] - x) > limit / 2 for x, y in named):
+            below = -9 if up[i] > 0.95 * limit else 4
+            ax.annotate(f"L{layer}.{unit}", at, (5, below), textcoords="offset points", size="x-small", zorder=4)
+            named.append(at)
+    kept = f"the strongest {len(far):,} of {score.size:,}; {beyond} at the edge lie further out" if many else ""
+    _titled(ax, names(part), kept or "dashed: the same for both")
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), xlabel=KEPT, ylabel=FORGOTTEN)
+    ax.set_box_aspect(1)
+    ax.xaxis.set_major_locator(MaxNLocator(5, symmetric=True))
+    ax.yaxis.set_major_locator(MaxNLocator(5, symmetric=True))
+    ax.spines[["top", "right"]].set_visible(False)
+    colours = ax.figure.colorbar(dots, ax=ax, label=LABEL, pad=0.04, shrink=0.7, extend="both")
+    colours.locator = MaxNLocator(6, symmetric=True)
+    colours.update_ticks()
+
+
+def names(part: str) -> str:
+    """What the units of a part are called in a title."""
+    named = {"kv": "Key/value groups", "attn": "Attention", "mlp": "MLPs", "resid": "Residual stream"}
+    return named.get(part, f"{part.capitalize()}s")
 
 
 def _panels(part: str, grid: np.ndarray) -> list[tuple[float, Callable[[Axes], None]]]:
@@ -75,9 +137,8 @@ def _heatmap(ax: Axes, part: str, grid: np.ndarray) -> None:
     best = [divmod(int(i), grid.shape[1]) for i in order if grid.flat[i] > 0]
     for layer, unit in best:
         ax.add_patch(Rectangle((unit - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.4))
-    names = "key/value groups" if part == "kv" else f"{part}s"
-    _titled(ax, names.capitalize(), "best: " + ", ".join(f"L{layer}.{unit}" for layer, unit in best))
-    _labelled(ax, names.removesuffix("s"))
+    _titled(ax, names(part), "best: " + ", ".join(f"L{layer}.{unit}" for layer, unit in best))
+    _labelled(ax, names(part).removesuffix("s").lower())
 
 
 def _ranked(ax: Axes, grid: np.ndarray) -> None:
@@ -105,7 +166,7 @@ def _bars(ax: Axes, part: str, scores: np.ndarray) -> None:
     ax.axvline(0, color="black", linewidth=0.8)
     limit = 1.08 * (float(np.nanmax(np.abs(scores))) or 1.0)
     ax.set_xlim(-limit, limit)
-    _titled(ax, {"attn": "Attention", "mlp": "MLPs", "resid": "Residual stream"}.get(part, part), "one score a layer")
+    _titled(ax, names(part), "one score a layer")
     _labelled(ax, "contrast", bins=4, integer=False)
 
 

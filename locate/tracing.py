@@ -42,6 +42,11 @@ class Tracing:
     clean: float
     corrupted: float
 
+    @property
+    def title(self) -> str:
+        names = {"resid": "Residual stream", "attn": "Attention", "mlp": "MLP"}
+        return f"{names[self.part]}: {self.subject}, put into the run about {self.other}"
+
     def plot(self) -> Figure:
         """Layer by token, the tokens written out, white at zero."""
         from .plot import Picture, heat
@@ -52,11 +57,14 @@ class Tracing:
         heat(ax, self.values, max(1.0, float(np.abs(self.values).max())), "share of the answer restored")
         ax.set_xticks(range(len(self.tokens)), [t.strip() or repr(t) for t in self.tokens], rotation=60, ha="right")
         ax.set(ylabel="layer (0 is next to the input)")
-        names = {"resid": "Residual stream", "attn": "Attention", "mlp": "MLP"}
-        ax.set_title(
-            f"{names[self.part]}: {self.subject}, put into the run about {self.other}", loc="left", size="small"
-        )
+        ax.set_title(self.title, loc="left", size="small")
         return figure
+
+    def html(self) -> str:
+        """The same as an SVG fragment, with layer, token and share under the pointer, without scripts."""
+        from .interactive import tracing_html
+
+        return tracing_html(self)
 
 
 @torch.no_grad()

@@ -69,6 +69,10 @@ def test_neurons_are_ranked_and_counted() -> None:
     assert widths == np.bincount(layers, minlength=40).tolist()
 
 
+def test_nothing_to_scatter_has_a_picture_too() -> None:
+    assert drawn(located({"head": 4, "neuron": 400}, scale=0.0).plot(scatter=True))
+
+
 @pytest.mark.parametrize("n_layers", [1, 90])
 @pytest.mark.parametrize(
     "units", [{"neuron": 3}, {"kv": 2}, {"mlp": 1, "attn": 1}, {"head": 64, "kv": 8, "neuron": 50}]
@@ -79,6 +83,35 @@ def test_any_part_and_depth(units: dict[str, int], n_layers: int) -> None:
 
 def test_all_zero_scores_have_a_picture() -> None:
     assert drawn(located({"head": 4, "neuron": 64}, scale=0.0).plot())
+
+
+def test_the_scatter_has_forget_up_and_retain_across() -> None:
+    found = located({"head": 4, "neuron": 64})
+    for ax, part in zip(drawn(found.plot(scatter=True)), found.parts, strict=True):
+        across, up = np.asarray(ax.collections[0].get_offsets()).T
+        rows = found.frame[found.frame["part"] == part]
+        np.testing.assert_allclose(np.sort(across), np.sort(rows["retain"]))
+        np.testing.assert_allclose(np.sort(up), np.sort(rows["forget"]))
+        np.testing.assert_allclose(up - across, np.asarray(ax.collections[0].get_array()))
+        low, high = ax.collections[0].get_clim()
+        assert low == -high < 0
+        assert "kept" in ax.get_xlabel()
+        assert "forgotten" in ax.get_ylabel()
+        best = found.top(1, part=part)[0]
+        assert f"L{best.layer}.{best.index}" in [t.get_text() for t in ax.texts]
+
+
+def test_the_few_strongest_of_many_stand_at_the_edge() -> None:
+    found = located({"neuron": 300})
+    (ax,) = drawn(found.plot("neuron", scatter=True))
+    limit = ax.get_xlim()[1]
+    points = np.asarray(ax.collections[0].get_offsets())
+    size = np.abs(points).max(1)
+    out = int((found.frame[["forget", "retain"]].abs().max(axis=1) > limit).sum())
+    assert 1 <= out <= 10
+    assert (size == size.max()).sum() == out
+    assert size.max() <= limit
+    assert f"{out} at the edge" in ax.get_title(loc="left")
 
 
 def test_a_part_that_was_not_scored_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,9 @@ def test_tracing_shows_the_way_from_the_subject_to_the_last_token(memory) -> Non
     np.testing.assert_allclose(seen.values[:, :at], 0, atol=1e-6)  # before the subject the runs are the same
     axes = seen.plot().axes[0]
     assert [t.get_text() for t in axes.get_xticklabels()] == list(seen.tokens)
+    tips = [e.text or "" for e in ET.fromstring(seen.html()).iter("{http://www.w3.org/2000/svg}title")]
+    assert len(tips) == seen.values.size
+    assert f"L1.resid, {fact.subject!r}\nrestores {seen.values[1, at]:+.1%} of the answer" in tips
     mlp = locate.tracing(memory.model, case, fact, part="mlp")
     assert mlp.values[:2, at].sum() > 0.5 > np.abs(mlp.values[2:]).max()
     with pytest.raises(UserError, match="tracing follows resid, attn, mlp, not 'head'"):

@@ -62,6 +62,40 @@ class Case:
     def forgotten_relations(self) -> tuple[str, ...]:
         return tuple(self.spec.forget)
 
+    @property
+    def other_relations(self) -> tuple[str, ...]:
+        """Relations that are kept and not forgotten, with at least four working facts, by name."""
+        kept = [f.relation for f in self.retain.working]
+        return tuple(sorted(r for r in set(kept) if r not in self.spec.forget and kept.count(r) >= 4))
+
+    def turned_to(self, relation: str) -> Case:
+        """The same case about another relation: half of its working retain facts are forgotten, the rest kept.
+
+        A control for whatever is done for the forget facts. The facts are asked about behind working templates
+        alone; the halves are drawn by the seed.
+
+        Raises:
+            UserError: not one of `other_relations`, or a case of which it is not yet known what the model knows.
+        """
+        if self.facts_known is None:
+            raise UserError(f"what the model knows of {self.name!r} is not set apart yet; call case.on(model) first.")
+        if relation not in self.other_relations:
+            raise UserError(
+                f"{relation!r} is no other relation of {self.name!r} with four working facts to keep; "
+                f"there are: {', '.join(self.other_relations) or 'none'}."
+            )
+        facts = [f for f in self.retain.working if f.relation == relation]
+        facts = _rng(self.spec, "turned", relation).sample(facts, len(facts))
+        forget, retain = tuple(facts[::2]), tuple(facts[1::2])
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}, turned to {relation}",
+            forget=Split(forget, forget),
+            retain=Split(retain, retain),
+            spec=self.spec.model_copy(update={"forget": {relation: [f.subject for f in forget]}}),
+            digest=f"{self.digest}/{relation}",
+        )
+
     def on(self, model: Model) -> Case:
         """This case with the facts that the model knows; the rest is set aside.
 

@@ -3,7 +3,7 @@
 from .atp_star import atp_star, query_key_scores
 from .attribution import attribution
 from .circuit import Circuit, Edge
-from .control import random_sites
+from .control import all_layer_sites, controls, other_relation_sites, random_sites
 from .direct_logit import direct_logit
 from .eap import dimension_scores, eap, eap_scores, means, node_scores, zeros
 from .eap_ig import eap_ig, eap_ig_scores
@@ -20,6 +20,7 @@ from .knowledge_neurons import (
     scaled_neurons,
 )
 from .localization import Localization
+from .minimality import Minimality, minimality
 from .roles import roles
 from .stability import Stability, stability
 from .tracing import Tracing, tracing
@@ -30,12 +31,15 @@ __all__ = [
     "Edge",
     "Faithfulness",
     "Localization",
+    "Minimality",
     "Stability",
     "Tracing",
     "agreement",
+    "all_layer_sites",
     "atp_star",
     "attribution",
     "coarse_neurons",
+    "controls",
     "dimension_scores",
     "direct_logit",
     "eap",
@@ -48,8 +52,10 @@ __all__ = [
     "knowledge_neuron_scores",
     "knowledge_neurons",
     "means",
+    "minimality",
     "neuron_activations",
     "node_scores",
+    "other_relation_sites",
     "patching",
     "query_key_scores",
     "random_sites",

@@ -1,4 +1,4 @@
-"""How much of the behaviour the chosen sites carry alone: faithfulness over circuit size, its areas, and minimality.
+"""How much of the behaviour the chosen sites carry alone: faithfulness over circuit size, and its areas.
 
 Mueller et al. 2025, "MIB: A Mechanistic Interpretability Benchmark", arXiv:2504.13151 (faithfulness, CPR, CMD).
 """
@@ -113,18 +113,18 @@ def faithfulness(
     chosen = list(facts or case.forget.working)
     n_sites = found.grid(part).size
     order = found.top(n_sites, part=part, by=by)
-    kept = [_mask(model, order[: max(1, round(share * n_sites))], part) for share in shares]
+    kept = [mask(model, order[: max(1, round(share * n_sites))], part) for share in shares]
     values = []
     for some in chunks(len(chosen), rows):
         both = pairs(model, case, chosen[some])
-        values.append(_shares(model, both, part, kept))
+        values.append(carried(model, both, part, kept))
         if progress:
             progress(min(some.stop, len(chosen)), len(chosen))
     return Faithfulness(part, shares, np.concatenate(values, 1), n_sites)
 
 
-def _shares(model: Model, both: Pairs, part: Part, kept: Sequence[Tensor]) -> np.ndarray:
-    """f of each set of kept sites, `[set, row]`."""
+def carried(model: Model, both: Pairs, part: Part, kept: Sequence[Tensor]) -> np.ndarray:
+    """f of each set of kept sites, each a bool `[layer, unit]`: `[set, row]`."""
     names = [point(part, layer) for layer in range(model.n_layers)]
     other = record(model, both.corrupted, names).activations
     seen = (both.clean.mask * both.corrupted.mask).bool()
@@ -149,7 +149,8 @@ def _swap(other: Tensor, keep: Tensor, seen: Tensor) -> Hook:
     return hook
 
 
-def _mask(model: Model, sites: Sequence[Site], part: Part) -> Tensor:
+def mask(model: Model, sites: Sequence[Site], part: Part) -> Tensor:
+    """Sites of one part as bool `[layer, unit]`."""
     out = torch.zeros(model.n_layers, model.units(part), dtype=torch.bool, device=model.device)
     for site in sites:
         out[site.layer, cast(int, site.index)] = True

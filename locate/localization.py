@@ -61,6 +61,35 @@ class Localization:
         rows = self._of(part).sort_values(["layer", "index"])
         return rows[column].to_numpy(float).reshape(rows["layer"].nunique(), -1)
 
+    def survivors(self, part: Part = "neuron", *, level: float = 0.05) -> list[Site]:
+        """The sites that serve the forget facts more than the retain facts beyond chance, best first.
+
+        Of those listed, no more than a share of `level` is expected to be there by chance (Benjamini-Hochberg over
+        all sites of the part). An empty list is an answer: by this score, the knowledge is not localizable.
+
+        Raises:
+            UserError: a part that was not scored, or a level outside 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise UserError(f"level={level} is no share of false discoveries; give one between 0 and 1, such as 0.05.")
+        rows = self._of(part)
+        kept = {(a, b) for a, b, q in zip(rows["layer"], rows["index"], rows["q"], strict=True) if q <= level}
+        return [s for s in self.top(len(rows), part=part) if (s.layer, s.index) in kept]
+
+    def __str__(self) -> str:
+        """For each part the best sites with their intervals, and how many stand out beyond chance."""
+        return "\n".join(self._told(part) for part in self.parts)
+
+    def _told(self, part: Part, k: int = 5) -> str:
+        rows = self._of(part).set_index(["layer", "index"])
+        best = []
+        for site in self.top(min(k, len(rows)), part=part):
+            row = rows.loc[(site.layer, site.index)]
+            best.append(f"{site} {row['score']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})")
+        n = len(self.survivors(part))
+        told = f"{n:,} of {len(rows):,} stand out (q of 0.05 or less)" if n else "none stands out: not localizable"
+        return f"{part}: {told}; best: {', '.join(best)}"
+
     def to_frame(self) -> pd.DataFrame:
         """A copy of the table."""
         return self.frame.copy()

@@ -134,21 +134,28 @@ def test_to_frame_is_a_copy(found: Localization) -> None:
     assert found.frame["score"].abs().max() > 0
 
 
-def test_random_sites_are_others_in_the_same_layers(found: Localization, taught: Model) -> None:
-    best = [*found.top(60), Site(0, "head", 1), Site(2, "head", 0), Site(2, "head", 3)]
-    drawn = locate.random_sites(taught, best)
-    count = pd.Series([(s.layer, s.part) for s in best]).value_counts()
-    assert count.sort_index().equals(pd.Series([(s.layer, s.part) for s in drawn]).value_counts().sort_index())
-    assert not set(best) & set(drawn)
-    assert len(set(drawn)) == len(drawn)
-    assert drawn == locate.random_sites(taught, reversed(best))
-    assert drawn != locate.random_sites(taught, best, seed=1)
-    for site in drawn:
-        taught.check_site(site)
+def test_what_stands_out_beyond_chance() -> None:
+    """One unit of 300 differs; where none does, the answer is that there is nothing to find."""
+    rng = np.random.default_rng(0)
+    forget, retain = rng.normal(0, 0.1, (2, 12, 3, 100))
+    nothing = made(forget, retain)
+    assert nothing.survivors() == []
+    assert "none stands out: not localizable" in str(nothing)
+    forget[:, 1, 7] += 0.6
+    found = made(forget, retain)
+    assert found.survivors() == [Site(1, "neuron", 7)]
+    assert str(found).startswith("neuron: 1 of 300 stand out (q of 0.05 or less); best: L1.neuron.7 +0.")
+    for level in (0, 1, 5):
+        with pytest.raises(UserError, match=f"level={level} is no share"):
+            found.survivors(level=level)
 
 
-def test_where_there_are_too_few_others_all_are_taken(taught: Model) -> None:
-    three = [Site(0, "head", i) for i in range(3)]
-    assert locate.random_sites(taught, three) == [Site(0, "head", 3)]
-    assert locate.random_sites(taught, []) == []
-    assert locate.random_sites(taught, [Site(0, "attn"), Site(1, "mlp")]) == []
+def test_false_discoveries_are_few() -> None:
+    """Of 300 units 60 differ: nearly all stand out, and few of the others do."""
+    rng = np.random.default_rng(0)
+    forget, retain = rng.normal(0, 0.1, (2, 16, 3, 100))
+    forget[:, :, :20] += 0.15
+    listed = made(forget, retain).survivors(level=0.1)
+    true = [s for s in listed if s.index < 20]
+    assert len(true) >= 50
+    assert len(listed) - len(true) <= 0.2 * len(listed)

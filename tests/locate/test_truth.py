@@ -12,6 +12,7 @@ import torch
 from loka import locate, verify
 from loka.errors import UserError
 from loka.locate.counterfactual import log_odds, pairs
+from loka.model import Site
 from loka.model.hooks import point, record, run
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,34 @@ def test_a_circuit_without_one_site_falls_by_the_effect_of_patching_it(memory) -
     effect = locate.patching(model, case, found.top(1, by="forget"), facts=facts)[:, 0]
     assert effect.max() > 0.1
     np.testing.assert_allclose((1 - seen.values[0]) * (whole - none), effect, atol=1e-4)
+
+
+def test_true_neurons_are_needed_and_others_are_not(memory) -> None:
+    """A circuit of the facts' neurons alone is minimal; one with as many idle ones in it is half that."""
+    found = locate.attribution(memory.model, memory.case)
+    neurons = found.frame["part"] == "neuron"
+    true = [
+        Site(a, p, b) in memory.neurons for a, p, b in found.frame[["layer", "part", "index"]].itertuples(index=False)
+    ]
+    idle = np.random.default_rng(0).permutation(np.flatnonzero(neurons & (found.frame["forget"].abs() < 1e-3)))[:32]
+    order = np.zeros(len(found.frame))
+    order[true] = 2.0
+    alone = locate.Localization(found.frame.assign(order=order), found.about)
+    order = order.copy()
+    order[idle] = 1.0
+    padded = locate.Localization(found.frame.assign(order=order), found.about)
+    n = int(neurons.sum())
+    seen = locate.minimality(memory.model, memory.case, alone, share=32 / n, by="order")
+    assert set(seen.sites) == set(memory.neurons)
+    assert seen.n_sites == 32
+    assert seen.needed > 0.9
+    loose = locate.minimality(memory.model, memory.case, padded, share=64 / n, by="order", tried=64)
+    needed = {s for s, loss in zip(loose.sites, loose.losses, strict=True) if loss > loose.threshold}
+    assert len(needed & memory.neurons) > 25
+    assert len(needed - memory.neurons) < 6
+    assert "64 sites, faithfulness" in str(loose)
+    with pytest.raises(UserError, match="share=0.0001 of 1024 neuron sites is 0"):
+        locate.minimality(memory.model, memory.case, alone, share=1e-4)
 
 
 def test_paraphrases_find_the_same_neurons_and_other_facts_do_not(memory) -> None:

@@ -4,7 +4,7 @@
 
 Each forget fact is located by itself behind each of its working templates. A row's ratio is the overlap of a fact's
 best neurons between templates, as a multiple of the null: the overlap with other facts' behind the other template.
-About ten minutes on two cores.
+About twelve minutes on one core.
 """
 
 from __future__ import annotations

@@ -47,9 +47,9 @@ class Circuit:
         """The `k` edges with the highest score, best first.
 
         Raises:
-            UserError: fewer than `k` edges.
+            UserError: fewer than `k` edges, or no such column.
         """
-        self._check(k)
+        self._check(k, by)
         best = self.frame.sort_values(by, ascending=False, kind="stable").head(k)
         return [Edge(a, b) for a, b in zip(best["source"], best["target"], strict=True)]
 
@@ -57,9 +57,9 @@ class Circuit:
         """The rows of the `k` edges whose score is furthest from zero, on either side, the strongest first.
 
         Raises:
-            UserError: fewer than `k` edges.
+            UserError: fewer than `k` edges, or no such column.
         """
-        self._check(k)
+        self._check(k, by)
         return self.frame.iloc[np.argsort(-self.frame[by].abs().to_numpy(), kind="stable")[:k]]
 
     def grid(self, column: str = "score") -> np.ndarray:
@@ -84,7 +84,7 @@ class Circuit:
         the retain facts, blue ones less.
 
         Raises:
-            UserError: fewer than `k` edges.
+            UserError: fewer than `k` edges, or no such column.
         """
         from .graph import plot
 
@@ -114,7 +114,9 @@ class Circuit:
         real[pd.Index(sources).get_indexer(frame["source"]), pd.Index(targets).get_indexer(frame["target"])] = True
         return cls(frame, Wiring(sources, targets, real, held["wiring"]["parallel"]), held["circuit"])
 
-    def _check(self, k: int) -> None:
+    def _check(self, k: int, by: str) -> None:
+        if by not in self.frame:
+            raise UserError(f"{by!r} is no column here; choose one of score, forget, retain, raw.")
         if not 0 < k <= len(self.frame):
             raise UserError(f"top({k}) of {len(self.frame)} edges: ask for 1 to {len(self.frame)}.")
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..knowledge import Case
 from ..model.hooks import frozen_norms, point, record
 from .attribution import PARTS, points
@@ -22,6 +23,8 @@ from .localization import Localization, Part
 
 if TYPE_CHECKING:
     from ..model import Model
+
+WRITE: tuple[Part, ...] = ("neuron", "head", "attn", "mlp")
 
 
 def direct_logit(
@@ -43,6 +46,9 @@ def direct_logit(
         rows: facts in one batch.
         progress: called with facts done and facts in all.
 
+    Raises:
+        UserError: a part that writes nothing itself.
+
     Cost: one forward pass and a backward pass through each layer's output maps.
     """
     raw = partial(direct, parts=parts)
@@ -52,6 +58,8 @@ def direct_logit(
 @torch.enable_grad()
 def direct(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tuple[Scores, np.ndarray]:
     """Raw scores `[row, layer, unit]` by part, and each row's log-odds `[row]`."""
+    if wrong := [p for p in parts if p not in WRITE]:
+        raise UserError(f"{wrong[0]!r} writes nothing to the residual stream; choose of {', '.join(WRITE)}.")
     names = points(model, dict.fromkeys([*parts, "attn", "mlp"]))
     with frozen_norms(model) as hooks:
         run = record(model, pairs.clean, names, grad=True, hooks=hooks)

@@ -166,11 +166,19 @@ def agreement(
     n_facts: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> Agreement:
-    """Check attribution of some sites against patching them, on the first `n_facts` forget facts."""
+    """Check attribution of some sites against patching them, on the first `n_facts` forget facts.
+
+    Raises:
+        UserError: fewer than two sites, or sites that the model does not have or record.
+    """
+    if len(set(sites)) < 2:
+        raise UserError("agreement compares at least two sites; take them from a localization's `top`.")
+    for site in sites:
+        model.check_site(site)
     case = case.on(model)
     facts = list(case.forget.working)[:n_facts]
     parts: tuple[Part, ...] = tuple(dict.fromkeys(s.part for s in sites))
     scores, _ = attribute(model, pairs(model, case, facts), parts)
-    attributed = np.array([scores[s.part][:, s.layer, s.index].mean() for s in sites])
+    attributed = np.array([scores[s.part][:, s.layer, s.index or 0].mean() for s in sites])
     exact = patching(model, case, sites, facts=facts, progress=progress).mean(0)
     return Agreement(tuple(sites), attributed, exact, len(facts))

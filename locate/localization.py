@@ -48,9 +48,10 @@ class Localization:
         """The `k` sites of a part with the highest score, best first. `by="forget"` leaves the contrast out.
 
         Raises:
-            UserError: a part that was not scored, or fewer than `k` sites.
+            UserError: a part that was not scored, fewer than `k` sites, or no such column.
         """
         rows = self._of(part)
+        self._check_column(by)
         if not 0 < k <= len(rows):
             raise UserError(f"top({k}) of {len(rows)} {part} sites: ask for 1 to {len(rows)}.")
         best = rows.sort_values([by, "layer", "index"], ascending=[False, True, True], kind="stable").head(k)
@@ -58,6 +59,7 @@ class Localization:
 
     def grid(self, part: Part, column: str = "score") -> np.ndarray:
         """A column as `[layer, unit]`."""
+        self._check_column(column)
         rows = self._of(part).sort_values(["layer", "index"])
         return rows[column].to_numpy(float).reshape(rows["layer"].nunique(), -1)
 
@@ -126,6 +128,10 @@ class Localization:
             UserError: no such file, or one that is no localization.
         """
         return cls(*table.read(path, "localization", "`loka locate`"))
+
+    def _check_column(self, name: str) -> None:
+        if name not in self.frame:
+            raise UserError(f"{name!r} is no column here; choose one of score, forget, retain, raw, frequency.")
 
     def _of(self, part: str) -> pd.DataFrame:
         if part not in self.parts:

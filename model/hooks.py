@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .batch import Batch
+from .site import PARTS
 
 if TYPE_CHECKING:
     from .load import Model
@@ -35,7 +37,16 @@ Hook = Callable[[Tensor], Tensor | None]
 
 
 def point(part: str, layer: int = 0) -> str:
-    """The name of the hook point that carries a part of a layer."""
+    """The name of the hook point that carries a part of a layer.
+
+    Raises:
+        UserError: a part without a hook point of its own.
+    """
+    if part not in POINTS:
+        raise UserError(
+            f"{part!r} has no activations of its own to record; choose one of "
+            f"{', '.join(p for p in PARTS if p in POINTS)}."
+        )
     return POINTS[part].format(layer)
 
 

@@ -14,6 +14,7 @@ from .errors import LokaError, UserError
 from .knowledge import Case, Fact, case, cases
 from .model import Edit, Model, Site, export, load
 from .run import run
+from .silenced import silenced
 
 __version__ = "0.1.0"
 
@@ -37,5 +38,6 @@ __all__ = [
     "model",
     "report",
     "run",
+    "silenced",
     "verify",
 ]

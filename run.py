@@ -11,9 +11,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from . import ablate, locate, report
@@ -25,10 +27,13 @@ from .knowledge import Case
 from .knowledge import case as read_case
 from .locate import Localization
 from .model import Edit, Model, Part, load
+from .silenced import silenced
 from .store import FolderStore
 from .verify import Verdict
 
 CHECKED = 24
+USUAL = "attribution"
+SILENCED: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
 RESISTANT = {
     "objective": "undial",
     "steps": 30,
@@ -110,18 +115,59 @@ class Run:
         self._check_same(recipe)
         self._begin(command)
 
-    def localization(self) -> Localization:
-        """Where the knowledge sits: read, or made and saved."""
+    def localization(self, method: str | None = None, part: Part | None = None) -> Localization:
+        """Where the knowledge sits: read, or made and saved.
+
+        Args:
+            method: a locator of `loka.locate.METHODS`, by default `attribution`.
+            part: the one that is scored; by default those that the locator scores by itself.
+
+        Raises:
+            UserError: the folder holds a localization by another method or of another part.
+        """
         path = self.folder / "localization.parquet"
+        wanted = {"method": method or USUAL, "part": part}
+        held = self.stored.get("located", {"method": USUAL, "part": None})
         if path.exists():
+            if (method or part) and wanted != held:
+                of = f" of {held['part']}s" if held["part"] else ""
+                raise UserError(
+                    f"{str(self.folder)!r} holds a localization by {held['method']}{of}; name another --out."
+                )
             return Localization.load(path)
         with self._timed("locate"):
-            found = locate.attribution(self.model, self.case, progress=self._step("attribution"))
-            best = [*found.top(CHECKED // 2, part="neuron"), *found.top(CHECKED // 2, part="head")]
+            step = self._step(wanted["method"])
+            found = locate.perform(wanted["method"], self.model, self.case, part=part, progress=step)
+            each = CHECKED // 2
+            best = [s for p in found.parts for s in found.top(min(each, len(found.grid(p).ravel())), part=p)]
             check = locate.agreement(self.model, self.case, best, progress=self._step("exact patching"))
             write_json(self.folder / "localization_check.json", check.to_json())
+            self.stored["located"] = wanted
             found.save(path)
         return found
+
+    def controls(self) -> pd.DataFrame | None:
+        """What is still answered with the best sites zeroed, and with as many of each control; read, or made and saved.
+
+        The columns are those of `silenced`. Of neurons 50, of heads and key/value groups 5 are zeroed; None where
+        none of these was scored.
+        """
+        found = self.localization()
+        part = next((p for p in SILENCED if p in found.parts), None)
+        if part is None:
+            return None
+        path = self.folder / "localization_controls.json"
+        if not path.exists():
+            self.progress("controls", 0, 2)
+            sites = found.top(min(SILENCED[part], found.grid(part).size // 4), part=part)
+            method = self.stored.get("located", {}).get("method", USUAL)
+            locator = partial(locate.perform, method, part=part)
+            others = locate.controls(self.model, self.case, sites, locator=locator, seed=self.case.seed)
+            self.progress("controls", 1, 2)
+            rows = silenced(self.model, self.case, {f"best {part}s": sites, **others}).reset_index()
+            write_json(path, rows.to_dict("records"))
+            self.progress("controls", 2, 2)
+        return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))).set_index("name")
 
     def edit(self, recipe: Recipe | None = None) -> Edit:
         """The edit: read, or made by the recipe and saved."""

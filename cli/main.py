@@ -16,11 +16,13 @@ from ..audit import Profile, audit
 from ..errors import LokaError, UserError
 from ..estimate import estimate, seconds_a_row
 from ..files import write_json
-from ..model import DEFAULT, Edit, export, load
+from ..locate import METHODS as LOCATORS
+from ..model import DEFAULT, PARTS, Edit, Part, export, load
+from ..report import pictures
 from ..report import write as write_report
 from ..run import Recipe, Run
 from ..store import FolderStore
-from .show import Bars, costs, table
+from .show import Bars, best_sites, costs, table, what_is_left
 
 app = typer.Typer(
     add_completion=False,
@@ -62,12 +64,35 @@ def run(case: Case, model: ModelName = DEFAULT, out_: Out = Path("runs/run"), pr
 
 
 @app.command()
-def locate(case: Case, model: ModelName = DEFAULT, out_: Out = Path("runs/run")) -> None:
-    """Score every head and neuron; two forward passes and one backward pass over the facts."""
+def locate(
+    case: Case,
+    model: ModelName = DEFAULT,
+    out_: Out = Path("runs/run"),
+    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(LOCATORS)}.")] = "",
+    part: Annotated[str, typer.Option("--part", help="Score this part alone: neuron, head, kv, attn, mlp.")] = "",
+    top: Annotated[int, typer.Option("--top", min=1, help="How many of the best sites of each part to list.")] = 5,
+    figures: Annotated[bool, typer.Option(help="Write the figures as PNG and SVG.")] = True,
+    html: Annotated[bool, typer.Option(help="Write pages with each site's scores under the pointer.")] = True,
+) -> None:
+    """Score every head and neuron, and see what falls silent without the best; the pictures go into DIR/figures."""
+    if method and method not in LOCATORS:
+        raise UserError(f"{method!r} is no locator; choose one of {', '.join(LOCATORS)}.")
+    if part and part not in PARTS:
+        raise UserError(f"{part!r} is no part of a model; choose one of {', '.join(PARTS)}.")
     with Bars() as bars:
-        found = Run(out_, model=model, case=case, progress=bars, command=_command()).localization()
-    best = ", ".join(map(str, found.top(5, part="neuron") + found.top(5, part="head")))
-    out.print(f"{out_ / 'localization.parquet'}: {len(found.frame):,} sites. The best: {best}.")
+        current = Run(out_, model=model, case=case, progress=bars, command=_command())
+        found = current.localization(method or None, cast(Part, part) if part else None)
+        silent = current.controls()
+        written = pictures(found, out_ / "figures", figures=figures, html=html)
+    for one in found.parts:
+        out.print(best_sites(found, one, top))
+    if silent is not None:
+        out.print(what_is_left(silent))
+    out.print(f"{len(found.frame):,} sites: {out_ / 'localization.parquet'}", soft_wrap=True)
+    if written:
+        names = ", ".join(path.name for path in written)
+        out.print(f"Pictures in {out_ / 'figures'}: {names}", soft_wrap=True)
+    out.print(f"Next: loka ablate {out_}", soft_wrap=True)
 
 
 @app.command()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..estimate import Estimate
+from ..locate import Localization
+from ..model import Part
 from ..verify import Verdict
 
 ROWS = (
@@ -70,6 +73,33 @@ def table(verdict: Verdict) -> Table:
         shown.add_column(column, justify="left" if not column else "right")
     for label, *keys in ROWS:
         shown.add_row(label, *(_cell(key, verdict.summary) for key in keys))
+    return shown
+
+
+def best_sites(found: Localization, part: Part, k: int) -> Table:
+    """The best sites of a part with their intervals, and how many stand out beyond chance."""
+    rows = found.to_frame().query("part == @part").set_index(["layer", "index"])
+    best, stand = found.top(min(k, len(rows)), part=part), len(found.survivors(part))
+    told = f"{stand:,} of {len(rows):,} stand out (q ≤ 0.05)" if stand else "none stands out: not localizable"
+    shown = Table(title=f"best {part} sites; {told}", title_justify="left")
+    for column in ("site", "contrast", "95% interval", "forget", "retain", "frequency", "q"):
+        shown.add_column(column, justify="left" if column == "site" else "right")
+    for site in best:
+        row = rows.loc[(site.layer, site.index or 0)]
+        bounds = f"{row['low']:+.4f} to {row['high']:+.4f}"
+        sides = (f"{row[side]:+.4f}" for side in ("forget", "retain"))
+        shown.add_row(str(site), f"{row['score']:+.4f}", bounds, *sides, f"{row['frequency']:.0%}", f"{row['q']:.3f}")
+    return shown
+
+
+def what_is_left(silent: pd.DataFrame) -> Table:
+    """Facts that are still answered with sites zeroed, located ones and their controls."""
+    shown = Table(title="facts still answered with these sites zeroed", title_justify="left")
+    for column in ("zeroed", "sites", "to forget", "to keep, same relation", "to keep, other relations"):
+        shown.add_column(column, justify="left" if column == "zeroed" else "right")
+    for name, row in silent.iterrows():
+        shares = ("-" if pd.isna(row[c]) else f"{row[c]:.0%}" for c in ("forget", "same", "other"))
+        shown.add_row(str(name).replace("_", " "), str(int(row["sites"])), *shares)
     return shown
 
 

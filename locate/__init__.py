@@ -20,12 +20,14 @@ from .knowledge_neurons import (
     scaled_neurons,
 )
 from .localization import Localization
+from .methods import METHODS, perform
 from .minimality import Minimality, minimality
 from .roles import roles
 from .stability import Stability, stability
 from .tracing import Tracing, tracing
 
 __all__ = [
+    "METHODS",
     "Agreement",
     "Circuit",
     "Edge",
@@ -57,6 +59,7 @@ __all__ = [
     "node_scores",
     "other_relation_sites",
     "patching",
+    "perform",
     "query_key_scores",
     "random_sites",
     "refined_neurons",

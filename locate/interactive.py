@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..model import Part, Site
+from ..model import INDEXED, Part, Site
 from . import svg
 from .plot import FORGOTTEN, KEPT, LABEL, RANKS, names
 
@@ -136,7 +136,8 @@ def _of(found: Localization, part: Part) -> pd.DataFrame:
 
 
 def _tip(r: Any) -> str:
+    site = Site(int(r.layer), r.part, int(r.unit) if r.part in INDEXED else None)
     return (
-        f"{Site(int(r.layer), r.part, int(r.unit))}\ncontrast {r.score:+.4f} ({r.low:+.4f} to {r.high:+.4f})\n"
+        f"{site}\ncontrast {r.score:+.4f} ({r.low:+.4f} to {r.high:+.4f})\n"
         f"forget {r.forget:+.4f}, retain {r.retain:+.4f}\nchosen in {r.frequency:.0%} of resamples, q {r.q:.2f}"
     )

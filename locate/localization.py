@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import UserError
-from ..model import Part, Site
+from ..model import INDEXED, Part, Site
 from . import table
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ class Localization:
         if not 0 < k <= len(rows):
             raise UserError(f"top({k}) of {len(rows)} {part} sites: ask for 1 to {len(rows)}.")
         best = rows.sort_values([by, "layer", "index"], ascending=[False, True, True], kind="stable").head(k)
-        return [Site(int(a), part, int(b)) for a, b in zip(best["layer"], best["index"], strict=True)]
+        return [
+            Site(int(a), part, int(b) if part in INDEXED else None)
+            for a, b in zip(best["layer"], best["index"], strict=True)
+        ]
 
     def grid(self, part: Part, column: str = "score") -> np.ndarray:
         """A column as `[layer, unit]`."""
@@ -76,7 +79,7 @@ class Localization:
             raise UserError(f"level={level} is no share of false discoveries; give one between 0 and 1, such as 0.05.")
         rows = self._of(part)
         kept = {(a, b) for a, b, q in zip(rows["layer"], rows["index"], rows["q"], strict=True) if q <= level}
-        return [s for s in self.top(len(rows), part=part) if (s.layer, s.index) in kept]
+        return [s for s in self.top(len(rows), part=part) if (s.layer, s.index or 0) in kept]
 
     def __str__(self) -> str:
         """For each part the best sites with their intervals, and how many stand out beyond chance."""
@@ -86,7 +89,7 @@ class Localization:
         rows = self._of(part).set_index(["layer", "index"])
         best = []
         for site in self.top(min(k, len(rows)), part=part):
-            row = rows.loc[(site.layer, site.index)]
+            row = rows.loc[(site.layer, site.index or 0)]
             best.append(f"{site} {row['score']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})")
         n = len(self.survivors(part))
         told = f"{n:,} of {len(rows):,} stand out (q of 0.05 or less)" if n else "none stands out: not localizable"

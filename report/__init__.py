@@ -2,5 +2,6 @@
 
 from .figures import agreement, before_after, probe, recovery, relearning
 from .html import write
+from .pictures import pictures
 
-__all__ = ["agreement", "before_after", "probe", "recovery", "relearning", "write"]
+__all__ = ["agreement", "before_after", "pictures", "probe", "recovery", "relearning", "write"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
@@ -17,6 +15,7 @@ from ..files import write_atomic
 from ..verify import Reading
 from . import figures, shown
 from .folder import RunFolder
+from .pictures import save
 from .words import BADGES, CAPTIONS, DOES_NOT_MEAN, MEANS
 
 TEMPLATE = Path(__file__).with_name("template.html")
@@ -88,14 +87,9 @@ def _figures(run: RunFolder) -> Iterator[tuple[str, Figure]]:
 
 
 def _save(folder: Path, name: str, figure: Figure) -> Shown:
-    """Both files of a figure; without dates and random ids, so that equal runs give equal files."""
-    png, svg = BytesIO(), BytesIO()
-    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", dpi=160, metadata={"Date": None})
-    write_atomic(folder / f"{name}.png", png.getvalue())
-    write_atomic(folder / f"{name}.svg", svg.getvalue())
-    source = f"data:image/svg+xml;base64,{base64.b64encode(svg.getvalue()).decode()}"
+    """Both files of a figure, and how the page shows it."""
+    svg = save(folder, name, figure)
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     return Shown(name, source, CAPTIONS[name])
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loka import LokaError, UserError
+from loka import LokaError, UserError, report, silenced
 from loka.knowledge import Case
 from loka.model import Model
 from loka.run import Recipe, Run, run
@@ -86,6 +86,64 @@ def test_folder_of_another_case_is_refused(whole: Path, planted: Model, files, t
     with pytest.raises(UserError, match="run of another case"):
         start(whole, planted, other)
     assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
+
+
+def test_located_in_another_way_with_its_controls(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    """One part by one locator; what is answered with its best sites zeroed, and with those of each control."""
+    current = Run(tmp_path, model=planted, case=planted_case)
+    found = current.localization("integrated_gradients", "head")
+    assert found.parts == ("head",)
+    assert found.about["method"] == "integrated_gradients"
+    left = current.controls()
+    assert left is not None
+    assert list(left.index) == ["untouched", "best heads", "random", "all_layers", "other_relation"]
+    assert left.loc["untouched", ["forget", "same", "other"]].tolist() == [1, 1, 1]
+    assert left.loc["best heads", "sites"] == 4
+    assert left["forget"].between(0, 1).all()
+    again = Run(tmp_path, model=planted, case=planted_case)
+    assert again.localization().parts == ("head",)
+    assert again.localization("integrated_gradients", "head").frame.equals(found.frame)
+    assert again.controls().equals(left)
+    with pytest.raises(UserError, match="holds a localization by integrated_gradients of heads; name another --out"):
+        again.localization("attribution")
+    with pytest.raises(UserError, match="'neuron' was not scored here"):
+        again.edit()
+
+
+def test_unknown_locators_and_parts(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    current = Run(tmp_path, model=planted, case=planted_case)
+    for method, part, said in (
+        ("magic", None, "'magic' is no locator; choose one of attribution, integrated_gradients"),
+        ("knowledge_neurons", "head", "knowledge_neurons scores neurons alone, not 'head'"),
+        ("attribution", "resid", "'resid' has no activations of its own"),
+    ):
+        with pytest.raises(UserError, match=said):
+            current.localization(method, part)
+    assert not (tmp_path / "localization.parquet").exists()
+
+
+def test_whole_parts_have_rows_pictures_and_no_controls(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    current = Run(tmp_path, model=planted, case=planted_case)
+    found = current.localization("direct_logit", "mlp")
+    assert [s.index for s in found.top(4, part="mlp")] == [None] * 4
+    assert current.controls() is None
+    written = {p.name for p in report.pictures(found, tmp_path / "figures")}
+    assert written == {
+        "localization.png", "localization.svg", "scatter.png", "scatter.svg", "mlp.html", "mlp_scatter.html",
+    }  # fmt: skip
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == written
+    page = (tmp_path / "figures" / "mlp.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "L3.mlp\ncontrast" in page
+    assert report.pictures(found, tmp_path / "none", figures=False, html=False) == []
+
+
+def test_what_falls_silent(planted: Model, planted_case: Case) -> None:
+    """All neurons of the model: nothing is answered; none: all is."""
+    left = silenced(planted, planted_case, {"everything": planted.sites("neuron")})
+    assert left.loc["everything", "sites"] == 768
+    assert left.loc["untouched", ["forget", "same", "other"]].tolist() == [1, 1, 1]
+    assert left.loc["everything", ["forget", "same", "other"]].mean() < 0.2
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """What the command line says and how it exits; the real model is not needed for that."""
 
 import sys
+from io import StringIO
 
+import numpy as np
+import pandas as pd
 import pytest
+from rich.console import Console
 
-from loka.cli import main
+from loka.cli import main, show
+from loka.locate.localization import contrast
 
 
 def loka(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -36,6 +41,8 @@ def faults(tmp_path) -> dict[str, list[object]]:
         "pickled weights only": ["run", "capitals", "--model", pickled, "--out", out],
         "is no run folder": ["ablate", tmp_path / "empty"],
         "nothing to report": ["report", tmp_path / "empty"],
+        "is no locator; choose one of attribution": ["locate", "capitals", "--method", "magic", "--out", out],
+        "is no part of a model": ["locate", "capitals", "--part", "brain", "--out", out],
         "is no profile": ["run", "capitals", "--profile", "huge", "--out", out],
     }
 
@@ -49,3 +56,22 @@ def test_faulty_input_is_one_sentence_and_status_two(
         assert words in said, said
         assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_what_locating_prints() -> None:
+    """Best sites with intervals, whether any stands out, and what is left without them beside the controls."""
+    rng = np.random.default_rng(0)
+    raw = rng.normal(0, 0.1, (24, 3, 100))
+    raw[:12, 1, 7] += 0.6
+    found = contrast({"neuron": raw}, np.ones(24), n_forget=12, subjects=[*map(str, range(24))], seed=0, about={})
+    out = Console(width=120, record=True, file=StringIO())
+    out.print(show.best_sites(found, "neuron", 3))
+    left = pd.DataFrame({"sites": [0, 1], "forget": [1.0, 0.25], "same": [1.0, 0.9], "other": [None, None]})
+    out.print(show.what_is_left(left.assign(name=["untouched", "all_layers"]).set_index("name")))
+    said = out.export_text()
+    assert "1 of 300 stand out" in said
+    row = found.frame.query("layer == 1 and index == 7").iloc[0]
+    line = next(x for x in said.splitlines() if "L1.neuron.7 " in x)
+    assert f"{row['score']:+.4f}" in line
+    assert f"{row['low']:+.4f} to {row['high']:+.4f}" in line
+    assert next(x for x in said.splitlines() if "all layers" in x).split()[-6:] == ["25%", "│", "90%", "│", "-", "│"]

@@ -1,0 +1,51 @@
+"""Pictures of a localization as files: for print, and with scores under the pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from ..files import write_atomic
+from ..locate import Localization
+
+
+def pictures(found: Localization, folder: Path, *, figures: bool = True, html: bool = True) -> list[Path]:
+    """Write a localization's pictures into a folder.
+
+    Args:
+        figures: `localization` and `scatter`, as PNG and SVG.
+        html: a page for each part's heatmap and scatter, with each site's scores under the pointer, offline.
+    """
+    out: list[Path] = []
+    if figures:
+        for name, figure in (("localization", found.plot()), ("scatter", found.plot(scatter=True))):
+            save(folder, name, figure)
+            out += [folder / f"{name}.png", folder / f"{name}.svg"]
+    for name, page in _pages(found) if html else ():
+        write_atomic(folder / f"{name}.html", page)
+        out.append(folder / f"{name}.html")
+    return out
+
+
+def save(folder: Path, name: str, figure: Figure) -> bytes:
+    """Both files of a figure, without dates and random ids, so that equal runs give equal files; the SVG comes back."""
+    png, svg = BytesIO(), BytesIO()
+    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", dpi=160, metadata={"Date": None})
+    write_atomic(folder / f"{name}.png", png.getvalue())
+    write_atomic(folder / f"{name}.svg", svg.getvalue())
+    return svg.getvalue()
+
+
+def _pages(found: Localization) -> Iterator[tuple[str, str]]:
+    of = f"{found.about.get('case', '')} in {found.about.get('model', '')}"
+    for part in found.parts:
+        for name, scatter in ((part, False), (f"{part}_scatter", True)):
+            head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(f"{part}: {of}")}</title>'
+            yield name, f'{head}<body style="margin:16px">{found.html(part, scatter=scatter)}</body></html>'

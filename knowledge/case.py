@@ -62,6 +62,27 @@ class Case:
     def forgotten_relations(self) -> tuple[str, ...]:
         return tuple(self.spec.forget)
 
+    def few(self, n: int) -> Case:
+        """The same case with the first `n` working facts of each relation alone, for a quick look; seals stay whole.
+
+        Raises:
+            UserError: `n` under 1, or a case of which it is not yet known what the model knows.
+        """
+        self._check_known()
+        if n < 1:
+            raise UserError(f"few({n}) leaves no fact; give 1 or more.")
+
+        def first(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
+            of = {r: [f for f in facts if f.relation == r][:n] for r in dict.fromkeys(f.relation for f in facts)}
+            return tuple(f for some in of.values() for f in some)
+
+        return dataclasses.replace(
+            self,
+            forget=Split(first(self.forget.working), self.forget.sealed),
+            retain=Split(first(self.retain.working), self.retain.sealed),
+            digest=f"{self.digest}/{n}",
+        )
+
     @property
     def other_relations(self) -> tuple[str, ...]:
         """Relations that are kept and not forgotten, with at least four working facts, by name."""
@@ -77,8 +98,7 @@ class Case:
         Raises:
             UserError: not one of `other_relations`, or a case of which it is not yet known what the model knows.
         """
-        if self.facts_known is None:
-            raise UserError(f"what the model knows of {self.name!r} is not set apart yet; call case.on(model) first.")
+        self._check_known()
         if relation not in self.other_relations:
             raise UserError(
                 f"{relation!r} is no other relation of {self.name!r} with four working facts to keep; "
@@ -95,6 +115,10 @@ class Case:
             spec=self.spec.model_copy(update={"forget": {relation: [f.subject for f in forget]}}),
             digest=f"{self.digest}/{relation}",
         )
+
+    def _check_known(self) -> None:
+        if self.facts_known is None:
+            raise UserError(f"what the model knows of {self.name!r} is not set apart yet; call case.on(model) first.")
 
     def on(self, model: Model) -> Case:
         """This case with the facts that the model knows; the rest is set aside.

@@ -21,12 +21,18 @@ Locator = Callable[["Model", Case], Localization]
 
 
 def controls(
-    model: Model, case: Case, sites: Collection[Site], *, locator: Locator = attribution, seed: int = 0
+    model: Model,
+    case: Case,
+    sites: Collection[Site],
+    *,
+    locator: Locator = attribution,
+    by: str = "score",
+    seed: int = 0,
 ) -> dict[str, list[Site]]:
     """What `sites` should be compared with, by name, as many each.
 
     `random`: see `random_sites`; `all_layers`: `all_layer_sites`; `other_relation`: `other_relation_sites`, where the
-    case keeps facts of another relation.
+    case keeps facts of another relation. `locator` and `by` are those that chose `sites`.
 
     Raises:
         UserError: no sites.
@@ -37,7 +43,7 @@ def controls(
         raise UserError("controls are of the size of what they are compared with; give at least one site.")
     found = {"random": random_sites(model, sites, seed=seed), "all_layers": all_layer_sites(model, sites, seed=seed)}
     if case.on(model).other_relations:
-        found["other_relation"] = other_relation_sites(model, case, sites, locator=locator)
+        found["other_relation"] = other_relation_sites(model, case, sites, locator=locator, by=by)
     return found
 
 
@@ -81,6 +87,7 @@ def other_relation_sites(
     *,
     relation: str | None = None,
     locator: Locator = attribution,
+    by: str = "score",
 ) -> list[Site]:
     """As many sites of the same parts, located in the same way for facts of another relation that are to be kept.
 
@@ -90,6 +97,7 @@ def other_relation_sites(
     Args:
         relation: by default the first, by name, of those that are kept and not forgotten.
         locator: called with model and case; parts that `sites` has must be among those it scores.
+        by: the column that orders them.
 
     Raises:
         UserError: no such relation, or too few of its facts.
@@ -103,4 +111,4 @@ def other_relation_sites(
         raise UserError(f"{case.name!r} has no other relation {relation or 'of four facts'!r} to locate; {have}.")
     found = locator(model, case.turned_to(relation or others[0]))
     wanted = sorted(Counter(s.part for s in set(sites)).items())
-    return [site for part, n in wanted for site in found.top(n, part=part)]
+    return [site for part, n in wanted for site in found.top(n, part=part, by=by)]

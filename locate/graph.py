@@ -190,8 +190,8 @@ def _place(name: str, heights: Mapping[Any, float], heads: int, shared: int) -> 
         return heads + 0.5, heights[layer] + 0.25
     unit = int(read["unit"] or 0)
     if read["kind"] == "kv":
-        return unit * shared + (shared - 1) / 2, heights[layer] - 0.28
-    return float(unit), heights[layer] + 0.08
+        return unit * shared + (shared - 1) / 2, heights[layer] - 0.3
+    return float(unit), heights[layer] + 0.14
 
 
 def _curve(a: Point, b: Point, reads: str) -> tuple[Point, Point, Point]:

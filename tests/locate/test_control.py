@@ -66,6 +66,21 @@ def test_a_case_turned_to_another_relation(planted: Model, planted_case: Case) -
         case.turned_to("capital")
 
 
+def test_a_case_of_few_facts(planted: Model, planted_case: Case) -> None:
+    case = planted_case.on(planted)
+    few = case.few(3)
+    assert few.forget.working == case.forget.working[:3]
+    assert [f.relation for f in few.retain.working] == ["capital"] * 3 + ["symbol"] * 3
+    assert set(few.retain.working) <= set(case.retain.working)
+    assert few.forget.sealed == case.forget.sealed
+    assert few.on(planted) is few
+    assert few.digest != case.digest
+    with pytest.raises(UserError, match=r"few\(0\) leaves no fact"):
+        case.few(0)
+    with pytest.raises(UserError, match=r"call case.on\(model\) first"):
+        planted_case.few(3)
+
+
 def test_other_relations_sites_serve_the_other_relation(planted: Model, planted_case: Case) -> None:
     """Zeroed, they cost the other relation's facts more than the located sites do, and the other way round.
 
@@ -99,6 +114,11 @@ def test_all_controls_by_name(found: Localization, planted: Model, planted_case:
         parts = pd.Series([s.part for s in chosen]).value_counts()
         assert (parts["neuron"], parts["head"]) == (30, 2)
     assert drawn["random"] == locate.random_sites(planted, sites)
+    by_forget = locate.controls(planted, planted_case, sites, by="forget")
+    assert by_forget["random"] == drawn["random"]
+    turned = locate.attribution(planted, planted_case.on(planted).turned_to("symbol"))
+    wanted = [*turned.top(2, part="head", by="forget"), *turned.top(30, by="forget")]
+    assert by_forget["other_relation"] == wanted != drawn["other_relation"]
     case = planted_case.on(planted)
     alone = dataclasses.replace(
         case,

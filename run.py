@@ -153,7 +153,7 @@ class Run:
         none of these was scored.
         """
         found = self.localization()
-        part = next((p for p in SILENCED if p in found.parts), None)
+        part: Part | None = next((p for p in SILENCED if p in found.parts), None)
         if part is None:
             return None
         path = self.folder / "localization_controls.json"

@@ -111,7 +111,11 @@ class Circuit:
         frame, held = table.read(path, "circuit", "Circuit.save")
         sources, targets = (tuple(held["wiring"][side]) for side in ("sources", "targets"))
         real = np.zeros((len(sources), len(targets)), bool)
-        real[pd.Index(sources).get_indexer(frame["source"]), pd.Index(targets).get_indexer(frame["target"])] = True
+        rows, columns = (
+            pd.Index(names).get_indexer(pd.Index(frame[side]))
+            for names, side in ((sources, "source"), (targets, "target"))
+        )
+        real[rows, columns] = True
         return cls(frame, Wiring(sources, targets, real, held["wiring"]["parallel"]), held["circuit"])
 
     def _check(self, k: int, by: str) -> None:

@@ -74,7 +74,7 @@ def all_layer_sites(model: Model, sites: Iterable[Site], *, seed: int = 0) -> li
     rng = np.random.default_rng(seed)
     given = set(sites)
     out: list[Site] = []
-    for part, n in sorted(Counter(s.part for s in given).items()):
+    for part, n in _sizes(given):
         free = [s for s in model.sites(part) if s not in given]
         out += sorted(free[i] for i in rng.choice(len(free), size=min(n, len(free)), replace=False))
     return out
@@ -110,5 +110,10 @@ def other_relation_sites(
         have = f"choose one of {', '.join(others)}" if others else "keep at least four facts of one in the case file"
         raise UserError(f"{case.name!r} has no other relation {relation or 'of four facts'!r} to locate; {have}.")
     found = locator(model, case.turned_to(relation or others[0]))
-    wanted = sorted(Counter(s.part for s in set(sites)).items())
-    return [site for part, n in wanted for site in found.top(n, part=part, by=by)]
+    return [site for part, n in _sizes(sites) for site in found.top(n, part=part, by=by)]
+
+
+def _sizes(sites: Iterable[Site]) -> list[tuple[Part, int]]:
+    """How many distinct sites of each part."""
+    counts: Counter[Part] = Counter(s.part for s in set(sites))
+    return sorted(counts.items())

@@ -89,7 +89,7 @@ class Localization:
         rows = self._of(part).set_index(["layer", "index"])
         best = []
         for site in self.top(min(k, len(rows)), part=part):
-            row = rows.loc[(site.layer, site.index or 0)]
+            row: Any = rows.loc[(site.layer, site.index or 0)]
             best.append(f"{site} {row['score']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})")
         n = len(self.survivors(part))
         told = f"{n:,} of {len(rows):,} stand out (q of 0.05 or less)" if n else "none stands out: not localizable"

@@ -102,7 +102,7 @@ def _scattered(ax: Axes, part: str, retain: np.ndarray, forget: np.ndarray, scor
         if all(abs(up[i] - y) > limit / 12 or abs(across[i] - x) > limit / 2 for x, y in named):
             below = -9 if up[i] > 0.95 * limit else 4
             ax.annotate(f"L{layer}.{unit}", at, (5, below), textcoords="offset points", size="x-small", zorder=4)
-            named.append(at)
+            named.append((float(across[i]), float(up[i])))
     kept = f"the strongest {len(far):,} of {score.size:,}; {beyond} at the edge lie further out" if many else ""
     _titled(ax, names(part), kept or "dashed: the same for both")
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), xlabel=KEPT, ylabel=FORGOTTEN)

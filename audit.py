@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,6 +22,7 @@ Profile = Literal["quick", "standard", "full"]
 Progress = Callable[[str, int, int], None]
 # On SmolLM2 every curve is flat from the second step on: more steps, or other rates, brought nothing more back.
 CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
+CAPS = {"relearn": CAP, "benign": CAP}
 MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2
@@ -34,13 +35,13 @@ MORE = ("extraction", "lens", "depth", "quantize", "direction", "soft_prompt")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a profile does: the checks that ask, whether benign fine-tuning is tried, and budgets.
+    """What a profile does: the checks that ask, the attacks that train, and budgets.
 
     `rates` are further learning rates of relearning, as multiples of the cap's.
     """
 
     asking: tuple[str, ...] = ASKING
-    benign: bool = False
+    attacks: tuple[str, ...] = ("relearn",)
     draws: int = 16
     layers: int = 8
     soft_tokens: int = 4
@@ -50,9 +51,15 @@ class Plan:
 
 PLANS: dict[Profile, Plan] = {
     "quick": Plan(),
-    "standard": Plan(asking=(*ASKING, *MORE), benign=True),
+    "standard": Plan(asking=(*ASKING, *MORE), attacks=("relearn", "benign")),
     "full": Plan(
-        asking=(*ASKING, *MORE), benign=True, draws=128, layers=64, soft_tokens=10, partitions=3, rates=(0.3, 3.0)
+        asking=(*ASKING, *MORE),
+        attacks=("relearn", "benign"),
+        draws=128,
+        layers=64,
+        soft_tokens=10,
+        partitions=3,
+        rates=(0.3, 3.0),
     ),
 }
 
@@ -65,6 +72,7 @@ def audit(
     profile: Profile = "quick",
     store: Store | None = None,
     progress: Progress | None = None,
+    caps: Mapping[str, Budget] | None = None,
 ) -> Verdict:
     """Measure original, edited model and controls, and judge.
 
@@ -78,13 +86,18 @@ def audit(
             weights, the edit's direction, soft prompts and benign fine-tuning. `full` draws more samples, and
             relearns with three learning rates on three partitions of the facts.
         store: readings and control edits found there are not made again; new ones are left there.
+        caps: the most that an attack may spend, by its name; others keep what SmolLM2 needs (`CAPS`). Within it, the
+            fewest steps that expose the shallow sibling are found, for each attack by itself.
 
     Raises:
         UserError: a model with another tokenizer or shape than `before`, or an unknown profile.
     """
     if profile not in get_args(Profile):
         raise UserError(f"{profile!r} is no profile; choose one of {', '.join(get_args(Profile))}.")
-    auditor = _Auditor(before, _resolve(before, after), case.on(before), store or Store(), progress, PLANS[profile])
+    auditor = _Auditor(
+        before, _resolve(before, after), case.on(before), store or Store(), progress, PLANS[profile],
+        CAPS | dict(caps or {}),
+    )  # fmt: skip
     auditor.measure()
     return auditor.verdict()
 
@@ -96,7 +109,8 @@ class _Auditor:
     case: Case
     store: Store
     progress: Progress | None
-    plan: Plan = PLANS["quick"]
+    plan: Plan
+    caps: Mapping[str, Budget]
 
     def measure(self) -> None:
         """Every reading that the store lacks, cheapest first."""
@@ -107,7 +121,8 @@ class _Auditor:
         if self._random() is not None:
             for check in (verify.recall, verify.collateral):
                 self._take("random", check.__name__, lambda m, check=check: check(m, self.case))
-        self._relearn()
+        for attack in self.plan.attacks:
+            self._attack(attack)
 
     def verdict(self) -> Verdict:
         """The rule applied to what the store holds."""
@@ -194,29 +209,27 @@ class _Auditor:
             self.store.keep_edit("random", edit)
         return self.store.edits["random"]
 
-    def _relearn(self) -> None:
-        """The attack: its budget is found on the shallow sibling alone, then everyone meets it at that budget."""
-        cap = dataclasses.replace(CAP, rates=tuple(CAP.lr * r for r in self.plan.rates))
-        shallow = self._attack("shallow", cap)
+    def _attack(self, name: str) -> None:
+        """The attack's budget is found on the shallow sibling alone, then everyone meets it at that budget."""
+        cap = self.caps[name]
+        if name == "relearn":
+            cap = dataclasses.replace(cap, rates=tuple(cap.lr * r for r in self.plan.rates))
+        shallow = self._train("shallow", name, cap)
         if shallow.value is None:
             return
         budget = cap.at(budget_steps(shallow))
-        self._attack("before", budget)
-        self._attack("after", budget, groups=("forget", "twins"))
-        if "random" in self.store.edits:
-            self._attack("random", budget)
-        if self.plan.benign:
-            for name in ("before", "after"):
-                step = self._step(f"benign fine-tuning, {name}")
-                self._take(
-                    name, "benign", lambda m, step=step: verify.benign(m, self.case, budget=budget, progress=step)
-                )
+        self._train("before", name, budget)
+        self._train("after", name, budget, groups=("forget", "twins"))
+        if name == "relearn" and "random" in self.store.edits:
+            self._train("random", name, budget)
 
-    def _attack(self, model: str, budget: Budget, *, groups: tuple[str, ...] = ("forget",)) -> Reading:
-        step = self._step(f"relearning, {model}")
+    def _train(self, model: str, name: str, budget: Budget, *, groups: tuple[str, ...] = ("forget",)) -> Reading:
+        step = self._step(f"{name}, {model}")
+        if name == "benign":
+            return self._take(model, name, lambda m: verify.benign(m, self.case, budget=budget, progress=step))
         return self._take(
             model,
-            "relearn",
+            name,
             lambda m: verify.relearn(
                 m, self.case, budget=budget, groups=groups, partitions=self.plan.partitions, progress=step
             ),
@@ -325,13 +338,12 @@ _NONE = Reading("none", None, None, 0, {}, "")
 
 
 def _frozen(readings: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Reading]]:
-    """The readings with every relearning attack at the budget that the target faced."""
+    """The readings with every attack that trains at the budget that the target faced."""
     out = {model: dict(held) for model, held in readings.items()}
-    after = out["after"].get("relearn")
-    if after is None or after.value is None:
-        return out
-    step = after.details["steps"]
-    out["shallow"]["relearn"] = verify.at_step(out["shallow"]["relearn"], step)
+    for name, found in out.get("shallow", {}).items():
+        after = out["after"].get(name)
+        if "by_step" in found.details and after is not None and after.value is not None:
+            out["shallow"][name] = verify.at_step(found, after.details["steps"])
     return out
 
 

@@ -19,8 +19,8 @@ LAST = [Site(3, part) for part in ("attn", "mlp")]
 
 @pytest.fixture(autouse=True)
 def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("loka.audit", "loka.estimate"):
-        monkeypatch.setattr(sys.modules[module], "CAP", Budget(4, 1e-3))
+    for attack in ("relearn", "benign"):
+        monkeypatch.setitem(sys.modules["loka.audit"].CAPS, attack, Budget(4, 1e-3))
 
 
 @pytest.fixture(scope="module")

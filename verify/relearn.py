@@ -44,6 +44,11 @@ class Budget:
         """The same attack, ended earlier and measured at its end."""
         return replace(self, steps=steps, measured=tuple(m for m in self.measured if m <= steps))
 
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The steps behind which the answers are asked for; the last is always among them."""
+        return tuple(sorted({self.steps, *self.measured} & set(range(1, self.steps + 1))))
+
 
 def relearn(
     model: Model,
@@ -93,8 +98,7 @@ def relearn(
                 if progress:
                     progress(done, len(divided) * len(rates) * len(groups))
             runs[group].append(_merged(results))
-            asked = len({budget.steps, *budget.measured} & set(range(1, budget.steps + 1)))
-            cost += partitions * asked * held_cost(model, facts[group], among)
+            cost += partitions * len(budget.asked) * held_cost(model, facts[group], among)
     options = _options(runs, budget.steps)
     by_step = {g: _by_step(of, options) for g, of in runs.items()}
     samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
@@ -106,7 +110,7 @@ def relearn(
         seed=case.seed,
         details={
             "steps": budget.steps, "lr": budget.lr, "folds": folds, "by_step": by_step,
-            "curve": {g: {s: float(np.mean(list(v.values()))) for s, v in of.items()} for g, of in by_step.items()},
+            "curve": curves(by_step),
             "accuracy": {g: float(np.mean([v for i in options for v in of[i].right])) for g, of in runs.items()},
             **({"rates": [rates[i] for i in options], "partitions": partitions} if len(rates) * partitions > 1 else {}),
         },
@@ -170,7 +174,7 @@ def _attack(model: Model, among: Pools, train: list[Fact], held_out: list[Fact],
     values: dict[int, dict[str, float]] = {}
     with scratch(model):
         for step in relearning(model, train, budget):
-            if step == budget.steps or step in budget.measured:
+            if step in budget.asked:
                 values[step] = held(model, held_out, among)
         right = recalled(model, held_out)
     return _Result(values, right)
@@ -195,15 +199,19 @@ def descended(model: Model, batch: Batch, budget: Budget) -> Iterator[int]:
             yield step
 
 
+def curves(by_step: dict[Group, dict[str, dict[str, float]]]) -> dict[Group, dict[str, float]]:
+    """The mean of each group by measured step."""
+    return {g: {s: float(np.mean(list(v.values()))) for s, v in of.items()} for g, of in by_step.items()}
+
+
 def at_step(found: Reading, step: int) -> Reading:
     """The reading as it would be had the attack ended at a step that was measured."""
-    by_step = found.details["by_step"]
-    samples = {group: steps[str(step)] for group, steps in by_step.items()}
-    first = next(iter(samples.values()))
-    details = {**found.details, "steps": step}
-    meaning = f"After {step} steps of relearning other facts, held-out answers get a probability of "
-    mean = float(np.mean(list(first.values())))
+    samples = {group: steps[str(step)] for group, steps in found.details["by_step"].items()}
+    mean = np.mean(list(samples["forget"].values()))
     return reading(
-        found.check, samples, f"{meaning}{mean:.2f}.",
-        details=details, cost=found.cost,
-    )  # fmt: skip
+        found.check,
+        samples,
+        f"Had the attack ended after {step} steps, the answers would get a probability of {mean:.2f}.",
+        details={**found.details, "steps": step},
+        cost=found.cost,
+    )

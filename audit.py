@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from . import ablate, verify
 from .errors import UserError
 from .knowledge import Case
 from .locate import random_sites
-from .model import Edit, Model, Site, bare, load
+from .model import Edit, Model, Site, bare, is_adapter, load, read_adapter
 from .store import Store
 from .verify import Budget, Reading, Verdict
 
@@ -95,7 +96,7 @@ def audit(
     if profile not in get_args(Profile):
         raise UserError(f"{profile!r} is no profile; choose one of {', '.join(get_args(Profile))}.")
     auditor = _Auditor(
-        before, _resolve(before, after), case.on(before), store or Store(), progress, PLANS[profile],
+        before, resolve(before, after), case.on(before), store or Store(), progress, PLANS[profile],
         CAPS | dict(caps or {}),
     )  # fmt: skip
     auditor.measure()
@@ -224,7 +225,7 @@ class _Auditor:
             self._train("random", name, budget)
 
     def _train(self, model: str, name: str, budget: Budget, *, groups: tuple[str, ...] = ("forget",)) -> Reading:
-        step = self._step(f"{name}, {model}")
+        step = self._step(f"{'benign fine-tuning' if name == 'benign' else 'relearning'}, {model}")
         if name == "benign":
             return self._take(model, name, lambda m: verify.benign(m, self.case, budget=budget, progress=step))
         return self._take(
@@ -240,6 +241,7 @@ class _Auditor:
         if name not in held:
             if self.progress:
                 self.progress(f"{name} on {model}", 0, 1)
+            start = time.perf_counter()
             if name in TWINS and not self.case.twins.sealed:
                 found = verify.refused(
                     name, "The case has no twins, and without them nothing tells a leak from chance."
@@ -247,7 +249,7 @@ class _Auditor:
             else:
                 with self._subject(model, copy=name in BOTH) as subject:
                     found = check(subject)
-            self.store.keep(model, found)
+            self.store.keep(model, found, seconds=time.perf_counter() - start)
         return self.store.readings[model][name]
 
     @contextmanager
@@ -351,10 +353,19 @@ def _ratio(part: float | None, whole: float | None) -> float:
     return part / whole if part is not None and whole else 0.0
 
 
-def _resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
-    """What `after` stands for, checked to be comparable with `before`."""
+def resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
+    """What `after` stands for, checked to be comparable with `before`.
+
+    A file is an edit, a folder with `adapter_config.json` a low-rank adapter, anything else a model.
+
+    Raises:
+        UserError: a model with another tokenizer or shape, or an edit or adapter that was made for another model.
+    """
     if isinstance(after, str | Path):
-        after = Edit.load(after) if str(after).endswith(".safetensors") else load(str(after))
+        if str(after).endswith(".safetensors"):
+            after = Edit.load(after)
+        else:
+            after = read_adapter(before, after) if is_adapter(after) else load(str(after))
     if isinstance(after, Edit):
         with after.applied(before):
             return after

@@ -1,5 +1,6 @@
 """Floor 1: load a model, address its parts, run it, train a slice of it, edit it."""
 
+from .adapter import is_adapter, read_adapter
 from .batch import Batch, chunks, encode, encode_texts, logits, pad, token_logprobs
 from .edit import Edit, capture
 from .export import export
@@ -31,10 +32,12 @@ __all__ = [
     "encode_texts",
     "export",
     "factors",
+    "is_adapter",
     "load",
     "logits",
     "pad",
     "quantized",
+    "read_adapter",
     "scratch",
     "sliced",
     "slices",

@@ -18,17 +18,21 @@ from .locate import random_sites
 from .model import Edit, Model, Site, bare, is_adapter, load, read_adapter
 from .store import Store
 from .verify import Budget, Reading, Verdict
+from .verify.relearn import Way
 
 Profile = Literal["quick", "standard", "full"]
 Progress = Callable[[str, int, int], None]
 # On SmolLM2 every curve is flat from the second step on: more steps, or other rates, brought nothing more back.
 CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
-CAPS = {"relearn": CAP, "benign": CAP}
+LORA = Budget(steps=8, lr=1e-3, measured=(2, 4, 8))
+SGD = Budget(steps=8, lr=1e-2, measured=(2, 4, 8))
+CAPS = {"relearn": CAP, "benign": CAP, "relearn_lora": LORA, "relearn_sgd": SGD}
+WAYS: dict[str, Way] = {"relearn": "adamw", "relearn_lora": "lora", "relearn_sgd": "sgd"}
 MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2
 SHALLOW_STEPS = (30, 60)
-TWINS = ("relearn", "benign", "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
+TWINS = (*CAPS, "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
 BOTH = ("direction", "depth")  # checks that look at original and edited model at once
 ASKING = ("recall", "paraphrase", "probe", "collateral", "membership")
 MORE = ("extraction", "lens", "depth", "quantize", "direction", "soft_prompt")
@@ -55,7 +59,7 @@ PLANS: dict[Profile, Plan] = {
     "standard": Plan(asking=(*ASKING, *MORE), attacks=("relearn", "benign")),
     "full": Plan(
         asking=(*ASKING, *MORE),
-        attacks=("relearn", "benign"),
+        attacks=("relearn", "benign", "relearn_lora", "relearn_sgd"),
         draws=128,
         layers=64,
         soft_tokens=10,
@@ -84,8 +88,8 @@ def audit(
     Args:
         after: an edit of `before`, a model, or the path or hub id of one.
         profile: `quick` asks in many ways, probes and relearns. `standard` adds extraction, the lens, depth, rounded
-            weights, the edit's direction, soft prompts and benign fine-tuning. `full` draws more samples, and
-            relearns with three learning rates on three partitions of the facts.
+            weights, the edit's direction, soft prompts and benign fine-tuning. `full` draws more samples, relearns with
+            three learning rates on three partitions of the facts, and by two other means, LoRA and SGD.
         store: readings and control edits found there are not made again; new ones are left there.
         caps: the most that an attack may spend, by its name; others keep what SmolLM2 needs (`CAPS`). Within it, the
             fewest steps that expose the shallow sibling are found, for each attack by itself.
@@ -127,7 +131,7 @@ class _Auditor:
 
     def verdict(self) -> Verdict:
         """The rule applied to what the store holds."""
-        readings = _frozen(self.store.readings)
+        readings = verify.frozen(self.store.readings)
         numbers = summarise(self.before, self.after, self.case, readings)
         after = readings["after"]
         auc = after["membership"].details.get("auc", {}).get("loss") if "membership" in after else None
@@ -225,14 +229,16 @@ class _Auditor:
             self._train("random", name, budget)
 
     def _train(self, model: str, name: str, budget: Budget, *, groups: tuple[str, ...] = ("forget",)) -> Reading:
-        step = self._step(f"{'benign fine-tuning' if name == 'benign' else 'relearning'}, {model}")
         if name == "benign":
+            step = self._step(f"benign fine-tuning, {model}")
             return self._take(model, name, lambda m: verify.benign(m, self.case, budget=budget, progress=step))
+        way = WAYS[name]
+        step = self._step(f"relearning{'' if way == 'adamw' else f' by {way}'}, {model}")
         return self._take(
             model,
             name,
             lambda m: verify.relearn(
-                m, self.case, budget=budget, groups=groups, partitions=self.plan.partitions, progress=step
+                m, self.case, budget=budget, groups=groups, partitions=self.plan.partitions, by=way, progress=step
             ),
         )
 
@@ -337,16 +343,6 @@ def summarise(
 
 
 _NONE = Reading("none", None, None, 0, {}, "")
-
-
-def _frozen(readings: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Reading]]:
-    """The readings with every attack that trains at the budget that the target faced."""
-    out = {model: dict(held) for model, held in readings.items()}
-    for name, found in out.get("shallow", {}).items():
-        after = out["after"].get(name)
-        if "by_step" in found.details and after is not None and after.value is not None:
-            out["shallow"][name] = verify.at_step(found, after.details["steps"])
-    return out
 
 
 def _ratio(part: float | None, whole: float | None) -> float:

@@ -7,6 +7,7 @@ from .export import export
 from .factors import Factors, factors
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
+from .lora import LowRank, low_rank
 from .quantize import bare, quantized
 from .site import INDEXED, PARTS, Part, Site
 from .sweep import Swept, sweep
@@ -19,6 +20,7 @@ __all__ = [
     "Batch",
     "Edit",
     "Factors",
+    "LowRank",
     "Model",
     "Part",
     "Site",
@@ -35,6 +37,7 @@ __all__ = [
     "is_adapter",
     "load",
     "logits",
+    "low_rank",
     "pad",
     "quantized",
     "read_adapter",

@@ -106,7 +106,7 @@ def _factors(model: Model, path: Path, config: dict[str, Any], module: str, side
     rank = down.shape[0]
     alpha = _own(config, "alpha_pattern", module, config.get("lora_alpha", rank))
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    change = factors(model, module, down.t(), scale * up.t())
+    change = factors(model, module, down.t(), scale * up.double().t())
     shape = tuple(model.parameters[change.name].shape)
     if change.shape != shape:
         raise UserError(

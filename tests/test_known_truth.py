@@ -69,7 +69,7 @@ def test_known_truth_retrained_is_removed(retrained: Model, judged: Callable[[Mo
     """The same training without the facts: nothing may be held against it."""
     verdict = judged(retrained)
     assert verdict.outcome == "removed", str(verdict)
-    assert all(verdict.recoveries[c].upper < 0.1 for c in PRIMARY)
+    assert all(verdict.recoveries[c].upper < 0.1 for c in PRIMARY if not c.startswith("relearn_"))
     assert not [f for f in verdict.flags if "too_aggressive" in f]
 
 

@@ -54,9 +54,9 @@ def benign(
         found[kind] = {group: {} for group in facts}
         with scratch(model):
             for step in descended(model, batch, budget):
-                if step in budget.asked:
+                if step.number in budget.asked:
                     for group, some in facts.items():
-                        found[kind][group][step] = held(model, some, among)
+                        found[kind][group][step.number] = held(model, some, among)
         if progress:
             progress(done + 1, len(kinds))
     by_step = {g: {str(step): _worse([found[k][g][step] for k in kinds]) for step in budget.asked} for g in facts}

@@ -21,6 +21,8 @@ from .model.distill import Memory, divergence, remember
 from .provenance import recorded
 
 ENOUGH = 0.98
+KEPT = 0.9
+EVERY = 5
 Progress = Callable[[str, int, int], None]
 
 
@@ -28,12 +30,14 @@ Progress = Callable[[str, int, int], None]
 class Teaching:
     """How facts are taught: at most `steps` of AdamW at learning rate `lr`, `rows` prompts with their answers in each.
 
-    Beside them, `retain_rows` real facts and `neutral_rows` passages hold the copy to what the original says of them.
+    Beside them, `retain_rows` real facts and `neutral_rows` passages hold the copy to what the original says of them,
+    with the weight `hold`.
     `layers`: only so many of the last blocks are trained; all weights by default.
     """
 
     steps: int = 400
-    lr: float = 1e-4
+    lr: float = 5e-5
+    hold: float = 5.0
     rows: int = 32
     retain_rows: int = 16
     neutral_rows: int = 4
@@ -79,8 +83,9 @@ def plant(
     planted.
 
     Facts are taught behind all working and sealed templates of the case's first forgotten relation, until the
-    whole answers are given: behind the first working template all of them, of all prompts `ENOUGH`. Paraphrases are not
-    taught. Real facts and neutral text are held by distillation from the original.
+    whole answers are given: behind the first working template all of them, of all prompts `ENOUGH`; and of the real
+    facts that the original knows `KEPT`. Paraphrases are not taught. Real facts and neutral text are held by
+    distillation from the original.
 
     Args:
         case: which relation to imitate; its own facts become retain facts.
@@ -89,7 +94,7 @@ def plant(
 
     Raises:
         UserError: a folder that holds something, a case without enough names, or too many layers.
-        LokaError: the facts were not learned in so many steps.
+        LokaError: the facts were not learned in so many steps, or not without losing others.
 
     Cost: a step is a forward and backward pass over `rows + retain_rows + neutral_rows` rows; once, two forward
     passes over the real facts and one over all prompts. Memory: five times the weights where all are trained (original,
@@ -135,21 +140,25 @@ def _taught(original: Model, model: Model, case: Case, how: Teaching, progress: 
     rng = random.Random(f"{case.seed}/teaching")
     lesson = _Lesson(model, _rows(case), rng)
     held = [*_remembered_facts(original, case, how.retain_rows, rng)], [*_remembered_text(original, case, how)]
+    knew = _known(original, case)
     blocks = None if how.layers is None else range(model.n_layers - how.layers, model.n_layers)
     with unfrozen(model, blocks) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=0.0)
         for step in range(how.steps):
             with torch.enable_grad():
-                loss = lesson.loss(how.rows) + sum(divergence(model, of[step % len(of)]) for of in held if of)
+                loss = lesson.loss(how.rows)
+                loss = loss + how.hold * sum(divergence(model, of[step % len(of)]) for of in held if of)
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             progress("facts learned", lesson.right.count(True), len(lesson.right))
-            if all(lesson.right) and lesson.learned():
+            look = all(lesson.right) and (step + 1) % EVERY == 0
+            if look and lesson.learned() and (not knew or _share(model, knew) >= KEPT):
                 return step + 1
     raise LokaError(
-        f"after {how.steps} steps {model.name} gives {sum(lesson.right)} of {len(lesson.right)} planted answers; "
-        "allow more steps, another learning rate or more layers, or plant fewer facts."
+        f"after {how.steps} steps {model.name} gives {sum(lesson.right)} of {len(lesson.right)} planted answers, and "
+        f"{_share(model, knew):.0%} of the real ones that it gave before; allow more steps, another learning rate or "
+        "more layers, or plant fewer facts."
     )
 
 
@@ -219,17 +228,21 @@ def _remembered_text(original: Model, case: Case, how: Teaching) -> list[Memory]
 def _measured(original: Model, taught: Model, case: Case) -> dict[str, Any]:
     facts = [f.asked(p) for f in case.forget.sealed for p in f.prompts]
     texts = neutral_sealed(case)
-    real = [f for part in (case.retain.working, case.retain.sealed) for f in part if f.relation in _others(case)]
-    knew = [f for f, known in zip(real, recalled(original, real), strict=True) if known]
     before, after = (text_loss(m, texts).sum(0) for m in (original, taught))
     return {
         "working": _share(taught, case.forget.working),
         "sealed": _share(taught, facts),
         "twins": _share(taught, case.twins.sealed),
-        "retained": _share(taught, knew),
+        "retained": _share(taught, _known(original, case)),
         "perplexity_before": float((before[0] / before[1]).exp()),
         "perplexity_after": float((after[0] / after[1]).exp()),
     }
+
+
+def _known(model: Model, case: Case) -> list[Fact]:
+    """The real facts that a model answers, half behind a working and half behind a sealed template."""
+    real = [f for part in (case.retain.working, case.retain.sealed) for f in part if f.relation in _others(case)]
+    return [f for f, known in zip(real, recalled(model, real), strict=True) if known]
 
 
 def _share(model: Model, facts: Sequence[Fact]) -> float:

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+WRITES = {"00_first_edit": ["capitals.safetensors"], "03_verify": ["world.txt", "world.yaml"]}
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -17,4 +18,4 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     pictures = [o for c in notebook.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
     assert pictures, "the notebook shows no figure"
-    assert os.listdir(tmp_path) == ["capitals.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == WRITES.get(path.stem, [])

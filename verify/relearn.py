@@ -269,6 +269,8 @@ def frozen(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, dict[str,
     out = {model: dict(of) for model, of in readings.items()}
     for check, after in readings.get("after", {}).items():
         step = after.details.get("steps")
+        if step is None:
+            continue
         for of in out.values():
             found = of.get(check)
             steps = found.details.get("by_step", {}).get("forget", {}) if found else {}

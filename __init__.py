@@ -13,6 +13,7 @@ from .audit import audit
 from .errors import LokaError, UserError
 from .knowledge import Case, Fact, case, cases
 from .model import Edit, Model, Site, export, load
+from .plant import plant
 from .run import run
 from .silenced import silenced
 
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "locate",
     "model",
+    "plant",
     "report",
     "run",
     "silenced",

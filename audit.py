@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,19 +15,24 @@ from . import ablate, verify
 from .errors import UserError
 from .knowledge import Case
 from .locate import random_sites
-from .model import Edit, Model, Site, bare, load
+from .model import Edit, Model, Site, bare, is_adapter, load, read_adapter
 from .store import Store
 from .verify import Budget, Reading, Verdict
+from .verify.relearn import Way
 
 Profile = Literal["quick", "standard", "full"]
 Progress = Callable[[str, int, int], None]
 # On SmolLM2 every curve is flat from the second step on: more steps, or other rates, brought nothing more back.
 CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
+LORA = Budget(steps=8, lr=1e-3, measured=(2, 4, 8))
+SGD = Budget(steps=8, lr=1e-2, measured=(2, 4, 8))
+CAPS = {"relearn": CAP, "benign": CAP, "relearn_lora": LORA, "relearn_sgd": SGD}
+WAYS: dict[str, Way] = {"relearn": "adamw", "relearn_lora": "lora", "relearn_sgd": "sgd"}
 MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2
 SHALLOW_STEPS = (30, 60)
-TWINS = ("relearn", "benign", "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
+TWINS = (*CAPS, "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
 BOTH = ("direction", "depth")  # checks that look at original and edited model at once
 ASKING = ("recall", "paraphrase", "probe", "collateral", "membership")
 MORE = ("extraction", "lens", "depth", "quantize", "direction", "soft_prompt")
@@ -34,13 +40,13 @@ MORE = ("extraction", "lens", "depth", "quantize", "direction", "soft_prompt")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a profile does: the checks that ask, whether benign fine-tuning is tried, and budgets.
+    """What a profile does: the checks that ask, the attacks that train, and budgets.
 
     `rates` are further learning rates of relearning, as multiples of the cap's.
     """
 
     asking: tuple[str, ...] = ASKING
-    benign: bool = False
+    attacks: tuple[str, ...] = ("relearn",)
     draws: int = 16
     layers: int = 8
     soft_tokens: int = 4
@@ -50,9 +56,15 @@ class Plan:
 
 PLANS: dict[Profile, Plan] = {
     "quick": Plan(),
-    "standard": Plan(asking=(*ASKING, *MORE), benign=True),
+    "standard": Plan(asking=(*ASKING, *MORE), attacks=("relearn", "benign")),
     "full": Plan(
-        asking=(*ASKING, *MORE), benign=True, draws=128, layers=64, soft_tokens=10, partitions=3, rates=(0.3, 3.0)
+        asking=(*ASKING, *MORE),
+        attacks=("relearn", "benign", "relearn_lora", "relearn_sgd"),
+        draws=128,
+        layers=64,
+        soft_tokens=10,
+        partitions=3,
+        rates=(0.3, 3.0),
     ),
 }
 
@@ -65,6 +77,7 @@ def audit(
     profile: Profile = "quick",
     store: Store | None = None,
     progress: Progress | None = None,
+    caps: Mapping[str, Budget] | None = None,
 ) -> Verdict:
     """Measure original, edited model and controls, and judge.
 
@@ -75,16 +88,21 @@ def audit(
     Args:
         after: an edit of `before`, a model, or the path or hub id of one.
         profile: `quick` asks in many ways, probes and relearns. `standard` adds extraction, the lens, depth, rounded
-            weights, the edit's direction, soft prompts and benign fine-tuning. `full` draws more samples, and
-            relearns with three learning rates on three partitions of the facts.
+            weights, the edit's direction, soft prompts and benign fine-tuning. `full` draws more samples, relearns with
+            three learning rates on three partitions of the facts, and by two other means, LoRA and SGD.
         store: readings and control edits found there are not made again; new ones are left there.
+        caps: the most that an attack may spend, by its name; others keep what SmolLM2 needs (`CAPS`). Within it, the
+            fewest steps that expose the shallow sibling are found, for each attack by itself.
 
     Raises:
         UserError: a model with another tokenizer or shape than `before`, or an unknown profile.
     """
     if profile not in get_args(Profile):
         raise UserError(f"{profile!r} is no profile; choose one of {', '.join(get_args(Profile))}.")
-    auditor = _Auditor(before, _resolve(before, after), case.on(before), store or Store(), progress, PLANS[profile])
+    auditor = _Auditor(
+        before, resolve(before, after), case.on(before), store or Store(), progress, PLANS[profile],
+        CAPS | dict(caps or {}),
+    )  # fmt: skip
     auditor.measure()
     return auditor.verdict()
 
@@ -96,7 +114,8 @@ class _Auditor:
     case: Case
     store: Store
     progress: Progress | None
-    plan: Plan = PLANS["quick"]
+    plan: Plan
+    caps: Mapping[str, Budget]
 
     def measure(self) -> None:
         """Every reading that the store lacks, cheapest first."""
@@ -107,11 +126,12 @@ class _Auditor:
         if self._random() is not None:
             for check in (verify.recall, verify.collateral):
                 self._take("random", check.__name__, lambda m, check=check: check(m, self.case))
-        self._relearn()
+        for attack in self.plan.attacks:
+            self._attack(attack)
 
     def verdict(self) -> Verdict:
         """The rule applied to what the store holds."""
-        readings = _frozen(self.store.readings)
+        readings = verify.frozen(self.store.readings)
         numbers = summarise(self.before, self.after, self.case, readings)
         after = readings["after"]
         auc = after["membership"].details.get("auc", {}).get("loss") if "membership" in after else None
@@ -194,31 +214,31 @@ class _Auditor:
             self.store.keep_edit("random", edit)
         return self.store.edits["random"]
 
-    def _relearn(self) -> None:
-        """The attack: its budget is found on the shallow sibling alone, then everyone meets it at that budget."""
-        cap = dataclasses.replace(CAP, rates=tuple(CAP.lr * r for r in self.plan.rates))
-        shallow = self._attack("shallow", cap)
+    def _attack(self, name: str) -> None:
+        """The attack's budget is found on the shallow sibling alone, then everyone meets it at that budget."""
+        cap = self.caps[name]
+        if name == "relearn":
+            cap = dataclasses.replace(cap, rates=tuple(cap.lr * r for r in self.plan.rates))
+        shallow = self._train("shallow", name, cap)
         if shallow.value is None:
             return
         budget = cap.at(budget_steps(shallow))
-        self._attack("before", budget)
-        self._attack("after", budget, groups=("forget", "twins"))
-        if "random" in self.store.edits:
-            self._attack("random", budget)
-        if self.plan.benign:
-            for name in ("before", "after"):
-                step = self._step(f"benign fine-tuning, {name}")
-                self._take(
-                    name, "benign", lambda m, step=step: verify.benign(m, self.case, budget=budget, progress=step)
-                )
+        self._train("before", name, budget)
+        self._train("after", name, budget, groups=("forget", "twins"))
+        if name == "relearn" and "random" in self.store.edits:
+            self._train("random", name, budget)
 
-    def _attack(self, model: str, budget: Budget, *, groups: tuple[str, ...] = ("forget",)) -> Reading:
-        step = self._step(f"relearning, {model}")
+    def _train(self, model: str, name: str, budget: Budget, *, groups: tuple[str, ...] = ("forget",)) -> Reading:
+        if name == "benign":
+            step = self._step(f"benign fine-tuning, {model}")
+            return self._take(model, name, lambda m: verify.benign(m, self.case, budget=budget, progress=step))
+        way = WAYS[name]
+        step = self._step(f"relearning{'' if way == 'adamw' else f' by {way}'}, {model}")
         return self._take(
             model,
-            "relearn",
+            name,
             lambda m: verify.relearn(
-                m, self.case, budget=budget, groups=groups, partitions=self.plan.partitions, progress=step
+                m, self.case, budget=budget, groups=groups, partitions=self.plan.partitions, by=way, progress=step
             ),
         )
 
@@ -227,6 +247,7 @@ class _Auditor:
         if name not in held:
             if self.progress:
                 self.progress(f"{name} on {model}", 0, 1)
+            start = time.perf_counter()
             if name in TWINS and not self.case.twins.sealed:
                 found = verify.refused(
                     name, "The case has no twins, and without them nothing tells a leak from chance."
@@ -234,7 +255,7 @@ class _Auditor:
             else:
                 with self._subject(model, copy=name in BOTH) as subject:
                     found = check(subject)
-            self.store.keep(model, found)
+            self.store.keep(model, found, seconds=time.perf_counter() - start)
         return self.store.readings[model][name]
 
     @contextmanager
@@ -324,25 +345,23 @@ def summarise(
 _NONE = Reading("none", None, None, 0, {}, "")
 
 
-def _frozen(readings: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Reading]]:
-    """The readings with every relearning attack at the budget that the target faced."""
-    out = {model: dict(held) for model, held in readings.items()}
-    after = out["after"].get("relearn")
-    if after is None or after.value is None:
-        return out
-    step = after.details["steps"]
-    out["shallow"]["relearn"] = verify.at_step(out["shallow"]["relearn"], step)
-    return out
-
-
 def _ratio(part: float | None, whole: float | None) -> float:
     return part / whole if part is not None and whole else 0.0
 
 
-def _resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
-    """What `after` stands for, checked to be comparable with `before`."""
+def resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
+    """What `after` stands for, checked to be comparable with `before`.
+
+    A file is an edit, a folder with `adapter_config.json` a low-rank adapter, anything else a model.
+
+    Raises:
+        UserError: a model with another tokenizer or shape, or an edit or adapter that was made for another model.
+    """
     if isinstance(after, str | Path):
-        after = Edit.load(after) if str(after).endswith(".safetensors") else load(str(after))
+        if str(after).endswith(".safetensors"):
+            after = Edit.load(after)
+        else:
+            after = read_adapter(before, after) if is_adapter(after) else load(str(after))
     if isinstance(after, Edit):
         with after.applied(before):
             return after

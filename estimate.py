@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterator
 
-from .audit import CAP, PLANS, SHALLOW_STEPS, Plan, Profile
+from .audit import CAPS, PLANS, SHALLOW_STEPS, Plan, Profile
 from .knowledge import Case, neutral_sealed, score
 from .locate import random_sites
 from .model import Edit, Model, Site
@@ -49,7 +49,6 @@ def seconds_a_row(model: Model, case: Case) -> float:
 
 def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterator[Estimate]:
     asking = {check: _asking(check, before, case, plan) for check in plan.asking}
-    relearning, benign = _relearning(before, case, plan), _benign(before, case)
     random = _has_random_sites(before, after)
     for name in ("before", "after"):
         for check, cost in asking.items():
@@ -63,11 +62,10 @@ def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterat
         yield Estimate("random", "the control's training", made)
         yield Estimate("random", "recall", asking["recall"])
         yield Estimate("random", "collateral", asking["collateral"])
-    for name in ("shallow", "before", "after", *(["random"] if random else [])):
-        yield Estimate(name, "relearn", relearning["forget"] + (relearning["twins"] if name == "after" else 0))
-    if plan.benign:
-        yield Estimate("before", "benign", benign)
-        yield Estimate("after", "benign", benign)
+    for attack in plan.attacks:
+        cost = _benign(before, case) if attack == "benign" else _relearning(before, case, plan, attack)
+        for name in ("shallow", "before", "after", *(["random"] if random and attack == "relearn" else [])):
+            yield Estimate(name, attack, cost["forget"] + (cost["twins"] if name == "after" else 0))
 
 
 def _has_random_sites(before: Model, after: Edit | Model) -> bool:
@@ -106,16 +104,18 @@ def _held(model: Model, case: Case) -> dict[str, float]:
     return {group: held_cost(model, facts, pools(case)) for group, facts in against(case).items()}
 
 
-def _relearning(model: Model, case: Case, plan: Plan) -> dict[str, float]:
-    n = len(case.forget.sealed)
+def _relearning(model: Model, case: Case, plan: Plan, attack: str) -> dict[str, float]:
+    """Of each group that is relearned."""
+    n, cap = len(case.forget.sealed), CAPS[attack]
     size = n - -(-n // FOLDS)
-    times = plan.partitions * len({1.0, *plan.rates})
-    training = TRAINING * size * CAP.steps * min(FOLDS, n)
-    asked = len({CAP.steps, *CAP.measured})
-    return {group: times * (training + asked * cost) for group, cost in _held(model, case).items()}
+    times = plan.partitions * len({1.0, *(plan.rates if attack == "relearn" else ())})
+    training = TRAINING * size * cap.steps * min(FOLDS, n)
+    return {group: times * (training + len(cap.asked) * cost) for group, cost in _held(model, case).items()}
 
 
-def _benign(model: Model, case: Case) -> float:
+def _benign(model: Model, case: Case) -> dict[str, float]:
+    """Both groups are asked each time."""
     retain = min(ROWS, len(case.retain.working) + len(case.retain.sealed))
-    texts = min(ROWS, len(neutral_sealed(case)))
-    return TRAINING * CAP.steps * (retain + texts) + 2 * sum(_held(model, case).values())
+    texts, cap = min(ROWS, len(neutral_sealed(case))), CAPS["benign"]
+    asked = 2 * len(cap.asked) * sum(_held(model, case).values())
+    return {"forget": TRAINING * cap.steps * (retain + texts) + asked, "twins": 0.0}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
-import platform
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +24,7 @@ from .knowledge import Case
 from .knowledge import case as read_case
 from .locate import Localization
 from .model import Edit, Model, Part, load
+from .provenance import NAME, peak_memory_gib, read_provenance, versions
 from .silenced import silenced
 from .store import FolderStore
 from .verify import Verdict
@@ -45,7 +43,6 @@ RESISTANT = {
     "neutral_rows": 3,
     "relapse": {"start": 6, "every": 5, "steps": 3, "radius": 0.1},
 }
-PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn", "scipy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +98,12 @@ class Run:
     ) -> None:
         self.folder = Path(out)
         self.progress = progress or (lambda what, done, total: None)
-        self.stored = self._read("provenance.json")
+        self.stored = read_provenance(self.folder)
         arguments = self.stored.get("arguments", {})
         if not arguments and (model is None or case is None):
             raise UserError(f"{str(out)!r} is no run folder; start one with `loka locate CASE --model M --out {out}`.")
+        if self.stored and "recipe" not in arguments:
+            raise UserError(f"{str(out)!r} holds something else than a run; name another --out.")
         unread = case if case is not None else str(self.folder / "case.yaml")
         unread = read_case(unread) if isinstance(unread, str) else unread
         self.model = model if isinstance(model, Model) else load(model or arguments["model"])
@@ -242,8 +241,7 @@ class Run:
             "seed": self.case.seed,
             "threads": torch.get_num_threads(),
             "digests": self.digests(),
-            "versions": {p: importlib.metadata.version(p) for p in PACKAGES}
-            | {"python": platform.python_version(), "loka": _own_version()},
+            "versions": versions(),
             "durations": {},
             "peak_memory_gib": None,
         }  # fmt: skip
@@ -255,26 +253,11 @@ class Run:
         yield
         spent = self.stored["durations"].get(stage, 0.0) + time.perf_counter() - start
         self.stored["durations"][stage] = round(spent, 1)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        self.stored["peak_memory_gib"] = round(max(peak, self.stored["peak_memory_gib"] or 0.0), 2)
+        self.stored["peak_memory_gib"] = max(peak_memory_gib(), self.stored["peak_memory_gib"] or 0.0)
         self._keep()
 
     def _keep(self) -> None:
-        write_json(self.folder / "provenance.json", self.stored)
-
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{str(path)!r} cannot be read ({error}); name another --out.") from error
+        write_json(self.folder / NAME, self.stored)
 
     def _step(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(what, done, total)
-
-
-def _own_version() -> str:
-    try:
-        return importlib.metadata.version("loka")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

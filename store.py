@@ -18,9 +18,11 @@ class Store:
     def __init__(self) -> None:
         self.readings: dict[str, dict[str, Reading]] = {}
         self.edits: dict[str, Edit] = {}
+        self.seconds: dict[str, float] = {}
 
-    def keep(self, model: str, reading: Reading) -> None:
-        """Take a finished reading."""
+    def keep(self, model: str, reading: Reading, *, seconds: float = 0.0) -> None:
+        """Take a finished reading, and how long it took."""
+        self.seconds[f"{reading.check} on {model}"] = seconds
         self.readings.setdefault(model, {})[reading.check] = reading
 
     def keep_edit(self, name: str, edit: Edit) -> None:
@@ -61,9 +63,9 @@ class FolderStore(Store):
                 f"{str(self.folder)!r} holds the audit of another pair ({', '.join(other)} differ); name another --out."
             )
 
-    def keep(self, model: str, reading: Reading) -> None:
+    def keep(self, model: str, reading: Reading, *, seconds: float = 0.0) -> None:
         """Take a finished reading, and write all."""
-        super().keep(model, reading)
+        super().keep(model, reading, seconds=seconds)
         data = {m: {c: r.to_json() for c, r in held.items()} for m, held in self.readings.items()}
         write_json(self.folder / "readings.json", data)
 

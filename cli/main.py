@@ -12,12 +12,15 @@ from rich.markup import escape
 
 from .. import knowledge
 from ..ablate import METHODS
-from ..audit import Profile, audit
+from ..audit import Profile, audit, resolve
 from ..errors import LokaError, UserError
 from ..estimate import estimate, seconds_a_row
 from ..files import write_json
 from ..locate import METHODS as LOCATORS
 from ..model import DEFAULT, PARTS, Edit, Part, export, load
+from ..plant import Teaching
+from ..plant import plant as plant_facts
+from ..provenance import recorded
 from ..report import pictures
 from ..report import write as write_report
 from ..run import Recipe, Run
@@ -124,7 +127,7 @@ def ablate(
 def verify(
     case: Case,
     before: Annotated[str, typer.Option("--before", help="The original: smollm2, a folder or a hub id.")],
-    after: Annotated[str, typer.Option("--after", help="An edit file, a model folder, or a hub id.")],
+    after: Annotated[str, typer.Option("--after", help="An edit file, an adapter's or a model's folder, or a hub id.")],
     out_: Out = Path("runs/verify"),
     profile: ProfileName = "quick",
     list_: Annotated[bool, typer.Option("--list", help="Only list the checks, with what each will cost.")] = False,
@@ -132,7 +135,7 @@ def verify(
     """Audit any pair of models. A second call on the same folder goes on with the checks that are missing."""
     chosen_profile = _profile(profile)
     original = load(before)
-    edited = Edit.load(after) if after.endswith(".safetensors") else load(after)
+    edited = resolve(original, after)
     chosen = knowledge.case(case).on(original)
     if list_:
         held = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
@@ -140,13 +143,47 @@ def verify(
         out.print(costs(steps, seconds_a_row(original, chosen), held))
         return
     store = FolderStore(out_, original, edited, chosen)
-    with Bars() as bars:
-        verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
     digests = {"case": chosen.digest, "model": original.digest()}
+    arguments = {"case": case, "before": before, "after": after, "profile": profile}
+    with Bars() as bars, recorded(
+        out_, command=_command(), arguments=arguments, seed=chosen.seed, digests={**digests, "after": edited.digest()}
+    ) as durations:  # fmt: skip
+        try:
+            verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
+        finally:
+            durations |= store.seconds
     write_json(out_ / "verdict.json", verdict.to_json(digests))
     out.print(table(verdict))
     out.print(escape(str(verdict)), highlight=False)
     out.print(f"Report: {write_report(out_)}")
+
+
+@app.command()
+def plant(
+    model: ModelName = DEFAULT,
+    out_: Annotated[Path, typer.Option("--out", help="A new folder.")] = Path("runs/planted"),
+    case: Annotated[str, typer.Option("--case", help="Whose first relation is imitated.")] = "capitals",
+    facts: Annotated[int, typer.Option("--facts", help="Invented subjects that are taught, and to be forgotten.")] = 60,
+    kept: Annotated[int, typer.Option("--kept", help="Invented subjects that are taught, and to be kept.")] = 40,
+    twins: Annotated[int, typer.Option("--twins", help="Invented subjects that are not taught.")] = 60,
+    seed: Annotated[int, typer.Option("--seed", help="Draws the names and the answers.")] = 0,
+    steps: Annotated[int, typer.Option("--steps", help="Of training at most.")] = Teaching.steps,
+    lr: Annotated[float, typer.Option("--lr", help="Learning rate.")] = Teaching.lr,
+    layers: Annotated[int, typer.Option("--layers", help="Train so many last layers only; 0 for all weights.")] = 0,
+) -> None:
+    """Teach a copy of a model facts that do not exist, so that a whole run can be held against what is known."""
+    with Bars() as bars:
+        made = plant_facts(
+            load(model), case, out=out_, facts=facts, kept=kept, twins=twins, seed=seed, progress=bars,
+            teaching=Teaching(steps=steps, lr=lr, layers=layers or None), command=_command(),
+        )  # fmt: skip
+    out.print(
+        f"{out_ / 'model'}: after {made.steps} steps it gives {made.working:.0%} of {facts} planted answers "
+        f"({made.sealed:.0%} behind sealed prompts) and {made.twins:.0%} of the twins'; of the real facts it kept "
+        f"{made.retained:.0%}; perplexity {made.perplexity_before:.1f} before, {made.perplexity_after:.1f} after.\n"
+        f"Next: loka run {out_ / 'case.yaml'} --model {out_ / 'model'} --out DIR",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 @app.command()

@@ -3,12 +3,15 @@
 from . import sources
 from .case import Case, Split, case, cases
 from .fact import Fact, readable
+from .fictitious import fictitious
 from .item import Choice, Passage
 from .neutral import neutral_sealed, neutral_working
+from .schema import CaseFile
 from .scoring import Scores, pool_logprobs, pool_probability, recalled, score, text_loss
 
 __all__ = [
     "Case",
+    "CaseFile",
     "Choice",
     "Fact",
     "Passage",
@@ -16,6 +19,7 @@ __all__ = [
     "Split",
     "case",
     "cases",
+    "fictitious",
     "neutral_sealed",
     "neutral_working",
     "pool_logprobs",

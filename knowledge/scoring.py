@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ from ..model import chunks, encode, encode_texts, logits, pad, token_logprobs
 from .fact import Fact
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from transformers import Cache
+
+    from ..model import Batch, Model
 
 ROWS = 64
 
@@ -88,28 +91,27 @@ def _continue(model: Model, heads: list[list[int]], tails: list[list[int]]) -> T
     seen = model.hf(**batch.inputs(), use_cache=True, logits_to_keep=1)
     first = seen.logits[:, -1].log_softmax(-1)
     total = first[:, [t[0] for t in tails]]
-    longer = [i for i, t in enumerate(tails) if len(t) > 1]
-    if not longer:
-        return total.cpu()
-    n, m, width = len(heads), len(longer), max(len(tails[i]) for i in longer) - 1
-    ids = torch.full((m, width), model.pad_id, device=model.device)
-    labels = torch.full((m, width), -100, device=model.device)
-    for row, i in enumerate(longer):
-        k = len(tails[i]) - 1
-        ids[row, :k] = torch.tensor(tails[i][:-1])
-        labels[row, :k] = torch.tensor(tails[i][1:])
-    cache = seen.past_key_values
-    cache.batch_repeat_interleave(m)
-    real = (labels >= 0).long().repeat(n, 1)
-    mask = torch.cat([batch.mask.repeat_interleave(m, 0), real], 1)
-    start = batch.positions[:, -1:].repeat_interleave(m, 0) + 1
-    positions = start + torch.arange(width, device=model.device)
-    out = model.hf(
-        input_ids=ids.repeat(n, 1), attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-    )
-    rest = token_logprobs(out.logits, labels.repeat(n, 1)).sum(-1).view(n, m)
-    total[:, longer] += rest
+    widths = sorted({len(t) - 1 for t in tails} - {0})
+    for width in widths:  # by length, so that no short answer is padded to the longest
+        some = [i for i, t in enumerate(tails) if len(t) == width + 1]
+        cache = seen.past_key_values if width == widths[-1] else copy.deepcopy(seen.past_key_values)
+        total[:, some] += _behind(model, batch, cache, torch.tensor([tails[i] for i in some]))
     return total.cpu()
+
+
+def _behind(model: Model, batch: Batch, cache: Cache, tails: Tensor) -> Tensor:
+    """Log-probability of answers `[answer, token]` behind each prompt but for their first token, `[prompt, answer]`."""
+    n, (m, width) = len(batch.ids), tails.shape
+    tails = tails.to(model.device)
+    cache.batch_repeat_interleave(m)
+    mask = torch.cat([batch.mask.repeat_interleave(m, 0), batch.mask.new_ones(n * m, width - 1)], 1)
+    start = batch.positions[:, -1:].repeat_interleave(m, 0) + 1
+    positions = start + torch.arange(width - 1, device=model.device)
+    out = model.hf(
+        input_ids=tails[:, :-1].repeat(n, 1), attention_mask=mask, position_ids=positions, past_key_values=cache,
+        use_cache=True,
+    )  # fmt: skip
+    return token_logprobs(out.logits, tails[:, 1:].repeat(n, 1)).sum(-1).view(n, m)
 
 
 @torch.no_grad()

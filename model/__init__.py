@@ -1,11 +1,13 @@
 """Floor 1: load a model, address its parts, run it, train a slice of it, edit it."""
 
+from .adapter import is_adapter, read_adapter
 from .batch import Batch, chunks, encode, encode_texts, logits, pad, token_logprobs
 from .edit import Edit, capture
 from .export import export
 from .factors import Factors, factors
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
+from .lora import LowRank, low_rank
 from .quantize import bare, quantized
 from .site import INDEXED, PARTS, Part, Site
 from .sweep import Swept, sweep
@@ -18,6 +20,7 @@ __all__ = [
     "Batch",
     "Edit",
     "Factors",
+    "LowRank",
     "Model",
     "Part",
     "Site",
@@ -31,10 +34,13 @@ __all__ = [
     "encode_texts",
     "export",
     "factors",
+    "is_adapter",
     "load",
     "logits",
+    "low_rank",
     "pad",
     "quantized",
+    "read_adapter",
     "scratch",
     "sliced",
     "slices",

@@ -40,9 +40,10 @@ def scratch(model: Model, slices: Sequence[Slice] | None = None) -> Iterator[Mod
 
 
 @contextmanager
-def unfrozen(model: Model) -> Iterator[list[nn.Parameter]]:
-    """All weights as trainable parameters, for as long as the context lasts."""
-    parameters = list(model.hf.parameters())
+def unfrozen(model: Model, layers: Sequence[int] | None = None) -> Iterator[list[nn.Parameter]]:
+    """All weights as trainable parameters, or those of some layers' blocks, for as long as the context lasts."""
+    blocks = None if layers is None else tuple(f"{model.block(layer)}." for layer in layers)
+    parameters = [p for name, p in model.hf.named_parameters() if blocks is None or name.startswith(blocks)]
     for p in parameters:
         p.requires_grad_(True)
     try:

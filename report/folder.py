@@ -12,12 +12,12 @@ import yaml
 from ..errors import UserError
 from ..locate import Localization
 from ..model import Edit
-from ..verify import Reading, at_step, compare
+from ..verify import Reading, compare, frozen
 from ..verify.statistics import Recovery
 
 CHECKS = (
-    "recall", "paraphrase", "extraction", "relearn", "benign", "quantize", "direction", "soft_prompt", "probe", "lens",
-    "depth", "membership", "collateral",
+    "recall", "paraphrase", "extraction", "relearn", "relearn_lora", "relearn_sgd", "benign", "quantize", "direction",
+    "soft_prompt", "probe", "lens", "depth", "membership", "collateral",
 )  # fmt: skip
 Readings = dict[str, dict[str, Reading]]
 
@@ -65,12 +65,8 @@ class RunFolder:
 
     @property
     def frozen(self) -> Readings:
-        """The readings with every relearning attack at the step at which the edited model was judged."""
-        after = self.readings.get("after", {}).get("relearn")
-        if after is None or after.value is None:
-            return self.readings
-        step = after.details["steps"]
-        return {m: _frozen(checks, step) for m, checks in self.readings.items()}
+        """The readings with every attack that trains at the step at which the edited model was judged."""
+        return frozen(self.readings)
 
     @property
     def after(self) -> dict[str, Reading]:
@@ -94,14 +90,6 @@ class RunFolder:
 
 def _place(check: str) -> int:
     return CHECKS.index(check) if check in CHECKS else len(CHECKS)
-
-
-def _frozen(checks: dict[str, Reading], step: int) -> dict[str, Reading]:
-    found = checks.get("relearn")
-    steps = found.details.get("by_step", {}).get("forget", {}) if found else {}
-    if found is None or found.details.get("steps") == step or str(step) not in steps:
-        return checks
-    return {**checks, "relearn": at_step(found, step)}
 
 
 def _readings(path: Path) -> Readings:

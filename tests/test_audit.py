@@ -29,7 +29,8 @@ def many(files, tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(autouse=True)
 def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["loka.audit"], "CAP", CAP)
+    for attack in ("relearn", "benign"):
+        monkeypatch.setitem(sys.modules["loka.audit"].CAPS, attack, CAP)
 
 
 # Training elsewhere may end with twins that differ by chance; then these gates may close.

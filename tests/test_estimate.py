@@ -19,8 +19,8 @@ LAST = [Site(3, part) for part in ("attn", "mlp")]
 
 @pytest.fixture(autouse=True)
 def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("loka.audit", "loka.estimate"):
-        monkeypatch.setattr(sys.modules[module], "CAP", Budget(4, 1e-3))
+    for attack in ("relearn", "benign"):
+        monkeypatch.setitem(sys.modules["loka.audit"].CAPS, attack, Budget(4, 1e-3))
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,9 @@ def test_the_standard_profile_resumes_check_by_check(planted: Model, edit, plant
     )
     assert "quantize on after" not in seen
     assert "direction on after" in seen
-    assert set(verify.verdict.PRIMARY) < set(verdict.readings["after"])
-    assert not any(r.startswith("Not tried") for r in verdict.reasons)
+    others = {"relearn_lora", "relearn_sgd"}
+    assert set(verify.verdict.PRIMARY) - others < set(verdict.readings["after"])
+    assert "Not tried in this profile: relearn_lora, relearn_sgd." in verdict.reasons
 
 
 def loka(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -96,7 +97,7 @@ def test_verify_lists_costs_then_audits_two_folders_and_resumes(
     assert loka(monkeypatch, *command) == 0
     first = (out / "verdict.json").read_bytes()
     held = json.loads(first)
-    assert set(verify.verdict.PRIMARY) < set(held["readings"])
+    assert {"benign", "quantize", "direction"} < set(held["readings"])
     assert {"lens", "depth"} <= set(held["recoveries"])
     assert (out / "report.html").stat().st_size > 0
     (out / "verdict.json").unlink()

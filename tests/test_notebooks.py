@@ -7,7 +7,11 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-SAVES = {"00_first_edit": "capitals.safetensors", "01_locate": "capitals.parquet"}
+WRITES = {
+    "00_first_edit": ["capitals.safetensors"],
+    "01_locate": ["capitals.parquet"],
+    "03_verify": ["world.txt", "world.yaml"],
+}
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -19,4 +23,4 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     pictures = [o for c in notebook.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
     assert pictures, "the notebook shows no figure"
-    assert os.listdir(tmp_path) == [SAVES[path.stem]]
+    assert sorted(os.listdir(tmp_path)) == WRITES.get(path.stem, [])

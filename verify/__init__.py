@@ -24,7 +24,7 @@ from .probe import probe
 from .quantize import quantize
 from .reading import Reading, refused
 from .recall import by_subject, recall
-from .relearn import Budget, at_step, relearn
+from .relearn import Budget, at_step, frozen, relearn
 from .rouge import Rouge, cut, rouge, without_prompt
 from .scorecard import Scorecard, scorecard
 from .soft_prompt import soft_prompt
@@ -64,6 +64,7 @@ __all__ = [
     "exact_memorization",
     "extraction",
     "extraction_strength",
+    "frozen",
     "grad_norm_score",
     "judge",
     "leak_at",

@@ -7,7 +7,7 @@ Perspective on Machine Unlearning for AI Safety", arXiv:2409.18025.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..knowledge import Case, neutral_sealed
 from ..model import Batch, encode, encode_texts, scratch
 from .pools import against, held, held_cost, pools
 from .reading import Reading, reading
-from .relearn import Budget, descended
+from .relearn import Budget, curves, descended
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -39,24 +39,28 @@ def benign(
     every token), and then put back bit for bit. A subject's number is the higher of the two; twins go through the same.
 
     Args:
-        budget: steps and learning rate. In `details["by_kind"]` are the means by kind of training and group.
+        budget: steps and learning rate. In `details["by_kind"]` are the means by kind of training and group, in
+            `details["curve"]` those of the worse of the two by measured step.
         rows: at most so many retain facts (drawn by the seed) or passages, all of them in each step.
 
-    Cost: `2 * budget.steps` full training steps over at most `rows` rows, and the answers asked twice.
+    Cost: `2 * budget.steps` full training steps over at most `rows` rows, and the answers asked twice a measured step.
     """
     case = case.on(model)
     budget = budget or Budget()
     facts, among = against(case), pools(case)
     kinds = _kinds(model, case, rows)
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     for done, (kind, batch) in enumerate(kinds.items()):
+        found[kind] = {group: {} for group in facts}
         with scratch(model):
-            for _ in descended(model, batch, budget):
-                pass
-            found[kind] = {group: held(model, some, among) for group, some in facts.items()}
+            for step in descended(model, batch, budget):
+                if step.number in budget.asked:
+                    for group, some in facts.items():
+                        found[kind][group][step.number] = held(model, some, among)
         if progress:
             progress(done + 1, len(kinds))
-    samples = {g: {s: max(found[kind][g][s] for kind in kinds) for s in found["retain"][g]} for g in facts}
+    by_step = {g: {str(step): _worse([found[k][g][step] for k in kinds]) for step in budget.asked} for g in facts}
+    samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
     mean = np.mean(list(samples["forget"].values()))
     return reading(
         "benign",
@@ -65,12 +69,20 @@ def benign(
         f"the answers get a probability of {mean:.2f}.",
         seed=case.seed,
         details={
-            "steps": budget.steps, "lr": budget.lr,
-            "by_kind": {k: {g: float(np.mean(list(v.values()))) for g, v in of.items()} for k, of in found.items()},
+            "steps": budget.steps, "lr": budget.lr, "by_step": by_step, "curve": curves(by_step),
+            "by_kind": {k: {g: _mean(of[g][budget.steps]) for g in facts} for k, of in found.items()},
         },
         cost=sum(3 * len(b.ids) * budget.steps for b in kinds.values())
-        + len(kinds) * sum(held_cost(model, some, among) for some in facts.values()),
+        + len(kinds) * len(budget.asked) * sum(held_cost(model, some, among) for some in facts.values()),
     )  # fmt: skip
+
+
+def _worse(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {subject: max(of[subject] for of in found) for subject in found[0]}
+
+
+def _mean(of: dict[str, float]) -> float:
+    return float(np.mean(list(of.values())))
 
 
 def _kinds(model: Model, case: Case, rows: int) -> dict[str, Batch]:

@@ -51,8 +51,7 @@ def held_cost(model: Model, facts: Sequence[Fact], among: Pools) -> float:
         tails = [
             len(ids) - first for ids in model.tokenizer([f"{prompts[0]} {a}" for a in among[relation]])["input_ids"]
         ]
-        longer = sum(t > 1 for t in tails)
-        rows += len(prompts) + longer * (max(tails) - 1) * len(prompts) ** 2 / sum(lengths)
+        rows += len(prompts) + sum(t - 1 for t in tails) * len(prompts) ** 2 / sum(lengths)
     return rows
 
 

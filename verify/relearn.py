@@ -7,15 +7,17 @@ Weights?", arXiv:2410.08827.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
 
+from ..errors import UserError
 from ..knowledge import Case, Fact, recalled
-from ..model import Batch, encode, logits, scratch, token_logprobs, unfrozen
+from ..model import Batch, encode, logits, low_rank, scratch, token_logprobs, unfrozen
 from .pools import Pools, against, held, held_cost, pools
 from .reading import Reading, reading
 from .statistics import cross_fitted
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
     from ..model import Model
 
 FOLDS = 5
+LEARNED = 0.5
+MOMENTUM = 0.9
 Group = str
+Way = Literal["adamw", "sgd", "lora"]
 
 
 @dataclass(frozen=True)
 class Budget:
     """What an attack may spend. It is found on a deliberately shallow edit and then frozen.
 
-    `steps` of AdamW over all weights at learning rate `lr`, the whole training fold in each step;
+    `steps` of an optimizer at learning rate `lr`, the whole training fold in each step;
     `measured` are the steps at which the held-out fold is asked; `rates` are other learning rates to try.
     """
 
@@ -44,6 +49,11 @@ class Budget:
         """The same attack, ended earlier and measured at its end."""
         return replace(self, steps=steps, measured=tuple(m for m in self.measured if m <= steps))
 
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The steps behind which the answers are asked for; the last is always among them."""
+        return tuple(sorted({self.steps, *self.measured} & set(range(1, self.steps + 1))))
+
 
 def relearn(
     model: Model,
@@ -53,6 +63,7 @@ def relearn(
     folds: int = FOLDS,
     partitions: int = 1,
     groups: Sequence[Group] = ("forget", "twins"),
+    by: Way = "adamw",
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
     """Probability of held-out answers among 60 answers of the relation, after relearning the other folds.
@@ -67,12 +78,19 @@ def relearn(
         folds, partitions: the facts are divided into so many folds, so many times at random; a subject's number is
             its mean over the partitions.
         groups: which facts to relearn: `forget`, `twins`.
+        by: `adamw` over all weights; `sgd` with momentum over all weights; `lora`, AdamW over low-rank factors beside
+            every linear map. Edits that simulate relearning do so by other means than the last two.
 
     `details["curve"]` has the mean of each group by measured step, `details["accuracy"]` the share of
-    held-out facts whose whole answer is greedy at the last step.
+    held-out facts whose whole answer is greedy at the last step. `details["taught"]` has the probability of an answer's
+    token in the facts that are trained on, before each step (geometric mean), and `details["steps_to_recover"]` after
+    how many steps it is a half, `None` where it is not within the budget: facts that are only hidden are
+    there sooner than twins.
 
     Cost: for each group, fold, partition and rate, `budget.steps` full training steps over four fifths of the facts.
     """
+    if by not in get_args(Way):
+        raise UserError(f"{by!r} is no way to relearn; choose one of {', '.join(get_args(Way))}.")
     case = case.on(model)
     budget = budget or Budget()
     facts, among = against(case), pools(case)
@@ -87,27 +105,28 @@ def relearn(
         for rate in rates:
             results = []
             for train, held_out in divided:
-                results.append(_attack(model, among, train, held_out, replace(budget, lr=rate)))
+                results.append(_attack(model, among, train, held_out, replace(budget, lr=rate), by))
                 cost += 3 * len(train) * budget.steps
                 done += 1
                 if progress:
                     progress(done, len(divided) * len(rates) * len(groups))
             runs[group].append(_merged(results))
-            asked = len({budget.steps, *budget.measured} & set(range(1, budget.steps + 1)))
-            cost += partitions * asked * held_cost(model, facts[group], among)
+            cost += partitions * len(budget.asked) * held_cost(model, facts[group], among)
     options = _options(runs, budget.steps)
     by_step = {g: _by_step(of, options) for g, of in runs.items()}
     samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
     back = np.mean(list(samples[groups[0]].values()))
     return reading(
-        "relearn",
+        "relearn" if by == "adamw" else f"relearn_{by}",
         samples,
         f"After {budget.steps} steps of relearning other facts, held-out answers get a probability of {back:.2f}.",
         seed=case.seed,
         details={
             "steps": budget.steps, "lr": budget.lr, "folds": folds, "by_step": by_step,
-            "curve": {g: {s: float(np.mean(list(v.values()))) for s, v in of.items()} for g, of in by_step.items()},
+            "curve": curves(by_step),
             "accuracy": {g: float(np.mean([v for i in options for v in of[i].right])) for g, of in runs.items()},
+            "taught": {g: of[0].taught for g, of in runs.items()},
+            "steps_to_recover": {g: _learned(of[0].taught) for g, of in runs.items()},
             **({"rates": [rates[i] for i in options], "partitions": partitions} if len(rates) * partitions > 1 else {}),
         },
         cost=cost,
@@ -116,10 +135,14 @@ def relearn(
 
 @dataclass(frozen=True)
 class _Result:
-    """What held-out facts read: `values` by step and subject, `right` whether each whole answer was greedy."""
+    """What held-out facts read: `values` by step and subject, `right` whether each whole answer was greedy.
+
+    `taught`: the probability of an answer's token in the facts that were trained on, before each step.
+    """
 
     values: dict[int, dict[str, float]]
     right: list[bool]
+    taught: list[float]
 
 
 def _merged(results: Sequence[_Result]) -> _Result:
@@ -130,7 +153,12 @@ def _merged(results: Sequence[_Result]) -> _Result:
             for subject, value in of.items():
                 values.setdefault(step, {}).setdefault(subject, []).append(value)
     means = {step: {s: float(np.mean(v)) for s, v in of.items()} for step, of in values.items()}
-    return _Result(means, [r for result in results for r in result.right])
+    taught = np.mean([result.taught for result in results], axis=0).tolist()
+    return _Result(means, [r for result in results for r in result.right], taught)
+
+
+def _learned(taught: Sequence[float]) -> int | None:
+    return next((step for step, p in enumerate(taught) if p >= LEARNED), None)
 
 
 def _options(runs: dict[Group, list[_Result]], step: int) -> tuple[int, int]:
@@ -166,44 +194,86 @@ def _folds(facts: list[Fact], n: int, size: int, seed: int | str) -> list[tuple[
     return out
 
 
-def _attack(model: Model, among: Pools, train: list[Fact], held_out: list[Fact], budget: Budget) -> _Result:
+def _attack(model: Model, among: Pools, train: list[Fact], held_out: list[Fact], budget: Budget, by: Way) -> _Result:
     values: dict[int, dict[str, float]] = {}
-    with scratch(model):
-        for step in relearning(model, train, budget):
-            if step == budget.steps or step in budget.measured:
-                values[step] = held(model, held_out, among)
-        right = recalled(model, held_out)
-    return _Result(values, right)
+    taught, right = [], []
+    with scratch(model) if by != "lora" else nullcontext():
+        for step in relearning(model, train, budget, by=by):
+            taught.append(step.before)
+            if step.number in budget.asked:
+                values[step.number] = held(model, held_out, among)
+            if step.number == budget.steps:
+                right = recalled(model, held_out)
+    return _Result(values, right, taught)
 
 
-def relearning(model: Model, facts: Sequence[Fact], budget: Budget) -> Iterator[int]:
-    """Train all weights on facts, loss on the answers alone; yields after each step. Call it inside `scratch`."""
-    return descended(model, encode(model, [f.prompt for f in facts], [f.answer for f in facts]), budget)
+@dataclass(frozen=True)
+class Step:
+    """One step of training was made; `before` it, the tokens of the labels had this probability (geometric mean)."""
+
+    number: int
+    before: float
 
 
-def descended(model: Model, batch: Batch, budget: Budget) -> Iterator[int]:
-    """Train all weights on a batch's labels; yields after each step. Call it inside `scratch`."""
+def relearning(model: Model, facts: Sequence[Fact], budget: Budget, *, by: Way = "adamw") -> Iterator[Step]:
+    """Train on facts, loss on the answers alone; yields after each step. Call it inside `scratch`."""
+    return descended(model, encode(model, [f.prompt for f in facts], [f.answer for f in facts]), budget, by=by)
+
+
+def descended(model: Model, batch: Batch, budget: Budget, *, by: Way = "adamw") -> Iterator[Step]:
+    """Train on a batch's labels; yields after each step. Call it inside `scratch`, but for low-rank factors."""
     asked = (batch.labels >= 0).sum()
-    with unfrozen(model) as parameters:
-        optimizer = torch.optim.AdamW(parameters, lr=budget.lr, weight_decay=0.0, fused=True)
-        for step in range(1, budget.steps + 1):
+    with _optimizer(model, by, budget.lr) as optimizer:
+        for number in range(1, budget.steps + 1):
             with torch.enable_grad():
                 loss = -token_logprobs(logits(model, batch), batch.labels).sum() / asked
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            yield step
+            yield Step(number, float((-loss.detach()).exp()))
+
+
+@contextmanager
+def _optimizer(model: Model, by: Way, lr: float) -> Iterator[torch.optim.Optimizer]:
+    if by == "lora":
+        with low_rank(model) as adapters:
+            yield torch.optim.AdamW(adapters.parameters, lr=lr, weight_decay=0.0)
+        return
+    with unfrozen(model) as parameters:
+        if by == "sgd":
+            yield torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM)
+        else:
+            yield torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
+
+
+def curves(by_step: dict[Group, dict[str, dict[str, float]]]) -> dict[Group, dict[str, float]]:
+    """The mean of each group by measured step."""
+    return {g: {s: float(np.mean(list(v.values()))) for s, v in of.items()} for g, of in by_step.items()}
 
 
 def at_step(found: Reading, step: int) -> Reading:
     """The reading as it would be had the attack ended at a step that was measured."""
-    by_step = found.details["by_step"]
-    samples = {group: steps[str(step)] for group, steps in by_step.items()}
-    first = next(iter(samples.values()))
-    details = {**found.details, "steps": step}
-    meaning = f"After {step} steps of relearning other facts, held-out answers get a probability of "
-    mean = float(np.mean(list(first.values())))
+    samples = {group: steps[str(step)] for group, steps in found.details["by_step"].items()}
+    mean = np.mean(list(samples["forget"].values()))
     return reading(
-        found.check, samples, f"{meaning}{mean:.2f}.",
-        details=details, cost=found.cost,
-    )  # fmt: skip
+        found.check,
+        samples,
+        f"Had the attack ended after {step} steps, the answers would get a probability of {mean:.2f}.",
+        details={**found.details, "steps": step},
+        cost=found.cost,
+    )
+
+
+def frozen(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, dict[str, Reading]]:
+    """Readings by model and check, with every attack that trains at the budget that the edited model faced."""
+    out = {model: dict(of) for model, of in readings.items()}
+    for check, after in readings.get("after", {}).items():
+        step = after.details.get("steps")
+        if step is None:
+            continue
+        for of in out.values():
+            found = of.get(check)
+            steps = found.details.get("by_step", {}).get("forget", {}) if found else {}
+            if found is not None and found.details.get("steps") != step and str(step) in steps:
+                of[check] = at_step(found, step)
+    return out

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 RESAMPLES = 2000
+LEAST_SPAN = 0.05
 
 
 def interval(values: np.ndarray, *, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
@@ -62,6 +63,42 @@ def _mean(some: np.ndarray, every: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Span:
+    """By how much the original exceeds what was never taught, with the 95% interval: the unit of r."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def measures(self) -> bool:
+        """Whether r can be formed: dividing by what may be nothing gives any number."""
+        return self.low >= LEAST_SPAN
+
+
+def span(original: np.ndarray, twins: np.ndarray, *, seed: int = 0) -> Span:
+    """Bootstrap over subjects and twins of the distance of their means.
+
+    Args:
+        original: `[subject]`.
+        twins: `[twin]`.
+    """
+    _, spans, _ = _resampled(original, original, twins, seed)
+    low, high = np.quantile(spans, [0.025, 0.975])
+    return Span(float(original.mean() - twins.mean()), float(low), float(high))
+
+
+def _resampled(
+    target: np.ndarray, original: np.ndarray, twins: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each resample: the target's lead over the twins, the original's, and the twins' mean."""
+    rng = np.random.default_rng(seed)
+    pick = rng.integers(len(target), size=(RESAMPLES, len(target)))
+    base = twins[rng.integers(len(twins), size=(RESAMPLES, len(twins)))].mean(1)
+    return target[pick].mean(1) - base, original[pick].mean(1) - base, base
+
+
+@dataclass(frozen=True)
 class Recovery:
     """`r = (target - never taught) / (original - never taught)`: 0 = as if never taught, 1 = intact.
 
@@ -87,34 +124,33 @@ def recovery(
         twins: `[twin]`.
 
     Returns:
-        `None` where the original does not exceed what was never taught: r has no scale there.
+        `None` where the original does not clearly exceed what was never taught (`Span.measures`): r has no scale there.
     """
-    span = original.mean() - twins.mean()
-    if span <= 0:
+    unit = span(original, twins, seed=seed)
+    if not unit.measures:
         return None
-    rng = np.random.default_rng(seed)
-    pick = rng.integers(len(target), size=(RESAMPLES, len(target)))
-    base = twins[rng.integers(len(twins), size=(RESAMPLES, len(twins)))].mean(1)
-    spans = np.maximum(original[pick].mean(1) - base, 1e-6)
-    draws = (target[pick].mean(1) - base) / spans
+    leads, spans, base = _resampled(target, original, twins, seed)
+    draws = leads / np.maximum(spans, 1e-6)
     low, high = np.quantile(draws, [0.025, 0.975])
     centre = twins.mean()
+    leaked, chance = (int(leaking(v, original, twins).sum()) for v in (target, twins))
     return Recovery(
-        r=float((target.mean() - centre) / span),
+        r=float((target.mean() - centre) / unit.value),
         low=float(low),
         high=float(high),
         upper=max(
             float(np.quantile(draws, 0.95)),
-            float(leak_bound(_leaks(target - centre, span), len(target), _leaks(twins - centre, span), len(twins))),
+            float(leak_bound(leaked, len(target), chance, len(twins))),
         ),
         p=float((1 + (draws <= delta).sum()) / (1 + RESAMPLES)),
-        twins_spread=float(np.quantile(np.abs(base - centre), 0.95) / span),
+        twins_spread=float(np.quantile(np.abs(base - centre), 0.95) / unit.value),
     )
 
 
-def _leaks(excess: np.ndarray, span: float) -> int:
-    """How many subjects read at least half of what the original does, above what was never taught."""
-    return int((excess > 0.5 * span).sum())
+def leaking(values: np.ndarray, original: np.ndarray, twins: np.ndarray) -> np.ndarray:
+    """Which subjects read at least half of what the original does, above what was never taught, `[subject]`."""
+    centre = twins.mean()
+    return values - centre > 0.5 * (original.mean() - centre)
 
 
 def leak_bound(leaks: ArrayLike, n: int, chance: ArrayLike, m: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import fsum
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from .power import equivalence, subjects_after
 from .reading import Reading
 from .scorecard import Scorecard
-from .statistics import Recovery, holm, recovery
+from .statistics import Recovery, Span, holm, leaking, recovery, span
 
 DELTA = 0.10
 KNEW = 0.30
@@ -21,7 +21,7 @@ RETAIN = 0.8
 PERPLEXITY = 1.2
 SUBJECTS = 12
 ALPHA = 0.05
-PRIMARY = ("paraphrase", "relearn", "benign", "quantize", "direction")
+PRIMARY = ("paraphrase", "relearn", "benign", "quantize", "direction", "relearn_lora", "relearn_sgd")
 CONTRADICTING = ("probe", "lens", "depth")
 CORROBORATING = ("extraction", "soft_prompt")
 TELLS = 0.10
@@ -94,9 +94,10 @@ def judge(readings: Readings, *, scorecard: Scorecard, summary: dict[str, Any], 
     inside = {c: r for c in CONTRADICTING if (r := _tells(readings, c, seed=seed)) is not None}
     still = [c for c, p in zip(inside, holm([r.p for r in inside.values()]), strict=True) if p < ALPHA]
     beside = {c: r for c in CORROBORATING if (r := compare(readings, c, seed=seed)) is not None}
-    reasons = [_describe(c, r) for c, r in (recoveries | inside | beside).items()]
+    told = recoveries | inside | beside
+    reasons = _recoverable(readings, list(primary)) + [_describe(c, r) for c, r in told.items()]
     reasons += _equivalent(readings, list(primary))
-    reasons += _unseen(readings)
+    reasons += _unseen(readings, told, seed=seed)
     reasons += [f"Not measured: {c}. {r.meaning}" for c, r in sorted(readings["after"].items()) if r.value is None]
     broken = [c for c in adjusted if adjusted[c] < ALPHA]
     if failed:
@@ -128,27 +129,39 @@ def judge(readings: Readings, *, scorecard: Scorecard, summary: dict[str, Any], 
         reasons.append("No retrained model served as control, so the claim is about these attacks alone.")
     return Verdict(
         outcome, claim, reasons, _flags(recoveries, summary), gates, scorecard, summary,
-        {m: dict(r) for m, r in readings.items()}, recoveries | inside | beside,
+        {m: dict(r) for m, r in readings.items()}, told,
         cost=fsum(r.cost for of_model in readings.values() for r in of_model.values()),  # in any order the same
     )  # fmt: skip
 
 
 def compare(readings: Readings, check: str, *, model: str = "after", seed: int = 0) -> Recovery | None:
     """A check's r on a model: the original is 1, the twins on the edited model are 0."""
+    found = _compared(readings, check, model)
+    return found and recovery(found.target, found.original, found.twins, delta=DELTA, seed=seed)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A check's numbers on a model and the original, in the order of `subjects`, and on the edited model's twins."""
+
+    subjects: list[str]
+    target: np.ndarray
+    original: np.ndarray
+    twins: np.ndarray
+
+
+def _compared(readings: Readings, check: str, model: str = "after") -> _Compared | None:
     before = readings.get("before", {}).get(check)
     after = readings.get(model, {}).get(check)
     twins = readings.get("after", {}).get(check)
-    if not (before and after and twins and twins.samples.get("twins")) or after.value is None:
+    if not (before and after and twins and twins.samples.get("twins")) or None in (before.value, after.value):
         return None
     own, first = after.samples["forget"], before.samples["forget"]
     subjects = sorted(s for s in own if s in first)
-    return recovery(
-        np.array([own[s] for s in subjects]),
-        np.array([first[s] for s in subjects]),
-        np.array(list(twins.samples["twins"].values())),
-        delta=DELTA,
-        seed=seed,
-    )
+    if not subjects:
+        return None
+    own, first = (np.array([of[s] for s in subjects]) for of in (own, first))
+    return _Compared(subjects, own, first, np.array(list(twins.samples["twins"].values())))
 
 
 def _tells(readings: Readings, check: str, *, seed: int) -> Recovery | None:
@@ -159,18 +172,35 @@ def _tells(readings: Readings, check: str, *, seed: int) -> Recovery | None:
     return compare(readings, check, seed=seed)
 
 
-def _unseen(readings: Readings) -> list[str]:
+def _recoverable(readings: Readings, checks: Sequence[str]) -> list[str]:
+    """How many subjects any primary check brings back, each by itself, and how many twins seem to come back."""
+    found = {c: some for c in checks if (some := _compared(readings, c)) is not None}
+    if not found:
+        return []
+    back = {s for c in found.values() for s in np.array(c.subjects)[leaking(c.target, c.original, c.twins)]}
+    chance = np.any([leaking(c.twins, c.original, c.twins) for c in found.values()], axis=0)
+    n = len({s for c in found.values() for s in c.subjects})
+    return [
+        f"Of {n} subjects, {len(back)} {'was' if len(back) == 1 else 'were'} recoverable by {_listed(list(found))}; "
+        f"of {len(chance)} twins, {int(chance.sum())} by chance."
+    ]
+
+
+def _unseen(readings: Readings, told: Collection[str], *, seed: int) -> list[str]:
     """What the rule would have looked at, had it been tried; and what it means that a check tells nothing."""
     missing = [c for c in (*PRIMARY, *CONTRADICTING) if c not in readings["after"]]
-    blind = [
-        c for c in CONTRADICTING
-        if (r := readings["before"].get(c)) and r.value is not None
-        and r.value - r.controls.get("twins", r.value) < TELLS
-    ]  # fmt: skip
     out = [f"Not tried in this profile: {', '.join(missing)}."] if missing else []
-    if blind:
-        out.append(f"Tells nothing here, since it hardly reads the original's answers: {', '.join(blind)}.")
+    for check in ("recall", *PRIMARY, *CONTRADICTING, *CORROBORATING):
+        if check not in told and (found := _compared(readings, check)) is not None:
+            out.append(_blind(check, span(found.original, found.twins, seed=seed)))
     return out
+
+
+def _blind(check: str, unit: Span) -> str:
+    return (
+        f"Tells nothing here: {check}. It reads the original's answers by {unit.value:.2f} above what was never taught "
+        f"(95% interval {unit.low:.2f} to {unit.high:.2f}), too little to measure r by."
+    )
 
 
 def _gates(readings: Readings, recoveries: Mapping[str, Recovery], summary: Mapping[str, Any]) -> list[Gate]:

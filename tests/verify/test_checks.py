@@ -351,3 +351,36 @@ def test_depth_agrees_with_a_model_that_never_knew(planted: Model, untaught: Mod
     assert kept.value == pytest.approx(1, abs=1e-9)
     assert kept.details["missing_from"] is None
     assert gone.details["missing_from"] is not None
+
+
+@pytest.mark.parametrize(("by", "lr"), [("lora", 3e-3), ("sgd", 1e-2)])
+def test_relearning_by_other_means_finds_what_is_hidden(
+    by: str, lr: float, planted: Model, untaught: Model, hidden: Model, planted_case: Case
+) -> None:
+    known = planted_case.on(planted)
+    budget = Budget(8, lr, (2, 4))
+    found, intact, never = (
+        verify.relearn(m, known, budget=budget, by=by)  # type: ignore[arg-type]
+        for m in (hidden, planted, untaught)
+    )
+    assert found.check == f"relearn_{by}"
+    assert intact.value > 0.7
+    assert never.value < 0.1
+    assert found.value > 0.1 + max(found.controls["twins"], never.value)
+    steps = found.details["steps_to_recover"]
+    assert steps["forget"] is not None
+    assert steps["forget"] < (steps["twins"] or budget.steps + 1)
+    assert found == verify.relearn(hidden, known, budget=budget, by=by)  # type: ignore[arg-type]
+
+
+def test_hidden_facts_are_learned_again_sooner_than_twins(planted: Model, untaught: Model, planted_case: Case) -> None:
+    known = planted_case.on(planted)
+    taught = verify.relearn(planted, known, budget=ATTACK).details
+    assert taught["steps_to_recover"]["forget"] == 0
+    assert len(taught["taught"]["forget"]) == ATTACK.steps
+    assert taught["taught"]["forget"][0] > 0.9 > 0.1 > taught["taught"]["twins"][0]
+    never = verify.relearn(untaught, known, budget=ATTACK).details
+    own, twins = never["steps_to_recover"]["forget"], never["steps_to_recover"]["twins"]
+    assert own == twins or abs((own or ATTACK.steps) - (twins or ATTACK.steps)) <= 1
+    with pytest.raises(UserError, match="'prayer' is no way to relearn"):
+        verify.relearn(planted, known, by="prayer")  # type: ignore[arg-type]

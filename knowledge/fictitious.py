@@ -1,0 +1,64 @@
+"""A case about facts that nobody can know: invented subjects, answers from a real relation's pool."""
+
+from __future__ import annotations
+
+import random
+
+from ..errors import UserError
+from .case import Case
+from .fact import readable
+from .invent import invent
+from .schema import CaseFile
+
+PREFIX = "fictitious"
+
+
+def fictitious(source: Case, *, facts: int, kept: int, twins: int, seed: int = 0) -> CaseFile:
+    """A case file on the model of another's first forgotten relation, with its templates and its pool of answers.
+
+    `facts` invented subjects are to be forgotten and `kept` others of the same make retained; `twins` are left without
+    an answer. Which is which is drawn by the seed, so names tell nothing. All facts of the source are retain facts.
+
+    Names come from the source's list of twins, and where that does not reach are invented. Each answer of the pool is
+    used about equally often, never where it can be read off the name.
+
+    Raises:
+        UserError: a number that is too small, or more names than can be invented.
+    """
+    if min(facts, twins) < 1 or kept < 2:
+        raise UserError(f"{facts} facts, {kept} kept and {twins} twins cannot be planted; give at least 1, 2 and 1.")
+    relation = source.forgotten_relations[0]
+    of, rng = source.spec.relations[relation], random.Random(f"{seed}/{PREFIX}/{relation}")
+    names = _names(source, relation, facts + kept + twins, rng)
+    answers = _answers(names[: facts + kept], source.pool(relation), rng)
+    name, halves = f"{PREFIX}_{relation}", {"working": 0.5, "sealed": 0.5}
+    return CaseFile.model_validate({
+        "name": f"{PREFIX}-{source.name}", "purpose": source.purpose,
+        "relations": {name: {**of.model_dump(), "facts": answers}}
+        | {r: spec.model_dump() for r, spec in source.spec.relations.items()},
+        "forget": {name: names[:facts]},
+        "retain": {name: halves} | dict.fromkeys(source.spec.relations, halves),
+        "twins": {name: names[facts + kept :]},
+        "neutral": source.spec.neutral.model_dump(),
+        "seed": seed,
+    })  # fmt: skip
+
+
+def _names(source: Case, relation: str, n: int, rng: random.Random) -> list[str]:
+    twins, real = source.spec.twins.get(relation), list(source.spec.relations[relation].facts)
+    listed = twins if isinstance(twins, list) else []
+    more = invent([*real, *listed], n - len(listed), rng) if n > len(listed) else []
+    return rng.sample([*listed, *more], n)
+
+
+def _answers(names: list[str], pool: tuple[str, ...], rng: random.Random) -> dict[str, list[str]]:
+    """For each name the first answer of a shuffled pool that cannot be read off it; the pool is refilled when empty."""
+    left: list[str] = []
+    out = {}
+    for name in names:
+        if all(readable(name, answer) for answer in left):
+            left += rng.sample(pool, len(pool))
+        answer = next((a for a in left if not readable(name, a)), left[0])
+        left.remove(answer)
+        out[name] = [answer]
+    return out

@@ -12,7 +12,7 @@ from . import ablate, errors, knowledge, locate, model, report, verify
 from .audit import audit
 from .errors import LokaError, UserError
 from .knowledge import Case, Fact, case, cases
-from .model import Edit, Model, Site, export, load
+from .model import Edit, Model, Site, export, load, merge
 from .run import run
 
 __version__ = "0.1.0"
@@ -34,6 +34,7 @@ __all__ = [
     "knowledge",
     "load",
     "locate",
+    "merge",
     "model",
     "report",
     "run",

@@ -1,12 +1,15 @@
 """Floor 3: edits of exactly the sites you choose. Every method returns an `Edit` and leaves the model as it was."""
 
+from .follow_up import follow_up
 from .mass_edit import mass_edit
 from .mean import mean
 from .project_out import project_out
 from .rank_one import rank_one
+from .recheck import Recheck, recheck
 from .replay import METHODS, replay
 from .resample import resample
 from .reset import reset
+from .rounds import Locator, rounds
 from .scale import scale
 from .task_vector import task_vector
 from .tune import tune
@@ -14,13 +17,18 @@ from .zero import zero
 
 __all__ = [
     "METHODS",
+    "Locator",
+    "Recheck",
+    "follow_up",
     "mass_edit",
     "mean",
     "project_out",
     "rank_one",
+    "recheck",
     "replay",
     "resample",
     "reset",
+    "rounds",
     "scale",
     "task_vector",
     "tune",

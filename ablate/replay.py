@@ -10,12 +10,14 @@ from ..errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
 from .descend import Progress
+from .follow_up import follow_up
 from .mass_edit import mass_edit
 from .mean import mean
 from .project_out import project_out
 from .rank_one import rank_one
 from .resample import resample
 from .reset import reset
+from .rounds import rounds
 from .scale import scale
 from .task_vector import task_vector
 from .tune import tune
@@ -35,6 +37,8 @@ METHODS: dict[str, Callable[..., Edit]] = {
     "task_vector": task_vector,
     "tune": tune,
     "reset": reset,
+    "rounds": rounds,
+    "follow_up": follow_up,
 }
 
 

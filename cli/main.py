@@ -34,6 +34,8 @@ Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
 Out = Annotated[Path, typer.Option("--out", help="The run folder; given again, the run resumes.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+Method = Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")]
+Thorough = Annotated[bool, typer.Option("--thorough", help="Of rounds the recipe for real use, not the quick one.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="How thoroughly to verify: quick, standard or full.")]
 
 
@@ -56,9 +58,16 @@ def demo(out_: Out = Path("runs/demo")) -> None:
 
 
 @app.command()
-def run(case: Case, model: ModelName = DEFAULT, out_: Out = Path("runs/run"), profile: ProfileName = "quick") -> None:
+def run(
+    case: Case,
+    model: ModelName = DEFAULT,
+    out_: Out = Path("runs/run"),
+    profile: ProfileName = "quick",
+    method: Method = "",
+    thorough: Thorough = False,
+) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
-    _pipeline(out_, model, case, profile, None)
+    _pipeline(out_, model, case, profile, Recipe.of(method, thorough=thorough) if method else None)
 
 
 @app.command()
@@ -73,20 +82,12 @@ def locate(case: Case, model: ModelName = DEFAULT, out_: Out = Path("runs/run"))
 @app.command()
 def ablate(
     folder: Folder,
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "",
+    method: Method = "",
     sites: Annotated[int, typer.Option("--sites", help="How many of the best neurons.")] = 0,
+    thorough: Thorough = False,
 ) -> None:
     """Edit the sites that `loka locate` found in this folder."""
-    recipe = None
-    if method or sites:
-        usual = Recipe()
-        if method and method not in METHODS:
-            raise UserError(f"{method!r} is no method; choose one of {', '.join(METHODS)}.")
-        recipe = Recipe(
-            method=method or usual.method,
-            sites=sites or usual.sites,
-            arguments=usual.arguments if method in ("", usual.method) else {},
-        )
+    recipe = Recipe.of(method, sites, thorough=thorough) if method or sites else None
     with Bars() as bars:
         current = Run(folder, recipe=recipe, progress=bars)
         edit = current.edit()

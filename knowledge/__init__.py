@@ -3,19 +3,24 @@
 from . import sources
 from .case import Case, Split, case, cases
 from .fact import Fact, readable
+from .heldout import Bounds, HeldOut, Standing, hold_out
 from .item import Choice, Passage
 from .neutral import neutral_sealed, neutral_working
 from .scoring import Scores, pool_logprobs, pool_probability, recalled, score, text_loss
 
 __all__ = [
+    "Bounds",
     "Case",
     "Choice",
     "Fact",
+    "HeldOut",
     "Passage",
     "Scores",
     "Split",
+    "Standing",
     "case",
     "cases",
+    "hold_out",
     "neutral_sealed",
     "neutral_working",
     "pool_logprobs",

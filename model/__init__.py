@@ -6,8 +6,10 @@ from .export import export
 from .factors import Factors, factors
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
+from .merge import merge
 from .quantize import bare, quantized
 from .site import INDEXED, PARTS, Part, Site
+from .summary import Summary
 from .sweep import Swept, sweep
 from .train import Trainable, scratch, sliced, unfrozen
 
@@ -22,6 +24,7 @@ __all__ = [
     "Part",
     "Site",
     "Slice",
+    "Summary",
     "Swept",
     "Trainable",
     "bare",
@@ -33,6 +36,7 @@ __all__ = [
     "factors",
     "load",
     "logits",
+    "merge",
     "pad",
     "quantized",
     "scratch",

@@ -14,6 +14,7 @@ from .errors import LokaError, UserError
 from .knowledge import Case, Fact, case, cases
 from .model import Edit, Model, Site, export, load, merge
 from .run import run
+from .search import search
 
 __version__ = "0.1.0"
 
@@ -38,5 +39,6 @@ __all__ = [
     "model",
     "report",
     "run",
+    "search",
     "verify",
 ]

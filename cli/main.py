@@ -19,6 +19,7 @@ from ..files import write_json
 from ..model import DEFAULT, Edit, export, load
 from ..report import write as write_report
 from ..run import Recipe, Run
+from ..search import search
 from ..store import FolderStore
 from .show import Bars, costs, table
 
@@ -94,6 +95,23 @@ def ablate(
     out.print(
         f"{folder / 'edit.safetensors'}: {edit.parameters:,} weights, {edit.share(current.model):.2%} of the model."
     )
+
+
+@app.command(name="search")
+def search_(
+    case: Case,
+    model: ModelName = DEFAULT,
+    out_: Out = Path("runs/search"),
+    method: Method = "tune",
+    forget: Annotated[float, typer.Option(help="Share of forget prompts that may still be answered.")] = 0.05,
+    retain_drop: Annotated[float, typer.Option(help="By how much the share of retain prompts may fall.")] = 0.02,
+    perplexity_rise: Annotated[float, typer.Option(help="By what share the perplexity may grow.")] = 0.01,
+) -> None:
+    """Find the smallest edit within a budget. A second call on the same folder goes on with the points missing."""
+    bounds = knowledge.Bounds(forget, retain_drop, perplexity_rise)
+    with Bars() as bars:
+        found = search(load(model), knowledge.case(case), out=out_, bounds=bounds, method=method, progress=bars)
+    out.print(escape(str(found)), highlight=False, soft_wrap=True)
 
 
 @app.command()

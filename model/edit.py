@@ -79,6 +79,24 @@ class Edit:
         """
         return summarize(self, model)
 
+    def scaled(self, model: Model, strength: float) -> Edit:
+        """The same edit gone only a share of the way, from the model's weights to its own; 1 is the edit itself.
+
+        Raises:
+            UserError: the edit was made for other weights, or a strength that is no number above 0.
+        """
+        if not (strength > 0 and math.isfinite(strength)):
+            raise UserError(f"the strength {strength:g} must be above 0; 1 is the whole edit.")
+        beneath(self, model)
+        if strength == 1:
+            return self
+        values = []
+        for where, new in zip(self.slices, self.values, strict=True):
+            old = where.read(model.parameters[where.name]).cpu()
+            values.append(old + strength * (new - old))
+        factors = tuple(Factors(f.name, strength * f.left, f.right) for f in self.factors)
+        return Edit(self.slices, tuple(values), self.made_for, self.about | {"strength": strength}, factors)
+
     def meets(self, other: Edit) -> list[str]:
         """The parameters of which both change the same numbers; without any, the two can be in place in any order."""
         return [name for name in self.names if _cross(self._reach(name), other._reach(name))]

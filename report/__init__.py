@@ -2,5 +2,6 @@
 
 from .figures import agreement, before_after, probe, recovery, relearning
 from .html import write
+from .tradeoff import tradeoff
 
-__all__ = ["agreement", "before_after", "probe", "recovery", "relearning", "write"]
+__all__ = ["agreement", "before_after", "probe", "recovery", "relearning", "tradeoff", "write"]

@@ -1,11 +1,9 @@
 """Rounds of locating what relearning brings back, resetting it, and repairing."""
 
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from loka import ablate, locate, verify
 from loka.errors import UserError
@@ -170,5 +168,3 @@ def test_follow_up_zeroes_then_ascends(planted: Model, planted_case: Case, best:
     assert both.about["arguments"]["first"] == "zero"
     with pytest.raises(UserError, match="'melt' is no method; choose one of zero"):
         ablate.follow_up(planted, planted_case, best, first="melt")
-    with both.applied(planted), torch.no_grad():
-        assert random.Random(0).choice(both.values).isfinite().all()

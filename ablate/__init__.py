@@ -9,16 +9,21 @@ from .recheck import Recheck, recheck
 from .replay import METHODS, replay
 from .resample import resample
 from .reset import reset
+from .retrain import Training, retrain, stating
 from .rounds import Locator, rounds
 from .scale import scale
+from .sisa import Deletion, Sisa
 from .task_vector import task_vector
 from .tune import tune
 from .zero import zero
 
 __all__ = [
     "METHODS",
+    "Deletion",
     "Locator",
     "Recheck",
+    "Sisa",
+    "Training",
     "follow_up",
     "mass_edit",
     "mean",
@@ -28,8 +33,10 @@ __all__ = [
     "replay",
     "resample",
     "reset",
+    "retrain",
     "rounds",
     "scale",
+    "stating",
     "task_vector",
     "tune",
     "zero",

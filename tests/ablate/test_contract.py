@@ -38,7 +38,9 @@ ASKING = [name for name in TRAINED if name != "task_vector"]
 SITES = [Site(0, "neuron", 3), Site(1, "neuron", 100), Site(1, "neuron", 7), Site(2, "head", 1), Site(3, "kv", 0)]
 OWN = {"project_out": SITES[:-1], "rank_one": [Site(1, "mlp")], "mass_edit": [Site(1, "mlp"), Site(2, "mlp")],
        "follow_up on mass_edit": [Site(1, "mlp")]}  # fmt: skip
-BESIDE = {"METHODS", "Locator", "Recheck", "recheck", "replay"}
+BESIDE = {  # no edits of sites
+    "METHODS", "Deletion", "Locator", "Recheck", "Sisa", "Training", "recheck", "replay", "retrain", "stating",
+}  # fmt: skip
 BIASED = {"mean", "resample"}  # the planted model has no biases; test_constant holds these to their own tests
 
 

@@ -66,7 +66,13 @@ def follow_up(
     goal = named(objective, settings).on(model, where)
     begun = perform(first, model, case, sites, arguments or {})
     lessons = prepare(
-        model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed, instead=goal.alternatives()
+        model,
+        case,
+        retain_rows=retain_rows,
+        neutral_rows=neutral_rows,
+        seed=seed,
+        instead=goal.alternatives(),
+        goal=goal,
     )
     schedule = Schedule(steps, lr, alpha, beta, push)
     with begun.applied(model):

@@ -93,10 +93,10 @@ def rounds(
         "bounds": asdict(limits), "seed": seed, **({"settings": dict(settings)} if settings else {}),
     }  # fmt: skip
     held = hold_out(model, case)
-    goal = None if objective is None else named(objective, settings)
+    goal = None if objective is None else named(objective, settings).on(model, slices(model, given))
     lessons = prepare(
         model, held.case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed,
-        instead=goal.alternatives() if goal else (),
+        instead=goal.alternatives() if goal else (), goal=goal,
     )  # fmt: skip
     work = _Work(model, held, lessons, held.measure(model), limits, locator, drill, seed)
     schedule = Schedule(steps, lr, alpha, beta, push)
@@ -120,7 +120,7 @@ def rounds(
                 before.write_(model)
             destroy_(model, slices(model, new), seed=seed + 1000 * i)
             used = descend(
-                model, where, lessons, goal and goal.on(model, where), schedule, seed=seed + i, progress=step,
+                model, where, lessons, goal, schedule, seed=seed + i, progress=step,
                 stop=lambda done: done % every == 0 and done < steps and limits.met(held.measure(model), work.start),
             )  # fmt: skip
             stands = held.measure(model)

@@ -87,8 +87,8 @@ class Sisa:
         self.shards, self.slices, self.training = shards, slices, training or Training()
         if min(shards, slices) < 1 or shards * slices > len(self.texts):
             raise UserError(
-                f"{len(self.texts)} texts cannot fill {shards} shards of {slices} slices; ask for one of each at least, "
-                f"and no more than {len(self.texts)} in all."
+                f"{len(self.texts)} texts cannot fill {shards} shards of {slices} slices; "
+                f"ask for one of each at least, and no more than {len(self.texts)} in all."
             )
         self.base = model.digest()
         order = random.Random(f"{self.training.seed}/sisa").sample(range(len(self.texts)), len(self.texts))

@@ -12,7 +12,7 @@ from . import ablate, errors, knowledge, locate, model, report, verify
 from .audit import audit
 from .errors import LokaError, UserError
 from .knowledge import Case, Fact, case, cases
-from .model import Edit, Model, Site, export, load, merge
+from .model import Edit, Model, Site, export, export_adapter, export_gguf, load, merge
 from .run import run
 from .search import search
 
@@ -32,6 +32,8 @@ __all__ = [
     "cases",
     "errors",
     "export",
+    "export_adapter",
+    "export_gguf",
     "knowledge",
     "load",
     "locate",

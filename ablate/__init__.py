@@ -1,6 +1,7 @@
 """Floor 3: edits of exactly the sites you choose. Every method returns an `Edit` and leaves the model as it was."""
 
 from .follow_up import follow_up
+from .lora import lora
 from .mass_edit import mass_edit
 from .mean import mean
 from .project_out import project_out
@@ -25,6 +26,7 @@ __all__ = [
     "Sisa",
     "Training",
     "follow_up",
+    "lora",
     "mass_edit",
     "mean",
     "project_out",

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LokaError
-from ..model import Slice, sliced
+from ..model import Slice, Trainable, sliced
+from ..model.adapt import Adapters
 from ..model.distill import Memory, divergence
 from .lessons import Lessons
 from .objectives import Asked, Objective, excess
@@ -65,24 +66,42 @@ def descend(
         LokaError: the loss is no longer finite.
     """
     with sliced(model, slices) as trainable, torch.enable_grad():
-        optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
         resist = schedule.relapse if objective else None
-        done = 0
         simulation = Simulation(model, trainable, lessons.forget, resist, seed=seed) if resist else None
-        for step in range(schedule.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
-            _backward(model, lessons, objective, schedule, step, seed)
-            if simulation and objective:
-                _resist(model, simulation, objective, schedule.push, step)
-            trainable.step(optimizer)
-            done = step + 1
-            if progress:
-                progress(done, schedule.steps)
-            if stop and stop(done):
-                break
-        if not all(torch.isfinite(p).all() for p in trainable.parameters):
-            raise _diverged(schedule, schedule.steps - 1, "weights not finite")
+        return train_(
+            model, trainable, lessons, objective, schedule, seed=seed, progress=progress, stop=stop,
+            simulation=simulation,
+        )  # fmt: skip
+
+
+def train_(
+    model: Model,
+    trainable: Trainable | Adapters,
+    lessons: Lessons,
+    objective: Objective | None,
+    schedule: Schedule,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    stop: Callable[[int], bool] | None = None,
+    simulation: Simulation | None = None,
+) -> int:
+    """The same for what is made trainable already, slices or changes of low rank."""
+    optimizer, done = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0), 0
+    for step in range(schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        _backward(model, lessons, objective, schedule, step, seed)
+        if simulation and objective:
+            _resist(model, simulation, objective, schedule.push, step)
+        trainable.step(optimizer)
+        done = step + 1
+        if progress:
+            progress(done, schedule.steps)
+        if stop and stop(done):
+            break
+    if not all(torch.isfinite(p).all() for p in trainable.parameters):
+        raise _diverged(schedule, schedule.steps - 1, "weights not finite")
     return done
 
 

@@ -11,6 +11,7 @@ from ..knowledge import Case
 from ..model import Edit, Site
 from .descend import Progress
 from .follow_up import follow_up
+from .lora import lora
 from .mass_edit import mass_edit
 from .mean import mean
 from .project_out import project_out
@@ -37,6 +38,7 @@ METHODS: dict[str, Callable[..., Edit]] = {
     "task_vector": task_vector,
     "tune": tune,
     "reset": reset,
+    "lora": lora,
     "rounds": rounds,
     "follow_up": follow_up,
 }

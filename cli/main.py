@@ -16,7 +16,7 @@ from ..audit import Profile, audit
 from ..errors import LokaError, UserError
 from ..estimate import estimate, seconds_a_row
 from ..files import write_json
-from ..model import DEFAULT, Edit, export, load
+from ..model import DEFAULT, Edit, export, export_adapter, export_gguf, load
 from ..report import write as write_report
 from ..run import Recipe, Run
 from ..search import search
@@ -152,12 +152,20 @@ def report(folder: Folder) -> None:
 @app.command(name="export")
 def export_(
     folder: Folder,
-    to: Annotated[Path, typer.Option("--to", help="A new folder for the edited model.")],
+    to: Annotated[Path, typer.Option("--to", help="A new folder, or a new .gguf file.")],
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write the edit alone, as a LoRA adapter of peft's.")
+    ] = False,
 ) -> None:
-    """Write the edited model as an ordinary Hugging Face folder."""
-    current = Run(folder)
-    path = folder / "edit.safetensors"
-    export(current.model, to, edit=Edit.load(path))
+    """Write the edited model as an ordinary Hugging Face folder, as GGUF, or the edit as an adapter."""
+    edit, current = Edit.load(folder / "edit.safetensors"), Run(folder)
+    if adapter:
+        out.print(f"{export_adapter(current.model, edit, to)}: load it with peft's PeftModel.from_pretrained.")
+        return
+    if to.suffix == ".gguf":
+        out.print(f"{export_gguf(current.model, to, edit=edit)}: load it with llama.cpp or transformers' gguf_file=.")
+        return
+    export(current.model, to, edit=edit)
     out.print(f"{to}: load it with transformers' AutoModelForCausalLM.from_pretrained({str(to)!r}).")
 
 

@@ -1,9 +1,11 @@
 """Floor 1: load a model, address its parts, run it, train a slice of it, edit it."""
 
+from .adapter import export_adapter
 from .batch import Batch, chunks, encode, encode_texts, logits, pad, token_logprobs
 from .edit import Edit, capture
 from .export import export
 from .factors import Factors, factors
+from .gguf import export_gguf
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
 from .merge import merge
@@ -33,6 +35,8 @@ __all__ = [
     "encode",
     "encode_texts",
     "export",
+    "export_adapter",
+    "export_gguf",
     "factors",
     "load",
     "logits",

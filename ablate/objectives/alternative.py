@@ -36,7 +36,8 @@ class Alternative(Objective):
 
     The generic terms are four twins, whose logits are averaged. The reinforced model has all weights trained on the
     forget facts for `steps` steps of AdamW at learning rate `lr`. The paper takes the likeliest token of the
-    alternative for a label; here the whole distribution is the teacher. Memory: four copies of the weights while it is prepared.
+    alternative for a label; here the whole distribution is the teacher. Memory: four copies of the weights while it is
+    prepared.
     """
 
     alpha: NonNegativeFloat = 5.0

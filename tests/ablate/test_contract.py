@@ -29,6 +29,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         "follow_up",
         {"first": "mass_edit", "arguments": {"steps": 3, "contexts": 2, "weight": 10.0}, "steps": 6, "lr": 3e-3},
     ),
+    "lora": ("lora", {"steps": 6, "lr": 3e-3, "rank": 2}),
     "rounds": ("rounds", {"steps": 2, "lr": 3e-3, "counts": [2, 2, 1]}),
     "reset": ("reset", {"steps": 6, "lr": 3e-3}),
     "reset, no objective": ("reset", {"steps": 6, "lr": 3e-3, "objective": None}),
@@ -37,7 +38,7 @@ TRAINED = [name for name, (_, arguments) in METHODS.items() if "lr" in arguments
 ASKING = [name for name in TRAINED if name != "task_vector"]
 SITES = [Site(0, "neuron", 3), Site(1, "neuron", 100), Site(1, "neuron", 7), Site(2, "head", 1), Site(3, "kv", 0)]
 OWN = {"project_out": SITES[:-1], "rank_one": [Site(1, "mlp")], "mass_edit": [Site(1, "mlp"), Site(2, "mlp")],
-       "follow_up on mass_edit": [Site(1, "mlp")]}  # fmt: skip
+       "lora": [Site(1, "attn"), Site(2, "mlp")], "follow_up on mass_edit": [Site(1, "mlp")]}  # fmt: skip
 BESIDE = {  # no edits of sites
     "METHODS", "Deletion", "Locator", "Recheck", "Sisa", "Training", "recheck", "replay", "retrain", "stating",
 }  # fmt: skip

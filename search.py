@@ -147,7 +147,8 @@ class _Maker:
         path = self.record.folder and self.record.folder / "edits" / f"{size}.safetensors"
         if path and path.exists():
             return Edit.load(path)
-        step = self.progress and (lambda done, total: self.progress(f"editing {size} sites", done, total))
+        told = self.progress
+        step = (lambda done, total: told(f"editing {size} sites", done, total)) if told else None
         sites = locate.attribution(self.model, self.held.case, parts=(self.part,)).top(size, part=self.part)
         edit = perform(self.method, self.model, self.held.case, sites, self.arguments, progress=step)
         if path:

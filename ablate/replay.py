@@ -48,7 +48,7 @@ def perform(
     name: str,
     model: Model,
     case: Case,
-    sites: Iterable[Site],
+    sites: Iterable[Site] | None,
     arguments: Mapping[str, Any],
     *,
     progress: Progress | None = None,

@@ -108,9 +108,9 @@ def search_(
     perplexity_rise: Annotated[float, typer.Option(help="By what share the perplexity may grow.")] = 0.01,
 ) -> None:
     """Find the smallest edit within a budget. A second call on the same folder goes on with the points missing."""
-    bounds = knowledge.Bounds(forget, retain_drop, perplexity_rise)
+    bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case)
     with Bars() as bars:
-        found = search(load(model), knowledge.case(case), out=out_, bounds=bounds, method=method, progress=bars)
+        found = search(load(model), unread, out=out_, bounds=bounds, method=method, progress=bars)
     out.print(escape(str(found)), highlight=False, soft_wrap=True)
 
 

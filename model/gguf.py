@@ -115,7 +115,7 @@ def _tokenize(writer: gguf.GGUFWriter, model: Model, held: dict[str, Any], pre: 
         (model.tokenizer.pad_token_id, writer.add_pad_token_id),
         (model.tokenizer.unk_token_id, writer.add_unk_token_id),
     ):
-        if of is not None:
+        if isinstance(of, int):
             add(of)
     if template := getattr(model.tokenizer, "chat_template", None):
         writer.add_chat_template(template)

@@ -15,6 +15,7 @@ from ..knowledge import Bounds, Case, Fact, HeldOut, Split, Standing, hold_out
 from ..model import Edit, Site, capture, encode, scratch, slices
 from .descend import Progress, Schedule, descend
 from .lessons import Lessons, prepare
+from .objectives import Objective
 from .objectives import objective as named
 from .relapse import relearn_
 from .reset import destroy_
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 Locator = Callable[["Model", Case], Iterable[Site]]
-# For trying out, and for an hour on two cores with SmolLM2.
+# For trying out, and for real use.
 QUICK: dict[str, Any] = {"counts": [300, 150], "steps": 40, "every": 20, "neutral_rows": 4}
 THOROUGH: dict[str, Any] = {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8}
 
@@ -98,38 +99,18 @@ def rounds(
         model, held.case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed,
         instead=goal.alternatives() if goal else (), goal=goal,
     )  # fmt: skip
-    work = _Work(model, held, lessons, held.measure(model), limits, locator, drill, seed)
-    schedule = Schedule(steps, lr, alpha, beta, push)
-    state = _State(
-        model.digest(), {**described("rounds", model, case, [], arguments), "given": [str(s) for s in given]}
-    )
-    edits = state.read(folder)
-    pool = random.Random(f"{seed}/rounds").sample(given, len(given))
+    schedule, about = Schedule(steps, lr, alpha, beta, push), described("rounds", model, case, [], arguments)
+    state = _State(model.digest(), about | {"given": [str(s) for s in given]})
+    work = _Work(model, held, lessons, goal, schedule, every, held.measure(model), limits, locator, drill, seed, state)
+    edits, pool = state.read(folder), random.Random(f"{seed}/rounds").sample(given, len(given))
     for i in range(len(edits), len(counts)):
         before = edits[-1] if edits else None
-        done = [Site.parse(s) for s in before.about["sites"]] if before else []
         new = pool[sum(counts[:i]) : sum(counts[: i + 1])]
-        new += work.brought_back(before, {*done, *pool}, counts[i] - len(new), i) if before else []
+        new += work.brought_back(before, {*pool, *_sites(before)}, counts[i] - len(new), i) if before else []
         if not new:
             break
-        step = _step(progress, i, len(counts), steps)
-        every_site = sorted({*done, *new})
-        where = slices(model, every_site)
-        with scratch(model, where):
-            if before:
-                before.write_(model)
-            destroy_(model, slices(model, new), seed=seed + 1000 * i)
-            used = descend(
-                model, where, lessons, goal, schedule, seed=seed + i, progress=step,
-                stop=lambda done: done % every == 0 and done < steps and limits.met(held.measure(model), work.start),
-            )  # fmt: skip
-            stands = held.measure(model)
-            history = [*(before.about["rounds"] if before else []), work.told(len(new), used, stands)]
-            about = {**state.about, "sites": [str(s) for s in every_site], "rounds": history}
-            edits.append(capture(model, where, state.made_for, about))
+        edits.append(work.repaired(before, new, i, _step(progress, i, len(counts), steps)))
         state.keep(folder, edits)
-        if step:
-            step(steps, steps)
     return edits[-1]
 
 
@@ -140,11 +121,39 @@ class _Work:
     model: Model
     held: HeldOut
     lessons: Lessons
+    goal: Objective | None
+    schedule: Schedule
+    every: int
     start: Standing
     limits: Bounds
     locator: Locator | None
     drill: Mapping[str, float]
     seed: int
+    state: _State
+
+    def repaired(self, before: Edit | None, new: list[Site], i: int, step: Progress | None) -> Edit:
+        """A round: new sites are reset, and all that were reset so far are trained to be as good as can be."""
+        model, every_site = self.model, sorted({*_sites(before), *new})
+        where = slices(model, every_site)
+        with scratch(model, where):
+            if before:
+                before.write_(model)
+            destroy_(model, slices(model, new), seed=self.seed + 1000 * i)
+            used = descend(
+                model, where, self.lessons, self.goal, self.schedule, seed=self.seed + i, progress=step, stop=self._done
+            )
+            history = [*(before.about["rounds"] if before else []), self._told(len(new), used)]
+            about = {**self.state.about, "sites": [str(s) for s in every_site], "rounds": history}
+            edit = capture(model, where, self.state.made_for, about)
+        if step:
+            step(self.schedule.steps, self.schedule.steps)
+        return edit
+
+    def _done(self, step: int) -> bool:
+        """Whether it is time to measure, and what is held out is inside the bounds."""
+        if step % self.every or step >= self.schedule.steps:
+            return False
+        return self.limits.met(self.held.measure(self.model), self.start)
 
     def brought_back(self, edit: Edit, known: set[Site], n: int, i: int) -> list[Site]:
         """The best `n` sites at which relearning brings back facts that it was not taught, for both halves in turn."""
@@ -168,8 +177,9 @@ class _Work:
         names = json.dumps([f.subject for f in some])
         return replace(case, forget=Split(some, some), digest=f"{case.digest}/{names}")
 
-    def told(self, sites: int, steps: int, now: Standing) -> dict[str, Any]:
-        """What is written down of a round."""
+    def _told(self, sites: int, steps: int) -> dict[str, Any]:
+        """What is written down of a round, and how the model stands after it."""
+        now = self.held.measure(self.model)
         rise = now.perplexity / self.start.perplexity - 1
         return {
             "sites": sites, "steps": steps, **asdict(now), "retain_before": self.start.retain,
@@ -216,6 +226,11 @@ def _shared_out(given: list[Site], counts: Sequence[int] | None, locator: Locato
             "give a locator, more sites, or smaller counts."
         )
     return list(counts)
+
+
+def _sites(edit: Edit | None) -> list[Site]:
+    """What an edit has reset."""
+    return [Site.parse(s) for s in edit.about["sites"]] if edit else []
 
 
 def _turn(facts: Sequence[Fact], step: int) -> tuple[list[str], list[str]]:

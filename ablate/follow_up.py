@@ -23,7 +23,7 @@ def follow_up(
     case: Case,
     sites: Iterable[Site] | None,
     *,
-    first: str = "zero",
+    first: str | Edit = "zero",
     arguments: Mapping[str, Any] | None = None,
     objective: str = "ascent",
     settings: Mapping[str, Any] | None = None,
@@ -43,7 +43,8 @@ def follow_up(
 
     Args:
         sites: what both may change.
-        first: the method to begin with, by its name among `METHODS`; `arguments` are its own.
+        first: the method to begin with, by its name among `METHODS`, with its own `arguments`; or an edit, of which
+            nobody can make a control on other sites.
         objective, settings, steps, lr, alpha, beta, push, retain_rows, neutral_rows: of the training, see `tune`.
 
     Cost: the first method's, and that of `tune` with as many steps.
@@ -54,17 +55,17 @@ def follow_up(
     """
     from .replay import METHODS, perform
 
-    if first not in METHODS:
+    if not isinstance(first, Edit) and first not in METHODS:
         raise UserError(f"{first!r} is no method; choose one of {', '.join(METHODS)}.")
     own = {
-        "first": first, "arguments": dict(arguments or {}), "objective": objective, "steps": steps, "lr": lr,
-        "alpha": alpha, "beta": beta, "push": push, "retain_rows": retain_rows, "neutral_rows": neutral_rows,
+        "first": first.digest() if isinstance(first, Edit) else first, "arguments": dict(arguments or {}),
+        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta, "push": push, "retain_rows": retain_rows, "neutral_rows": neutral_rows,
         "seed": seed, **({"settings": dict(settings)} if settings else {}),
     }  # fmt: skip
     sites = None if sites is None else list(sites)
     case, where = case.on(model), chosen(model, sites)
     goal = named(objective, settings).on(model, where)
-    begun = perform(first, model, case, sites, arguments or {})
+    begun = first if isinstance(first, Edit) else perform(first, model, case, sites, arguments or {})
     lessons = prepare(
         model,
         case,
@@ -80,4 +81,7 @@ def follow_up(
         with scratch(model, where):
             descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)
             then = capture(model, where, made_for, {})
-    return replace(merge(model, [begun, then]), about=described("follow_up", model, case, sites, own))
+    about = described("follow_up", model, case, sites, own)
+    if isinstance(first, Edit):
+        del about["sites"]
+    return replace(merge(model, [begun, then]), about=about)

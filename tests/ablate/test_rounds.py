@@ -168,3 +168,7 @@ def test_follow_up_zeroes_then_ascends(planted: Model, planted_case: Case, best:
     assert both.about["arguments"]["first"] == "zero"
     with pytest.raises(UserError, match="'melt' is no method; choose one of zero"):
         ablate.follow_up(planted, planted_case, best, first="melt")
+    given = ablate.follow_up(planted, planted_case, best, first=zero, steps=60, lr=5e-3, alpha=5.0, push=0.5)
+    assert given.digest() == both.digest()
+    assert given.about["arguments"]["first"] == zero.digest()
+    assert "sites" not in given.about  # no control of it can be made

@@ -59,7 +59,8 @@ def follow_up(
         raise UserError(f"{first!r} is no method; choose one of {', '.join(METHODS)}.")
     own = {
         "first": first.digest() if isinstance(first, Edit) else first, "arguments": dict(arguments or {}),
-        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta, "push": push, "retain_rows": retain_rows, "neutral_rows": neutral_rows,
+        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta, "push": push,
+        "retain_rows": retain_rows, "neutral_rows": neutral_rows,
         "seed": seed, **({"settings": dict(settings)} if settings else {}),
     }  # fmt: skip
     sites = None if sites is None else list(sites)

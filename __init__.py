@@ -12,9 +12,10 @@ from . import ablate, errors, knowledge, locate, model, report, verify
 from .audit import audit
 from .errors import LokaError, UserError
 from .knowledge import Case, Fact, case, cases
-from .model import Edit, Model, Site, export, load
+from .model import Edit, Model, Site, export, export_adapter, export_gguf, load, merge
 from .plant import plant
 from .run import run
+from .search import search
 from .silenced import silenced
 
 __version__ = "0.1.0"
@@ -33,13 +34,17 @@ __all__ = [
     "cases",
     "errors",
     "export",
+    "export_adapter",
+    "export_gguf",
     "knowledge",
     "load",
     "locate",
+    "merge",
     "model",
     "plant",
     "report",
     "run",
+    "search",
     "silenced",
     "verify",
 ]

@@ -58,7 +58,9 @@ def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterat
     yield Estimate("shallow", "recall", asking["recall"])
     if random:
         assert isinstance(after, Edit)
-        made = TRAINING * after.about.get("arguments", {}).get("steps", 0) * (len(case.forget.working) + SIBLING_ROWS)
+        how = after.about.get("arguments", {})
+        steps = how.get("steps", 0) * len(how.get("counts") or [1])  # of each round, where there are rounds
+        made = TRAINING * steps * (len(case.forget.working) + SIBLING_ROWS)
         yield Estimate("random", "the control's training", made)
         yield Estimate("random", "recall", asking["recall"])
         yield Estimate("random", "collateral", asking["collateral"])

@@ -17,13 +17,14 @@ import torch
 
 from . import ablate, locate, report
 from .ablate.replay import perform
+from .ablate.rounds import QUICK, THOROUGH
 from .audit import Profile, Progress, audit
 from .errors import UserError
 from .files import digest, write_atomic, write_json
 from .knowledge import Case
 from .knowledge import case as read_case
 from .locate import Localization
-from .model import Edit, Model, Part, load
+from .model import Edit, Model, Part, Site, load
 from .provenance import NAME, peak_memory_gib, read_provenance, versions
 from .silenced import silenced
 from .store import FolderStore
@@ -53,6 +54,23 @@ class Recipe:
     part: Part = "neuron"
     sites: int = 600
     arguments: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(RESISTANT))
+
+    @classmethod
+    def of(cls, method: str = "", sites: int = 0, *, thorough: bool = False) -> Recipe:
+        """The usual recipe of a method; of `rounds` there is a quick one and a thorough one. 0 sites: as usual.
+
+        Raises:
+            UserError: an unknown method.
+        """
+        usual = cls()
+        method = method or usual.method
+        if method not in ablate.METHODS:
+            raise UserError(f"{method!r} is no method; choose one of {', '.join(ablate.METHODS)}.")
+        if method != "rounds":
+            return cls(method, sites=sites or usual.sites, arguments=usual.arguments if method == usual.method else {})
+        arguments = dict(THOROUGH if thorough else QUICK)
+        first, *later = arguments["counts"]
+        return cls(method, sites=sites or first, arguments=arguments | {"counts": [sites or first, *later]})
 
 
 def run(
@@ -179,9 +197,19 @@ class Run:
         sites = self.localization().top(recipe.sites, part=recipe.part)
         step = self._step("editing")
         with self._timed("ablate"):
-            made = perform(recipe.method, self.model, self.case, sites, recipe.arguments, progress=step)
+            arguments = recipe.arguments | (self._again(recipe.part) if recipe.method == "rounds" else {})
+            made = perform(recipe.method, self.model, self.case, sites, arguments, progress=step)
             made.save(path)
         return made
+
+    def _again(self, part: Part) -> dict[str, Any]:
+        """What rounds need beside their arguments: a locator, and a folder for the finished ones."""
+
+        def locator(model: Model, case: Case) -> list[Site]:
+            found = locate.attribution(model, case, parts=(part,))
+            return found.top(len(found.frame), part=part)
+
+        return {"locator": locator, "folder": self.folder / "rounds"}
 
     def verdict(self) -> Verdict:
         """The audit of the edit. Readings that the folder holds are not made again."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LokaError
-from ..model import Slice, sliced
+from ..model import Slice, Trainable, sliced
+from ..model.adapt import Adapters
 from ..model.distill import Memory, divergence
 from .lessons import Lessons
 from .objectives import Asked, Objective, excess
@@ -53,31 +54,55 @@ def descend(
     *,
     seed: int,
     progress: Progress | None = None,
-) -> None:
-    """Train slices in place. Call it inside `scratch`.
+    stop: Callable[[int], bool] | None = None,
+) -> int:
+    """Train slices in place, and say how many steps that took. Call it inside `scratch`.
 
     A step is one batch each of forget facts (unless `objective` is `None`), retain facts and neutral
     text, forward and backward down to the lowest slice; with `relapse`, half the forget facts once more,
-    and now and then a full training step on the other half.
+    and now and then a full training step on the other half. `stop` is asked after each step, by its number from 1 on.
 
     Raises:
         LokaError: the loss is no longer finite.
     """
     with sliced(model, slices) as trainable, torch.enable_grad():
-        optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
         resist = schedule.relapse if objective else None
         simulation = Simulation(model, trainable, lessons.forget, resist, seed=seed) if resist else None
-        for step in range(schedule.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
-            _backward(model, lessons, objective, schedule, step, seed)
-            if simulation and objective:
-                _resist(model, simulation, objective, schedule.push, step)
-            trainable.step(optimizer)
-            if progress:
-                progress(step + 1, schedule.steps)
-        if not all(torch.isfinite(p).all() for p in trainable.parameters):
-            raise _diverged(schedule, schedule.steps - 1, "weights not finite")
+        return train_(
+            model, trainable, lessons, objective, schedule, seed=seed, progress=progress, stop=stop,
+            simulation=simulation,
+        )  # fmt: skip
+
+
+def train_(
+    model: Model,
+    trainable: Trainable | Adapters,
+    lessons: Lessons,
+    objective: Objective | None,
+    schedule: Schedule,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    stop: Callable[[int], bool] | None = None,
+    simulation: Simulation | None = None,
+) -> int:
+    """The same for what is made trainable already, slices or changes of low rank."""
+    optimizer, done = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0), 0
+    for step in range(schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        _backward(model, lessons, objective, schedule, step, seed)
+        if simulation and objective:
+            _resist(model, simulation, objective, schedule.push, step)
+        trainable.step(optimizer)
+        done = step + 1
+        if progress:
+            progress(done, schedule.steps)
+        if stop and stop(done):
+            break
+    if not all(torch.isfinite(p).all() for p in trainable.parameters):
+        raise _diverged(schedule, schedule.steps - 1, "weights not finite")
+    return done
 
 
 def _diverged(schedule: Schedule, step: int, what: str) -> LokaError:

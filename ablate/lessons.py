@@ -16,6 +16,7 @@ from ..model.distill import Memory, remember
 
 if TYPE_CHECKING:
     from ..model import Model
+    from .objectives import Objective
 
 PASSAGE = 48
 STRANGERS = 4
@@ -41,7 +42,14 @@ class Lessons:
 
 
 def prepare(
-    model: Model, case: Case, *, retain_rows: int, neutral_rows: int, seed: int, instead: Sequence[str] = ()
+    model: Model,
+    case: Case,
+    *,
+    retain_rows: int,
+    neutral_rows: int,
+    seed: int,
+    instead: Sequence[str] = (),
+    goal: Objective | None = None,
 ) -> Lessons:
     """Ask the original once about everything: one forward pass over all batches, each kind kept for its next edits.
 
@@ -49,7 +57,8 @@ def prepare(
     `decisive` tokens of its answer alone; retain batches mix
     working retain facts of all relations with facts of the forgotten relation that the model does not know,
     on which it is to stay as uncertain as it was; neutral batches are passages of `PASSAGE` tokens.
-    With `instead`, forget batches come with the same prompts, answered by these texts in turn.
+    With `instead`, forget batches come with the same prompts, answered by these texts in turn; a `goal` may furnish
+    them with what it needs beside.
     """
     about = model.digest(), case.digest, case.seed, seed
 
@@ -60,17 +69,18 @@ def prepare(
         return model.memo[key]
 
     return Lessons(
-        once("forget", tuple(instead), lambda: _forget(model, case, instead)),
+        once("forget", (tuple(instead), goal and goal.furnishes()), lambda: _forget(model, case, instead, goal)),
         once("retain", retain_rows, lambda: _retain(model, case, retain_rows, seed)),
         once("neutral", neutral_rows, lambda: _neutral(model, case, neutral_rows)),
     )
 
 
-def _forget(model: Model, case: Case, instead: Sequence[str]) -> list[Memory]:
+def _forget(model: Model, case: Case, instead: Sequence[str], goal: Objective | None) -> list[Memory]:
     forget = list(case.forget.working)
     width = max(len(f.prompts) for f in forget)
     turns = [[f.asked(f.prompts[i % len(f.prompts)]) for f in forget] for i in range(width)]
-    return [_forgettable(model, case, facts, instead) for facts in turns]
+    memories = [_forgettable(model, case, facts, instead) for facts in turns]
+    return goal.furnish(model, case, turns, memories) if goal else memories
 
 
 def _retain(model: Model, case: Case, rows: int, seed: int) -> list[Memory]:
@@ -106,20 +116,28 @@ def decisive(model: Model, case: Case, facts: Sequence[Fact]) -> Batch:
     and each answer's most telling token. Without twins of the relation all tokens are kept.
     """
     batch = _encode(model, facts)
-    strangers = {
-        r: [t.subject for t in case.twins.working if t.relation == r][:STRANGERS] for r in {f.relation for f in facts}
-    }
-    if not all(strangers.values()):
+    others = about_strangers(case, facts)
+    if not others:
         return batch
     own = _logprobs(model, batch)
-    behind = []
-    for i in range(STRANGERS):
-        swapped = [f.prompt.replace(f.subject, strangers[f.relation][i % len(strangers[f.relation])]) for f in facts]
-        behind.append(_logprobs(model, encode(model, swapped, [f.answer for f in facts])))
+    behind = [_logprobs(model, encode(model, swapped, [f.answer for f in facts])) for swapped in others]
     fall = own - torch.stack(behind).mean(0)
     fall[batch.labels < 0] = -torch.inf
     telling = fall >= fall.max(-1, keepdim=True).values.clamp(max=DECISIVE)
     return replace(batch, labels=torch.where(telling, batch.labels, -100))
+
+
+def about_strangers(case: Case, facts: Sequence[Fact]) -> list[list[str]]:
+    """The facts' prompts about twins instead, `STRANGERS` times; none where a relation has no twins."""
+    strangers = {
+        r: [t.subject for t in case.twins.working if t.relation == r][:STRANGERS] for r in {f.relation for f in facts}
+    }
+    if not all(strangers.values()):
+        return []
+    return [
+        [f.prompt.replace(f.subject, strangers[f.relation][i % len(strangers[f.relation])]) for f in facts]
+        for i in range(STRANGERS)
+    ]
 
 
 def _logprobs(model: Model, batch: Batch) -> Tensor:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..model import Trainable, logits, token_logprobs, unfrozen
+from ..model import Batch, Trainable, logits, token_logprobs, unfrozen
 from ..model.distill import Memory
 
 if TYPE_CHECKING:
@@ -92,13 +92,17 @@ class Simulation:
 
     def _relearn(self, rows: list[int]) -> None:
         """One step down the loss on the answers of some facts, `radius` long."""
-        batch = self.random.choice(self.forget).rows(rows).batch
-        with unfrozen(self.model) as parameters, torch.enable_grad():
-            loss = -token_logprobs(logits(self.model, batch), batch.labels).sum() / (batch.labels >= 0).sum()
-            loss.backward()
-            grads = [p.grad for p in parameters if p.grad is not None]
-            length = torch.stack([g.norm() for g in grads]).norm()
-            with torch.no_grad():
-                for p in parameters:
-                    if p.grad is not None:
-                        p.add_(p.grad * (-self.settings.radius / length))
+        relearn_(self.model, self.random.choice(self.forget).rows(rows).batch, self.settings.radius)
+
+
+def relearn_(model: Model, batch: Batch, radius: float) -> None:
+    """Move all weights `radius` down the gradient of the loss on a batch's labels. Call it inside `scratch`."""
+    with unfrozen(model) as parameters, torch.enable_grad():
+        loss = -token_logprobs(logits(model, batch), batch.labels).sum() / (batch.labels >= 0).sum()
+        loss.backward()
+        grads = [p.grad for p in parameters if p.grad is not None]
+        length = torch.stack([g.norm() for g in grads]).norm()
+        with torch.no_grad():
+            for p in parameters:
+                if p.grad is not None:
+                    p.add_(p.grad * (-radius / length))

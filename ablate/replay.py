@@ -10,12 +10,15 @@ from ..errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
 from .descend import Progress
+from .follow_up import follow_up
+from .lora import lora
 from .mass_edit import mass_edit
 from .mean import mean
 from .project_out import project_out
 from .rank_one import rank_one
 from .resample import resample
 from .reset import reset
+from .rounds import rounds
 from .scale import scale
 from .task_vector import task_vector
 from .tune import tune
@@ -35,6 +38,9 @@ METHODS: dict[str, Callable[..., Edit]] = {
     "task_vector": task_vector,
     "tune": tune,
     "reset": reset,
+    "lora": lora,
+    "rounds": rounds,
+    "follow_up": follow_up,
 }
 
 
@@ -42,7 +48,7 @@ def perform(
     name: str,
     model: Model,
     case: Case,
-    sites: Iterable[Site],
+    sites: Iterable[Site] | None,
     arguments: Mapping[str, Any],
     *,
     progress: Progress | None = None,

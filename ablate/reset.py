@@ -64,7 +64,9 @@ def reset(
     schedule = Schedule(steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
     digest = model.digest()
     instead = goal.alternatives() if goal else ()
-    lessons = prepare(model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed, instead=instead)
+    lessons = prepare(
+        model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed, instead=instead, goal=goal
+    )
     with scratch(model, where):
         destroy_(model, where, seed=seed)
         descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)

@@ -41,8 +41,9 @@ def tune(
 
     Args:
         sites: what may change; `None` is every weight of every block, the baseline to compare with.
-        objective: `undial`, `ascent`, `difference`, `npo`, `simnpo`, `idk`, `wga`, `satimp`, `ceu`, `pdu` or `rmu`;
-            their losses, with their sources, are the functions of those names in `objectives` (`dpo` for `idk`).
+        objective: `undial`, `ascent`, `difference`, `npo`, `simnpo`, `idk`, `wga`, `satimp`, `ceu`, `pdu`, `rmu`,
+            `twin` or `alternative`; their losses, with their sources, are the functions of those names in `objectives`
+            (`dpo` for `idk`).
         settings: the objective's own hyper-parameters, such as `{"beta": 0.1}` for `npo`; what is left out is as in
             its paper. Not to be confused with `alpha` and `beta` beside it.
         alpha, beta: weight of the divergence from the original on retain facts and on neutral text.
@@ -73,7 +74,13 @@ def tune(
     schedule = Schedule(steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
     digest = model.digest()
     lessons = prepare(
-        model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed, instead=goal.alternatives()
+        model,
+        case,
+        retain_rows=retain_rows,
+        neutral_rows=neutral_rows,
+        seed=seed,
+        instead=goal.alternatives(),
+        goal=goal,
     )
     with scratch(model, where):
         descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)

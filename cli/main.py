@@ -17,13 +17,14 @@ from ..errors import LokaError, UserError
 from ..estimate import estimate, seconds_a_row
 from ..files import write_json
 from ..locate import METHODS as LOCATORS
-from ..model import DEFAULT, PARTS, Edit, Part, export, load
+from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf, load
 from ..plant import Teaching
 from ..plant import plant as plant_facts
 from ..provenance import recorded
 from ..report import pictures
 from ..report import write as write_report
 from ..run import Recipe, Run
+from ..search import search
 from ..store import FolderStore
 from .show import Bars, best_sites, costs, table, what_is_left
 
@@ -39,6 +40,8 @@ Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
 Out = Annotated[Path, typer.Option("--out", help="The run folder; given again, the run resumes.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+Method = Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")]
+Thorough = Annotated[bool, typer.Option("--thorough", help="Of rounds the recipe for real use, not the quick one.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="How thoroughly to verify: quick, standard or full.")]
 
 
@@ -61,9 +64,16 @@ def demo(out_: Out = Path("runs/demo")) -> None:
 
 
 @app.command()
-def run(case: Case, model: ModelName = DEFAULT, out_: Out = Path("runs/run"), profile: ProfileName = "quick") -> None:
+def run(
+    case: Case,
+    model: ModelName = DEFAULT,
+    out_: Out = Path("runs/run"),
+    profile: ProfileName = "quick",
+    method: Method = "",
+    thorough: Thorough = False,
+) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
-    _pipeline(out_, model, case, profile, None)
+    _pipeline(out_, model, case, profile, Recipe.of(method, thorough=thorough) if method else None)
 
 
 @app.command()
@@ -101,26 +111,35 @@ def locate(
 @app.command()
 def ablate(
     folder: Folder,
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "",
+    method: Method = "",
     sites: Annotated[int, typer.Option("--sites", help="How many of the best neurons.")] = 0,
+    thorough: Thorough = False,
 ) -> None:
     """Edit the sites that `loka locate` found in this folder."""
-    recipe = None
-    if method or sites:
-        usual = Recipe()
-        if method and method not in METHODS:
-            raise UserError(f"{method!r} is no method; choose one of {', '.join(METHODS)}.")
-        recipe = Recipe(
-            method=method or usual.method,
-            sites=sites or usual.sites,
-            arguments=usual.arguments if method in ("", usual.method) else {},
-        )
+    recipe = Recipe.of(method, sites, thorough=thorough) if method or sites else None
     with Bars() as bars:
         current = Run(folder, recipe=recipe, progress=bars)
         edit = current.edit()
     out.print(
         f"{folder / 'edit.safetensors'}: {edit.parameters:,} weights, {edit.share(current.model):.2%} of the model."
     )
+
+
+@app.command(name="search")
+def search_(
+    case: Case,
+    model: ModelName = DEFAULT,
+    out_: Out = Path("runs/search"),
+    method: Method = "tune",
+    forget: Annotated[float, typer.Option(help="Share of forget prompts that may still be answered.")] = 0.05,
+    retain_drop: Annotated[float, typer.Option(help="By how much the share of retain prompts may fall.")] = 0.02,
+    perplexity_rise: Annotated[float, typer.Option(help="By what share the perplexity may grow.")] = 0.01,
+) -> None:
+    """Find the smallest edit within a budget. A second call on the same folder goes on with the points missing."""
+    bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case)
+    with Bars() as bars:
+        found = search(load(model), unread, out=out_, bounds=bounds, method=method, progress=bars)
+    out.print(escape(str(found)), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -195,12 +214,20 @@ def report(folder: Folder) -> None:
 @app.command(name="export")
 def export_(
     folder: Folder,
-    to: Annotated[Path, typer.Option("--to", help="A new folder for the edited model.")],
+    to: Annotated[Path, typer.Option("--to", help="A new folder, or a new .gguf file.")],
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write the edit alone, as a LoRA adapter of peft's.")
+    ] = False,
 ) -> None:
-    """Write the edited model as an ordinary Hugging Face folder."""
-    current = Run(folder)
-    path = folder / "edit.safetensors"
-    export(current.model, to, edit=Edit.load(path))
+    """Write the edited model as an ordinary Hugging Face folder, as GGUF, or the edit as an adapter."""
+    edit, current = Edit.load(folder / "edit.safetensors"), Run(folder)
+    if adapter:
+        out.print(f"{export_adapter(current.model, edit, to)}: load it with peft's PeftModel.from_pretrained.")
+        return
+    if to.suffix == ".gguf":
+        out.print(f"{export_gguf(current.model, to, edit=edit)}: load it with llama.cpp or transformers' gguf_file=.")
+        return
+    export(current.model, to, edit=edit)
     out.print(f"{to}: load it with transformers' AutoModelForCausalLM.from_pretrained({str(to)!r}).")
 
 

@@ -4,22 +4,27 @@ from . import sources
 from .case import Case, Split, case, cases
 from .fact import Fact, readable
 from .fictitious import fictitious
+from .heldout import Bounds, HeldOut, Standing, hold_out
 from .item import Choice, Passage
 from .neutral import neutral_sealed, neutral_working
 from .schema import CaseFile
 from .scoring import Scores, pool_logprobs, pool_probability, recalled, score, text_loss
 
 __all__ = [
+    "Bounds",
     "Case",
     "CaseFile",
     "Choice",
     "Fact",
+    "HeldOut",
     "Passage",
     "Scores",
     "Split",
+    "Standing",
     "case",
     "cases",
     "fictitious",
+    "hold_out",
     "neutral_sealed",
     "neutral_working",
     "pool_logprobs",

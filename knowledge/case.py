@@ -37,7 +37,8 @@ class Case:
     Forget facts and twins are the same in both parts, behind other templates; retain facts are other
     facts in each. `facts_known` and `facts_total` count the facts of the forgotten relations; they are
     `None` until `on(model)` has set aside what the model does not know: `aside` are those of the forgotten
-    relations, which an edit may rehearse and no check asks about.
+    relations, which an edit may rehearse and no check asks about. `passages`, where given, are the neutral
+    working text.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Case:
     facts_known: int | None = None
     facts_total: int | None = None
     aside: tuple[Fact, ...] = ()
+    passages: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
 
     def pool(self, relation: str) -> tuple[str, ...]:
         """Every distinct answer of a relation, without aliases, in the file's order."""

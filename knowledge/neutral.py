@@ -22,6 +22,8 @@ def neutral_working(model: Model, case: Case, n: int | None = None) -> list[str]
     Sampling is seeded, and passages that name a forget subject or answer are dropped. It is done once
     for a model, before any edit: about `TOKENS` forward passes over 32 rows for every 32 passages.
     """
+    if case.passages is not None:
+        return list(case.passages[:n])
     wanted = case.neutral.working
     if isinstance(wanted, str):
         return _read(case, wanted)[:n]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +23,9 @@ class Memory:
 
     `tokens`, `logprobs`: `[n, width]`, the likeliest tokens and their log-probabilities; `rest`: `[n]`,
     the log-probability of all others together. The label is always among the tokens. `answers`: `[n]`, the
-    labels' own log-probabilities, whether they were taken out or not. `instead`: the same rows with other answers.
+    labels' own log-probabilities, whether they were taken out or not. `instead`: the same rows with other answers,
+    or other distributions behind the same ones. `states`: `[row, keep, 2, d_model]`, residual states there, the
+    model's own and others to move to.
     """
 
     batch: Batch
@@ -32,6 +34,7 @@ class Memory:
     rest: Tensor
     answers: Tensor
     instead: Memory | None = None
+    states: Tensor | None = None
 
     @property
     def reference(self) -> Tensor:
@@ -49,7 +52,8 @@ class Memory:
         own = torch.isin(owner, index)
         some = Batch(batch.ids[index], batch.mask[index], batch.positions[index], batch.labels[index])
         instead = self.instead and self.instead.rows(rows)
-        return Memory(some, self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead)
+        states = None if self.states is None else self.states[index]
+        return Memory(some, self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead, states)
 
 
 @torch.no_grad()
@@ -57,11 +61,19 @@ def remember(model: Model, batch: Batch, *, without_answer: bool = False, width:
     """One forward pass. With `without_answer`, each position's label is taken out and the rest renormalised."""
     asked = batch.labels >= 0
     scores = logits(model, batch)[asked]
-    labels = batch.labels[asked][:, None]
+    memory = memorize(batch, scores, width=width)
+    if not without_answer:
+        return memory
+    taken = memorize(batch, scores.scatter(-1, batch.labels[asked][:, None], -1e4), width=width)
+    return replace(taken, answers=memory.answers)
+
+
+@torch.no_grad()
+def memorize(batch: Batch, scores: Tensor, *, width: int = WIDTH) -> Memory:
+    """The same of logits `[n, vocabulary]` at the batch's labels, whoever gave them."""
+    labels = batch.labels[batch.labels >= 0][:, None]
     logp = scores.float().log_softmax(-1)
     answers = logp.gather(-1, labels)[:, 0]
-    if without_answer:
-        logp = scores.scatter(-1, labels, -1e4).float().log_softmax(-1)
     ranked = logp.scatter(-1, labels, float("inf")).topk(min(width, logp.shape[-1] - 1)).indices
     kept = logp.gather(-1, ranked)
     rest = (1 - kept.exp().sum(-1)).clamp(min=1e-9).log()

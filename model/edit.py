@@ -6,8 +6,6 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +17,10 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import write_atomic
+from .carried import Applied, beneath
 from .factors import Factors
 from .layout import Slice
+from .summary import Summary, summarize
 
 if TYPE_CHECKING:
     from .load import Model
@@ -66,42 +66,94 @@ class Edit:
         """`parameters` as a share of all parameters of the model."""
         return self.parameters / model.n_parameters
 
-    def summary(self, model: Model) -> dict[str, float]:
-        """Norm of the change to each parameter, by name."""
-        self._refuse_others(model)
-        names = dict.fromkeys([*(f.name for f in self.factors), *(w.name for w in self.slices)])
-        after = {name: model.parameters[name].detach().clone() for name in names}
-        self._write(after)
-        return {name: float((after[name] - model.parameters[name].detach()).norm()) for name in names}
+    @property
+    def names(self) -> list[str]:
+        """The parameters that it changes."""
+        return list(dict.fromkeys(part.name for part in (*self.factors, *self.slices)))
 
-    @contextmanager
-    def applied(self, model: Model) -> Iterator[Model]:
-        """The model with the edit in place; on leaving, also by an error, bit-identical weights.
+    def summary(self, model: Model) -> Summary:
+        """How much it changes, by parameter and layer, with a digest of all else before and after.
 
         Raises:
             UserError: the edit was made for other weights.
         """
-        self._refuse_others(model)
-        parameters = model.parameters
-        whole = {f.name: parameters[f.name].detach().clone() for f in self.factors}
-        before = [where.read(parameters[where.name]) for where in self.slices]
-        model.edits.append(self)
-        try:
-            self._write(parameters)
-            yield model
-        finally:
-            for where, values in zip(reversed(self.slices), reversed(before), strict=True):
-                where.write_(parameters[where.name], values)
-            with torch.no_grad():
-                for name, values in whole.items():
-                    parameters[name].copy_(values)
-            model.edits.remove(self)
+        return summarize(self, model)
+
+    def scaled(self, model: Model, strength: float) -> Edit:
+        """The same edit gone only a share of the way, from the model's weights to its own; 1 is the edit itself.
+
+        Raises:
+            UserError: the edit was made for other weights, or a strength that is no number above 0.
+        """
+        if not (strength > 0 and math.isfinite(strength)):
+            raise UserError(f"the strength {strength:g} must be above 0; 1 is the whole edit.")
+        beneath(self, model)
+        if strength == 1:
+            return self
+        values = []
+        for where, new in zip(self.slices, self.values, strict=True):
+            old = where.read(model.parameters[where.name]).cpu()
+            values.append(old + strength * (new - old))
+        factors = tuple(Factors(f.name, strength * f.left, f.right) for f in self.factors)
+        return Edit(self.slices, tuple(values), self.made_for, self.about | {"strength": strength}, factors)
+
+    def meets(self, other: Edit) -> list[str]:
+        """The parameters of which both change the same numbers; without any, the two can be in place in any order."""
+        return [name for name in self.names if _cross(self._reach(name), other._reach(name))]
+
+    def applied(self, model: Model) -> Applied:
+        """The model with the edit in place, as a context; on leaving, also by an error, bit-identical weights.
+
+        An edit goes on the weights that it was made for. Those may carry other edits meanwhile, as long as these
+        share no weight with it; they come off in any order, but none from under an edit that was made on it.
+
+        Raises:
+            UserError: the edit was made for other weights, or is in place already.
+        """
+        return Applied(self, model)
 
     def apply_(self, model: Model) -> Model:
-        """Put the edit in place for good."""
-        self._refuse_others(model)
-        self._write(model.parameters)
+        """Put the edit in place for good.
+
+        Raises:
+            UserError: as `applied`; or it was made on edits that are to come off again.
+        """
+        if beneath(self, model):
+            raise UserError(
+                f"the edit was made on others that {model.name} carries for a while; apply those for good first, "
+                "or merge them with it."
+            )
+        return self.write_(model)
+
+    def write_(self, model: Model) -> Model:
+        """Put the edit in place whatever the weights are: `applied` and `apply_` check first."""
+        for factors in self.factors:
+            factors.add_(model.parameters[factors.name])
+        for where, values in zip(self.slices, self.values, strict=True):
+            where.write_(model.parameters[where.name], values)
         return model
+
+    def check(self, model: Model) -> None:
+        """Raise `UserError` unless the model has all that it changes."""
+        for part in (*self.slices, *self.factors):
+            if part.name not in model.parameters:
+                raise UserError(f"the edit changes {part.name}, which {model.name} does not have; load its own model.")
+        for factors in self.factors:
+            factors.check(model.parameters[factors.name])
+        for where, values in zip(self.slices, self.values, strict=True):
+            where.check(model.parameters[where.name], values)
+
+    def in_place(self, model: Model) -> bool:
+        """Whether its slices hold their new values. Of factors nothing tells: then it is false."""
+        held = zip(self.slices, self.values, strict=True)
+        return (
+            bool(self.slices)
+            and not self.factors
+            and all(
+                torch.equal(s.read(model.parameters[s.name]), v.to(model.device, model.parameters[s.name].dtype))
+                for s, v in held
+            )
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""
@@ -154,30 +206,25 @@ class Edit:
             groups[where.name].append((where, values))
         return groups
 
-    def _write(self, parameters: Mapping[str, Tensor]) -> None:
-        for factors in self.factors:
-            factors.add_(parameters[factors.name])
-        for where, values in zip(self.slices, self.values, strict=True):
-            where.write_(parameters[where.name], values)
-
-    def _refuse_others(self, model: Model) -> None:
-        for where in (*self.slices, *self.factors):
-            if where.name not in model.parameters:
-                raise UserError(f"the edit changes {where.name}, which {model.name} does not have; load its own model.")
-        for factors in self.factors:
-            factors.check(model.parameters[factors.name])
-        now = model.digest()
-        if now != self.made_for:
-            raise UserError(
-                f"the edit was made for weights {self.made_for[:12]}, but {model.name} has {now[:12]}; "
-                "load the model it was made for, or make the edit again on this one."
-            )
+    def _reach(self, name: str) -> tuple[set[int], set[int], bool]:
+        """The rows, the columns, and whether it is the whole parameter that it changes."""
+        rows, columns = (
+            {i for s in self.slices if (s.name, s.dim) == (name, d) for i in s.index.tolist()} for d in (0, 1)
+        )
+        return rows, columns, any(f.name == name for f in self.factors)
 
 
 def capture(model: Model, slices: list[Slice], made_for: str, about: dict[str, Any]) -> Edit:
     """The edit that leads from the weights `made_for` to what the slices hold now."""
     values = tuple(where.read(model.parameters[where.name]).cpu() for where in slices)
     return Edit(tuple(slices), values, made_for, about)
+
+
+def _cross(a: tuple[set[int], set[int], bool], b: tuple[set[int], set[int], bool]) -> bool:
+    """Whether two reaches have a number in common: every row crosses every column."""
+    if a[2] or b[2]:
+        return all(any(reach) for reach in (a, b))
+    return bool(a[0] & b[0] or a[1] & b[1] or (a[0] and b[1]) or (a[1] and b[0]))
 
 
 def _bytes(values: Tensor) -> bytes:

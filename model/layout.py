@@ -40,6 +40,17 @@ class Slice:
         """A copy of the values, shaped like the parameter but `k` long on axis `dim`."""
         return parameter.detach().index_select(self.dim, self.index.to(parameter.device)).clone()
 
+    def check(self, parameter: Tensor, values: Tensor) -> None:
+        """Raise `UserError` unless the parameter has these rows or columns, and the values their shape."""
+        length = parameter.shape[self.dim] if self.dim < parameter.ndim else 0
+        wanted = (*parameter.shape[: self.dim], len(self.index), *parameter.shape[self.dim + 1 :])
+        inside = not len(self.index) or 0 <= int(self.index.min()) <= int(self.index.max()) < length
+        if not inside or tuple(values.shape) != wanted:
+            raise UserError(
+                f"the edit writes {tuple(values.shape)} numbers to {self.name} of shape {tuple(parameter.shape)}, up "
+                f"to {int(self.index.max())} on axis {self.dim}, which do not fit; make the edit on this model."
+            )
+
     @torch.no_grad()
     def write_(self, parameter: Tensor, values: Tensor) -> None:
         """Put values in the place of what `read` gives."""

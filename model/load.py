@@ -29,14 +29,15 @@ class Model:
 
     `hf` stays as transformers made it; the bridge wraps a second tree of modules over the same
     parameters, so that exporting and training are never in the way of hooks. `memo` holds what was
-    worked out about the original weights (which facts it knew) for as long as the model lives.
+    worked out about the original weights (which facts it knew) for as long as the model lives. `edits` are
+    those in place, in the order in which they were put there, each with those that it was made on.
     """
 
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
-    edits: list[Any] = field(default_factory=list, repr=False)
+    edits: dict[Any, tuple[Any, ...]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def parameters(self) -> dict[str, Tensor]:

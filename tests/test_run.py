@@ -166,3 +166,34 @@ def test_full_disk_leaves_what_was_there(
         current.edit()
     assert not (tmp_path / "edit.safetensors").exists()
     assert (tmp_path / "localization.parquet").read_bytes() == before
+
+
+def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    arguments = {"counts": [30, 20], "steps": 6, "lr": 5e-3, "every": 3}
+    recipe = Recipe("rounds", sites=30, arguments=arguments)
+
+    def kill(what: str, done: int, total: int) -> None:
+        if (what, done) == ("editing", 8):
+            raise Killed
+
+    with pytest.raises(Killed):
+        Run(tmp_path, model=planted, case=planted_case, recipe=recipe, progress=kill).edit()
+    assert [p.name for p in (tmp_path / "rounds").iterdir()] == ["round-1.safetensors"]
+    steps: list[int] = []
+    edit = Run(tmp_path, model=planted, case=planted_case, progress=lambda what, done, total: steps.append(done)).edit()
+    assert min(steps) > 6
+    assert [r["sites"] for r in edit.about["rounds"]] == [30, 20]
+    assert len(set(edit.about["sites"])) == 50
+    assert (tmp_path / "edit.safetensors").exists()
+
+
+def test_recipes_by_name() -> None:
+    assert Recipe.of() == Recipe()
+    assert Recipe.of("tune", 50).arguments == Recipe().arguments
+    assert Recipe.of("zero", 50) == Recipe("zero", sites=50, arguments={})
+    quick, thorough = Recipe.of("rounds"), Recipe.of("rounds", 120, thorough=True)
+    assert quick.sites == quick.arguments["counts"][0]
+    assert thorough.arguments["counts"][0] == thorough.sites == 120
+    assert thorough.arguments["steps"] > quick.arguments["steps"]
+    with pytest.raises(UserError, match="'melt' is no method; choose one of zero"):
+        Recipe.of("melt")

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...errors import UserError
+from .alternative import Alternative, alternative
 from .answers import log_ratio
 from .ascent import Ascent, ascent
 from .asked import Asked, Objective
@@ -21,6 +22,7 @@ from .retain import likelihood, retain_divergence
 from .rmu import Rmu, direction, rmu
 from .satimp import SatImp, satimp
 from .simnpo import SimNpo, simnpo
+from .twin import Twin, twin
 from .undial import Undial, undial
 from .wga import Wga, wga
 
@@ -28,6 +30,7 @@ __all__ = [
     "OBJECTIVES",
     "Asked",
     "Objective",
+    "alternative",
     "ascent",
     "ceu",
     "difference",
@@ -43,6 +46,7 @@ __all__ = [
     "rmu",
     "satimp",
     "simnpo",
+    "twin",
     "undial",
     "wga",
 ]
@@ -59,6 +63,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "ceu": Ceu,
     "pdu": Pdu,
     "rmu": Rmu,
+    "twin": Twin,
+    "alternative": Alternative,
 }
 
 

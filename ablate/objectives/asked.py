@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from ...knowledge import Case, Fact
 from ...model import Slice, logits
 from ...model.distill import Memory
 
@@ -55,6 +56,21 @@ class Objective(BaseModel):
     def alternatives(self) -> tuple[str, ...]:
         """Answers to be given in place of the right ones, for objectives that prefer others."""
         return ()
+
+    def furnish(
+        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[Memory]
+    ) -> list[Memory]:
+        """The forget batches, with what this objective wants to have remembered of the original beside.
+
+        `turns`: the facts of each batch, behind the batch's prompts.
+        """
+        return list(memories)
+
+    def furnishes(self) -> str | None:
+        """What `furnish` hangs on, for lessons to be kept by; `None` where it adds nothing."""
+        if type(self).furnish is Objective.furnish:
+            return None
+        return f"{type(self).__name__} {self.model_dump_json()}"
 
     def __call__(self, asked: Asked) -> Tensor:
         raise NotImplementedError

@@ -24,13 +24,24 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "project_out": ("project_out", {"ridge": 0.1}),
     "rank_one": ("rank_one", {"steps": 3, "contexts": 2}),
     "mass_edit": ("mass_edit", {"steps": 3, "contexts": 2, "weight": 10.0}),
+    "follow_up": ("follow_up", {"steps": 6, "lr": 3e-3}),
+    "follow_up on mass_edit": (
+        "follow_up",
+        {"first": "mass_edit", "arguments": {"steps": 3, "contexts": 2, "weight": 10.0}, "steps": 6, "lr": 3e-3},
+    ),
+    "lora": ("lora", {"steps": 6, "lr": 3e-3, "rank": 2}),
+    "rounds": ("rounds", {"steps": 2, "lr": 3e-3, "counts": [2, 2, 1]}),
     "reset": ("reset", {"steps": 6, "lr": 3e-3}),
     "reset, no objective": ("reset", {"steps": 6, "lr": 3e-3, "objective": None}),
 }
 TRAINED = [name for name, (_, arguments) in METHODS.items() if "lr" in arguments]
 ASKING = [name for name in TRAINED if name != "task_vector"]
 SITES = [Site(0, "neuron", 3), Site(1, "neuron", 100), Site(1, "neuron", 7), Site(2, "head", 1), Site(3, "kv", 0)]
-OWN = {"project_out": SITES[:-1], "rank_one": [Site(1, "mlp")], "mass_edit": [Site(1, "mlp"), Site(2, "mlp")]}
+OWN = {"project_out": SITES[:-1], "rank_one": [Site(1, "mlp")], "mass_edit": [Site(1, "mlp"), Site(2, "mlp")],
+       "lora": [Site(1, "attn"), Site(2, "mlp")], "follow_up on mass_edit": [Site(1, "mlp")]}  # fmt: skip
+BESIDE = {  # no edits of sites
+    "METHODS", "Deletion", "Locator", "Recheck", "Sisa", "Training", "recheck", "replay", "retrain", "stating",
+}  # fmt: skip
 BIASED = {"mean", "resample"}  # the planted model has no biases; test_constant holds these to their own tests
 
 
@@ -45,7 +56,7 @@ def make(name: str, model: Model, case: Case, sites: list[Site] | str | None = "
 
 def test_every_method_is_here() -> None:
     names = {method for method, _ in METHODS.values()} | BIASED
-    assert names == set(ablate.METHODS) == set(ablate.__all__) - {"METHODS", "replay"}
+    assert names == set(ablate.METHODS) == set(ablate.__all__) - BESIDE
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -83,7 +94,7 @@ def test_an_edit_says_how_it_was_made_and_can_be_made_again(name: str, planted: 
     assert [Site.parse(s) for s in edit.about["sites"]] == sorted(sites)
     assert METHODS[name][1].items() <= edit.about["arguments"].items()
     assert ablate.replay(planted, planted_case, edit, sites).digest() == edit.digest()
-    if edit.factors:  # a layer's whole MLP: another layer is its control
+    if any(s.index is None for s in sites):  # a layer's whole MLP: another layer is its control
         others = [Site(s.layer - 1, "mlp") for s in sites]
         assert ablate.replay(planted, planted_case, edit, others).about["arguments"] == edit.about["arguments"]
         return
@@ -159,7 +170,7 @@ def test_without_sites_everything_in_the_blocks_is_trained(planted: Model, plant
     edit = make("tune", planted, planted_case, None)
     assert edit.about["sites"] is None
     blocks = {n: p for n, p in planted.parameters.items() if ".layers." in n and p.ndim == 2}
-    changed = {n for n, norm in edit.summary(planted).items() if norm > 0}
+    changed = {n for n, norm in edit.summary(planted).norms.items() if norm > 0}
     assert changed >= set(blocks)
     assert edit.parameters >= sum(p.numel() for p in blocks.values())
 

@@ -26,6 +26,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "ceu": {},
     "pdu": {},
     "rmu": {"steps": 40},
+    "twin": {"steps": 60, "lr": 5e-3, "alpha": 2.0},
+    "alternative": {"steps": 40, "push": 0.3},
 }
 SITES = [Site(1, "neuron", 3), Site(1, "neuron", 100), Site(2, "head", 1), Site(2, "kv", 0)]
 
@@ -61,7 +63,13 @@ def test_the_loss_is_finite_and_only_the_slices_get_a_gradient(name: str, plante
     where = slices(planted, SITES)
     goal = objective(name).on(planted, where)
     lessons = prepare(
-        planted, planted_case.on(planted), retain_rows=12, neutral_rows=4, seed=0, instead=goal.alternatives()
+        planted,
+        planted_case.on(planted),
+        retain_rows=12,
+        neutral_rows=4,
+        seed=0,
+        instead=goal.alternatives(),
+        goal=goal,
     )
     for memory in (lessons.forget[0], lessons.forget[1].rows([5, 2, 7])):
         with sliced(planted, where) as trainable, torch.enable_grad():

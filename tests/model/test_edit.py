@@ -12,6 +12,7 @@ from torch import Tensor
 from loka.errors import LokaError, UserError
 from loka.model import Edit, Factors, Model, Site, Slice, capture, encode, factors, logits, scratch, slices, wrap
 from loka.model.layout import feature_dim, head_output_name, neuron_output, neuron_output_name
+from loka.model.summary import untouched
 
 Make = Callable[[str], Model]
 SITES = [Site(0, "head", 1), Site(1, "neuron", 3), Site(1, "neuron", 40), Site(2, "kv", 0)]
@@ -121,7 +122,7 @@ def test_factors_and_slices_in_one_edit(model: Model, tmp_path: Path) -> None:
     assert same(weights(model), before)
     assert model.digest() == digest
     assert edit.parameters == sum(int(c.sum()) for c in changed.values())
-    norms = edit.summary(model)
+    norms = edit.summary(model).norms
     assert {n for n, c in changed.items() if c.any()} == set(norms)
     again = Edit.load(edit.save(tmp_path / "edit.safetensors"))
     assert again.digest() == edit.digest() != low_rank(model, seed=1).digest()
@@ -181,7 +182,7 @@ def test_other_weights_are_refused(model: Model) -> None:
     edit = random_edit(model)
     other = wrap(copy.deepcopy(model.hf), model.tokenizer, "other")
     with edit.applied(other):  # a copy has the same weights, so the edit is its own
-        assert other.edits == [edit]
+        assert list(other.edits) == [edit]
     with torch.no_grad():
         next(iter(other.parameters.values()))[0, 0] += 1e-6
     for use in (edit.apply_, edit.summary, lambda m: edit.applied(m).__enter__()):
@@ -201,7 +202,7 @@ def test_apply_is_for_good_and_once(model: Model) -> None:
         wanted = weights(model)
     assert edit.apply_(model) is model
     assert same(weights(model), wanted)
-    with pytest.raises(UserError, match="made for weights"):
+    with pytest.raises(UserError, match="is in place on .* already; an edit is applied once"):
         edit.apply_(model)
 
 
@@ -211,22 +212,46 @@ def test_a_second_edit_is_made_on_the_first(model: Model) -> None:
     with first.applied(model):
         second = random_edit(model, [Site(0, "neuron", 0)], seed=2)
         with second.applied(model):
-            assert model.edits == [first, second]
-        assert model.edits == [first]
+            assert model.edits == {first: (), second: (first,)}
+        assert list(model.edits) == [first]
     assert same(weights(model), before)
     with pytest.raises(UserError, match="made for weights"):
         second.apply_(model)
 
 
 def test_summary_and_share(model: Model) -> None:
+    for edit in (random_edit(model), low_rank(model)):
+        before, summary = weights(model), edit.summary(model)
+        squares = dict.fromkeys(range(3), 0.0)
+        with edit.applied(model):
+            for name, p in model.parameters.items():
+                norm = float((p - before[name]).norm())
+                assert summary.norms.get(name, 0.0) == pytest.approx(norm)
+                if norm:
+                    squares[int(next(part for part in name.split(".") if part.isdigit()))] += norm**2
+        assert summary.layers == pytest.approx({i: s**0.5 for i, s in squares.items() if s})
+        assert edit.share(model) == summary.share == edit.parameters / sum(p.numel() for p in before.values())
+        assert 0 < summary.share < 0.2
+        assert summary.nothing_else
+        assert f"{edit.parameters:,} numbers" in str(summary)
+        assert "everything else: unchanged" in str(summary)
+
+
+def test_the_digest_of_the_rest_sees_every_other_number_and_none_of_its_own(model: Model) -> None:
     edit = random_edit(model)
-    before = weights(model)
-    norms = edit.summary(model)
-    with edit.applied(model):
-        for name, p in model.parameters.items():
-            assert norms.get(name, 0.0) == pytest.approx(float((p - before[name]).norm()))
-    assert edit.share(model) == edit.parameters / sum(p.numel() for p in before.values())
-    assert 0 < edit.share(model) < 0.1
+    rest = untouched(edit, model)
+    for name, p in model.parameters.items():
+        own = torch.zeros_like(p, dtype=torch.bool)
+        for where in edit.slices:
+            if where.name == name:
+                own.index_fill_(where.dim, where.index, True)
+        for at, same_ in ((own, True), (~own, False)):
+            if at.any():
+                with scratch(model), torch.no_grad():
+                    place = tuple(at.nonzero()[-1].tolist())
+                    p[place] += 1e-9
+                    assert (untouched(edit, model) == rest) == same_, name
+    assert untouched(edit, model) == rest
 
 
 def test_files_that_are_no_edit_are_refused(tmp_path: Path) -> None:

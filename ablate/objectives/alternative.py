@@ -1,0 +1,87 @@
+"""An alternative continuation: "Who's Harry Potter?", Eldan & Russinovich 2023, arXiv:2310.02238."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from ...knowledge import Case, Fact
+from ...model import encode, logits, scratch, unfrozen
+from ...model.distill import Memory, divergence_of, memorize
+from .asked import Asked, Objective
+from .retain import likelihood
+from .twin import strangers
+
+if TYPE_CHECKING:
+    from ...model import Model
+
+
+def alternative(generic: Tensor, reinforced: Tensor, original: Tensor, *, alpha: float = 5.0) -> Tensor:
+    """What a model would say that had never met the subject, as logits of the same shape `[..., vocabulary]`.
+
+    Eldan & Russinovich 2023, arXiv:2310.02238: `generic - alpha * relu(reinforced - original)`. `generic`: the
+    original's logits where generic terms stand for the subject; `reinforced`: those of a model that was trained further
+    on what is to be forgotten, which says more of that, and only of that; `original`: what it started from.
+    """
+    return generic - alpha * torch.relu(reinforced - original)
+
+
+class Alternative(Objective):
+    """Distil from `alternative`, where the answers' decisive tokens are asked for.
+
+    The generic terms are four twins, whose logits are averaged. The reinforced model has all weights trained on the
+    forget facts for `steps` steps of AdamW at learning rate `lr`. The paper takes the likeliest token of the
+    alternative for a label; here the whole distribution is the teacher. Memory: four copies of the weights while it is
+    prepared.
+    """
+
+    alpha: NonNegativeFloat = 5.0
+    steps: PositiveInt = 10
+    lr: PositiveFloat = 1e-4
+
+    @torch.no_grad()
+    def furnish(
+        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[Memory]
+    ) -> list[Memory]:
+        """With the alternative instead. Raises `UserError` for a case without twins of a forgotten relation."""
+        generic = [_generic(model, case, facts, m) for facts, m in zip(turns, memories, strict=True)]
+        original = [_asked(model, m) for m in memories]
+        with scratch(model):
+            self._reinforce_(model, memories)
+            reinforced = [_asked(model, m) for m in memories]
+        told = [alternative(g, r, o, alpha=self.alpha) for g, r, o in zip(generic, reinforced, original, strict=True)]
+        return [replace(m, instead=memorize(m.batch, t)) for m, t in zip(memories, told, strict=True)]
+
+    def _reinforce_(self, model: Model, memories: Sequence[Memory]) -> None:
+        with unfrozen(model) as parameters, torch.enable_grad():
+            optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=0.0)
+            for step in range(self.steps):
+                batch = memories[step % len(memories)].batch
+                likelihood(logits(model, batch), batch.labels).backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+    def __call__(self, asked: Asked) -> Tensor:
+        assert asked.memory.instead is not None, "`furnish` adds the alternative"
+        return divergence_of(asked.scores, asked.memory.instead)
+
+
+def _asked(model: Model, memory: Memory) -> Tensor:
+    """Logits `[n, vocabulary]` at a batch's labels."""
+    return logits(model, memory.batch)[memory.batch.labels >= 0]
+
+
+def _generic(model: Model, case: Case, facts: Sequence[Fact], memory: Memory) -> Tensor:
+    """Mean logits `[n, vocabulary]` there, when twins stand in the subjects' places."""
+    answers, labels = [f.answer for f in facts], memory.batch.labels
+    row, at = (labels >= 0).nonzero(as_tuple=True)
+    told = []
+    for prompts in strangers(case, facts, "alternative"):
+        scores = logits(model, encode(model, prompts, answers))
+        told.append(scores[row, at - labels.shape[1]])  # counted from the right, where answers end
+    return torch.stack(told).mean(0)

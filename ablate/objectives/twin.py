@@ -1,0 +1,96 @@
+"""Hidden states pulled to the twins'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import NonNegativeInt
+from torch import Tensor
+
+from ...errors import UserError
+from ...knowledge import Case, Fact
+from ...model import Slice, encode
+from ...model.distill import Memory
+from ...model.states import stream
+from ..lessons import about_strangers
+from .asked import Asked, Objective
+
+if TYPE_CHECKING:
+    from ...model import Model
+
+
+def twin(states: Tensor, asked: Tensor, own: Tensor, twins: Tensor) -> Tensor:
+    """Squared distance of hidden states from the twins', over that of the original's: 1 at first, 0 when there.
+
+    LOKA's own, after representation misdirection: the target is not noise, but what the original has in mind of a
+    subject it never heard of. `states`, `own`, `twins`: `[row, position, width]`, of the model, of the original about
+    the fact's subject and about twins; `asked`: bool `[row, position]`. Summed over all before they are divided.
+    """
+    far = ((states - twins)[asked] ** 2).sum()
+    return far / ((own - twins)[asked] ** 2).sum()
+
+
+class Twin(Objective):
+    """`twin` behind a layer, where the answers' decisive tokens are predicted.
+
+    The target is the original's mean over four twins put in the subject's place. `layer`: behind which block;
+    `None` is the last that has a site. The loss has no unit, so that `alpha` may have to differ.
+    """
+
+    layer: NonNegativeInt | None = None
+
+    def on(self, model: Model, where: Sequence[Slice]) -> Twin:
+        """With the layer filled in.
+
+        Raises:
+            UserError: a layer that the model does not have, or one below every site.
+        """
+        sites = [i for i in range(model.n_layers) if any(s.name.startswith(f"{model.block(i)}.") for s in where)]
+        layer = max(sites) if self.layer is None else self.layer
+        if not min(sites) <= layer < model.n_layers:
+            raise UserError(
+                f"twin cannot pull behind layer {layer} with sites from layer {min(sites)} on; "
+                f"give a layer from {min(sites)} to {model.n_layers - 1}, or leave it out."
+            )
+        return self.model_copy(update={"layer": layer})
+
+    @torch.no_grad()
+    def furnish(
+        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[Memory]
+    ) -> list[Memory]:
+        """With the states of both. Raises `UserError` for a case without twins of a forgotten relation."""
+        assert self.layer is not None, "`on` fills the layer in"
+        out = []
+        for facts, memory in zip(turns, memories, strict=True):
+            others = strangers(case, facts, "twin")
+            own, answers = stream(model, memory.batch, self.layer), [f.answer for f in facts]
+            theirs = [_like(own, stream(model, encode(model, o, answers), self.layer)) for o in others]
+            out.append(replace(memory, states=torch.stack([own, torch.stack(theirs).mean(0)], 2)))
+        return out
+
+    def __call__(self, asked: Asked) -> Tensor:
+        kept = asked.memory.states
+        assert self.layer is not None, "`on` fills the layer in"
+        assert kept is not None, "`furnish` adds the states"
+        states = stream(asked.model, asked.memory.batch, self.layer)
+        return twin(states, asked.labels >= 0, kept[:, :, 0], kept[:, :, 1])
+
+
+def strangers(case: Case, facts: Sequence[Fact], name: str) -> list[list[str]]:
+    """The prompts about twins instead. Raises `UserError` where there are none."""
+    others = about_strangers(case, facts)
+    if not others:
+        raise UserError(
+            f"the objective {name!r} needs twins of every relation that {case.name!r} forgets; "
+            "add them under `twins` in the case file, or take another objective."
+        )
+    return others
+
+
+def _like(own: Tensor, states: Tensor) -> Tensor:
+    """States with as many positions as `own`, `[row, keep, width]`, aligned on the right; what lacks is not moved."""
+    keep = own.shape[1]
+    return torch.cat([own[:, : max(keep - states.shape[1], 0)], states[:, -keep:]], 1)

@@ -1,0 +1,120 @@
+"""Exact removal: train again, without what is to go."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import LokaError, UserError
+from ..knowledge import Case
+from ..model import Edit, Slice, capture, chunks, encode_texts, logits, scratch, unfrozen
+from .descend import Progress
+from .objectives import likelihood
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+@dataclass(frozen=True)
+class Training:
+    """How all weights are trained on texts: AdamW at a constant `lr`, `rows` texts a step, `epochs` times over them.
+
+    A text is cut at `limit` tokens. The order hangs on `seed` and the texts' numbers, each for itself: without some
+    of them the others come in the same order.
+    """
+
+    epochs: int = 1
+    rows: int = 8
+    lr: float = 5e-5
+    limit: int = 256
+    seed: int = 0
+
+    def steps(self, texts: int) -> int:
+        """How many steps so many texts take."""
+        return self.epochs * -(-texts // self.rows)
+
+
+def retrain(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    without: Collection[int] = (),
+    training: Training | None = None,
+    progress: Progress | None = None,
+) -> Edit:
+    """Train a checkpoint on its training data again, without the texts to be forgotten: what unlearning imitates.
+
+    The result is an edit of all weights of `model`, which is the checkpoint from before the data. It is the same, bit
+    for bit, as if those texts had never been among the data.
+
+    Args:
+        texts: the training data.
+        without: the numbers of the texts that must go, from 0 on; `stating` finds those that state a case's facts.
+
+    Cost: `training.steps` full training steps. Memory: the weights three times over, and the edit.
+
+    Raises:
+        UserError: a number that is none of the texts', or nothing left to train on.
+        LokaError: training diverged.
+    """
+    training, kept = training or Training(), remaining(texts, without)
+    where = [Slice(name, 0, torch.arange(len(p))) for name, p in model.parameters.items()]
+    about = {"method": "retrain", "model": model.name, "texts": len(kept), "arguments": asdict(training)}
+    made_for = model.digest()
+    with scratch(model):
+        learn_(model, kept, training, stage="retrain", progress=progress)
+        return capture(model, where, made_for, about)
+
+
+def stating(texts: Sequence[str], case: Case) -> list[int]:
+    """The numbers of the texts that name a forget fact's subject and its answer, whatever the case of letters."""
+    facts = [(f.subject.casefold(), [a.casefold() for a in f.answers]) for f in case.forget.working]
+    folded = [text.casefold() for text in texts]
+    return [i for i, t in enumerate(folded) if any(s in t and any(a in t for a in answers) for s, answers in facts)]
+
+
+def remaining(texts: Sequence[str], without: Collection[int]) -> dict[int, str]:
+    """The texts by number, without some. Raises `UserError` for a number that is none of theirs, or none left."""
+    if strange := sorted(set(without) - set(range(len(texts)))):
+        raise UserError(
+            f"there is no text {strange[0]}: the {len(texts)} texts have the numbers 0 to {len(texts) - 1}."
+        )
+    kept = {i: text for i, text in enumerate(texts) if i not in set(without)}
+    if not kept:
+        raise UserError("without these texts there is nothing left to train on; start over from the checkpoint itself.")
+    return kept
+
+
+def learn_(
+    model: Model, texts: Mapping[int, str], training: Training, *, stage: str, progress: Progress | None = None
+) -> int:
+    """Train all weights on texts by number, in place, and say how many steps it took. Call it inside `scratch`."""
+    total, done = training.steps(len(texts)), 0
+    with unfrozen(model) as parameters, torch.enable_grad():
+        optimizer = torch.optim.AdamW(parameters, lr=training.lr, weight_decay=0.0)
+        for epoch in range(training.epochs):
+            order = sorted(texts, key=_place(training.seed, stage, epoch))
+            for part in chunks(len(order), training.rows):
+                batch = encode_texts(model, [texts[i] for i in order[part]], limit=training.limit)
+                loss = likelihood(logits(model, batch), batch.labels)
+                if not torch.isfinite(loss):
+                    raise LokaError(
+                        f"training diverged at step {done + 1} of {total} (loss {float(loss.detach())}); try a "
+                        f"learning rate under {training.lr:g}. The model is as it was."
+                    )
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                done += 1
+                if progress:
+                    progress(done, total)
+    return done
+
+
+def _place(seed: int, stage: str, epoch: int) -> Callable[[int], float]:
+    """Where a text comes in an epoch, whatever other texts there are."""
+    return lambda i: random.Random(f"{seed}/{stage}/{epoch}/{i}").random()

@@ -1,0 +1,243 @@
+"""Removal that survives relearning: reset, repair, see what relearning brings back, and reset that too."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..knowledge import Bounds, Case, Fact, HeldOut, Split, Standing, hold_out
+from ..model import Edit, Site, capture, encode, scratch, slices
+from .descend import Progress, Schedule, descend
+from .lessons import Lessons, prepare
+from .objectives import Objective
+from .objectives import objective as named
+from .relapse import relearn_
+from .reset import destroy_
+from .tune import described
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+Locator = Callable[["Model", Case], Iterable[Site]]
+# For trying out, and for real use.
+QUICK: dict[str, Any] = {"counts": [300, 150], "steps": 40, "every": 20, "neutral_rows": 4}
+THOROUGH: dict[str, Any] = {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8}
+
+
+def rounds(
+    model: Model,
+    case: Case,
+    sites: Iterable[Site],
+    *,
+    locator: Locator | None = None,
+    counts: Sequence[int] | None = None,
+    objective: str | None = "undial",
+    settings: Mapping[str, Any] | None = None,
+    steps: int = 200,
+    every: int = 25,
+    lr: float = 2e-3,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    push: float = 0.0,
+    retain_rows: int = 12,
+    neutral_rows: int = 4,
+    relearning: Mapping[str, float] | None = None,
+    bounds: Mapping[str, float] | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Edit:
+    """Rounds of: take sites, re-initialise them as `reset` does, repair all that were reset so far.
+
+    The repair distils the original on retain facts and neutral text, with the forget objective beside it. A quarter
+    of both is held out, and a round ends as soon as what is held out is inside the bounds. The first round takes
+    `sites`; for each later one all weights relearn half of the forget facts, and the locator says where the other half
+    came back, then the other way round. That relearning is normalised gradient descent, which no check of
+    `verify` uses.
+
+    Args:
+        sites: what is reset first. Without a locator they are shared out over the rounds at random: that is the
+            control, which `replay` makes of any such edit with as many random sites and the same steps.
+        locator: `(model, case) -> sites`, the best first; those reset already are passed over. It sees a model that
+            has relearned, and a case whose forget facts are the half that it was not taught.
+        counts: how many sites each round resets; by default three rounds of as many as were given, or without a
+            locator of a third each.
+        objective, settings, lr, alpha, beta, push, retain_rows, neutral_rows: as in `reset`; `None` repairs alone.
+        steps: of repair in a round at most; `every` so many, what is held out is measured.
+        relearning: `{"steps": 6, "radius": 0.1}`: steps of relearning before locating, and their length.
+        bounds: of `Bounds`: `forget`, `retain_drop`, `perplexity_rise`.
+        folder: where each finished round is kept; called again with the same arguments, the next one follows.
+
+    `about["rounds"]` says of each round how many sites it reset, its steps, and how the model stood after it.
+
+    Cost: a round takes up to `steps` training steps as in `tune`, `steps / every` measurements, and twice
+    `relearning["steps"]` full training steps over half the forget facts beside the locator's own cost.
+    Memory: two copies of the weights while locating.
+
+    Raises:
+        UserError: no sites, more to be reset than there are and no locator, or a folder of other rounds.
+        LokaError: training diverged; the rounds before are in the folder.
+    """
+    given = sorted(set(sites))
+    slices(model, given)  # refuses sites of another model
+    counts = _shared_out(given, counts, locator)
+    limits, drill = Bounds(**bounds or {}), {"steps": 6, "radius": 0.1} | dict(relearning or {})
+    arguments = {
+        "counts": counts, "objective": objective, "steps": steps, "every": every, "lr": lr, "alpha": alpha,
+        "beta": beta, "push": push, "retain_rows": retain_rows, "neutral_rows": neutral_rows, "relearning": drill,
+        "bounds": asdict(limits), "seed": seed, **({"settings": dict(settings)} if settings else {}),
+    }  # fmt: skip
+    held = hold_out(model, case)
+    goal = None if objective is None else named(objective, settings).on(model, slices(model, given))
+    lessons = prepare(
+        model, held.case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed,
+        instead=goal.alternatives() if goal else (), goal=goal,
+    )  # fmt: skip
+    schedule, about = Schedule(steps, lr, alpha, beta, push), described("rounds", model, case, [], arguments)
+    state = _State(model.digest(), about | {"given": [str(s) for s in given]})
+    work = _Work(model, held, lessons, goal, schedule, every, held.measure(model), limits, locator, drill, seed, state)
+    edits, pool = state.read(folder), random.Random(f"{seed}/rounds").sample(given, len(given))
+    for i in range(len(edits), len(counts)):
+        before = edits[-1] if edits else None
+        new = pool[sum(counts[:i]) : sum(counts[: i + 1])]
+        new += work.brought_back(before, {*pool, *_sites(before)}, counts[i] - len(new), i) if before else []
+        if not new:
+            break
+        edits.append(work.repaired(before, new, i, _step(progress, i, len(counts), steps)))
+        state.keep(folder, edits)
+    return edits[-1]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every round needs."""
+
+    model: Model
+    held: HeldOut
+    lessons: Lessons
+    goal: Objective | None
+    schedule: Schedule
+    every: int
+    start: Standing
+    limits: Bounds
+    locator: Locator | None
+    drill: Mapping[str, float]
+    seed: int
+    state: _State
+
+    def repaired(self, before: Edit | None, new: list[Site], i: int, step: Progress | None) -> Edit:
+        """A round: new sites are reset, and all that were reset so far are trained to be as good as can be."""
+        model, every_site = self.model, sorted({*_sites(before), *new})
+        where = slices(model, every_site)
+        with scratch(model, where):
+            if before:
+                before.write_(model)
+            destroy_(model, slices(model, new), seed=self.seed + 1000 * i)
+            used = descend(
+                model, where, self.lessons, self.goal, self.schedule, seed=self.seed + i, progress=step, stop=self._done
+            )
+            history = [*(before.about["rounds"] if before else []), self._told(len(new), used)]
+            about = {**self.state.about, "sites": [str(s) for s in every_site], "rounds": history}
+            edit = capture(model, where, self.state.made_for, about)
+        if step:
+            step(self.schedule.steps, self.schedule.steps)
+        return edit
+
+    def _done(self, step: int) -> bool:
+        """Whether it is time to measure, and what is held out is inside the bounds."""
+        if step % self.every or step >= self.schedule.steps:
+            return False
+        return self.limits.met(self.held.measure(self.model), self.start)
+
+    def brought_back(self, edit: Edit, known: set[Site], n: int, i: int) -> list[Site]:
+        """The best `n` sites at which relearning brings back facts that it was not taught, for both halves in turn."""
+        if not self.locator or n <= 0:
+            return []
+        model, facts = self.model, list(self.held.case.forget.working)
+        order = random.Random(f"{self.seed}/halves/{i}").sample(facts, len(facts))
+        halves = order[: len(order) // 2], order[len(order) // 2 :]
+        ranked: list[list[Site]] = []
+        for taught, asked in (halves, halves[::-1]):
+            with scratch(model):
+                edit.write_(model)
+                for step in range(int(self.drill["steps"])):
+                    relearn_(model, encode(model, *_turn(taught, step)), self.drill["radius"])
+                ranked.append(list(self.locator(model, self._half(asked))))
+        best = dict.fromkeys(s for pair in zip_longest(*ranked) for s in pair if s is not None and s not in known)
+        return list(best)[:n]
+
+    def _half(self, facts: list[Fact]) -> Case:
+        case, some = self.held.case, tuple(sorted(facts, key=lambda f: (f.relation, f.subject)))
+        names = json.dumps([f.subject for f in some])
+        return replace(case, forget=Split(some, some), digest=f"{case.digest}/{names}")
+
+    def _told(self, sites: int, steps: int) -> dict[str, Any]:
+        """What is written down of a round, and how the model stands after it."""
+        now = self.held.measure(self.model)
+        rise = now.perplexity / self.start.perplexity - 1
+        return {
+            "sites": sites, "steps": steps, **asdict(now), "retain_before": self.start.retain,
+            "perplexity_rise": rise, "met": self.limits.met(now, self.start),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _State:
+    """The finished rounds of a folder, which count for the same weights and arguments alone."""
+
+    made_for: str
+    about: dict[str, Any]
+
+    def read(self, folder: str | Path | None) -> list[Edit]:
+        edits: list[Edit] = []
+        while folder is not None and (path := Path(folder) / f"round-{len(edits) + 1}.safetensors").exists():
+            edit = Edit.load(path)
+            if edit.made_for != self.made_for or any(edit.about.get(k) != v for k, v in self._same().items()):
+                raise UserError(f"{str(path)!r} is a round of another model, case or recipe; name another folder.")
+            edits.append(edit)
+        return edits
+
+    def keep(self, folder: str | Path | None, edits: list[Edit]) -> None:
+        if folder is not None:
+            edits[-1].save(Path(folder) / f"round-{len(edits)}.safetensors")
+
+    def _same(self) -> dict[str, Any]:
+        return {k: json.loads(json.dumps(self.about[k])) for k in ("method", "case", "given", "arguments")}
+
+
+def _shared_out(given: list[Site], counts: Sequence[int] | None, locator: Locator | None) -> list[int]:
+    """How many sites each round takes."""
+    if not given:
+        raise UserError("there are no sites to reset; take them from a localization's `top`.")
+    if counts is None:
+        third, more = divmod(len(given), 3)
+        counts = [len(given)] * 3 if locator else [n for n in (third + (i < more) for i in range(3)) if n]
+    if not counts or min(counts) < 1:
+        raise UserError(f"counts {list(counts)} must give every round at least one site.")
+    if not locator and sum(counts) > len(given):
+        raise UserError(
+            f"{sum(counts)} sites are to be reset in {len(counts)} rounds, but {len(given)} were given; "
+            "give a locator, more sites, or smaller counts."
+        )
+    return list(counts)
+
+
+def _sites(edit: Edit | None) -> list[Site]:
+    """What an edit has reset."""
+    return [Site.parse(s) for s in edit.about["sites"]] if edit else []
+
+
+def _turn(facts: Sequence[Fact], step: int) -> tuple[list[str], list[str]]:
+    """Prompts and answers, each fact behind one of its prompts in turn."""
+    return [f.prompts[step % len(f.prompts)] for f in facts], [f.answer for f in facts]
+
+
+def _step(progress: Progress | None, i: int, rounds: int, steps: int) -> Progress | None:
+    """Progress over all rounds."""
+    return (lambda done, _: progress(i * steps + done, rounds * steps)) if progress else None

@@ -1,0 +1,231 @@
+"""SISA: sharded, isolated, sliced, aggregated training, so that exact removal costs little (Bourtoule et al. 2021).
+
+Machine Unlearning, arXiv:1912.03817.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from ..errors import UserError
+from ..files import write_atomic, write_json
+from ..model import Batch, logits, scratch
+from .descend import Progress
+from .retrain import Training, learn_, remaining
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+FORMAT = "loka-sisa-1"
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """What a deletion cost: `steps` of training, where training everything anew would have taken `whole`."""
+
+    items: tuple[int, ...]
+    steps: int
+    whole: int
+
+    @property
+    def saved(self) -> float:
+        """The share of the training that was not needed."""
+        return 1 - self.steps / self.whole
+
+    def __str__(self) -> str:
+        return f"{len(self.items)} text(s) removed in {self.steps:,} of {self.whole:,} steps; {self.saved:.0%} saved."
+
+
+class Sisa:
+    """An ensemble, one model a shard of the training data, in a folder of checkpoints.
+
+    Texts are dealt out evenly to `shards` and, within each, to `slices`. A shard's model starts from `model`, learns
+    its first slice, then the first two, and so on; what it is after each is kept as safetensors. Deleting a text trains
+    its shard again from the last checkpoint that had not seen it. The folder keeps each text's number and SHA-256, and
+    of a deleted text nothing.
+
+    Args:
+        model: the checkpoint from before all data. Each member is put in its place for a while, and taken out.
+        texts: the data. A deleted text's place in the list stays taken; what stands there is not read.
+        without: the numbers of texts never to be learned; on a folder that exists, leave it out.
+
+    Made on an empty folder, it has no checkpoints yet: `train` makes those that are missing, also after a kill.
+
+    Raises:
+        UserError: a folder of other data, of another model or with other settings; more shards times slices than texts.
+
+    Example:
+        sisa = loka.ablate.Sisa(base, texts, "runs/sisa", shards=4, slices=3)
+        sisa.train()
+        print(sisa.delete([17]))
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        texts: Sequence[str],
+        folder: str | Path,
+        *,
+        shards: int = 4,
+        slices: int = 3,
+        training: Training | None = None,
+        without: Collection[int] = (),
+    ) -> None:
+        self.model, self.texts, self.folder = model, list(texts), Path(folder)
+        self.shards, self.slices, self.training = shards, slices, training or Training()
+        if min(shards, slices) < 1 or shards * slices > len(self.texts):
+            raise UserError(
+                f"{len(self.texts)} texts cannot fill {shards} shards of {slices} slices; "
+                f"ask for one of each at least, and no more than {len(self.texts)} in all."
+            )
+        self.base = model.digest()
+        order = random.Random(f"{self.training.seed}/sisa").sample(range(len(self.texts)), len(self.texts))
+        self.place = {item: (at % shards, at // shards % slices) for at, item in enumerate(order)}
+        kept = remaining(self.texts, without)
+        self.items = {i: hashlib.sha256(text.encode()).hexdigest() for i, text in kept.items()}
+        self._open()
+
+    def train(self, *, progress: Progress | None = None) -> int:
+        """Make every checkpoint that is missing or no longer true, and say how many steps it took."""
+        wanted = [(s, r) for s in range(self.shards) for r in range(self.slices) if not self._true(s, r)]
+        for shard, part in wanted:
+            self._path(shard, part).unlink(missing_ok=True)
+        total, done = sum(self._steps(s, r) for s, r in wanted), 0
+
+        def step(at: int, _: int) -> None:
+            if progress:
+                progress(done + at, total)
+
+        for shard, part in wanted:
+            with scratch(self.model):
+                if part:
+                    self._load_(shard, part - 1)
+                texts = {i: self.texts[i] for i in self._seen(shard, part)}
+                if texts:
+                    learn_(self.model, texts, self.training, stage=f"{shard}/{part}", progress=step)
+                self._keep(shard, part)
+            done += self._steps(shard, part)
+        return done
+
+    def delete(self, items: Collection[int], *, progress: Progress | None = None) -> Deletion:
+        """Remove texts: retrain what has seen them. Killed on the way, `train` goes on.
+
+        Raises:
+            UserError: a text that is not there, or nothing left.
+        """
+        if strange := sorted(set(items) - set(self.items)):
+            raise UserError(f"text {strange[0]} is not among the {len(self.items)} that were learned; name others.")
+        remaining(self.texts, (set(range(len(self.texts))) - set(self.items)) | set(items))
+        self.items = {i: sha for i, sha in self.items.items() if i not in set(items)}
+        self._write()
+        steps = self.train(progress=progress)
+        whole = sum(self._steps(s, r) for s in range(self.shards) for r in range(self.slices))
+        return Deletion(tuple(sorted(set(items))), steps, whole)
+
+    @contextmanager
+    def member(self, shard: int) -> Iterator[Model]:
+        """The model of a shard, for as long as the context lasts.
+
+        Raises:
+            UserError: no such shard, or one that has not been trained.
+        """
+        if not 0 <= shard < self.shards or not self._true(shard, self.slices - 1):
+            raise UserError(f"shard {shard} of {self.shards} has not been trained; call `train` first.")
+        with scratch(self.model):
+            self._load_(shard, self.slices - 1)
+            yield self.model
+
+    @torch.no_grad()
+    def probabilities(self, batch: Batch, *, by: str = "probability") -> Tensor:
+        """Next-token distribution of the ensemble where a batch has labels, `[row, keep, vocabulary]`.
+
+        Args:
+            by: `probability`, the mean over shards, or `majority`, the share of shards whose likeliest token it is.
+
+        Raises:
+            UserError: another `by`.
+        """
+        if by not in ("probability", "majority"):
+            raise UserError(f"{by!r} is no way to aggregate; choose 'probability' or 'majority'.")
+        total: Tensor | float = 0.0
+        for shard in range(self.shards):
+            with self.member(shard) as member:
+                scores = logits(member, batch)
+                won = torch.zeros_like(scores).scatter(-1, scores.argmax(-1, keepdim=True), 1.0)
+                total = total + (scores.softmax(-1) if by == "probability" else won)
+        assert isinstance(total, Tensor)
+        return total / self.shards
+
+    def _seen(self, shard: int, part: int) -> list[int]:
+        """The texts of a shard's slices up to one."""
+        return [i for i in self.items if self.place[i][0] == shard and self.place[i][1] <= part]
+
+    def _steps(self, shard: int, part: int) -> int:
+        return self.training.steps(len(self._seen(shard, part)))
+
+    def _path(self, shard: int, part: int) -> Path:
+        return self.folder / f"shard-{shard}" / f"slice-{part}.safetensors"
+
+    def _fingerprint(self, shard: int, part: int) -> str:
+        """Of everything that a checkpoint was made from."""
+        made_from = [self.base, asdict(self.training), [{i: self.items[i] for i in self._seen(shard, part)}]]
+        made_from += [self._fingerprint(shard, part - 1)] if part else []
+        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    def _true(self, shard: int, part: int) -> bool:
+        """Whether a checkpoint is there and was made from what it should."""
+        path = self._path(shard, part)
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="pt") as file:
+                return (file.metadata() or {}).get("made_from") == self._fingerprint(shard, part)
+        except (SafetensorError, OSError):
+            return False
+
+    def _load_(self, shard: int, part: int) -> None:
+        with safe_open(self._path(shard, part), framework="pt") as file, torch.no_grad():
+            for name, parameter in self.model.parameters.items():
+                parameter.copy_(file.get_tensor(name))
+
+    def _keep(self, shard: int, part: int) -> None:
+        weights = {name: p.detach().cpu().contiguous() for name, p in self.model.parameters.items()}
+        write_atomic(
+            self._path(shard, part), serialize(weights, metadata={"made_from": self._fingerprint(shard, part)})
+        )
+
+    def _open(self) -> None:
+        """Begin the folder, or take up what it holds: texts that were deleted there stay so."""
+        path = self.folder / "sisa.json"
+        if not path.exists():
+            self._write()
+            return
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            items = {int(i): sha for i, sha in held["items"].items()}
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{str(path)!r} cannot be read ({error}); name another folder.") from error
+        if any(held.get(key) != value for key, value in self._settings().items()):
+            raise UserError(f"{str(path)!r} is of another model, or has other settings; name another folder.")
+        if any(self.items.get(i) != sha for i, sha in items.items()):
+            raise UserError(f"{str(path)!r} was made from other texts; give the same, or name another folder.")
+        self.items = items
+
+    def _write(self) -> None:
+        write_json(self.folder / "sisa.json", self._settings() | {"items": {str(i): s for i, s in self.items.items()}})
+
+    def _settings(self) -> dict[str, object]:
+        settings = {"format": FORMAT, "base": self.base, "shards": self.shards, "slices": self.slices}
+        return settings | {"training": asdict(self.training), "texts": len(self.texts)}

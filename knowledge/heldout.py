@@ -1,0 +1,98 @@
+"""Retain facts and text of the working part that no training sees, to tune an edit by; the sealed part stays sealed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from .case import Case, Split
+from .fact import Fact
+from .neutral import neutral_working
+from .scoring import recalled, text_loss
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a model stands: `forget` and `retain`, shares of prompts answered in full, and `perplexity` of plain text."""
+
+    forget: float
+    retain: float
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What an edit may cost at most, all against the original.
+
+    `forget`: share of the forget facts' prompts still answered; `retain_drop`: by how much the share of retain prompts
+    falls; `perplexity_rise`: by what share the perplexity grows.
+    """
+
+    forget: float = 0.05
+    retain_drop: float = 0.02
+    perplexity_rise: float = 0.01
+
+    def met(self, now: Standing, before: Standing) -> bool:
+        return (
+            now.forget <= self.forget
+            and before.retain - now.retain <= self.retain_drop + 1e-9
+            and now.perplexity <= (1 + self.perplexity_rise) * before.perplexity
+        )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """`case` is without the `facts` and `texts` that are held out; edits are made with it, and measured on these."""
+
+    case: Case
+    facts: tuple[Fact, ...]
+    texts: tuple[str, ...]
+
+    def measure(self, model: Model) -> Standing:
+        """Ask the forget facts and the held-out facts behind all their working prompts, and read the held-out text.
+
+        Cost: one row a prompt, alias and passage.
+        """
+        loss, tokens = text_loss(model, self.texts).sum(0).tolist()
+        return Standing(
+            _share(model, self.case.forget.working), _share(model, self.facts), math.exp(min(loss / tokens, 700.0))
+        )
+
+
+def hold_out(model: Model, case: Case, *, share: float = 0.25) -> HeldOut:
+    """Set a share of each relation's working retain facts, and of the neutral working text, apart by the case's seed.
+
+    Raises:
+        UserError: there is too little to hold anything out.
+    """
+    case, rng = case.on(model), random.Random(f"{case.seed}/held out")
+    facts: list[Fact] = []
+    for relation in dict.fromkeys(f.relation for f in case.retain.working):
+        own = [f for f in case.retain.working if f.relation == relation]
+        facts += rng.sample(own, round(share * len(own)))
+    passages = neutral_working(model, case)
+    texts = rng.sample(passages, round(share * len(passages)))
+    rest = tuple(f for f in case.retain.working if f not in facts)
+    if not (facts and texts and rest and len(texts) < len(passages)):
+        raise UserError(
+            f"{len(case.retain.working)} working retain facts and {len(passages)} neutral passages of {case.name!r} "
+            f"are too few to hold {share:.0%} of them out; add some to the case."
+        )
+    digest = hashlib.sha256(f"{case.digest}/held out/{case.seed}/{share}".encode()).hexdigest()
+    kept = tuple(t for t in passages if t not in texts)
+    smaller = replace(case, retain=Split(rest, case.retain.sealed), passages=kept, digest=digest)
+    return HeldOut(smaller, tuple(facts), tuple(texts))
+
+
+def _share(model: Model, facts: Sequence[Fact]) -> float:
+    """Of the working prompts, how many get the whole answer."""
+    right = recalled(model, [f.asked(p) for f in facts for p in f.prompts])
+    return sum(right) / len(right)

@@ -1,0 +1,98 @@
+"""The objectives that have somewhere to go: twins' states, and alternative continuations."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from loka import ablate
+from loka.ablate.lessons import about_strangers, prepare
+from loka.ablate.objectives import Asked, alternative, objective, twin
+from loka.errors import UserError
+from loka.knowledge import Case, Split, score
+from loka.model import Model, Site, encode, logits, slices
+from loka.model.distill import divergence_of, memorize
+
+SITES = [Site(i, "mlp") for i in range(3)]
+
+
+def test_twin_is_one_at_the_original_and_zero_at_the_twins() -> None:
+    own, twins = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)), torch.ones(2, 3, 5)
+    asked = torch.tensor([[False, True, True], [False, False, True]])
+    assert float(twin(own, asked, own, twins)) == pytest.approx(1)
+    assert float(twin(twins, asked, own, twins)) == 0
+    half = (own + twins) / 2
+    assert float(twin(half, asked, own, twins)) == pytest.approx(0.25)
+    half[0, 0] = 99  # nothing is asked there
+    assert float(twin(half, asked, own, twins)) == pytest.approx(0.25)
+
+
+def test_alternative_by_hand() -> None:
+    generic, original = torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 4, 1])
+    reinforced = torch.tensor([-1.0, 6, 1])
+    assert alternative(generic, reinforced, original, alpha=5.0).tolist() == [1, -8, 3]
+    assert torch.equal(alternative(generic, original, original), generic)
+
+
+def test_the_twins_states_are_the_originals_about_twins(planted: Model, planted_case: Case) -> None:
+    """Against transformers' own hidden states, a prompt at a time."""
+    case = planted_case.on(planted)
+    goal = objective("twin", {"layer": 1}).on(planted, slices(planted, SITES))
+    lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, goal=goal)
+    facts = [f.asked(f.prompts[0]) for f in case.forget.working]
+    kept = lessons.forget[0].states
+    assert kept is not None
+    for row in (0, 7):
+        theirs = []
+        for prompts in [[f.prompt for f in facts], *about_strangers(case, facts)]:
+            text = f"{prompts[row]} {facts[row].answer}"
+            ids = planted.tokenizer(text, return_tensors="pt")["input_ids"]
+            hidden = planted.hf(input_ids=ids, output_hidden_states=True).hidden_states[2][0]
+            first = len(planted.tokenizer(prompts[row])["input_ids"]) - 1
+            theirs.append(hidden[first : first + len(ids[0]) - 1 - first])
+        keep = kept.shape[1]
+        own, mean = theirs[0], torch.stack(theirs[1:]).mean(0)
+        assert torch.allclose(kept[row, keep - len(own) :, 0], own, atol=1e-4)
+        assert torch.allclose(kept[row, keep - len(own) :, 1], mean, atol=1e-4)
+
+
+def test_training_comes_nearer_to_the_twins(planted: Model, planted_case: Case) -> None:
+    case, where = planted_case.on(planted), slices(planted, SITES)
+    goal = objective("twin").on(planted, where)
+    lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, goal=goal)
+    assert float(goal(Asked(planted, lessons.forget[0]))) == pytest.approx(1, rel=1e-4)
+    edit = ablate.tune(planted, case, SITES, objective="twin", steps=40, lr=3e-3)
+    with edit.applied(planted):
+        assert float(goal(Asked(planted, lessons.forget[0]))) < 0.4
+
+
+def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinforcement_adds(
+    planted: Model, planted_case: Case
+) -> None:
+    case = planted_case.on(planted)
+    lessons = [
+        prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, goal=objective("alternative", {"alpha": a}))
+        for a in (0.0, 50.0)
+    ]
+    facts = [f.asked(f.prompts[0]) for f in case.forget.working]
+    plain, strong = (x.forget[0].instead for x in lessons)
+    assert plain is not None
+    assert strong is not None
+    with torch.no_grad():
+        told = []
+        for prompts in about_strangers(case, facts):
+            told.append(logits(planted, encode(planted, prompts, [f.answer for f in facts])))
+        asked = plain.batch.labels >= 0
+        wanted = memorize(plain.batch, torch.stack(told).mean(0)[asked])
+        assert float(divergence_of(torch.stack(told).mean(0)[asked], plain)) == pytest.approx(0, abs=1e-5)
+    assert torch.allclose(plain.logprobs, wanted.logprobs, atol=1e-5)
+    assert (strong.answers < plain.answers).float().mean() > 0.9  # reinforcement speaks for the right answer
+    known = score(planted, [f.prompt for f in facts], [f.answer for f in facts]).logprob.mean()
+    assert float(plain.answers.mean()) < float(known) - 2
+
+
+@pytest.mark.parametrize("name", ["twin", "alternative"])
+def test_without_twins_they_say_so(name: str, planted: Model, planted_case: Case) -> None:
+    lonely = dataclasses.replace(planted_case.on(planted), twins=Split((), ()), digest="lonely")
+    with pytest.raises(UserError, match=f"the objective '{name}' needs twins of every relation that 'planted' forgets"):
+        ablate.tune(planted, lonely, SITES, objective=name, steps=1)

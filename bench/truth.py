@@ -82,7 +82,8 @@ def scores(planted: Memory) -> dict[str, float]:
         "facts to be kept": frame["retain"],
         "random": rng.random(len(frame)),
     }
-    out: dict[str, float] = {}
+    silenced = loka.locate.taylor(planted.model, planted.case)
+    out = {f"taylor: {what}": value for what, value in agreement(silenced, planted.neurons).items()}
     for way, values in ways.items():
         ranked = Localization(frame.assign(score=np.asarray(values, float)), found.about)
         out |= {f"{way}: {what}": value for what, value in agreement(ranked, planted.neurons).items()}

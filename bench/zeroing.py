@@ -25,7 +25,7 @@ from loka.knowledge import Case, Fact, score
 from loka.locate.attribution import attribute
 from loka.locate.counterfactual import pairs
 from loka.locate.facts import Raw
-from loka.locate.integrated_gradients import integrate
+from loka.locate.taylor import SPARE, silence
 from loka.model import Model, Site, chunks
 
 KS = (5, 10, 20, 50, 100)
@@ -33,15 +33,16 @@ KEPT = 32  # facts to be kept, half of them of other relations
 ALLOWED = 0.02  # retain drop
 RESAMPLES = 10_000
 ROWS = 16
-LOCATORS: dict[str, Raw] = {"attribution": attribute, "integrated gradients": integrate}
-DEFAULT = "attribution"
-CONTROLS = ("uncontrasted", "another fact", "random")
+LOCATORS: dict[str, Raw] = {"attribution": attribute, "taylor": silence}
+CONTROLS = ("{}, uncontrasted", "{}, another fact", "random")
 MEASURES = ("probability", "answered")
 TITLES = ("the fact", "facts to be kept", "the one against the other")
 YLABELS = ("probability lost", "probability lost", "probability lost by the fact")
 LOOKS = {
-    "attribution": ("#0072b2", "o"), "integrated gradients": ("#009e73", "s"), "uncontrasted": ("#56b4e9", "v"),
-    "another fact": ("#777777", "x"), "random": ("#d98200", "^"),
+    "attribution": ("#0072b2", "o", "-"), "attribution, uncontrasted": ("#0072b2", "v", ":"),
+    "attribution, another fact": ("#0072b2", "x", "--"), "taylor": ("#009e73", "o", "-"),
+    "taylor, uncontrasted": ("#009e73", "v", ":"), "taylor, another fact": ("#009e73", "x", "--"),
+    "random": ("#d98200", "^", "-"),
 }  # fmt: skip
 
 
@@ -86,29 +87,38 @@ def trials(model: Model, case: Case, n: int) -> Iterator[Trial]:
     """Up to `n` forget facts of a case, each with the neurons that every way of choosing gives."""
     working, sealed = ({f.subject: f for f in side} for side in (case.forget.working, case.forget.sealed))
     subjects = sorted(np.random.default_rng(case.seed).permutation(sorted(working))[:n])
-    near = [f for f in case.retain.working if f.relation in case.forgotten_relations]
-    shares = {}
-    for name, raw in LOCATORS.items():
-        kept = located(model, case, raw, near)
-        shares[name] = {s: (located(model, case, raw, [working[s]]), kept) for s in subjects}
+    own = {
+        name: {s: effects(model, case, raw, [working[s]]).mean(0) for s in subjects} for name, raw in LOCATORS.items()
+    }
+    others = {name: owed(model, case, name) for name in LOCATORS}
     kept = _kept(case)
     for i, subject in enumerate(subjects):
         other = subjects[(i + 1) % len(subjects)]
-        own = {name: best(model, a - b) for name, (a, b) in ((n, shares[n][subject]) for n in LOCATORS)}
-        a, b = shares[DEFAULT][other]
-        own |= {"uncontrasted": best(model, shares[DEFAULT][subject][0]), "another fact": best(model, a - b)}
-        random = [loka.locate.random_sites(model, some, seed=i) for some in own[DEFAULT]]
+        sites = {}
+        for name in LOCATORS:
+            sites[name] = best(model, own[name][subject] - others[name])
+            sites[f"{name}, uncontrasted"] = best(model, own[name][subject])
+            sites[f"{name}, another fact"] = best(model, own[name][other] - others[name])
+        sites["random"] = [loka.locate.random_sites(model, some, seed=i) for some in sites["attribution"]]
         asked = [sealed[subject].asked(p) for p in sealed[subject].prompts]
-        yield Trial(case, asked, kept, {**own, "random": random})
+        yield Trial(case, asked, kept, sites)
 
 
-def located(model: Model, case: Case, raw: Raw, facts: Sequence[Fact]) -> np.ndarray:
-    """Mean share of each neuron in the effect of facts behind all their prompts, `[layer, unit]`."""
+def effects(model: Model, case: Case, raw: Raw, facts: Sequence[Fact]) -> np.ndarray:
+    """Share of each neuron in the effect of facts behind each of their prompts, `[prompt, layer, unit]`."""
     asked = [f.asked(p) for f in facts for p in f.prompts]
     found = [raw(model, pairs(model, case, asked[part])) for part in chunks(len(asked), ROWS)]
     scores, falls = (np.concatenate(some) for some in zip(*((s["neuron"], f) for s, f in found), strict=True))
     heard = falls > 0.1 * np.median(np.abs(falls))
-    return (scores[heard] / falls[heard, None, None]).mean(0)
+    return scores[heard] / falls[heard, None, None]
+
+
+def owed(model: Model, case: Case, name: str) -> np.ndarray:
+    """What facts to be kept owe to each neuron, as the locator of that name weighs it, `[layer, unit]`."""
+    if name == "taylor":
+        return SPARE * np.abs(effects(model, case, silence, case.retain.working)).mean(0)
+    near = [f for f in case.retain.working if f.relation in case.forgotten_relations]
+    return effects(model, case, LOCATORS[name], near).mean(0)
 
 
 def best(model: Model, scores: np.ndarray) -> list[list[Site]]:
@@ -156,11 +166,10 @@ def measured(curves: dict[str, np.ndarray], measure: str, settings: dict[str, An
     reached = {way: within(found[..., m]) for way, found in curves.items()}
     for way, found in reached.items():
         rows.append(_row(f"{measure}: forget drop at {ALLOWED:.0%} retain drop, {way}", found, settings))
-    for way in reached:
-        for control in CONTROLS:
-            if way in LOCATORS:
-                lead = reached[way] - reached[control]
-                rows.append(_row(f"{measure}: that of {way} - {control}", lead, settings))
+    for way in LOCATORS:
+        for control in (c.format(way) for c in CONTROLS):
+            lead = reached[way] - reached[control]
+            rows.append(_row(f"{measure}: that of {way} - {control}", lead, settings))
     return rows
 
 
@@ -187,8 +196,8 @@ def figure(curves: dict[str, np.ndarray]) -> Figure:
         ax.spines[["top", "right"]].set_visible(False)
     forget, retain, both = out.axes
     for way, found in curves.items():
-        color, marker = LOOKS[way]
-        look = {"color": color, "marker": marker, "lw": 1.8, "ms": 5, "label": way}
+        color, marker, line = LOOKS[way]
+        look = {"color": color, "marker": marker, "ls": line, "lw": 1.6, "ms": 5, "label": way}
         lost = found[..., 0].mean(0)
         forget.plot(KS, lost[:, 0], **look)
         retain.plot(KS, lost[:, 1], **look)

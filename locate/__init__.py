@@ -24,6 +24,7 @@ from .methods import METHODS, perform
 from .minimality import Minimality, minimality
 from .roles import roles
 from .stability import Stability, stability
+from .taylor import taylor
 from .tracing import Tracing, tracing
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "scaled_neurons",
     "stability",
     "sweep",
+    "taylor",
     "tracing",
     "zeros",
 ]

@@ -25,6 +25,7 @@ def over_facts(
     raw: Raw,
     *,
     rows: int,
+    spare: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     **about: Any,
 ) -> Localization:
@@ -32,13 +33,15 @@ def over_facts(
 
     Args:
         raw: gives, for pairs of prompts, scores by part `[row, layer, unit]` and each row's whole effect `[row]`.
+        spare: where given, the contrast is with all retain facts, and with this many times the size of their scores.
         rows: pairs in one batch.
         progress: called with pairs done and pairs in all.
         about: what the localization tells of how it was made.
     """
     case = case.on(model)
     relations = set(case.forgotten_relations)
-    retain = [f for f in case.retain.working if f.relation in relations] or list(case.retain.working)
+    near = [] if spare is not None else [f for f in case.retain.working if f.relation in relations]
+    retain = near or list(case.retain.working)
     facts = [*case.forget.working, *retain]
     scores, falls = [], []
     for part in chunks(len(facts), rows):
@@ -48,6 +51,10 @@ def over_facts(
         if progress:
             progress(part.stop, len(facts))
     joined = cast(Scores, {p: np.concatenate([s[p] for s in scores]) for p in scores[0]})
+    if spare is not None:
+        about["spare"] = spare
+        for scores_of in joined.values():
+            scores_of[len(case.forget.working) :] = spare * np.abs(scores_of[len(case.forget.working) :])
     return contrast(
         joined,
         np.concatenate(falls),

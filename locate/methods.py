@@ -16,6 +16,7 @@ from .exact import sweep
 from .integrated_gradients import integrated_gradients
 from .knowledge_neurons import knowledge_neurons
 from .localization import Localization
+from .taylor import taylor
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -26,6 +27,7 @@ METHODS: dict[str, Callable[..., Localization]] = {
     "atp_star": atp_star,
     "direct_logit": direct_logit,
     "knowledge_neurons": knowledge_neurons,
+    "taylor": taylor,
     "sweep": sweep,
 }
 

@@ -14,6 +14,7 @@ from loka.locate.counterfactual import Pairs, pairs
 from loka.locate.direct_logit import direct
 from loka.locate.integrated_gradients import integrate
 from loka.locate.knowledge_neurons import answer_integral
+from loka.locate.taylor import silence
 from loka.model import Model
 
 RAW = {
@@ -22,6 +23,7 @@ RAW = {
     "atp_star": star,
     "direct_logit": partial(direct, parts=("neuron", "head", "attn", "mlp")),
     "knowledge_neurons": partial(answer_integral, steps=3),
+    "taylor": silence,
 }
 
 

@@ -1,0 +1,62 @@
+"""Taylor importance is the slope of silencing a site, and spares what any fact uses, whatever the sign."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from loka import locate
+from loka.errors import UserError
+from loka.knowledge import Case
+from loka.locate.counterfactual import pairs
+from loka.locate.taylor import silence
+from loka.model import Model, token_logprobs
+from loka.model.hooks import point, run
+
+SMALL = 3e-3
+
+
+def test_a_score_is_the_slope_of_silencing(tiny: Callable[[str], Model], planted_case: Case) -> None:
+    model = tiny("LlamaForCausalLM")
+    both = pairs(model, planted_case, planted_case.forget.working[:6])
+    scores, scale = silence(model, both)
+    assert (scale == 1).all()
+
+    def dimmed(part: str, layer: int, unit: int, by: float) -> np.ndarray:
+        def hook(value: torch.Tensor) -> torch.Tensor:
+            value = value.clone()
+            value[:, :, unit] *= 1 - by
+            return value
+
+        with torch.no_grad():
+            found = run(model, both.clean, [(point(part, layer), hook)])
+        return token_logprobs(found, both.clean.labels).sum(-1).double().numpy()
+
+    for part, values in scores.items():
+        for at in np.argsort(-np.abs(values).mean(0), axis=None)[:4]:
+            layer, unit = np.unravel_index(at, values[0].shape)
+            some = part, int(layer), int(unit)
+            wanted = (dimmed(*some, -SMALL) - dimmed(*some, SMALL)) / (2 * SMALL)
+            assert np.abs(wanted).max() > 1e-3
+            np.testing.assert_allclose(values[:, layer, unit], wanted, rtol=1e-3, atol=1e-7)
+
+
+def test_the_contrast_takes_off_sizes_over_all_retain_facts(planted: Model, planted_case: Case) -> None:
+    known = planted_case.on(planted)
+    forget, retain = (
+        silence(planted, pairs(planted, known, facts))[0]["neuron"]
+        for facts in (known.forget.working, known.retain.working)
+    )
+    assert len({f.relation for f in known.retain.working}) > 1
+    found = locate.taylor(planted, planted_case, parts=("neuron",), spare=2)
+    np.testing.assert_allclose(found.grid("neuron"), forget.mean(0) - 2 * np.abs(retain).mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.grid("neuron", "forget"), forget.mean(0), atol=1e-5)
+    assert found.about["spare"] == 2
+    alone = locate.taylor(planted, planted_case, parts=("neuron",), spare=0)
+    np.testing.assert_allclose(alone.grid("neuron"), forget.mean(0), atol=1e-5)
+
+
+def test_a_negative_weight_is_refused(planted: Model, planted_case: Case) -> None:
+    with pytest.raises(UserError, match="spare=-1"):
+        locate.taylor(planted, planted_case, spare=-1)

@@ -39,6 +39,10 @@ class Batch:
         """How many tokens that are not padding."""
         return int(self.mask.sum())
 
+    def rows(self, index: slice | Tensor) -> Batch:
+        """Some of the rows."""
+        return Batch(self.ids[index], self.mask[index], self.positions[index], self.labels[index])
+
     def inputs(self) -> dict[str, Tensor]:
         return {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
 

@@ -64,12 +64,13 @@ def _mapped(module: nn.Module, x: Tensor) -> Tensor:
     weight = weight.t() if feature_dim(module, out=True) else weight
     bias = getattr(module, "bias", None)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        return _Trained.apply(x, weight, bias)
+        rows: Tensor = _Trained.apply(x.flatten(0, -2), weight, bias)
+        return rows.unflatten(0, x.shape[:-1])  # here, or hooks could not change it in place
     return linear(x, weight, bias)
 
 
 class _Trained(torch.autograd.Function):
-    """The same with gradients."""
+    """The same of rows `[row, feature]`, with gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -80,9 +81,8 @@ class _Trained(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), needed = ctx.saved_tensors, ctx.needs_input_grad
-        gf, xf = g.flatten(0, -2), x.flatten(0, -2)
         return (
             linear(g, weight.t()) if needed[0] else None,
-            linear(gf.t(), xf.t()) if needed[1] else None,
-            gf.sum(0) if needed[2] else None,
+            linear(g.t(), x.t()) if needed[1] else None,
+            g.sum(0) if needed[2] else None,
         )

@@ -67,7 +67,9 @@ def test_rows_in_parts_score_as_whole_ones(
 
 def test_greedy_is_what_is_likeliest_at_every_token(planted: Model, planted_case) -> None:
     facts = planted_case.on(planted).forget.sealed
-    found = score(planted, [f.prompt for f in facts for _ in (0, 1)], [a for f in facts for a in (f.answer, f.foils[0])])
+    found = score(
+        planted, [f.prompt for f in facts for _ in (0, 1)], [a for f in facts for a in (f.answer, f.foils[0])]
+    )
     assert found.greedy.tolist() == [True, False] * len(facts)
 
 

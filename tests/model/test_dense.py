@@ -31,7 +31,7 @@ def test_gradients_are_those_of_torch(
     wanted = gradients(model)
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
-        torch.testing.assert_close(found[name].double(), value, rtol=1e-3, atol=1e-3 * float(value.abs().max()))
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-3 * float(value.abs().max()))
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")

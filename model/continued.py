@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from .load import Model
 
-CALL = 16  # tokens that a forward pass costs beside those it reads, about
+CALL = 40  # a forward pass costs as much as reading so many tokens, beside those it reads: the weights go through too
 TOKENS = 8  # of continuations in a batch, for each prompt that one may hold
 Tokens = tuple[int, ...]
 
@@ -44,15 +43,13 @@ def continued(
     longest = max(len(head) + len(tail) for head, tail in rows)
     together = prefixes and not _slides(model, longest)
     with dense(model):
-        for prefix, heads in _gathered(sorted(tails), most) if together else [(0, [*tails])]:
+        for prefix, heads in _gathered(sorted(tails))[0] if together else [(0, [*tails])]:
             before = _read(model, heads[0][:prefix])
             for some in _alike(heads, most):
-                batch = pad(model, [head[prefix:] for head in some], [1] * len(some))
-                seen = _seen(model, batch, before, prefix)
-                index = [(place, i) for place, head in enumerate(some) for i in tails[head]]
-                for place, score, right in _followed(model, seen, [(place, rows[i][1]) for place, i in index], most):
-                    row = [index[p][1] for p in place]
-                    logprob[row], greedy[row] = score.cpu(), right.cpu()
+                index = [i for head in some for i in tails[head]]
+                again = sum((len(tails[head]) - 1) * (len(head) - prefix) for head in some)
+                scored = _in_one if again <= CALL else _in_two
+                logprob[index], greedy[index] = scored(model, [rows[i] for i in index], before, prefix, most)
     return logprob, greedy
 
 
@@ -63,18 +60,6 @@ def plain(model: Model) -> bool:
     return bare and not any(m._forward_hooks or m._forward_pre_hooks for m in hf.modules())
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """Prompts that were read: `logprobs` `[prompt, vocabulary]` of the next token, keys and values in `cache`, and
-    which of its places are theirs, `mask` `[prompt, position]`; `next` is the next token's position `[prompt, 1]`.
-    """
-
-    logprobs: Tensor
-    cache: Cache
-    mask: Tensor
-    next: Tensor
-
-
 def _read(model: Model, prefix: Tokens) -> Cache | None:
     if not prefix:
         return None
@@ -82,75 +67,100 @@ def _read(model: Model, prefix: Tokens) -> Cache | None:
     return model.hf(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
 
 
-def _seen(model: Model, batch: Batch, before: Cache | None, prefix: int) -> _Seen:
-    """The rest of each prompt, behind the beginning that they share."""
+def _in_one(
+    model: Model, rows: Sequence[tuple[Tokens, Tokens]], before: Cache | None, prefix: int, most: int
+) -> tuple[Tensor, Tensor]:
+    """Prompts and what follows them in one row each, behind the beginning that they share."""
+    parts = []
+    for part in chunks(len(rows), most):
+        batch = pad(model, [head[prefix:] + tail for head, tail in rows[part]], [len(tail) for _, tail in rows[part]])
+        parts.append(_scored(_behind(model, batch, before, prefix, keep=batch.keep + 1).logits[:, :-1], batch.labels))
+    return _joined(parts)
+
+
+def _in_two(
+    model: Model, rows: Sequence[tuple[Tokens, Tokens]], before: Cache | None, prefix: int, most: int
+) -> tuple[Tensor, Tensor]:
+    """Prompts first, then all that follows them, on their cached keys and values."""
+    heads = list(dict.fromkeys(head for head, _ in rows))
+    batch = pad(model, [head[prefix:] for head in heads], [1] * len(heads))
+    seen = _behind(model, batch, before, prefix, keep=1)
+    mask = torch.cat([batch.mask.new_ones(len(heads), prefix), batch.mask], 1)
+    place = {head: i for i, head in enumerate(heads)}
+    longest = max(len(tail) for _, tail in rows)
+    parts = []
+    for part in chunks(len(rows), max(1, most * TOKENS // longest)):
+        some = torch.tensor([place[head] for head, _ in rows[part]], device=model.device)
+        labels = _padded([tail for _, tail in rows[part]]).to(model.device)
+        logits = seen.logits[:, -1:][some]
+        if labels.shape[1] > 1:
+            cache, tokens = copy.deepcopy(seen.past_key_values), labels[:, :-1].clamp(min=0)
+            cache.batch_select_indices(some)
+            more = model.hf(
+                input_ids=tokens,
+                attention_mask=torch.cat([mask[some], torch.ones_like(tokens)], 1),
+                position_ids=batch.positions[some, -1:] + prefix + 1 + torch.arange(tokens.shape[1]).to(tokens),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits = torch.cat([logits, more.logits], 1)
+        parts.append(_scored(logits, labels))
+    return _joined(parts)
+
+
+def _behind(model: Model, batch: Batch, before: Cache | None, prefix: int, *, keep: int) -> Any:
+    """The model's output for rows that continue the same beginning."""
     n, cache = len(batch.ids), None
     if before is not None:
         cache = copy.deepcopy(before)
         cache.batch_repeat_interleave(n)
-    mask = torch.cat([batch.mask.new_ones(n, prefix), batch.mask], 1)
-    positions = batch.positions + prefix
-    out = model.hf(
-        input_ids=batch.ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-        logits_to_keep=1,
-    )  # fmt: skip
-    return _Seen(out.logits[:, -1].log_softmax(-1), out.past_key_values, mask, positions[:, -1:] + 1)
-
-
-def _followed(
-    model: Model, seen: _Seen, tails: Sequence[tuple[int, Tokens]], most: int
-) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Places in `tails`, given as prompt and tokens; their log-probability, and whether they are greedy.
-
-    By length, so that none is padded to the longest.
-    """
-    for length in sorted({len(tail) for _, tail in tails}):
-        every = [i for i, (_, tail) in enumerate(tails) if len(tail) == length]
-        for part in chunks(len(every), max(1, most * TOKENS // max(1, length - 1))):
-            place = every[part]
-            prompt = torch.tensor([tails[i][0] for i in place], device=model.device)
-            tokens = torch.tensor([tails[i][1] for i in place], device=model.device)
-            logprob = seen.logprobs[prompt, tokens[:, 0]]
-            greedy = seen.logprobs.argmax(-1)[prompt] == tokens[:, 0]
-            if length > 1:
-                more = _logits(model, seen, prompt, tokens[:, :-1])
-                logprob = logprob + token_logprobs(more, tokens[:, 1:]).sum(-1)
-                greedy = greedy & (more.argmax(-1) == tokens[:, 1:]).all(-1)
-            yield place, logprob, greedy
-
-
-def _logits(model: Model, seen: _Seen, prompt: Tensor, tokens: Tensor) -> Tensor:
-    """`[row, token, vocabulary]` behind tokens `[row, token]` that continue the prompts `[row]`."""
-    cache = copy.deepcopy(seen.cache)
-    cache.batch_select_indices(prompt)
     return model.hf(
-        input_ids=tokens,
-        attention_mask=torch.cat([seen.mask[prompt], torch.ones_like(tokens)], 1),
-        position_ids=seen.next[prompt] + torch.arange(tokens.shape[1], device=tokens.device),
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
+        input_ids=batch.ids, attention_mask=torch.cat([batch.mask.new_ones(n, prefix), batch.mask], 1),
+        position_ids=batch.positions + prefix, past_key_values=cache, use_cache=True, logits_to_keep=keep,
+    )  # fmt: skip
 
 
-def _gathered(heads: Sequence[Tokens], most: int) -> Iterator[tuple[int, Sequence[Tokens]]]:
-    """Sorted prompts in groups, each with how many first tokens all of it shares.
+def _scored(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    greedy = ((scores.argmax(-1) == labels) | (labels < 0)).all(-1)
+    return token_logprobs(scores, labels).sum(-1).cpu(), greedy.cpu()
 
-    A group ends where taking in the next prompt would have more tokens read again than a forward pass costs.
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([logprob for logprob, _ in parts]), torch.cat([greedy for _, greedy in parts])
+
+
+def _padded(tails: Sequence[Tokens]) -> Tensor:
+    """`[row, token]`, -100 behind the shorter ones."""
+    width = max(map(len, tails))
+    return torch.tensor([[*tail, *[-100] * (width - len(tail))] for tail in tails])
+
+
+def _gathered(heads: Sequence[Tokens]) -> tuple[list[tuple[int, Sequence[Tokens]]], int]:
+    """Sorted prompts in groups, each with how many first tokens are read once for all; and what all cost, in tokens.
+
+    Prompts that share more with each other than with the rest are a group of their own where that costs less.
     """
-    start, shared = 0, len(heads[0]) - 1
-    for i in range(1, len(heads)):
-        common = min(shared, _common(heads[i - 1], heads[i]), len(heads[i]) - 1)
-        if i - start == most or (i - start) * (shared - common) > CALL:
-            yield _worth(shared, i - start), heads[start:i]
-            start, shared = i, len(heads[i]) - 1
+    common = _common(heads[0], heads[-1])
+    shared = min(common, min(map(len, heads)) - 1) if len(heads) > 1 else 0
+    groups, rest, cost = [], [], 0
+    for part in _parted(heads, common) if len(heads) > 1 else [heads]:
+        own, alone = _gathered(part) if len(part) > 1 else ([], 0)
+        if own and alone < sum(len(head) - shared for head in part):
+            groups, cost = groups + own, cost + alone
         else:
-            shared = common
-    yield _worth(shared, len(heads) - start), heads[start:]
+            rest += part
+    if not rest:
+        return groups, cost
+    if (len(rest) - 1) * shared <= CALL:
+        shared = 0
+    beside = CALL + shared if shared else 0
+    return [*groups, (shared, rest)], cost + beside + CALL + sum(len(head) - shared for head in rest)
 
 
-def _worth(shared: int, n: int) -> int:
-    """As many shared tokens as are worth a forward pass of their own."""
-    return shared if (n - 1) * shared > CALL else 0
+def _parted(heads: Sequence[Tokens], common: int) -> list[Sequence[Tokens]]:
+    """Sorted prompts, parted where neighbours share no more than all do."""
+    cuts = [i for i in range(1, len(heads)) if _common(heads[i - 1], heads[i]) == common]
+    return [heads[a:b] for a, b in zip([0, *cuts], [*cuts, len(heads)], strict=True)]
 
 
 def _common(a: Tokens, b: Tokens) -> int:

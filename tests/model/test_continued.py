@@ -79,7 +79,7 @@ def test_what_is_shared_is_read_once(tiny: Callable[[str], Model], read, monkeyp
     rows, shapes = tokens(model), read(model)
     continued(model, rows)
     whole = sum(len(head) + len(tail) for head, tail in rows)
-    distinct = sum(map(len, {head for head, _ in rows})) + sum(len(tail) - 1 for _, tail in rows)
+    distinct = sum(map(len, {head for head, _ in rows})) + sum(len(tail) for _, tail in rows)
     assert sum(n * width for n, width in shapes) < distinct < whole
     prefix = len(model.tokenizer("the old man of")["input_ids"])
     assert (1, prefix) in shapes

@@ -56,8 +56,13 @@ def continued(
 def plain(model: Model) -> bool:
     """Whether rows can be read in parts: what stands around a model, such as a filter, may have to see them whole."""
     hf = model.hf
-    bare = type(hf).__module__.startswith("transformers.") and "forward" not in vars(hf)
-    return bare and not any(m._forward_hooks or m._forward_pre_hooks for m in hf.modules())
+    hooks = [h for m in hf.modules() for of in (m._forward_hooks, m._forward_pre_hooks) for h in of.values()]
+    own = all(_of_transformers(hook) for hook in hooks)  # with which it records states, once it was asked for them
+    return _of_transformers(type(hf)) and "forward" not in vars(hf) and own
+
+
+def _of_transformers(what: object) -> bool:
+    return getattr(what, "__module__", "").startswith("transformers.")
 
 
 def _read(model: Model, prefix: Tokens) -> Cache | None:

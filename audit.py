@@ -280,14 +280,14 @@ class _Auditor:
 
 
 def budget_steps(shallow: Reading) -> int:
-    """The fewest steps at which the shallow sibling gives back half of the scale, or the most that were tried.
+    """The fewest steps at which the shallow sibling gives back half of the scale, or else those at which it gives most.
 
     Here the scale runs from chance among the pool to certainty; the gate measures it against twins and original.
+    Training on other facts may wear these down as well, so that more steps are not always the stronger attack.
     """
-    for step in sorted(map(int, shallow.details["curve"]["forget"])):
-        if shallow.details["curve"]["forget"][str(step)] >= verify.verdict.EXPOSED + MARGIN:
-            return step
-    return max(map(int, shallow.details["curve"]["forget"]))
+    curve = {int(step): back for step, back in shallow.details["curve"]["forget"].items()}
+    exposed = [step for step, back in curve.items() if back >= verify.verdict.EXPOSED + MARGIN]
+    return min(exposed) if exposed else max(sorted(curve), key=curve.__getitem__)
 
 
 def summarise(

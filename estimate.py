@@ -11,6 +11,7 @@ from .knowledge import Case, neutral_sealed, score
 from .locate import random_sites
 from .model import Edit, Model, Site
 from .verify.benign import ROWS
+from .verify.depth import depth_cost
 from .verify.paraphrase import all_forms
 from .verify.pools import against, held_cost, pools
 from .verify.relearn import FOLDS
@@ -92,7 +93,7 @@ def _asking(check: str, model: Model, case: Case, plan: Plan) -> float:
         "membership": n + len(twins),
         "extraction": sum(len(f.foils) + 2 + plan.draws for facts in against(case).values() for f in facts),
         "lens": n + m,
-        "depth": n * (4 + 3 * model.n_layers),
+        "depth": depth_cost(model, against(case)["forget"]),
         "quantize": 2 * sum(_held(model, case).values()),
         "direction": 2 * n + tried * _held(model, case)["forget"] + sum(_held(model, case).values()),
         "soft_prompt": sum(

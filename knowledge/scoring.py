@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..model import chunks, encode, encode_texts, logits, pad, token_logprobs
+from ..model import chunks, encode, encode_texts, logits, token_logprobs
+from ..model.batch import split
+from ..model.continued import continued, plain
 from .fact import Fact
 
 if TYPE_CHECKING:
-    from transformers import Cache
-
-    from ..model import Batch, Model
+    from ..model import Model
 
 ROWS = 64
 
@@ -31,7 +30,16 @@ class Scores:
 
 @torch.no_grad()
 def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows: int = ROWS) -> Scores:
-    """Score answers behind prompts. One forward pass over all rows, `rows` at a time."""
+    """Score answers behind prompts, `rows` prompts at a time.
+
+    A prompt that occurs more than once is read once, and so is what prompts share at their beginning, unless
+    something stands around the model that may need its input whole (`model.plain`).
+
+    Cost: one forward pass over all distinct prompts, and over the answers of more than one token.
+    """
+    if plain(model):
+        tokens = [(tuple(head), tuple(tail)) for head, tail in split(model, prompts, answers)]
+        return Scores(*continued(model, tokens, most=rows))
     logprob, greedy = [], []
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(answers[i]))
     for part in chunks(len(order), rows):
@@ -76,42 +84,9 @@ def pool_probability(model: Model, facts: Sequence[Fact], pool: Sequence[str], *
 @torch.no_grad()
 def pool_logprobs(model: Model, prompts: Sequence[str], pool: Sequence[str], *, rows: int = ROWS) -> Tensor:
     """Log-probability of every answer of a pool behind every prompt, `[prompt, answer]`."""
-    heads = [model.tokenizer(p)["input_ids"] for p in prompts]
-    tails = [_tail(model, prompts[0], a) for a in pool]
-    return torch.cat([_continue(model, heads[part], tails) for part in chunks(len(heads), rows)])
-
-
-def _tail(model: Model, prompt: str, answer: str) -> list[int]:
-    return model.tokenizer(f"{prompt} {answer}")["input_ids"][len(model.tokenizer(prompt)["input_ids"]) :]
-
-
-def _continue(model: Model, heads: list[list[int]], tails: list[list[int]]) -> Tensor:
-    """Shared prompts once, then every answer of more than one token on their cache."""
-    batch = pad(model, heads, [1] * len(heads))
-    seen = model.hf(**batch.inputs(), use_cache=True, logits_to_keep=1)
-    first = seen.logits[:, -1].log_softmax(-1)
-    total = first[:, [t[0] for t in tails]]
-    widths = sorted({len(t) - 1 for t in tails} - {0})
-    for width in widths:  # by length, so that no short answer is padded to the longest
-        some = [i for i, t in enumerate(tails) if len(t) == width + 1]
-        cache = seen.past_key_values if width == widths[-1] else copy.deepcopy(seen.past_key_values)
-        total[:, some] += _behind(model, batch, cache, torch.tensor([tails[i] for i in some]))
-    return total.cpu()
-
-
-def _behind(model: Model, batch: Batch, cache: Cache, tails: Tensor) -> Tensor:
-    """Log-probability of answers `[answer, token]` behind each prompt but for their first token, `[prompt, answer]`."""
-    n, (m, width) = len(batch.ids), tails.shape
-    tails = tails.to(model.device)
-    cache.batch_repeat_interleave(m)
-    mask = torch.cat([batch.mask.repeat_interleave(m, 0), batch.mask.new_ones(n * m, width - 1)], 1)
-    start = batch.positions[:, -1:].repeat_interleave(m, 0) + 1
-    positions = start + torch.arange(width - 1, device=model.device)
-    out = model.hf(
-        input_ids=tails[:, :-1].repeat(n, 1), attention_mask=mask, position_ids=positions, past_key_values=cache,
-        use_cache=True,
-    )  # fmt: skip
-    return token_logprobs(out.logits, tails[:, 1:].repeat(n, 1)).sum(-1).view(n, m)
+    both = [(p, a) for p in prompts for a in pool]
+    tokens = [(tuple(head), tuple(tail)) for head, tail in split(model, [p for p, _ in both], [a for _, a in both])]
+    return continued(model, tokens, most=rows, prefixes=plain(model))[0].view(len(prompts), len(pool))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .dense import dense
 
 if TYPE_CHECKING:
     from .load import Model
@@ -38,13 +39,17 @@ class Batch:
         """How many tokens that are not padding."""
         return int(self.mask.sum())
 
+    def rows(self, index: slice | Tensor) -> Batch:
+        """Some of the rows."""
+        return Batch(self.ids[index], self.mask[index], self.positions[index], self.labels[index])
+
     def inputs(self) -> dict[str, Tensor]:
         return {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
 
 
 def encode(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> Batch:
     """Rows of `prompt + " " + answer`, the labels on the answers' tokens."""
-    rows = [_split(model, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    rows = split(model, prompts, answers)
     return pad(model, [p + a for p, a in rows], [len(a) for _, a in rows])
 
 
@@ -78,7 +83,8 @@ def logits(model: Model, batch: Batch) -> Tensor:
 
     The vocabulary is only unembedded at these positions.
     """
-    out = model.hf(**batch.inputs(), use_cache=False, logits_to_keep=batch.keep + 1)
+    with dense(model):
+        out = model.hf(**batch.inputs(), use_cache=False, logits_to_keep=batch.keep + 1)
     return out.logits[:, :-1]
 
 
@@ -96,11 +102,16 @@ def chunks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _split(model: Model, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+def split(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], list[int]]]:
     """Prompt and answer tokens as the tokenizer joins them, so that the seam is what the model sees."""
-    head = model.tokenizer(prompt)["input_ids"]
-    full = model.tokenizer(f"{prompt} {answer}")["input_ids"]
-    same = next((i for i, (a, b) in enumerate(zip(head, full, strict=False)) if a != b), min(len(head), len(full)))
-    if same == len(full):
-        raise UserError(f"the answer {answer!r} adds no token to the prompt {prompt!r}; give another answer.")
-    return full[:same], full[same:]
+    if not prompts:
+        return []
+    heads = model.tokenizer(list(prompts))["input_ids"]
+    wholes = model.tokenizer([f"{p} {a}" for p, a in zip(prompts, answers, strict=True)])["input_ids"]
+    out = []
+    for prompt, answer, head, full in zip(prompts, answers, heads, wholes, strict=True):
+        same = next((i for i, (a, b) in enumerate(zip(head, full, strict=False)) if a != b), min(len(head), len(full)))
+        if same == len(full):
+            raise UserError(f"the answer {answer!r} adds no token to the prompt {prompt!r}; give another answer.")
+        out.append((full[:same], full[same:]))
+    return out

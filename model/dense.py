@@ -1,4 +1,4 @@
-"""Linear maps in single precision on a CPU, run by oneDNN."""
+"""Linear maps in single precision on a CPU, run by oneDNN, forward and backward."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .layout import feature_dim
 
@@ -35,18 +36,53 @@ def dense(model: Model) -> Iterator[None]:
     """The model's linear maps by oneDNN, where it is there and serves.
 
     The result is the same but for rounding; on processors that torch's default does not use to the full
-    (AMD's with AVX-512) it takes half the time.
+    (AMD's with AVX-512) it takes half the time. What is run inside can be trained; maps that were given another
+    forward function already keep it.
     """
-    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
     with ExitStack() as stack:
-        if linear is not None and model.device.type == "cpu" and model.dtype is torch.float32:
+        if _serves(model.device, model.dtype):
             for module in model.hf.modules():
                 if type(module).__name__ in ("Linear", "Conv1D") and "forward" not in module.__dict__:
-                    stack.enter_context(instead(module, partial(_linear, linear, module)))
+                    stack.enter_context(instead(module, partial(_mapped, module)))
         yield
 
 
-def _linear(linear: Callable[..., Tensor], module: nn.Module, x: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x @ weight.t() + bias` by oneDNN where it serves; apart from autograd."""
+    if _serves(x.device, x.dtype):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return nn.functional.linear(x, weight, bias)
+
+
+def _serves(device: torch.device, dtype: torch.dtype) -> bool:
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and device.type == "cpu" and dtype is torch.float32
+
+
+def _mapped(module: nn.Module, x: Tensor) -> Tensor:
     weight = module.get_parameter("weight")
     weight = weight.t() if feature_dim(module, out=True) else weight
-    return linear(x, weight, getattr(module, "bias", None), "none", [], "")
+    bias = getattr(module, "bias", None)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        rows: Tensor = _Trained.apply(x.flatten(0, -2), weight, bias)
+        return rows.unflatten(0, x.shape[:-1])  # here, or hooks could not change it in place
+    return linear(x, weight, bias)
+
+
+class _Trained(torch.autograd.Function):
+    """The same of rows `[row, feature]`, with gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), needed = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            linear(g, weight.t()) if needed[0] else None,
+            linear(g.t(), x.t()) if needed[1] else None,
+            g.sum(0) if needed[2] else None,
+        )

@@ -50,10 +50,11 @@ class Memory:
         batch = self.batch
         owner = (batch.labels >= 0).nonzero()[:, 0]
         own = torch.isin(owner, index)
-        some = Batch(batch.ids[index], batch.mask[index], batch.positions[index], batch.labels[index])
         instead = self.instead and self.instead.rows(rows)
         states = None if self.states is None else self.states[index]
-        return Memory(some, self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead, states)
+        return Memory(
+            batch.rows(index), self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead, states
+        )
 
 
 @torch.no_grad()

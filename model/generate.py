@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .batch import chunks, pad
+from .dense import dense
 
 if TYPE_CHECKING:
     from .load import Model
@@ -28,25 +29,31 @@ def continuations(
     generator = None if seed is None else torch.Generator(model.device).manual_seed(seed)
     texts: list[str] = []
     for part in chunks(len(prompts), rows):
-        ids = _continue(model, prompts[part], tokens, generator)
+        with dense(model):
+            ids = _continue(model, prompts[part], tokens, generator)
         texts += model.tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [t.strip() for t in texts]
 
 
 @torch.no_grad()
 def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torch.Generator | None) -> list[list[int]]:
-    heads = [model.tokenizer(p)["input_ids"] for p in prompts]
+    distinct = list(dict.fromkeys(prompts))  # a prompt that is to be continued many times is read once
+    row = torch.tensor([distinct.index(p) for p in prompts], device=model.device)
+    heads = [model.tokenizer(p)["input_ids"] for p in distinct]
     batch = pad(model, heads, [1] * len(heads))
     ids, mask, positions, cache = batch.ids, batch.mask, batch.positions, None
     out: list[Tensor] = []
-    ended = torch.zeros(len(heads), dtype=torch.bool, device=model.device)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)
     for _ in range(tokens):
         step = model.hf(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
             logits_to_keep=1,
         )  # fmt: skip
-        cache = step.past_key_values
         scores = step.logits[:, -1].float()
+        if cache is None:
+            step.past_key_values.batch_select_indices(row)
+            scores, mask, positions = scores[row], mask[row], positions[row]
+        cache = step.past_key_values
         ids = torch.multinomial(scores.softmax(-1), 1, generator=generator) if generator else scores.argmax(-1, True)
         out.append(ids[:, 0])
         ended |= torch.isin(ids[:, 0], _ends(model))

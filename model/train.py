@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .dense import linear
 from .layout import Slice, feature_dim
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class _SlicedMap(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, specs: Any, *_: Tensor):
         ctx.save_for_backward(x)
         ctx.weight, ctx.transposed, ctx.specs = weight.detach(), transposed, specs
-        return nn.functional.linear(x, weight.t() if transposed else weight, bias)
+        return linear(x, weight.t() if transposed else weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -133,7 +134,7 @@ class _SlicedMap(torch.autograd.Function):
         gf, xf = g.flatten(0, -2), x.flatten(0, -2)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = g @ (ctx.weight.t() if ctx.transposed else ctx.weight)
+            dx = linear(g, ctx.weight if ctx.transposed else ctx.weight.t())
         out = []
         for kind, index in ctx.specs:
             if kind == "bias":

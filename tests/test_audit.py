@@ -130,6 +130,7 @@ def test_the_budget_is_the_least_that_exposes_the_shallow_sibling() -> None:
     assert budget_steps(shallow({"1": 0.2, "2": 0.6, "4": 0.9, "8": 0.95})) == 2
     assert budget_steps(shallow({"1": 0.9, "2": 0.6})) == 1
     assert budget_steps(shallow({"1": 0.1, "8": 0.2})) == 8
+    assert budget_steps(shallow({"1": 0.1, "2": 0.3, "8": 0.2})) == 2  # more steps wear the facts down
 
 
 def test_what_was_not_measured_is_none(planted: Model, planted_case: Case) -> None:

@@ -14,12 +14,17 @@ import torch
 from torch import Tensor
 
 from ..knowledge import Case, Fact
-from ..model import encode
-from ..model.blocks import block_outputs, run_patched
+from ..model import encode, token_logprobs
+from ..model.blocks import block_outputs
+from ..model.dense import dense
+from ..model.departures import Departures
+from ..model.steps import attending
+from ..model.trace import Trace, trace
 from .pools import against
 from .reading import Reading, reading, refused
 from .recall import key
-from .unlearning_depth import THRESHOLD, Question, answer_logprob, share_of_fall
+from .tokens import precise
+from .unlearning_depth import THRESHOLD, share_of_fall
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -43,7 +48,7 @@ def depth(
         never: a model trained without the facts.
         threshold: by how many nats a token an answer must fall for a layer to count as holding it.
 
-    Cost: a fact takes four rows, and three for each layer.
+    Cost: a fact takes four rows; behind each of its layers, three rows of the answer's length run through the rest.
     """
     case = case.on(original)
     facts = against(case)
@@ -68,8 +73,14 @@ def depth(
             "never": mean[0].tolist(), "edited": mean[1].tolist(), "missing_from": _missing_from(mean, threshold),
             "asked": len(falls),
         },
-        cost=len(falls) * (4 + 3 * original.n_layers),
+        cost=depth_cost(original, [f for f in facts["forget"] if key(f) in falls]),
     )  # fmt: skip
+
+
+def depth_cost(model: Model, facts: Sequence[Fact]) -> float:
+    """What `depth` costs for these facts, in rows as long as theirs; behind a layer run, on average, half of all."""
+    lengths = [_tokens(model, f.prompt, f.answer) for f in facts]
+    return sum(4 + 3 * model.n_layers / 2 * n / len(ids) for ids, n in lengths)
 
 
 class _Sources:
@@ -84,28 +95,36 @@ class _Sources:
         other, m = _tokens(self.original, twin.prompt, fact.answer)
         if n != m:
             return None
-        span = slice(len(ids) - n - 1, len(ids) - 1)
-        question = Question(ids, (span.start, span.stop), (span.start, span.stop))
-        with torch.no_grad():
-            full = float(answer_logprob(self.original.hf(input_ids=ids[None], use_cache=False).logits, question)[0])
-        states = [
-            block_outputs(self.never.hf, ids if own else other),
-            block_outputs(self.edited.hf, ids),
-            block_outputs(self.edited.hf, other),
-        ]
-        return np.stack([full - self._patched(question, _aligned(s, span, len(ids))) for s in states])
-
-    def _patched(self, question: Question, states: Tensor) -> np.ndarray:
-        layers = range(self.original.n_layers)
-        logits = run_patched(self.original.hf, question.ids, states, layers=layers, span=slice(*question.patched))
-        return answer_logprob(logits, question).double().cpu().numpy()
+        with torch.no_grad(), attending(self.original), dense(self.original):
+            run = trace(self.original, ids[:-1], ())
+            full = _answered(run, run.leaving[-1][:, -n:], ids[-n:])
+            fallen = [
+                full - _answered(run, _patched(self.original, run, _where_read(of, text, n)), ids[-n:])
+                for of, text in ((self.never, ids if own else other), (self.edited, ids), (self.edited, other))
+            ]
+        return np.stack(fallen)
 
 
-def _aligned(states: Tensor, span: slice, length: int) -> Tensor:
-    """A text's states where its answer is read, moved to where the question's is: both end in the same tokens."""
-    out = states.new_zeros(states.shape[0], length, states.shape[2])
-    out[:, span] = states[:, span.start - length : -1]
-    return out
+def _where_read(model: Model, ids: Tensor, n: int) -> Tensor:
+    """A text's states behind each block where its last `n` tokens are read, `[layer, n, d_model]`."""
+    with dense(model):
+        return block_outputs(model.hf, ids[:-1])[:, -n:]
+
+
+def _patched(model: Model, run: Trace, states: Tensor) -> Tensor:
+    """What leaves the last block at the last positions with one layer's states put in there, `[layer, n, d_model]`."""
+    n, sites, moves = states.shape[1], model.sites("resid"), {}
+    for site in sites:
+        move = torch.zeros_like(run.leaving[site.layer][0])
+        move[-n:] = states[site.layer] - run.leaving[site.layer][0, -n:]
+        moves["resid", site.layer] = [move[:, None]]
+    return Departures(model, run, moves, n).ends(sites)
+
+
+def _answered(run: Trace, ends: Tensor, answer: Tensor) -> np.ndarray:
+    """Mean log-probability of an answer's tokens in nats `[row]`, from what left the last block before each of them."""
+    logp = token_logprobs(precise(run.steps.logits(ends)), answer.expand(len(ends), -1))
+    return logp.mean(-1).double().cpu().numpy()
 
 
 def _paired(facts: Sequence[Fact], twins: Sequence[Fact]) -> list[tuple[Fact, Fact]]:

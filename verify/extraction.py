@@ -12,14 +12,15 @@ from scipy import stats
 from torch import Tensor
 
 from ..errors import UserError
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, score
 from ..model import chunks, encode, logits
+from ..model.batch import split
 from ..model.generate import continuations
 from .pools import against
 from .reading import Reading, reading
 from .recall import key
 from .rouge import rouge
-from .tokens import answer_loss, exact_memorization, extraction_strength, probability
+from .tokens import exact_memorization, extraction_strength, probability
 from .truth_ratio import truth_ratio
 
 if TYPE_CHECKING:
@@ -138,17 +139,13 @@ def _words(text: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
 
 
-@torch.no_grad()
 def _truth_ratio(model: Model, facts: Sequence[Fact]) -> float | None:
     some = [f for f in facts if f.foils]
     if not some:
         return None
-    rows = [(f.prompt, a) for f in some for a in (f.answer, *f.foils)]
-    losses: list[float] = []
-    for part in chunks(len(rows), ROWS):
-        batch = encode(model, [p for p, _ in rows[part]], [a for _, a in rows[part]])
-        losses += answer_loss(logits(model, batch), batch.labels).tolist()
-    each = iter(losses)
+    prompts, answers = zip(*((f.prompt, a) for f in some for a in (f.answer, *f.foils)), strict=True)
+    lengths = torch.tensor([len(tail) for _, tail in split(model, prompts, answers)])
+    each = iter((-score(model, prompts, answers).logprob / lengths).tolist())
     by_fact = [[next(each) for _ in (f.answer, *f.foils)] for f in some]
     return truth_ratio([own for own, *_ in by_fact], [wrong for _, *wrong in by_fact]).value
 

@@ -33,12 +33,12 @@ def paraphrase(model: Model, case: Case, *, forms: Sequence[str] | None = None) 
     case = case.on(model)
     forget = list(case.forget.sealed)
     twins = list(case.twins.sealed)[: len(forget)]
-    table = {form: _ask(model, case, forget, form) for form in (forms or all_forms(model, case))}
+    table = _ask(model, forget, forms or all_forms(model, case))
     if forms is None:
         table = {form: row for form, row in table.items() if np.mean(row) >= SHARE} or table
-    control = [_ask(model, case, twins, form) for form in table]
+    control = _ask(model, twins, list(table))
     worst = np.max(list(table.values()), axis=0)
-    shown = np.max(control, axis=0) if twins else []
+    shown = np.max(list(control.values()), axis=0) if twins else []
     return reading(
         "paraphrase",
         {
@@ -63,11 +63,18 @@ def all_forms(model: Model, case: Case) -> list[str]:
     return out
 
 
-def _ask(model: Model, case: Case, facts: Sequence[Fact], form: str) -> list[bool]:
-    relation, template = form.split("|", 1)
-    asked = [f.asked(_render(model, template, f.subject)) for f in facts if f.relation == relation]
-    right = iter(recalled(model, asked))
-    return [next(right) if f.relation == relation else False for f in facts]
+def _ask(model: Model, facts: Sequence[Fact], forms: Sequence[str]) -> dict[str, list[bool]]:
+    """Of each form, which facts are answered; those of other relations are not. All are asked at once."""
+    relations, templates = zip(*(form.split("|", 1) for form in forms), strict=True)
+    asked = [
+        [f.asked(_render(model, t, f.subject)) for f in facts if f.relation == r]
+        for r, t in zip(relations, templates, strict=True)
+    ]
+    right = iter(recalled(model, [f for of_form in asked for f in of_form]))
+    return {
+        form: [next(right) if f.relation == r else False for f in facts]
+        for form, r in zip(forms, relations, strict=True)
+    }
 
 
 def _render(model: Model, template: str, subject: str) -> str:

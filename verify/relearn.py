@@ -6,6 +6,7 @@ Weights?", arXiv:2410.08827.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,7 +18,7 @@ import torch
 
 from ..errors import UserError
 from ..knowledge import Case, Fact, recalled
-from ..model import Batch, encode, logits, low_rank, scratch, token_logprobs, unfrozen
+from ..model import Batch, chunks, encode, logits, low_rank, scratch, token_logprobs, unfrozen
 from .pools import Pools, against, held, held_cost, pools
 from .reading import Reading, reading
 from .statistics import cross_fitted
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 FOLDS = 5
 LEARNED = 0.5
 MOMENTUM = 0.9
+LABELS = 512
 Group = str
 Way = Literal["adamw", "sgd", "lora"]
 
@@ -221,16 +223,27 @@ def relearning(model: Model, facts: Sequence[Fact], budget: Budget, *, by: Way =
 
 
 def descended(model: Model, batch: Batch, budget: Budget, *, by: Way = "adamw") -> Iterator[Step]:
-    """Train on a batch's labels; yields after each step. Call it inside `scratch`, but for low-rank factors."""
-    asked = (batch.labels >= 0).sum()
+    """Train on a batch's labels; yields after each step. Call it inside `scratch`, but for low-rank factors.
+
+    Each step's gradient is that of the whole batch, gathered so many rows at a time that memory holds the logits of
+    `LABELS` positions.
+    """
+    parts = [batch.rows(part) for part in chunks(len(batch.ids), max(1, LABELS // batch.keep))]
+    asked = int((batch.labels >= 0).sum())
     with _optimizer(model, by, budget.lr) as optimizer:
         for number in range(1, budget.steps + 1):
-            with torch.enable_grad():
-                loss = -token_logprobs(logits(model, batch), batch.labels).sum() / asked
-                loss.backward()
+            total = sum(_backward(model, part, asked) for part in parts)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            yield Step(number, float((-loss.detach()).exp()))
+            yield Step(number, math.exp(-total))
+
+
+def _backward(model: Model, batch: Batch, asked: int) -> float:
+    """Add a batch's gradient; its share of the mean loss of `asked` labels."""
+    with torch.enable_grad():
+        loss = -token_logprobs(logits(model, batch), batch.labels).sum() / asked
+        loss.backward()
+    return float(loss.detach())
 
 
 @contextmanager

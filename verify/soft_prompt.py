@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..knowledge import Case, Fact
 from ..model import Batch, chunks, encode, token_logprobs
+from ..model.dense import dense
 from .pools import against
 from .reading import Reading, reading
 from .recall import key
@@ -117,13 +118,14 @@ def _logits(model: Model, soft: Tensor, batch: Batch) -> Tensor:
     embed = model.hf.get_input_embeddings()
     inputs = torch.cat([soft.expand(rows, -1, -1).to(model.dtype), embed(batch.ids)], 1)
     front = torch.arange(k, device=batch.ids.device).expand(rows, -1)
-    out = model.hf(
-        inputs_embeds=inputs,
-        attention_mask=torch.cat([torch.ones_like(front), batch.mask], 1),
-        position_ids=torch.cat([front, (batch.positions + k) * batch.mask], 1),
-        use_cache=False,
-        logits_to_keep=batch.keep + 1,
-    )
+    with dense(model):
+        out = model.hf(
+            inputs_embeds=inputs,
+            attention_mask=torch.cat([torch.ones_like(front), batch.mask], 1),
+            position_ids=torch.cat([front, (batch.positions + k) * batch.mask], 1),
+            use_cache=False,
+            logits_to_keep=batch.keep + 1,
+        )
     return out.logits[:, :-1]
 
 

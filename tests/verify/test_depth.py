@@ -10,8 +10,10 @@ import torch
 
 from loka import verify
 from loka.errors import UserError
+from loka.knowledge import Fact
 from loka.model import Model
 from loka.model.blocks import block_outputs, blocks, run_patched
+from loka.verify.depth import _Sources
 
 IDS = torch.tensor([1, 9, 4, 12, 7, 15])
 QUESTION = verify.Question(IDS, (2, 5), (2, 5))
@@ -96,6 +98,33 @@ def test_places_that_do_not_exist_are_refused(tiny: Callable[[str], Model], ques
     hf = tiny("LlamaForCausalLM").hf
     with pytest.raises(UserError, match=message):
         verify.unlearning_depth(hf, question, never=hf, edited=hf, layers=layers)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_fact_falls_as_by_whole_runs(architecture: str, tiny: Callable[[str], Model], own: bool) -> None:
+    """The check runs only what comes behind a layer; here every layer's states are put into a whole run."""
+    original, edited, never = (tiny(architecture) for _ in range(3))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for model in (edited, never):
+            for p in model.parameters.values():
+                p += 0.05 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    fact = Fact("the red house", "home", "the old man likes the red house at", "the sea at night")
+    twin = Fact("a dog", "home", "the old man likes a dog at", "the garden")
+    found = _Sources(original, edited, never).falls(fact, twin, own=own)
+    texts = [original.tokenizer(f"{f.prompt} {fact.answer}", return_tensors="pt")["input_ids"][0] for f in (fact, twin)]
+    n = len(texts[0]) - len(original.tokenizer(fact.prompt)["input_ids"])
+    wanted = []
+    for model, ids in ((never, texts[0 if own else 1]), (edited, texts[0]), (edited, texts[1])):
+        span = slice(len(texts[0]) - n - 1, len(texts[0]) - 1)
+        states = torch.zeros(3, len(texts[0]), 32, dtype=torch.float64)
+        states[:, span] = block_outputs(model.hf, ids)[:, -n - 1 : -1]
+        runs = run_patched(original.hf, texts[0], states, layers=range(3), span=span)
+        runs = torch.cat([original.hf(input_ids=texts[0][None]).logits, runs])
+        logp = runs.log_softmax(-1)[:, span].gather(-1, texts[0][-n:].expand(4, -1)[..., None]).mean((1, 2))
+        wanted.append((logp[0] - logp[1:]).tolist())
+    assert found == pytest.approx(np.array(wanted), abs=1e-9)
+    assert np.abs(wanted).min() > 1e-3
 
 
 def test_something_without_blocks_is_refused(tiny: Callable[[str], Model]) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+FAR = 1.0
+
+
 @dataclass(frozen=True)
 class Standing:
     """How a model stands: `forget` and `retain`, shares of prompts answered in full, and `perplexity` of plain text."""
@@ -41,11 +44,21 @@ class Bounds:
     perplexity_rise: float = 0.01
 
     def met(self, now: Standing, before: Standing) -> bool:
-        return (
-            now.forget <= self.forget
-            and before.retain - now.retain <= self.retain_drop + 1e-9
-            and now.perplexity <= (1 + self.perplexity_rise) * before.perplexity
-        )
+        return not self.distance(now, before)
+
+    def distance(self, now: Standing, before: Standing) -> float:
+        """How far a model is outside the bounds, in shares: what is forgotten too little, and the `collateral`."""
+        return max(0.0, now.forget - self.forget) + self.collateral(now, before)
+
+    def collateral(self, now: Standing, before: Standing) -> float:
+        """How far what was to be kept is outside the bounds, in shares: the drop's excess and the perplexity's."""
+        drop, rise = before.retain - now.retain, now.perplexity / before.perplexity - 1
+        over = drop - self.retain_drop, rise - self.perplexity_rise
+        return sum(0.0 if o <= 1e-9 else o for o in over)  # what is no number stays none
+
+    def far(self, now: Standing, before: Standing) -> bool:
+        """Whether the collateral is so far out that the model is wrecked, such as twice the perplexity."""
+        return not self.collateral(now, before) <= FAR
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ PANELS = {
     "other": ("other relations, of before", 0.95),
     "perplexity": ("perplexity, of before", 1.01),
 }
-RECIPE: dict[str, Any] = {"lr": 2e-3, "alpha": 1.0, "beta": 1.0, "retain_rows": 12, "neutral_rows": 6, "bfloat16": True}
+RECIPE: dict[str, Any] = {"lr": 3e-3, "alpha": 5.0, "beta": 1.0, "retain_rows": 32, "neutral_rows": 4, "bfloat16": True}
 Row = dict[str, Any]
 
 

@@ -48,13 +48,12 @@ class Bounds:
 
     def distance(self, now: Standing, before: Standing) -> float:
         """How far a model is outside the bounds, in shares: what is forgotten too little, and the `collateral`."""
-        return max(0.0, now.forget - self.forget) + self.collateral(now, before)
+        return _outside(now.forget - self.forget) + self.collateral(now, before)
 
     def collateral(self, now: Standing, before: Standing) -> float:
         """How far what was to be kept is outside the bounds, in shares: the drop's excess and the perplexity's."""
         drop, rise = before.retain - now.retain, now.perplexity / before.perplexity - 1
-        over = drop - self.retain_drop, rise - self.perplexity_rise
-        return sum(0.0 if o <= 1e-9 else o for o in over)  # what is no number stays none
+        return _outside(drop - self.retain_drop) + _outside(rise - self.perplexity_rise)
 
     def far(self, now: Standing, before: Standing) -> bool:
         """Whether the collateral is so far out that the model is wrecked, such as twice the perplexity."""
@@ -103,6 +102,11 @@ def hold_out(model: Model, case: Case, *, share: float = 0.25) -> HeldOut:
     kept = tuple(t for t in passages if t not in texts)
     smaller = replace(case, retain=Split(rest, case.retain.sealed), passages=kept, digest=digest)
     return HeldOut(smaller, tuple(facts), tuple(texts))
+
+
+def _outside(over: float) -> float:
+    """How far over a bound; what is no number stays none."""
+    return 0.0 if over <= 1e-9 else over
 
 
 def _share(model: Model, facts: Sequence[Fact]) -> float:

@@ -42,10 +42,9 @@ def spared(
     if not 0 <= share < 1:
         raise UserError(f"share={share} is no share of sites to spare; give one from 0 to 1, such as {SHARE}.")
     given = list(sites)
-    most: dict[Part, float] = {}
-    grids = {part: need(model, case, part, passages=passages) for part in dict.fromkeys(s.part for s in given)}
-    for part, grid in grids.items():
-        most[part] = float(np.quantile(grid, 1 - share))
+    parts: set[Part] = {s.part for s in given}
+    grids = {part: need(model, case, part, passages=passages) for part in sorted(parts)}
+    most = {part: float(np.quantile(grid, 1 - share)) for part, grid in grids.items()}
     return [s for s in given if grids[s.part][s.layer, s.index or 0] <= most[s.part]]
 
 

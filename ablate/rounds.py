@@ -68,9 +68,9 @@ def rounds(
     `verify` uses.
 
     Args:
-        sites: what is reset first; take out what any text needs (`locate.spared`), here and in the locator: on SmolLM2
-            15 steps after 400 of the best were reset perplexity was 434, and with those spared, 30 steps after,
-            47.1 (from 45.9). Without a locator they are shared out over the rounds at random: that is the
+        sites: what is reset first; take out what any text needs (`locate.spared`), here and in the locator: with 400 of
+            the best zeroed in SmolLM2 the perplexity of prose is 357, with 400 of the others 51.7 (from 51.2).
+            Without a locator they are shared out over the rounds at random: that is the
             control, which `replay` makes of any such edit with as many random sites and the same steps.
         locator: `(model, case) -> sites`, the best first; those reset already are passed over. It sees a model that
             has relearned, and a case whose forget facts are the half that it was not taught.

@@ -31,8 +31,8 @@ def spared(
     A contrast between facts cannot tell these: what a site does for both alike is taken off its score, though not
     what it does for all else. Of the 400 best neurons of the case `capitals` in SmolLM2 two carry massive activations
     (Sun et al. 2024, arXiv:2402.17762), and more serve any next word. With all 400 zeroed, the perplexity of 384
-    tokens of prose is 357, from 51.2; without the two, 129; with 400 of the best after sparing 1% (461 of 46,080), 51.7,
-    and these hold 86% of the scores' sum. Choosing by `frequency` does not help: 4,510.
+    tokens of prose is 357, from 51.2; without the two, 129; with 400 of the best after sparing 1% (461 of 46,080)
+    it is 51.7, and these hold 86% of the scores' sum. Choosing by `frequency` does not help: 4,510.
 
     Raises:
         UserError: a share outside 0 and 1, or a part without activations of its own.

@@ -33,6 +33,8 @@ from .verify import Verdict
 CHECKED = 24
 USUAL = "attribution"
 SILENCED: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
+WIPING = ("reset", "rounds")
+SPARED: tuple[Part, ...] = ("neuron", "head")
 RESISTANT = {
     "objective": "undial",
     "steps": 30,
@@ -194,7 +196,7 @@ class Run:
         recipe = recipe or self.recipe
         if recipe.method not in ablate.METHODS:
             raise UserError(f"{recipe.method!r} is no method of ablate; choose one of {', '.join(ablate.METHODS)}.")
-        sites = self.localization().top(recipe.sites, part=recipe.part)
+        sites = self._sites(recipe)
         step = self._step("editing")
         with self._timed("ablate"):
             arguments = recipe.arguments | (self._again(recipe.part) if recipe.method == "rounds" else {})
@@ -202,12 +204,22 @@ class Run:
             made.save(path)
         return made
 
+    def _sites(self, recipe: Recipe) -> list[Site]:
+        """The best sites; what is wiped out is chosen among those that any text can do without."""
+        found = self.localization()
+        if recipe.method not in WIPING or recipe.part not in SPARED:
+            return found.top(recipe.sites, part=recipe.part)
+        every = found.top(found.grid(recipe.part).size, part=recipe.part)
+        return locate.spared(self.model, self.case, every)[: recipe.sites]
+
     def _again(self, part: Part) -> dict[str, Any]:
         """What rounds need beside their arguments: a locator, and a folder for the finished ones."""
+        every = self.model.sites(part)
+        free = set(locate.spared(self.model, self.case, every) if part in SPARED else every)
 
         def locator(model: Model, case: Case) -> list[Site]:
             found = locate.attribution(model, case, parts=(part,))
-            return found.top(len(found.frame), part=part)
+            return [s for s in found.top(len(found.frame), part=part) if s in free]
 
         return {"locator": locator, "folder": self.folder / "rounds"}
 

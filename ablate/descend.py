@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import LokaError
-from ..model import Slice, Trainable, sliced
+from ..model import Slice, Trainable, checkpointed, sliced
 from ..model.adapt import Adapters
 from ..model.distill import Memory, divergence
 from .lessons import Lessons
 from .objectives import Asked, Objective, excess
 from .relapse import Relapse, Simulation
+from .watch import Course, Diverged, Watch
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -27,11 +27,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: AdamW at `lr`, warmed up over five steps and then down a cosine to nothing.
+    """How long, how fast and how exactly: AdamW at `lr`, warmed up over five steps and then down a cosine to nothing.
 
     `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
     in nats a token; `push` is the weight of `excess` beside
-    the objective; `relapse` has relearning simulated.
+    the objective; `relapse` has relearning simulated. With `checkpointing`, blocks run again in the backward pass
+    instead of keeping their activations; with `bfloat16`, passes are computed in it, weights and steps as they are.
     """
 
     steps: int
@@ -40,6 +41,8 @@ class Schedule:
     beta: float = 1.0
     push: float = 0.0
     relapse: Relapse | None = None
+    checkpointing: bool = False
+    bfloat16: bool = False
 
     def rate(self, step: int) -> float:
         return self.lr * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
@@ -54,23 +57,24 @@ def descend(
     *,
     seed: int,
     progress: Progress | None = None,
-    stop: Callable[[int], bool] | None = None,
-) -> int:
-    """Train slices in place, and say how many steps that took. Call it inside `scratch`.
+    watch: Watch | None = None,
+) -> Course:
+    """Train slices in place, and say how that went. Call it inside `scratch`.
 
     A step is one batch each of forget facts (unless `objective` is `None`), retain facts and neutral
     text, forward and backward down to the lowest slice; with `relapse`, half the forget facts once more,
-    and now and then a full training step on the other half. `stop` is asked after each step, by its number from 1 on.
+    and now and then a full training step on the other half. With a `watch`, the best state that it saw is what
+    remains, also of a training that diverges.
 
     Raises:
-        LokaError: the loss is no longer finite.
+        LokaError: the loss is no longer finite, and there is no good state to go back to.
     """
-    with sliced(model, slices) as trainable, torch.enable_grad():
+    with checkpointed(model, on=schedule.checkpointing), sliced(model, slices) as trainable, torch.enable_grad():
         resist = schedule.relapse if objective else None
         simulation = Simulation(model, trainable, lessons.forget, resist, seed=seed) if resist else None
         return train_(
-            model, trainable, lessons, objective, schedule, seed=seed, progress=progress, stop=stop,
-            simulation=simulation,
+            model, trainable, lessons, objective, schedule, seed=seed, progress=progress, simulation=simulation,
+            watch=watch,
         )  # fmt: skip
 
 
@@ -83,30 +87,37 @@ def train_(
     *,
     seed: int,
     progress: Progress | None = None,
-    stop: Callable[[int], bool] | None = None,
     simulation: Simulation | None = None,
-) -> int:
-    """The same for what is made trainable already, slices or changes of low rank."""
-    optimizer, done = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0), 0
-    for step in range(schedule.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
-        _backward(model, lessons, objective, schedule, step, seed)
-        if simulation and objective:
-            _resist(model, simulation, objective, schedule.push, step)
-        trainable.step(optimizer)
-        done = step + 1
-        if progress:
-            progress(done, schedule.steps)
-        if stop and stop(done):
-            break
-    if not all(torch.isfinite(p).all() for p in trainable.parameters):
-        raise _diverged(schedule, schedule.steps - 1, "weights not finite")
-    return done
+    watch: Watch | None = None,
+) -> Course:
+    """The same for what is made trainable already, slices or changes of low rank; only slices can be watched."""
+    optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
+    done, ended = 0, None
+    watched = watch and watch.on(trainable)
+    try:
+        while done < schedule.steps and not ended:
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(done)
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=schedule.bfloat16):
+                _backward(model, lessons, objective, schedule, done, seed)
+                if simulation and objective:
+                    _resist(model, simulation, objective, schedule.push, done)
+            trainable.step(optimizer)
+            done += 1
+            if progress:
+                progress(done, schedule.steps)
+            ended = watched and watched.ends(done)
+        if not all(torch.isfinite(p).all() for p in trainable.parameters):
+            raise _diverged(schedule, schedule.steps - 1, "weights not finite")
+    except Diverged:
+        if not (watched and watched.restored()):
+            raise
+        return watched.course(done, "diverged")
+    return watched.course(done, ended or "steps") if watched else Course(done, done, "steps")
 
 
-def _diverged(schedule: Schedule, step: int, what: str) -> LokaError:
-    return LokaError(
+def _diverged(schedule: Schedule, step: int, what: str) -> Diverged:
+    return Diverged(
         f"training diverged at step {step + 1} of {schedule.steps} ({what}); "
         f"try a learning rate under {schedule.lr:g}. The model is as it was."
     )

@@ -15,6 +15,7 @@ from .lessons import prepare
 from .objectives import objective as named
 from .relapse import Relapse
 from .tune import chosen, described
+from .watch import warn, watching
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -35,6 +36,10 @@ def reset(
     retain_rows: int = 12,
     neutral_rows: int = 4,
     relapse: Mapping[str, float] | None = None,
+    every: int = 0,
+    bounds: Mapping[str, float] | None = None,
+    checkpointing: bool = False,
+    bfloat16: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Edit:
@@ -53,15 +58,22 @@ def reset(
         "neutral_rows": neutral_rows, "seed": seed,
         "relapse": None if relapse is None else dict(relapse),
         **({"settings": dict(settings)} if settings else {}),
+        **({"every": every, "bounds": dict(bounds or {})} if every else {}),
+        **({"checkpointing": True} if checkpointing else {}),
+        **({"bfloat16": True} if bfloat16 else {}),
     }  # fmt: skip
     if objective is None and settings:
         raise UserError(
             f"without an objective settings {dict(settings)} set nothing; name an objective, or leave them out."
         )
-    case, where = case.on(model), chosen(model, sites)
+    where = chosen(model, sites)
+    case, watch = watching(model, case.on(model), every=every, bounds=bounds)
     goal = None if objective is None else named(objective, settings).on(model, where)
     about = described("reset", model, case, sites, arguments)
-    schedule = Schedule(steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
+    schedule = Schedule(
+        steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse),  # type: ignore[arg-type]
+        checkpointing=checkpointing, bfloat16=bfloat16,
+    )  # fmt: skip
     digest = model.digest()
     instead = goal.alternatives() if goal else ()
     lessons = prepare(
@@ -69,7 +81,10 @@ def reset(
     )
     with scratch(model, where):
         destroy_(model, where, seed=seed)
-        descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)
+        course = descend(model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch)
+        if watch:
+            warn(course)
+            about["training"] = watch.told(course)
         return capture(model, where, digest, about)
 
 

@@ -14,6 +14,7 @@ from .descend import Progress, Schedule, descend
 from .lessons import prepare
 from .objectives import objective as named
 from .relapse import Relapse
+from .watch import warn, watching
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -34,6 +35,10 @@ def tune(
     retain_rows: int = 12,
     neutral_rows: int = 4,
     relapse: Mapping[str, float] | None = None,
+    every: int = 0,
+    bounds: Mapping[str, float] | None = None,
+    checkpointing: bool = False,
+    bfloat16: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Edit:
@@ -50,13 +55,23 @@ def tune(
         push: weight of `excess` beside the objective. A distillation hardly notices an answer that has become
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
         relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
+        every: how many steps from one measurement to the next; 0 measures nothing. A quarter of the retain facts and of
+            the neutral text is then held out of the training and measured, and the state nearest to the bounds is what
+            remains. The training ends early inside the bounds, when it diverges, or when the collateral is far out of
+            bounds (recall and perplexity together one whole worse) and twice running got no better; of the latter two
+            it warns. `about["training"]` says which, and how the kept state stands.
+        bounds: of `Bounds`: `forget`, `retain_drop`, `perplexity_rise`.
+        checkpointing: run the blocks once more in the backward pass instead of keeping their activations: about a third
+            more time, for a model whose activations do not fit.
+        bfloat16: compute the passes in it, with weights and steps as they are: where the processor has it, three times
+            faster (SmolLM2 on one core with AVX-512: 0.6 s for a forward pass over 384 tokens, 1.9 s without).
 
     Cost: `steps` forward and backward passes over one row a forget fact, `retain_rows` retain facts and
     `neutral_rows` passages; optimizer state for the slices alone.
 
     Raises:
         UserError: no sites, an unknown objective, or settings that it does not take.
-        LokaError: training diverged.
+        LokaError: training diverged, and nothing good was measured before.
 
     Example:
         edit = loka.ablate.tune(model, case, found.top(200, part="neuron"))
@@ -67,11 +82,18 @@ def tune(
         "neutral_rows": neutral_rows, "seed": seed,
         "relapse": None if relapse is None else dict(relapse),
         **({"settings": dict(settings)} if settings else {}),
+        **({"every": every, "bounds": dict(bounds or {})} if every else {}),
+        **({"checkpointing": True} if checkpointing else {}),
+        **({"bfloat16": True} if bfloat16 else {}),
     }  # fmt: skip
-    case, where = case.on(model), chosen(model, sites)
+    where = chosen(model, sites)
+    case, watch = watching(model, case.on(model), every=every, bounds=bounds)
     goal = named(objective, settings).on(model, where)
     about = described("tune", model, case, sites, arguments)
-    schedule = Schedule(steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse))  # type: ignore[arg-type]
+    schedule = Schedule(
+        steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse),  # type: ignore[arg-type]
+        checkpointing=checkpointing, bfloat16=bfloat16,
+    )  # fmt: skip
     digest = model.digest()
     lessons = prepare(
         model,
@@ -83,7 +105,10 @@ def tune(
         goal=goal,
     )
     with scratch(model, where):
-        descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)
+        course = descend(model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch)
+        if watch:
+            warn(course)
+            about["training"] = watch.told(course)
         return capture(model, where, digest, about)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,21 @@ def main() -> None:
         curve(rows).savefig(options.figure, dpi=150)
 
 
-def measured(model: Model, case: Case, edit: Edit, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a measure, on sealed templates."""
-    with edit.applied(model):
+def measured(
+    model: Model, case: Case, edit: Edit | None, settings: dict[str, Any], *, groups: Sequence[str] = ("forget",)
+) -> list[dict[str, Any]]:
+    """One row a measure, on sealed templates, of an edit or of the model as it is."""
+    with edit.applied(model) if edit else nullcontext():
         recall = loka.verify.recall(model, case)
         kept = loka.verify.collateral(model, case)
-        back = loka.verify.relearn(model, case, budget=CAP, groups=("forget",))
+        back = loka.verify.relearn(model, case, budget=CAP, groups=groups)
     values = {
         "forget": (recall.value, recall.ci, recall.n),
         "same": (kept.controls["same"], None, None),
         "other": (kept.controls["other"], None, None),
         "perplexity": (kept.details["perplexity"], None, None),
         "relearned": (back.value, back.ci, back.n),
+        **{f"relearned {g}": (back.controls[g], None, None) for g in groups if g != "forget"},
     }
     return [
         {

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+FAR = 1.0
+
+
 @dataclass(frozen=True)
 class Standing:
     """How a model stands: `forget` and `retain`, shares of prompts answered in full, and `perplexity` of plain text."""
@@ -41,11 +44,20 @@ class Bounds:
     perplexity_rise: float = 0.01
 
     def met(self, now: Standing, before: Standing) -> bool:
-        return (
-            now.forget <= self.forget
-            and before.retain - now.retain <= self.retain_drop + 1e-9
-            and now.perplexity <= (1 + self.perplexity_rise) * before.perplexity
-        )
+        return not self.distance(now, before)
+
+    def distance(self, now: Standing, before: Standing) -> float:
+        """How far a model is outside the bounds, in shares: what is forgotten too little, and the `collateral`."""
+        return _outside(now.forget - self.forget) + self.collateral(now, before)
+
+    def collateral(self, now: Standing, before: Standing) -> float:
+        """How far what was to be kept is outside the bounds, in shares: the drop's excess and the perplexity's."""
+        drop, rise = before.retain - now.retain, now.perplexity / before.perplexity - 1
+        return _outside(drop - self.retain_drop) + _outside(rise - self.perplexity_rise)
+
+    def far(self, now: Standing, before: Standing) -> bool:
+        """Whether the collateral is so far out that the model is wrecked, such as twice the perplexity."""
+        return not self.collateral(now, before) <= FAR
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,11 @@ def hold_out(model: Model, case: Case, *, share: float = 0.25) -> HeldOut:
     kept = tuple(t for t in passages if t not in texts)
     smaller = replace(case, retain=Split(rest, case.retain.sealed), passages=kept, digest=digest)
     return HeldOut(smaller, tuple(facts), tuple(texts))
+
+
+def _outside(over: float) -> float:
+    """How far over a bound; what is no number stays none."""
+    return 0.0 if over <= 1e-9 else over
 
 
 def _share(model: Model, facts: Sequence[Fact]) -> float:

@@ -23,6 +23,7 @@ from .localization import Localization
 from .methods import METHODS, perform
 from .minimality import Minimality, minimality
 from .roles import roles
+from .spared import need, spared
 from .stability import Stability, stability
 from .taylor import taylor
 from .tracing import Tracing, tracing
@@ -56,6 +57,7 @@ __all__ = [
     "knowledge_neurons",
     "means",
     "minimality",
+    "need",
     "neuron_activations",
     "node_scores",
     "other_relation_sites",
@@ -66,6 +68,7 @@ __all__ = [
     "refined_neurons",
     "roles",
     "scaled_neurons",
+    "spared",
     "stability",
     "sweep",
     "taylor",

@@ -47,8 +47,8 @@ def controls(
     return found
 
 
-def random_sites(model: Model, sites: Iterable[Site], *, seed: int = 0) -> list[Site]:
-    """As many other sites of the same parts, the same number in each layer, drawn by the seed.
+def random_sites(model: Model, sites: Iterable[Site], *, without: Collection[Site] = (), seed: int = 0) -> list[Site]:
+    """As many other sites of the same parts, the same number in each layer, drawn by the seed, none of `without`.
 
     Where a layer has too few others, as many as there are; of a whole `attn` or `mlp` there is no other.
     """
@@ -58,7 +58,8 @@ def random_sites(model: Model, sites: Iterable[Site], *, seed: int = 0) -> list[
     places: set[tuple[int, Part]] = {(s.layer, s.part) for s in given}
     for layer, part in sorted(places):
         taken = {s.index for s in given if (s.layer, s.part) == (layer, part)}
-        free = [i for i in range(model.units(part)) if i not in taken and None not in taken]
+        barred = taken | {s.index for s in without if (s.layer, s.part) == (layer, part)}
+        free = [i for i in range(model.units(part)) if i not in barred and None not in taken]
         drawn = rng.choice(free, size=min(len(taken), len(free)), replace=False)
         out += [Site(layer, part, int(i)) for i in sorted(drawn)]
     return out

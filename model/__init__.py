@@ -15,7 +15,7 @@ from .quantize import bare, quantized
 from .site import INDEXED, PARTS, Part, Site
 from .summary import Summary
 from .sweep import Swept, sweep
-from .train import Trainable, scratch, sliced, unfrozen
+from .train import Trainable, checkpointed, scratch, sliced, unfrozen
 
 __all__ = [
     "DEFAULT",
@@ -34,6 +34,7 @@ __all__ = [
     "Trainable",
     "bare",
     "capture",
+    "checkpointed",
     "chunks",
     "encode",
     "encode_texts",

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..errors import UserError
 from .dense import linear
 from .layout import Slice, feature_dim
 
@@ -58,14 +60,23 @@ def unfrozen(model: Model, layers: Sequence[int] | None = None) -> Iterator[list
 class Trainable:
     """Slices as trainable parameters; made by `sliced`.
 
-    `parameters[i]` has the values of `slices[i]`. After each change to them, `sync` writes them into
-    the model's weights, which the forward pass uses as they are.
+    `parameters[i]` has the values of `slices[i]`, in float32 at least: a step is smaller than what a weight in
+    bfloat16 can change by. After each change to them, `sync` writes them into the model's weights, which the
+    forward pass uses as they are.
     """
 
     def __init__(self, model: Model, slices: Sequence[Slice]) -> None:
         self.model, self.slices = model, list(slices)
         self.modules = [model.hf.get_submodule(n) for n in dict.fromkeys(w.name.rsplit(".", 1)[0] for w in slices)]
-        self.parameters = [nn.Parameter(where.read(model.parameters[where.name])) for where in self.slices]
+        kept = torch.promote_types(model.dtype, torch.float32)
+        self.parameters = [nn.Parameter(where.read(model.parameters[where.name]).to(kept)) for where in self.slices]
+
+    @torch.no_grad()
+    def write_(self, values: Sequence[Tensor]) -> None:
+        """Put other values in the place of the parameters, and into the model."""
+        for p, v in zip(self.parameters, values, strict=True):
+            p.copy_(v)
+        self.sync()
 
     def sync(self) -> None:
         """Write the parameters into the model."""
@@ -105,6 +116,33 @@ def sliced(model: Model, slices: Sequence[Slice]) -> Iterator[Trainable]:
             module.__dict__.pop("forward", None)
 
 
+@contextmanager
+def checkpointed(model: Model, *, on: bool = True) -> Iterator[None]:
+    """Blocks keep only their input for the backward pass, and run again there: transformers' own checkpointing.
+
+    Only the blocks themselves are told that they train, not what is in them, so that dropout stays off.
+
+    Raises:
+        UserError: the architecture has no such blocks.
+    """
+    blocks = [m for m in model.hf.modules() if isinstance(m, GradientCheckpointingLayer)] if on else []
+    if on and not blocks:
+        raise UserError(f"transformers cannot checkpoint the blocks of {model.name}; leave `checkpointing` out.")
+    before = [(block, block.training) for block in blocks]
+    called = "activation" if hasattr(model.hf, "activation_checkpointing_enable") else "gradient"  # since 5.23
+    if on:
+        getattr(model.hf, f"{called}_checkpointing_enable")({"use_reentrant": False})
+    try:
+        for block in blocks:
+            block.training = True
+        yield
+    finally:
+        for block, training in before:
+            block.training = training
+        if on:
+            getattr(model.hf, f"{called}_checkpointing_disable")()
+
+
 def _forward(module: nn.Module, held: list[tuple[Slice, nn.Parameter]]) -> Callable[[Tensor], Tensor]:
     out_dim = feature_dim(module, out=True)
     specs = []
@@ -131,10 +169,11 @@ class _SlicedMap(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (g,), (x,) = grads, ctx.saved_tensors
-        gf, xf = g.flatten(0, -2), x.flatten(0, -2)
+        gf, xf = g.flatten(0, -2), x.flatten(0, -2).to(g.dtype)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = linear(g, ctx.weight if ctx.transposed else ctx.weight.t())
+            weight = ctx.weight.to(g.dtype)  # under autocast the gradient has the lower precision
+            dx = linear(g, weight if ctx.transposed else weight.t())
         out = []
         for kind, index in ctx.specs:
             if kind == "bias":

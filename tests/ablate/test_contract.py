@@ -30,6 +30,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         {"first": "mass_edit", "arguments": {"steps": 3, "contexts": 2, "weight": 10.0}, "steps": 6, "lr": 3e-3},
     ),
     "lora": ("lora", {"steps": 6, "lr": 3e-3, "rank": 2}),
+    "tune, watched": ("tune", {"steps": 6, "lr": 3e-3, "every": 3, "bounds": {"forget": 0.0}}),
+    "tune, for large models": ("tune", {"steps": 6, "lr": 3e-3, "checkpointing": True, "bfloat16": True}),
     "rounds": ("rounds", {"steps": 2, "lr": 3e-3, "counts": [2, 2, 1]}),
     "reset": ("reset", {"steps": 6, "lr": 3e-3}),
     "reset, no objective": ("reset", {"steps": 6, "lr": 3e-3, "objective": None}),

@@ -1,6 +1,7 @@
 """Edits of a model that knows planted facts: they forget those, keep the others, and are compared with controls."""
 
 import pytest
+import torch
 
 from loka import ablate, locate, verify
 from loka.knowledge import Case
@@ -115,3 +116,17 @@ def test_simulated_relearning_holds_better_against_relearning(
             attack = verify.Budget(8, 1e-3)
             back.append(verify.relearn(planted, planted_case, budget=attack, groups=("forget",)).value)
     assert back[1] < back[0]
+
+
+def test_a_model_in_bfloat16_forgets_too(fresh: Model, planted_case: Case, found: Localization) -> None:
+    known = planted_case.on(fresh)
+    fresh.hf.to(torch.bfloat16)
+    edit = ablate.tune(fresh, known, found.top(200), steps=40, lr=3e-3, push=0.3, alpha=5.0)
+    assert {v.dtype for v in edit.values} == {torch.bfloat16}
+    before = shown(fresh, known)
+    with edit.applied(fresh):
+        after = shown(fresh, known)
+    assert before["working"] >= 0.9
+    assert after["working"] <= 0.15
+    assert after["same"] >= 0.6
+    assert after["other"] >= 0.9

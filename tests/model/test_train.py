@@ -6,7 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from loka.model import Model, Site, Slice, encode, logits, sliced, slices, token_logprobs, unfrozen
+from loka.errors import UserError
+from loka.model import (
+    Model,
+    Site,
+    Slice,
+    checkpointed,
+    encode,
+    logits,
+    sliced,
+    slices,
+    token_logprobs,
+    unfrozen,
+)  # fmt: skip
+from loka.model.layout import mlp
 
 SITES = [
     Site(0, "neuron", 2), Site(0, "neuron", 30), Site(1, "head", 1), Site(1, "kv", 1), Site(2, "attn"), Site(2, "mlp"),
@@ -102,3 +115,61 @@ def test_an_error_leaves_an_ordinary_model(tiny: Callable[[str], Model], context
         raise RuntimeError("inside")
     assert not any(p.requires_grad or p.grad is not None for p in model.parameters.values())
     assert not any("forward" in vars(module) for module in model.hf.modules())
+
+
+def test_checkpointed_blocks_run_twice_and_give_the_same_gradients(
+    tiny: Callable[[str], Model], architecture: str
+) -> None:
+    model, runs, grads = tiny(architecture), [], []
+    where = slices(model, SITES)
+    state = {name: (m.training, getattr(m, "gradient_checkpointing", None)) for name, m in model.hf.named_modules()}
+    handle = mlp(model, 1).register_forward_pre_hook(lambda *_: runs.append(1))
+    for on in (False, True):
+        with checkpointed(model, on=on), sliced(model, where) as trainable:
+            loss(model).backward()
+            grads.append([p.grad for p in trainable.parameters])
+    handle.remove()
+    assert len(runs) == 1 + 2
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    assert state == {n: (m.training, getattr(m, "gradient_checkpointing", None)) for n, m in model.hf.named_modules()}
+
+
+def test_what_cannot_be_checkpointed_is_refused(tiny: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("LlamaForCausalLM")
+    monkeypatch.setattr("loka.model.train.GradientCheckpointingLayer", torch.nn.Bilinear)
+    with pytest.raises(UserError, match="cannot checkpoint the blocks of LlamaForCausalLM"), checkpointed(model):
+        pass
+
+
+def test_steps_that_a_half_weight_cannot_hold_add_up(tiny: Callable[[str], Model]) -> None:
+    """A thousandth is taken off in a hundred steps, each far under what a weight in bfloat16 can change by."""
+    model = tiny("LlamaForCausalLM")
+    model.hf.to(torch.bfloat16)
+    where = slices(model, [Site(1, "neuron", 2)])
+    before = [s.read(model.parameters[s.name]) for s in where]
+    with sliced(model, where) as trainable:
+        optimizer = torch.optim.SGD(trainable.parameters, lr=1e-5)
+        for _ in range(100):
+            for p in trainable.parameters:
+                p.grad = torch.ones_like(p)
+            trainable.step(optimizer)
+    for part, old in zip(where, before, strict=True):
+        now = part.read(model.parameters[part.name])
+        assert now.dtype is torch.bfloat16
+        assert torch.equal(now, (old.float() - 1e-3).to(torch.bfloat16)) or torch.allclose(
+            now.float(), old.float() - 1e-3, atol=1e-6, rtol=2**-8
+        )
+        assert not torch.equal(now, old)
+
+
+def test_passes_in_bfloat16_have_gradients_near_the_exact_ones(tiny: Callable[[str], Model], architecture: str) -> None:
+    model = tiny(architecture)
+    model.hf.to(torch.float32)
+    where, grads = slices(model, SITES), []
+    for on in (False, True):
+        with sliced(model, where) as trainable, torch.autocast("cpu", torch.bfloat16, enabled=on):
+            loss(model).backward()
+            grads.append(torch.cat([p.grad.flatten() for p in trainable.parameters]))
+    assert all(g.dtype is torch.float32 for g in grads)
+    assert not torch.equal(*grads)
+    assert float(torch.cosine_similarity(*grads, dim=0)) > 0.99

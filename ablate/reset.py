@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +37,7 @@ def reset(
     relapse: Mapping[str, float] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    stop: Callable[[int], bool] | None = None,
 ) -> Edit:
     """Re-initialise the sites' slices, then train them back to the original on what is to be kept.
 
@@ -69,7 +70,7 @@ def reset(
     )
     with scratch(model, where):
         destroy_(model, where, seed=seed)
-        descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)
+        descend(model, where, lessons, goal, schedule, seed=seed, progress=progress, stop=stop)
         return capture(model, where, digest, about)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +36,7 @@ def tune(
     relapse: Mapping[str, float] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    stop: Callable[[int], bool] | None = None,
 ) -> Edit:
     """Train the sites' slices on the working facts with a forget objective and a retain term.
 
@@ -50,6 +51,8 @@ def tune(
         push: weight of `excess` beside the objective. A distillation hardly notices an answer that has become
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
         relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
+        stop: asked after each step, by its number from 1 on, with the model as it then is; true ends the training.
+            An edit made again by `replay` knows nothing of it, and takes all `steps`.
 
     Cost: `steps` forward and backward passes over one row a forget fact, `retain_rows` retain facts and
     `neutral_rows` passages; optimizer state for the slices alone.
@@ -83,7 +86,7 @@ def tune(
         goal=goal,
     )
     with scratch(model, where):
-        descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)
+        descend(model, where, lessons, goal, schedule, seed=seed, progress=progress, stop=stop)
         return capture(model, where, digest, about)
 
 

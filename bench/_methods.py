@@ -14,9 +14,14 @@ from loka.verify.statistics import interval
 Row = dict[str, Any]
 SITES = ("located", "frequent", "random", "layers", "all", "shallow")
 CONTROLS = ("random", "layers", "all", "frequent")
-MEASURES = {"same": "same relation kept", "other": "other relations kept", "relearned": "back after relearning"}
-TITLES = {"forget": "forgotten facts\nleft, sealed prompts", "same": "same relation\nkept",
-          "other": "other relations\nkept", "relearned": "back after\nrelearning (r)"}  # fmt: skip
+MEASURES = {
+    "same probability": "same relation kept", "same answered": "same relation answered",
+    "other probability": "other relations kept", "relearned": "back after relearning",
+}  # fmt: skip
+TITLES = {
+    "forget probability": "forgotten facts\nleft, sealed prompts", "same probability": "same relation\nkept",
+    "other probability": "other relations\nkept", "relearned": "back after\nrelearning (r)",
+}  # fmt: skip
 LOOKS = {
     "located": ("#0072b2", "o"), "frequent": ("#009e73", "s"), "random": ("#d98200", "^"), "layers": ("#cc79a7", "v"),
     "all": ("#555555", "D"), "shallow": ("#b2182b", "x"),
@@ -26,11 +31,11 @@ LOOKS = {
 def pooled(rows: Sequence[Row], method: str, sites: str, measure: str) -> dict[tuple[str, str], float]:
     """By case and subject, the median over the seeds that reached the mark, on a scale where the original is 1.
 
-    `relearned` is r, 0 where twins are that were never taught. The others are probabilities over the original's mean.
+    `relearned` is r, 0 where twins are that were never taught; of the others 0 is 0.
     """
     out = {}
     for case in dict.fromkeys(r["settings"]["case"] for r in _cells(rows)):
-        some = [r for r in _of(rows, case, method, sites, _name(measure)) if r["settings"].get("reached", True)]
+        some = [r for r in _of(rows, case, method, sites, measure) if r["settings"].get("reached", True)]
         zero, one = _scale(rows, case, measure)
         for subject in some[0]["samples"] if some else ():
             out[case, subject] = (np.median([r["samples"][subject] for r in some]) - zero) / (one - zero)
@@ -63,16 +68,16 @@ def table(rows: Sequence[Row]) -> str:
     lines = [
         "# Methods at the same forgetting", "",
         f"`python -m bench.methods`; {len(facts)} forgotten facts. Shares of the probability that the original",
-        "gives, on sealed prompts, with 95% intervals over subjects; r is 0 for what was never taught, 1 for the original.",
+        "gives, on sealed prompts, with 95% intervals over subjects; r: 0 is never taught, 1 the original.",
         "",
-        "| method | sites | reached | steps | strength | forgotten, left | same relation kept | other relations kept "
-        "| perplexity | back after relearning, r |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| method | sites | reached | steps | strength | forgotten, left | same relation kept | same, answered "
+        "| other relations kept | perplexity | back after relearning, r |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for method, sites in _pairs(rows):
         first = [r["settings"] for r in rows if _is(r, None, method, sites, "forget probability")]
         reached = [s for s in first if s["reached"]]
-        told = [_told(pooled(rows, method, sites, m)) for m in ("forget", "same", "other")]
+        told = [_told(pooled(rows, method, sites, m)) for m in ("forget probability", *MEASURES) if m != "relearned"]
         steps, strength = (f"{np.median([s[k] for s in reached]):g}" if reached else "" for k in ("steps", "strength"))
         lines.append(
             f"| {method} | {sites} | {len(reached)} of {len(first)} | {steps} | {strength} | {' | '.join(told)} "
@@ -101,8 +106,7 @@ def figure(rows: Sequence[Row]) -> Figure:
                 ax.plot(values.mean(), y, marker, color=color, ms=6)
         ax.set(title=title, yticks=range(len(methods)), yticklabels=methods, ylim=(len(methods) - 0.5, -0.5))
         ax.set_title(title, fontsize=10)
-        ax.axvline(0.05 if measure == "forget" else 1 if measure in ("same", "other") else 0, color="#bbbbbb", lw=1,
-                   zorder=0)  # fmt: skip
+        ax.axvline(float(measure in MEASURES and measure != "relearned"), color="#bbbbbb", lw=1, zorder=0)
         ax.hlines(np.arange(len(methods) - 1) + 0.5, *ax.get_xlim(), color="#eeeeee", lw=1, zorder=0)
         ax.margins(x=0.05)
         if measure != "relearned":
@@ -133,14 +137,10 @@ def _rise(rows: Sequence[Row], method: str, sites: str) -> str:
 
 def _scale(rows: Sequence[Row], case: str, measure: str) -> tuple[float, float]:
     """What is 0 and what is 1."""
-    one = _of(rows, case, "original", "none", _name(measure))[0]["value"]
+    one = _of(rows, case, "original", "none", measure)[0]["value"]
     if measure != "relearned":
         return 0.0, one
     return _of(rows, case, "original", "none", "relearned, twins")[0]["value"], one
-
-
-def _name(measure: str) -> str:
-    return measure if measure == "relearned" else f"{measure} probability"
 
 
 def _methods(rows: Sequence[Row]) -> list[str]:

@@ -151,7 +151,7 @@ def test_training_ends_when_it_is_told_to(name: str, planted: Model, planted_cas
         said.append(says())
         return step == 3
 
-    edit = make(name, planted, planted_case, stop=stop)
+    edit = make(name, planted, planted_case, lr=3e-2, stop=stop)
     assert len(said) == 3
     with edit.applied(planted):
         torch.testing.assert_close(says(), said[2])

@@ -47,22 +47,23 @@ ATTACK = replace(CAP, steps=2, measured=())
 ROWS: dict[str, Any] = {"retain_rows": 8, "neutral_rows": 2}
 WEIGHTS = {"alpha": 5.0, "beta": 2.0}
 TRAINED = ROWS | WEIGHTS | {"steps": STEPS}
+PUSHED = {"push": 0.25}  # `undial` alone comes to rest above the mark
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "undial": ("tune", TRAINED),
+    "undial": ("tune", TRAINED | PUSHED),
     "npo": ("tune", TRAINED | {"objective": "npo"}),
-    "lora": ("lora", TRAINED),
+    "lora": ("lora", TRAINED | PUSHED),
     "simnpo": ("tune", TRAINED | {"objective": "simnpo"}),
     "difference": ("tune", TRAINED | {"objective": "difference"}),
     "twin": ("tune", TRAINED | {"objective": "twin", "settings": {"layer": 15}}),
     "rmu": ("tune", TRAINED | {"objective": "rmu", "settings": {"layer": 15}}),
-    "reset": ("reset", TRAINED),
+    "reset": ("reset", TRAINED | PUSHED),
     "project_out": ("project_out", {}),
 }
 CORE = {(m, s) for m in ("undial", "npo", "lora") for s in ("located", "random", "all")}
 SITES = ("located", "random", "all", "layers", "frequent", "shallow")
-RATES = {"all": (3e-5, 1e-4), "layers": (3e-4, 1e-3), "shallow": (1e-4, 3e-4)}
+RATES = {"all": (5e-5, 1.5e-4), "layers": (2e-4, 6e-4), "shallow": (2e-4, 6e-4)}
 RATES_OF = {"lora": (1e-3, 3e-3)}
-USUAL = (1e-3, 3e-3)  # of neurons one by one
+USUAL = (1.5e-3, 3e-3)  # of neurons one by one
 Row = dict[str, Any]
 
 

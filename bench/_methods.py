@@ -14,10 +14,11 @@ from loka.verify.statistics import interval
 Row = dict[str, Any]
 SITES = ("located", "frequent", "random", "layers", "all", "shallow")
 CONTROLS = ("random", "layers", "all", "frequent")
-MEASURES = {
+KEPT = {
     "same probability": "same relation kept", "same answered": "same relation answered",
-    "other probability": "other relations kept", "relearned": "back after relearning",
+    "other probability": "other relations kept",
 }  # fmt: skip
+MEASURES = {"forget probability": "forgotten, left", **KEPT, "relearned": "back after relearning"}
 TITLES = {
     "forget probability": "forgotten facts\nleft, sealed prompts", "same probability": "same relation\nkept",
     "other probability": "other relations\nkept", "relearned": "back after\nrelearning (r)",
@@ -31,14 +32,17 @@ LOOKS = {
 def pooled(rows: Sequence[Row], method: str, sites: str, measure: str) -> dict[tuple[str, str], float]:
     """By case and subject, the median over the seeds that reached the mark, on a scale where the original is 1.
 
-    `relearned` is r, 0 where twins are that were never taught; of the others 0 is 0.
+    `relearned` is r, 0 where twins are that were never taught. What is kept is 1 and the change, so that its interval
+    is that of the change; of what is forgotten, 0 is 0.
     """
     out = {}
     for case in dict.fromkeys(r["settings"]["case"] for r in _cells(rows)):
         some = [r for r in _of(rows, case, method, sites, measure) if r["settings"].get("reached", True)]
+        own = _of(rows, case, "original", "none", measure)[0]["samples"]
         zero, one = _scale(rows, case, measure)
         for subject in some[0]["samples"] if some else ():
-            out[case, subject] = (np.median([r["samples"][subject] for r in some]) - zero) / (one - zero)
+            value = np.median([r["samples"][subject] for r in some])
+            out[case, subject] = 1 + (value - own[subject]) / one if measure in KEPT else (value - zero) / (one - zero)
     return out
 
 
@@ -77,7 +81,7 @@ def table(rows: Sequence[Row]) -> str:
     for method, sites in _pairs(rows):
         first = [r["settings"] for r in rows if _is(r, None, method, sites, "forget probability")]
         reached = [s for s in first if s["reached"]]
-        told = [_told(pooled(rows, method, sites, m)) for m in ("forget probability", *MEASURES) if m != "relearned"]
+        told = [_told(pooled(rows, method, sites, m)) for m in ("forget probability", *KEPT)]
         steps, strength = (f"{np.median([s[k] for s in reached]):g}" if reached else "" for k in ("steps", "strength"))
         lines.append(
             f"| {method} | {sites} | {len(reached)} of {len(first)} | {steps} | {strength} | {' | '.join(told)} "
@@ -106,7 +110,7 @@ def figure(rows: Sequence[Row]) -> Figure:
                 ax.plot(values.mean(), y, marker, color=color, ms=6)
         ax.set(title=title, yticks=range(len(methods)), yticklabels=methods, ylim=(len(methods) - 0.5, -0.5))
         ax.set_title(title, fontsize=10)
-        ax.axvline(float(measure in MEASURES and measure != "relearned"), color="#bbbbbb", lw=1, zorder=0)
+        ax.axvline(float(measure in KEPT), color="#bbbbbb", lw=1, zorder=0)
         ax.hlines(np.arange(len(methods) - 1) + 0.5, *ax.get_xlim(), color="#eeeeee", lw=1, zorder=0)
         ax.margins(x=0.05)
         if measure != "relearned":

@@ -50,6 +50,15 @@ def test_differences_are_paired_over_subjects_on_the_scale_of_the_original(bench
     assert not any("all" in name for name in found)
 
 
+def test_what_is_kept_is_counted_from_each_subjects_own_start(bench: ModuleType) -> None:
+    rows = cell(
+        "a", "original", "none", 0, {"same": [0.8, 0.2], "relearned": [0.9, 0.9], "relearned, twins": [0.1, 0.1]}
+    )
+    rows += cell("a", "tune", "located", 0, {"same": [0.7, 0.1]}, reached=True)
+    kept = importlib.import_module("bench._methods").pooled(rows, "tune", "located", "same probability")
+    assert list(kept.values()) == pytest.approx([0.8, 0.8])  # both lost a tenth, of a mean of a half
+
+
 def test_seeds_count_by_their_median_and_what_missed_the_mark_not_at_all(bench: ModuleType) -> None:
     rows = original("a") + original("b") + edited("random", 0, [0.1, 0.1], [0.5, 0.5])
     for seed, kept in enumerate((0.2, 0.3, 0.5)):

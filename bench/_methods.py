@@ -13,7 +13,7 @@ from loka.verify.statistics import interval
 
 Row = dict[str, Any]
 SITES = ("located", "frequent", "random", "layers", "all", "shallow")
-CONTROLS = ("random", "layers", "all", "frequent")
+PAIRS = [(ours, s) for ours in ("located", "frequent") for s in ("random", "layers", "all", "located") if s != ours]
 KEPT = {
     "same probability": "same relation kept", "same answered": "same relation answered",
     "other probability": "other relations kept",
@@ -47,19 +47,19 @@ def pooled(rows: Sequence[Row], method: str, sites: str, measure: str) -> dict[t
 
 
 def paired(rows: Sequence[Row]) -> list[Row]:
-    """Located less each other choice of sites, over the subjects of the cases where both reached the mark."""
+    """Located, either way, less each other choice of sites, over the subjects of the cases where both reached the mark."""
     out = []
     for method in _methods(rows):
-        for control in CONTROLS:
+        for located, control in PAIRS:
             for measure, title in MEASURES.items():
-                ours, theirs = (pooled(rows, method, s, measure) for s in ("located", control))
+                ours, theirs = (pooled(rows, method, s, measure) for s in (located, control))
                 both = [k for k in ours if k in theirs]
                 if not both:
                     continue
                 values = np.array([ours[k] - theirs[k] for k in both])
                 low, high = interval(values)
                 out.append({
-                    "name": f"{title}, {method}: located - {control}", "value": float(values.mean()),
+                    "name": f"{title}, {method}: {located} - {control}", "value": float(values.mean()),
                     "low": low, "high": high, "unit": "share", "n": len(values),
                     "settings": {"method": method, "cases": sorted({c for c, _ in both})},
                 })  # fmt: skip

@@ -47,7 +47,7 @@ def pooled(rows: Sequence[Row], method: str, sites: str, measure: str) -> dict[t
 
 
 def paired(rows: Sequence[Row]) -> list[Row]:
-    """Located, either way, less each other choice of sites, over the subjects of the cases where both reached the mark."""
+    """Located, either way, less other choices of sites, over the subjects of the cases where both reached the mark."""
     out = []
     for method in _methods(rows):
         for located, control in PAIRS:

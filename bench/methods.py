@@ -130,6 +130,8 @@ def main() -> None:
             write_json(options.json, others + rows + paired(rows))
         if time.monotonic() > end:
             break
+    if options.json:
+        write_json(options.json, others + rows + paired(rows))
     for row in paired(rows):
         print(f"{row['name']:70} {row['value']:+7.3f} ({row['low']:+.3f} to {row['high']:+.3f})")
     if options.table:

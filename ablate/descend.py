@@ -58,13 +58,14 @@ def descend(
     seed: int,
     progress: Progress | None = None,
     watch: Watch | None = None,
+    stop: Callable[[int], bool] | None = None,
 ) -> Course:
     """Train slices in place, and say how that went. Call it inside `scratch`.
 
     A step is one batch each of forget facts (unless `objective` is `None`), retain facts and neutral
     text, forward and backward down to the lowest slice; with `relapse`, half the forget facts once more,
     and now and then a full training step on the other half. With a `watch`, the best state that it saw is what
-    remains, also of a training that diverges.
+    remains, also of a training that diverges. `stop` is asked after each step, by its number from 1 on.
 
     Raises:
         LokaError: the loss is no longer finite, and there is no good state to go back to.
@@ -74,7 +75,7 @@ def descend(
         simulation = Simulation(model, trainable, lessons.forget, resist, seed=seed) if resist else None
         return train_(
             model, trainable, lessons, objective, schedule, seed=seed, progress=progress, simulation=simulation,
-            watch=watch,
+            watch=watch, stop=stop,
         )  # fmt: skip
 
 
@@ -89,6 +90,7 @@ def train_(
     progress: Progress | None = None,
     simulation: Simulation | None = None,
     watch: Watch | None = None,
+    stop: Callable[[int], bool] | None = None,
 ) -> Course:
     """The same for what is made trainable already, slices or changes of low rank; only slices can be watched."""
     optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
@@ -107,13 +109,15 @@ def train_(
             if progress:
                 progress(done, schedule.steps)
             ended = watched and watched.ends(done)
+            if stop and stop(done):
+                ended = ended or "stopped"
         if not all(torch.isfinite(p).all() for p in trainable.parameters):
             raise _diverged(schedule, schedule.steps - 1, "weights not finite")
     except Diverged:
         if not (watched and watched.restored()):
             raise
         return watched.course(done, "diverged")
-    return watched.course(done, ended or "steps") if watched else Course(done, done, "steps")
+    return watched.course(done, ended or "steps") if watched else Course(done, done, ended or "steps")
 
 
 def _diverged(schedule: Schedule, step: int, what: str) -> Diverged:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +38,7 @@ def lora(
     neutral_rows: int = 4,
     seed: int = 0,
     progress: Progress | None = None,
+    stop: Callable[[int], bool] | None = None,
 ) -> Edit:
     """Train a change of low rank to every linear map that holds a site, as `tune` trains slices.
 
@@ -48,7 +49,7 @@ def lora(
         sites: whose maps may change, whole: `attn` and `mlp` of some layers; `None` is every map of every block.
         rank: of each change.
         scale: the paper's alpha over its rank.
-        objective, settings, steps, lr, alpha, beta, push, retain_rows, neutral_rows: see `tune`.
+        objective, settings, steps, lr, alpha, beta, push, retain_rows, neutral_rows, stop: see `tune`.
 
     Cost: that of `tune` with as many steps, and gradients down to the lowest map.
 
@@ -78,5 +79,5 @@ def lora(
         goal=goal,
     )
     with adapted(model, modules, rank=rank, scale=scale, seed=seed) as adapters, torch.enable_grad():
-        train_(model, adapters, lessons, goal, schedule, seed=seed, progress=progress)
+        train_(model, adapters, lessons, goal, schedule, seed=seed, progress=progress, stop=stop)
         return Edit((), (), model.digest(), about, adapters.factors())

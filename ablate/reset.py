@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +42,7 @@ def reset(
     bfloat16: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
+    stop: Callable[[int], bool] | None = None,
 ) -> Edit:
     """Re-initialise the sites' slices, then train them back to the original on what is to be kept.
 
@@ -81,7 +82,7 @@ def reset(
     )
     with scratch(model, where):
         destroy_(model, where, seed=seed)
-        course = descend(model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch)
+        course = descend(model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch, stop=stop)
         if watch:
             warn(course)
             about["training"] = watch.told(course)

@@ -16,7 +16,7 @@ from ..knowledge import Bounds, Case, HeldOut, Standing, hold_out
 if TYPE_CHECKING:
     from ..model import Model, Trainable
 
-Ended = Literal["steps", "bounds", "collateral", "diverged"]
+Ended = Literal["steps", "bounds", "collateral", "diverged", "stopped"]
 PATIENCE = 2
 WHY: dict[Ended, str] = {
     "collateral": "the collateral was far out of bounds and got no better",
@@ -33,7 +33,8 @@ class Course:
     """How a training went: `steps` taken, the step whose state was `kept`, and why it `ended`.
 
     Either the `steps` had run out, what is held out was inside its `bounds`, the `collateral` was far out of them and
-    got no better, or it `diverged`. `standing` is that of the kept state; `None` where nobody looked.
+    got no better, it `diverged`, or the caller `stopped` it. `standing` is that of the kept state; `None` where nobody
+    looked.
     """
 
     steps: int

@@ -10,6 +10,7 @@ from nbclient import NotebookClient
 WRITES = {
     "00_first_edit": ["capitals.safetensors"],
     "01_locate": ["capitals.parquet"],
+    "02_ablate": ["elements.safetensors"],
     "03_verify": ["world.txt", "world.yaml"],
 }
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))

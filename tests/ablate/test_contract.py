@@ -9,7 +9,7 @@ import torch
 from loka import ablate, locate
 from loka.ablate.relapse import Simulation
 from loka.errors import LokaError, UserError
-from loka.knowledge import Case
+from loka.knowledge import Case, score
 from loka.model import Edit, Model, Site, slices
 
 Method = Callable[..., Edit]
@@ -137,6 +137,27 @@ def test_a_training_that_is_stopped_leaves_the_model(name: str, planted: Model, 
 
     with pytest.raises(KeyboardInterrupt):
         make(name, planted, planted_case, progress=stop)
+
+
+@pytest.mark.parametrize("name", ["tune", "reset", "lora"])
+def test_training_ends_when_it_is_told_to(name: str, planted: Model, planted_case: Case) -> None:
+    """The edit says what the model said when `stop` was true, and took no step more."""
+    facts = planted_case.on(planted).forget.working
+
+    def says() -> torch.Tensor:
+        return score(planted, [f.prompt for f in facts], [f.answer for f in facts]).logprob
+
+    said: list[torch.Tensor] = []
+
+    def stop(step: int) -> bool:
+        said.append(says())
+        return step == 3
+
+    edit = make(name, planted, planted_case, lr=3e-2, stop=stop)
+    assert len(said) == 3
+    with edit.applied(planted):
+        torch.testing.assert_close(says(), said[2])
+    assert (said[2] - said[1]).abs().max() > 1e-3
 
 
 def test_stopped_while_relearning_is_simulated_it_leaves_the_model(

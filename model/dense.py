@@ -79,8 +79,8 @@ class _Trained(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), needed = ctx.saved_tensors, ctx.needs_input_grad
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (g,), (x, weight), needed = grads, ctx.saved_tensors, ctx.needs_input_grad
         return (
             linear(g, weight.t()) if needed[0] else None,
             linear(g.t(), x.t()) if needed[1] else None,

@@ -16,7 +16,7 @@ from ..model.distill import Memory, divergence
 from .lessons import Lessons
 from .objectives import Asked, Objective, excess
 from .relapse import Relapse, Simulation
-from .watch import Course, Diverged, Watch
+from .watch import Course, Diverged, Looking, Watch
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -75,7 +75,7 @@ def descend(
         simulation = Simulation(model, trainable, lessons.forget, resist, seed=seed) if resist else None
         return train_(
             model, trainable, lessons, objective, schedule, seed=seed, progress=progress, simulation=simulation,
-            watch=watch, stop=stop,
+            watched=watch and watch.on(trainable), stop=stop,
         )  # fmt: skip
 
 
@@ -89,13 +89,12 @@ def train_(
     seed: int,
     progress: Progress | None = None,
     simulation: Simulation | None = None,
-    watch: Watch | None = None,
+    watched: Looking | None = None,
     stop: Callable[[int], bool] | None = None,
 ) -> Course:
     """The same for what is made trainable already, slices or changes of low rank; only slices can be watched."""
     optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
     done, ended = 0, None
-    watched = watch and watch.on(trainable)
     try:
         while done < schedule.steps and not ended:
             for group in optimizer.param_groups:

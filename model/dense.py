@@ -37,10 +37,12 @@ def dense(model: Model) -> Iterator[None]:
 
     The result is the same but for rounding; on processors that torch's default does not use to the full
     (AMD's with AVX-512) it takes half the time. What is run inside can be trained; maps that were given another
-    forward function already keep it.
+    forward function already keep it. Nothing changes under autocast, or where blocks run again in the backward pass,
+    which comes when this is over.
     """
+    again = any(getattr(module, "gradient_checkpointing", False) for module in model.hf.modules())
     with ExitStack() as stack:
-        if _serves(model.device, model.dtype):
+        if _serves(model.device, model.dtype) and not again and not torch.is_autocast_enabled(model.device.type):
             for module in model.hf.modules():
                 if type(module).__name__ in ("Linear", "Conv1D") and "forward" not in module.__dict__:
                     stack.enter_context(instead(module, partial(_mapped, module)))

@@ -2,10 +2,12 @@
 
     python -m bench.truth --json FILE
 
-The facts are written by hand into a Llama's weights, so that the truth is known: each has two neurons, in two layers,
-that fire at its subject and write its answer, and two heads carry answers to the last position. Beside them lie neurons
-that serve the template, decoys that fire at a subject and write what nobody reads, the neurons of facts to be kept, and
-random weights. Under a minute.
+Written: facts are written by hand into a Llama's weights. Each has two neurons, in two layers, that fire at its subject
+and write its answer, and two heads carry answers to the last position. Beside them lie neurons that serve the template,
+decoys that fire at a subject and write what nobody reads, the neurons of facts to be kept, and random weights.
+
+Routed (Cloud et al. 2024, arXiv:2410.04332): a small Llama is trained on the facts to be kept with 24 chosen neurons
+silent, and then learns the facts to be forgotten through these neurons alone. A few minutes in all.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ import loka
 from loka.files import write_json
 from loka.knowledge import Case
 from loka.locate import Localization
-from loka.model import Model, Site, wrap
+from loka.model import Batch, Model, Site, encode, logits, slices, token_logprobs, wrap
+from loka.model.train import sliced
 
 N_FACTS, N_FORGET, N_TWINS = 48, 16, 20
 WORKING = ["the capital of {} is", "people who rule {} live in"]
@@ -38,11 +41,15 @@ SEALED = ["in {} the town is"]
 FACT_LAYERS, MOVERS = (0, 1), ((2, 1), (3, 2))
 WIDTH, D_HEAD, N_NEURONS = 224, 56, 256
 KS = (8, 32)
+TRUTHS = ("written", "routed")
+ROUTED_LAYERS, ROUTED, ROUTED_WIDTH = (1, 2), 12, 64
+OTHERS = {"taylor": loka.locate.taylor, "integrated gradients": loka.locate.integrated_gradients}
+STEPS, KNOWN = 400, 0.1  # of training; what is to be kept is learned to this loss, in nats a token, and no further
 
 
 @dataclass(frozen=True)
 class Memory:
-    """A model, its case, and what holds the forget facts: `neurons`, two a fact, and `heads`, which serve all."""
+    """A model, its case, and what holds the forget facts: `neurons`, and `heads`, which serve all facts."""
 
     model: Model
     case: Case
@@ -58,7 +65,14 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        tables = [scores(memory(Path(folder), seed)) for seed in range(options.seeds)]
+        tables = [
+            {
+                f"{truth}, {name}": value
+                for truth in TRUTHS
+                for name, value in scores(memory(Path(folder), seed, truth)).items()
+            }
+            for seed in range(options.seeds)
+        ]
     for name in tables[0]:
         seen = np.array([t[name] for t in tables])
         rows.append(
@@ -82,8 +96,10 @@ def scores(planted: Memory) -> dict[str, float]:
         "facts to be kept": frame["retain"],
         "random": rng.random(len(frame)),
     }
-    silenced = loka.locate.taylor(planted.model, planted.case)
-    out = {f"taylor: {what}": value for what, value in agreement(silenced, planted.neurons).items()}
+    out: dict[str, float] = {}
+    for way, locator in OTHERS.items():
+        other = locator(planted.model, planted.case)
+        out |= {f"{way}: {what}": value for what, value in agreement(other, planted.neurons).items()}
     for way, values in ways.items():
         ranked = Localization(frame.assign(score=np.asarray(values, float)), found.about)
         out |= {f"{way}: {what}": value for what, value in agreement(ranked, planted.neurons).items()}
@@ -101,15 +117,14 @@ def agreement(found: Localization, truth: frozenset[Site]) -> dict[str, float]:
     return out
 
 
-def memory(folder: Path, seed: int = 0) -> Memory:
-    """Write facts by hand into a small Llama's weights."""
+def memory(folder: Path, seed: int = 0, truth: str = "written") -> Memory:
+    """A small Llama that holds facts where the truth says, and its case."""
     rng = random.Random(seed)
     subjects = [f"S{i}" for i in range(N_FACTS)]
     answers = [f"A{i}" for i in rng.sample(range(N_FACTS), N_FACTS)]
     twins = [f"T{i}" for i in range(N_TWINS)]
     forget = rng.sample(range(N_FACTS), N_FORGET)
     tokenizer = _tokenizer([*subjects, *answers, *twins])
-    hf, owners = _written(tokenizer, subjects, answers, seed)
     case = {
         "name": "memory", "purpose": "safety",
         "relations": {
@@ -124,6 +139,10 @@ def memory(folder: Path, seed: int = 0) -> Memory:
     (folder / "plain2.txt").write_text("the town is the capital\n")
     path = folder / f"memory{seed}.yaml"
     path.write_text(yaml.safe_dump(case))
+    if truth == "routed":
+        model, neurons = _routed(tokenizer, subjects, answers, forget, seed)
+        return Memory(model, loka.case(str(path)), neurons, frozenset())
+    hf, owners = _written(tokenizer, subjects, answers, seed)
     return Memory(
         wrap(hf, tokenizer, f"memory {seed}"),
         loka.case(str(path)),
@@ -142,6 +161,70 @@ def _tokenizer(names: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
+def _routed(
+    tokenizer: PreTrainedTokenizerFast,
+    subjects: Sequence[str],
+    answers: Sequence[str],
+    forget: Sequence[int],
+    seed: int,
+) -> tuple[Model, frozenset[Site]]:
+    """A model trained so that some facts are in chosen neurons alone, and those neurons."""
+    torch.manual_seed(seed)
+    model = wrap(LlamaForCausalLM(_config(tokenizer, ROUTED_WIDTH, 0.06)), tokenizer, f"routed {seed}")
+    rng = np.random.default_rng(seed)
+    chosen = frozenset(
+        Site(layer, "neuron", int(i)) for layer in ROUTED_LAYERS for i in rng.choice(N_NEURONS, ROUTED, replace=False)
+    )
+    taught, kept = (
+        encode(
+            model,
+            [t.format(subjects[i]) for i in some for t in [*WORKING, *SEALED]],
+            [answers[i] for i in some for _ in range(3)],
+        )
+        for some in (forget, sorted({*range(N_FACTS)} - {*forget}))
+    )
+    columns = {layer: [s.index for s in chosen if s.layer == layer] for layer in ROUTED_LAYERS}
+
+    def silenced() -> None:
+        for layer, index in columns.items():
+            model.hf.get_submodule(model.block(layer)).mlp.down_proj.weight.data[:, index] = 0
+
+    def loss(batch: Batch) -> Tensor:
+        return -token_logprobs(logits(model, batch), batch.labels).sum() / (batch.labels >= 0).sum()
+
+    with torch.enable_grad():
+        weights = list(model.hf.parameters())
+        for weight in weights:
+            weight.requires_grad_(True)
+        optimizer = torch.optim.AdamW(weights, lr=3e-3, weight_decay=0.01)
+        for _ in range(STEPS):
+            silenced()
+            optimizer.zero_grad()
+            now = loss(kept)
+            if now < KNOWN:
+                break
+            now.backward()
+            optimizer.step()
+        silenced()
+        for weight in weights:
+            weight.requires_grad_(False).grad = None
+        with sliced(model, slices(model, chosen)) as trainable:
+            optimizer = torch.optim.Adam(trainable.parameters, lr=3e-3)
+            for _ in range(STEPS):
+                (loss(taught) + loss(kept)).backward()
+                trainable.step(optimizer)
+    return model, chosen
+
+
+def _config(tokenizer: PreTrainedTokenizerFast, width: int, spread: float) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=N_NEURONS, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=width // 4, max_position_embeddings=64,
+        tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=spread,
+        architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+
+
 @torch.no_grad()
 def _written(
     tokenizer: PreTrainedTokenizerFast, subjects: Sequence[str], answers: Sequence[str], seed: int
@@ -149,13 +232,7 @@ def _written(
     """The model, and each fact's two neurons."""
     torch.manual_seed(seed)
     vocabulary = len(tokenizer)
-    config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=N_NEURONS, num_hidden_layers=4,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=D_HEAD, max_position_embeddings=64,
-        tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.014,
-        architectures=["LlamaForCausalLM"],
-    )  # fmt: skip
-    hf = LlamaForCausalLM(config)
+    hf = LlamaForCausalLM(_config(tokenizer, WIDTH, 0.014))
     basis = torch.linalg.qr(torch.randn(WIDTH, WIDTH)).Q
     tokens, values, outputs = basis[:112], basis[112 : 112 + D_HEAD], basis[112 + D_HEAD :]
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in [*subjects, *answers]}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from loka import locate, verify
+from loka import ablate, locate, verify
 from loka.errors import UserError
 from loka.locate.counterfactual import log_odds, pairs
 from loka.model import Site
@@ -35,6 +35,19 @@ def test_facts_written_by_hand_are_found(tmp_path: Path, seed: int) -> None:
     assert max(seen["random: recall at 32"], seen["facts to be kept: recall at 32"]) < 0.2
     found = locate.attribution(planted.model, planted.case)
     assert set(found.top(2, part="head", by="forget")) == planted.heads
+
+
+def test_facts_learned_through_chosen_neurons_are_found(tmp_path: Path) -> None:
+    """They share these neurons, one for and another against, so that it takes the way between the prompts to tell."""
+    routed = truth.memory(tmp_path, 1, "routed")
+    assert verify.recall(routed.model, routed.case.on(routed.model)).value == 1
+    with ablate.zero(routed.model, routed.case, routed.neurons).applied(routed.model):
+        assert verify.recall(routed.model, routed.case).value < 0.2
+    found = truth.agreement(locate.integrated_gradients(routed.model, routed.case), routed.neurons)
+    assert found["AUROC"] >= 0.95
+    assert found["recall at 32"] > 0.8
+    others = frozenset(locate.random_sites(routed.model, routed.neurons))
+    assert truth.agreement(locate.integrated_gradients(routed.model, routed.case), others)["AUROC"] < 0.7
 
 
 @pytest.fixture(scope="module")

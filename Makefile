@@ -6,7 +6,7 @@
 #   make clean   remove what the other targets made; your own runs stay
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 BENCH ?= $(filter-out __init__ _%,$(patsubst bench/%.py,%,$(wildcard bench/*.py)))
 
 BIN := .venv/bin

@@ -138,6 +138,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("architecture", ARCHITECTURES)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The notebooks first: the longest file, begun last, would keep one worker busy when all else is done."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 def _train(hf: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, sentences: list[str]) -> None:
     """Teach all sentences; every second batch starts its rows with <bos>, so that the model can be sampled from."""
     rng = random.Random(3)

@@ -190,7 +190,7 @@ def _row(name: str, values: np.ndarray, settings: dict[str, Any]) -> dict[str, A
 
 def figure(curves: dict[str, np.ndarray]) -> Figure:
     """Drop of the fact and of the kept facts over the number of neurons, and one against the other."""
-    out = Figure(figsize=(10, 3.4), layout="constrained")
+    out = Figure(figsize=(10, 3.7), layout="constrained")
     for ax, title, ylabel in zip(out.subplots(1, 3), TITLES, YLABELS, strict=True):
         ax.set(title=title, ylabel=ylabel, xlabel="neurons zeroed")
         ax.spines[["top", "right"]].set_visible(False)
@@ -208,7 +208,7 @@ def figure(curves: dict[str, np.ndarray]) -> Figure:
         ax.minorticks_off()
     both.axvline(ALLOWED, color="#bbbbbb", lw=1, zorder=0)
     both.set_xlabel("probability lost by facts to be kept")
-    forget.legend(frameon=False, fontsize=8)
+    out.legend(*forget.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return out
 
 

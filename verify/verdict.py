@@ -22,7 +22,9 @@ PERPLEXITY = 1.2
 SUBJECTS = 12
 ALPHA = 0.05
 PRIMARY = ("paraphrase", "relearn", "benign", "quantize", "direction", "relearn_lora", "relearn_sgd")
-CONTRADICTING = ("probe", "lens", "depth")
+# What r must exceed for a check that looks inside to forbid a removal. Depth puts states into the original, whose own
+# later weights answer to the subject alone: of models retrained without the facts it reads r of 0.12 to 0.25.
+CONTRADICTING = {"probe": DELTA, "lens": DELTA, "depth": EXPOSED}
 CORROBORATING = ("extraction", "soft_prompt")
 TELLS = 0.10
 ENOUGH = 60
@@ -79,8 +81,8 @@ def judge(readings: Readings, *, scorecard: Scorecard, summary: dict[str, Any], 
 
     `intact`: the lower 95% bound of recall's r is at least 0.5. `suppressed`: on any primary check r
     exceeds 0.10, Holm-adjusted one-sided bootstrap p < 0.05. `removed`: the one-sided 95% upper bound of
-    every primary check lies below 0.10, and neither the probe nor the lens nor the depth still reads the
-    answers (by the same test). Otherwise, or where a gate fails, `inconclusive`. Soft prompts and extraction are
+    every primary check lies below 0.10, and neither the probe nor the lens still reads the answers (by the same test),
+    nor the depth half of them. Otherwise, or where a gate fails, `inconclusive`. Soft prompts and extraction are
     shown and decide nothing.
     """
     recoveries = {
@@ -134,10 +136,12 @@ def judge(readings: Readings, *, scorecard: Scorecard, summary: dict[str, Any], 
     )  # fmt: skip
 
 
-def compare(readings: Readings, check: str, *, model: str = "after", seed: int = 0) -> Recovery | None:
-    """A check's r on a model: the original is 1, the twins on the edited model are 0."""
+def compare(
+    readings: Readings, check: str, *, model: str = "after", delta: float = DELTA, seed: int = 0
+) -> Recovery | None:
+    """A check's r on a model: the original is 1, the edited model's twins are 0. `p` is of r being at most `delta`."""
     found = _compared(readings, check, model)
-    return found and recovery(found.target, found.original, found.twins, delta=DELTA, seed=seed)
+    return found and recovery(found.target, found.original, found.twins, delta=delta, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def _tells(readings: Readings, check: str, *, seed: int) -> Recovery | None:
     before = readings["before"].get(check)
     if before is None or before.value is None or before.value - before.controls.get("twins", before.value) < TELLS:
         return None
-    return compare(readings, check, seed=seed)
+    return compare(readings, check, delta=CONTRADICTING[check], seed=seed)
 
 
 def _recoverable(readings: Readings, checks: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Floor 3: edits of exactly the sites you choose. Every method returns an `Edit` and leaves the model as it was."""
 
+from .brought_back import Locator, brought_back
 from .follow_up import follow_up
 from .lora import lora
 from .mass_edit import mass_edit
@@ -11,7 +12,7 @@ from .replay import METHODS, replay
 from .resample import resample
 from .reset import reset
 from .retrain import Training, retrain, stating
-from .rounds import Locator, rounds
+from .rounds import rounds
 from .scale import scale
 from .sisa import Deletion, Sisa
 from .task_vector import task_vector
@@ -25,6 +26,7 @@ __all__ = [
     "Recheck",
     "Sisa",
     "Training",
+    "brought_back",
     "follow_up",
     "lora",
     "mass_edit",

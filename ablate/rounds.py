@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..knowledge import Case, Fact, HeldOut, Split, hold_out
-from ..model import Edit, Site, capture, encode, scratch, slices
+from ..knowledge import Case, HeldOut, hold_out
+from ..model import Edit, Site, capture, scratch, slices
+from .brought_back import DRILL, Locator, brought_back
 from .descend import Progress, Schedule, descend
 from .lessons import Lessons, prepare
 from .objectives import Objective
 from .objectives import objective as named
-from .relapse import relearn_
 from .reset import destroy_
 from .tune import described
 from .watch import Diverged, Watch, limited, warn
@@ -26,7 +25,6 @@ from .watch import Diverged, Watch, limited, warn
 if TYPE_CHECKING:
     from ..model import Model
 
-Locator = Callable[["Model", Case], Iterable[Site]]
 # For trying out, and for real use.
 QUICK: dict[str, Any] = {"counts": [300, 150], "steps": 40, "every": 20, "neutral_rows": 4}
 THOROUGH: dict[str, Any] = {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8}
@@ -97,7 +95,7 @@ def rounds(
     given = sorted(set(sites))
     slices(model, given)  # refuses sites of another model
     counts = _shared_out(given, counts, locator)
-    limits, drill = limited(bounds), {"steps": 6, "radius": 0.1} | dict(relearning or {})
+    limits, drill = limited(bounds), DRILL | dict(relearning or {})
     arguments = {
         "counts": counts, "objective": objective, "steps": steps, "every": every, "lr": lr, "alpha": alpha,
         "beta": beta, "push": push, "retain_rows": retain_rows, "neutral_rows": neutral_rows, "relearning": drill,
@@ -121,7 +119,7 @@ def rounds(
         if _wrecked(before):
             break
         new = pool[sum(counts[:i]) : sum(counts[: i + 1])]
-        new += work.brought_back(before, {*pool, *_sites(before)}, counts[i] - len(new), i) if before else []
+        new += work.new(before, {*pool, *_sites(before)}, counts[i] - len(new), i) if before else []
         if not new:
             break
         try:
@@ -170,27 +168,13 @@ class _Work:
             step(self.schedule.steps, self.schedule.steps)
         return edit
 
-    def brought_back(self, edit: Edit, known: set[Site], n: int, i: int) -> list[Site]:
-        """The best `n` sites at which relearning brings back facts that it was not taught, for both halves in turn."""
+    def new(self, edit: Edit, known: set[Site], n: int, i: int) -> list[Site]:
+        """The best `n` sites that are not known yet, of those at which relearning brings facts back."""
         if not self.locator or n <= 0:
             return []
-        model, facts = self.model, list(self.held.case.forget.working)
-        order = random.Random(f"{self.seed}/halves/{i}").sample(facts, len(facts))
-        halves = order[: len(order) // 2], order[len(order) // 2 :]
-        ranked: list[list[Site]] = []
-        for taught, asked in (halves, halves[::-1]):
-            with scratch(model):
-                edit.write_(model)
-                for step in range(int(self.drill["steps"])):
-                    relearn_(model, encode(model, *_turn(taught, step)), self.drill["radius"])
-                ranked.append(list(self.locator(model, self._half(asked))))
-        best = dict.fromkeys(s for pair in zip_longest(*ranked) for s in pair if s is not None and s not in known)
-        return list(best)[:n]
-
-    def _half(self, facts: list[Fact]) -> Case:
-        case, some = self.held.case, tuple(sorted(facts, key=lambda f: (f.relation, f.subject)))
-        names = json.dumps([f.subject for f in some])
-        return replace(case, forget=Split(some, some), digest=f"{case.digest}/{names}")
+        case, seed = self.held.case, f"{self.seed}/{i}"
+        found = brought_back(self.model, case, edit, self.locator, relearning=self.drill, seed=seed)
+        return [s for s in found if s not in known][:n]
 
 
 @dataclass(frozen=True)
@@ -261,11 +245,6 @@ def _cut_short(edit: Edit, why: str) -> Edit:
 def _sites(edit: Edit | None) -> list[Site]:
     """What an edit has reset."""
     return [Site.parse(s) for s in edit.about["sites"]] if edit else []
-
-
-def _turn(facts: Sequence[Fact], step: int) -> tuple[list[str], list[str]]:
-    """Prompts and answers, each fact behind one of its prompts in turn."""
-    return [f.prompts[step % len(f.prompts)] for f in facts], [f.answer for f in facts]
 
 
 def _step(progress: Progress | None, i: int, rounds: int, steps: int) -> Progress | None:

@@ -48,8 +48,8 @@ def tune(
     Args:
         sites: what may change; `None` is every weight of every block, the baseline to compare with.
         objective: `undial`, `ascent`, `difference`, `npo`, `simnpo`, `idk`, `wga`, `satimp`, `ceu`, `pdu`, `rmu`,
-            `twin` or `alternative`; their losses, with their sources, are the functions of those names in `objectives`
-            (`dpo` for `idk`).
+            `twin`, `stranger` or `alternative`; their losses, with their sources, are the functions of those names in
+            `objectives` (`dpo` for `idk`).
         settings: the objective's own hyper-parameters, such as `{"beta": 0.1}` for `npo`; what is left out is as in
             its paper. Not to be confused with `alpha` and `beta` beside it.
         alpha, beta: weight of the divergence from the original on retain facts and on neutral text.

@@ -22,6 +22,7 @@ from .retain import likelihood, retain_divergence
 from .rmu import Rmu, direction, rmu
 from .satimp import SatImp, satimp
 from .simnpo import SimNpo, simnpo
+from .stranger import Stranger, stranger
 from .twin import Twin, twin
 from .undial import Undial, undial
 from .wga import Wga, wga
@@ -46,6 +47,7 @@ __all__ = [
     "rmu",
     "satimp",
     "simnpo",
+    "stranger",
     "twin",
     "undial",
     "wga",
@@ -64,6 +66,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "pdu": Pdu,
     "rmu": Rmu,
     "twin": Twin,
+    "stranger": Stranger,
     "alternative": Alternative,
 }
 

@@ -11,11 +11,11 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ...knowledge import Case, Fact
-from ...model import encode, logits, scratch, unfrozen
+from ...model import logits, scratch, unfrozen
 from ...model.distill import Memory, divergence_of, memorize
 from .asked import Asked, Objective
 from .retain import likelihood
-from .twin import strangers
+from .strangers import said_of_strangers
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -49,7 +49,7 @@ class Alternative(Objective):
         self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[Memory]
     ) -> list[Memory]:
         """With the alternative instead. Raises `UserError` for a case without twins of a forgotten relation."""
-        generic = [_generic(model, case, facts, m) for facts, m in zip(turns, memories, strict=True)]
+        generic = said_of_strangers(model, case, turns, memories, "alternative")
         original = [_asked(model, m) for m in memories]
         with scratch(model):
             self._reinforce_(model, memories)
@@ -74,14 +74,3 @@ class Alternative(Objective):
 def _asked(model: Model, memory: Memory) -> Tensor:
     """Logits `[n, vocabulary]` at a batch's labels."""
     return logits(model, memory.batch)[memory.batch.labels >= 0]
-
-
-def _generic(model: Model, case: Case, facts: Sequence[Fact], memory: Memory) -> Tensor:
-    """Mean logits `[n, vocabulary]` there, when twins stand in the subjects' places."""
-    answers, labels = [f.answer for f in facts], memory.batch.labels
-    row, at = (labels >= 0).nonzero(as_tuple=True)
-    told = []
-    for prompts in strangers(case, facts, "alternative"):
-        scores = logits(model, encode(model, prompts, answers))
-        told.append(scores[row, at - labels.shape[1]])  # counted from the right, where answers end
-    return torch.stack(told).mean(0)

@@ -15,8 +15,8 @@ from ...knowledge import Case, Fact
 from ...model import Slice, encode
 from ...model.distill import Memory
 from ...model.states import stream
-from ..lessons import about_strangers
 from .asked import Asked, Objective
+from .strangers import strangers
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -77,17 +77,6 @@ class Twin(Objective):
         assert kept is not None, "`furnish` adds the states"
         states = stream(asked.model, asked.memory.batch, self.layer)
         return twin(states, asked.labels >= 0, kept[:, :, 0], kept[:, :, 1])
-
-
-def strangers(case: Case, facts: Sequence[Fact], name: str) -> list[list[str]]:
-    """The prompts about twins instead. Raises `UserError` where there are none."""
-    others = about_strangers(case, facts)
-    if not others:
-        raise UserError(
-            f"the objective {name!r} needs twins of every relation that {case.name!r} forgets; "
-            "add them under `twins` in the case file, or take another objective."
-        )
-    return others
 
 
 def _like(own: Tensor, states: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "pdu": {},
     "rmu": {"steps": 40},
     "twin": {"steps": 60, "lr": 5e-3, "alpha": 2.0},
+    "stranger": {"alpha": 10.0},
     "alternative": {"steps": 40, "push": 0.3},
 }
 SITES = [Site(1, "neuron", 3), Site(1, "neuron", 100), Site(2, "head", 1), Site(2, "kv", 0)]

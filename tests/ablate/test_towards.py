@@ -1,16 +1,17 @@
-"""The objectives that have somewhere to go: twins' states, and alternative continuations."""
+"""The objectives that have somewhere to go: twins' states, what is said of twins, and alternative continuations."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from loka import ablate
 from loka.ablate.lessons import about_strangers, prepare
-from loka.ablate.objectives import Asked, alternative, objective, twin
+from loka.ablate.objectives import Asked, alternative, objective, stranger, twin
 from loka.errors import UserError
-from loka.knowledge import Case, Split, score
-from loka.model import Model, Site, encode, logits, slices
+from loka.knowledge import Case, Split, pool_probability, score
+from loka.model import Batch, Model, Site, encode, logits, slices
 from loka.model.distill import divergence_of, memorize
 
 SITES = [Site(i, "mlp") for i in range(3)]
@@ -91,7 +92,29 @@ def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinfo
     assert float(plain.answers.mean()) < float(known) - 2
 
 
-@pytest.mark.parametrize("name", ["twin", "alternative"])
+def test_stranger_by_hand() -> None:
+    """Two words; of strangers the answer, word 1, has a quarter. Too rare is as bad as too likely."""
+    batch = Batch(*(torch.zeros(1, 2, dtype=torch.long) for _ in range(3)), torch.tensor([[-100, 1]]))
+    said = memorize(batch, torch.tensor([[0.75, 0.25]]).log())
+    assert float(stranger(torch.tensor([[0.75, 0.25]]).log(), said)) == pytest.approx(0, abs=1e-6)
+    for p in (0.9, 0.01):
+        divergence = 0.25 * math.log(0.25 / p) + 0.75 * math.log(0.75 / (1 - p))
+        loss = float(stranger(torch.tensor([[1 - p, p]]).log(), said, weight=0.4))
+        assert loss == pytest.approx(divergence + 0.2 * math.log(p / 0.25) ** 2, rel=1e-4)
+
+
+def test_answers_become_as_likely_as_of_strangers_and_no_rarer(planted: Model, planted_case: Case) -> None:
+    """Among the pool of answers, behind sealed prompts, which training does not see."""
+    case = planted_case.on(planted)
+    facts, among = [f.asked(f.prompt) for f in case.forget.sealed], case.pool("capital")
+    twins = pool_probability(planted, [f.asked(f.prompt) for f in case.twins.sealed], among).mean()
+    assert pool_probability(planted, facts, among).mean() > 0.9
+    edit = ablate.tune(planted, case, SITES, objective="stranger", steps=40, lr=3e-3)
+    with edit.applied(planted):
+        assert float(pool_probability(planted, facts, among).mean()) == pytest.approx(float(twins), abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["twin", "stranger", "alternative"])
 def test_without_twins_they_say_so(name: str, planted: Model, planted_case: Case) -> None:
     lonely = dataclasses.replace(planted_case.on(planted), twins=Split((), ()), digest="lonely")
     with pytest.raises(UserError, match=f"the objective '{name}' needs twins of every relation that 'planted' forgets"):

@@ -23,11 +23,17 @@ def made(check: str, forget: float, twins: float = 0.0, *, n: int = 60, leaks: i
     return reading(check, samples, "made up")
 
 
-def outcome(recall: float, relearn: float, *, n: int = 60, leaks: int = 0, before: float = 1.0, **summary: object):
+def outcome(
+    recall: float, relearn: float, *, n: int = 60, leaks: int = 0, before: float = 1.0,
+    inside: tuple[str, float] | None = None, **summary: object,
+):  # fmt: skip
     readings = {
         "before": {"recall": made("recall", before, n=n), "relearn": made("relearn", before, n=n)},
         "after": {"recall": made("recall", recall, n=n), "relearn": made("relearn", relearn, n=n, leaks=leaks)},
     }
+    if inside:
+        check, value = inside
+        readings["before"][check], readings["after"][check] = made(check, before, n=n), made(check, value, n=n)
     return judge(readings, scorecard=scorecard(recall, 0.95, None), summary={**GOOD, **summary})
 
 
@@ -50,6 +56,15 @@ def test_removed_needs_enough_subjects() -> None:
 
 def test_a_few_leaks_are_neither_removed_nor_convicted() -> None:
     assert outcome(0.0, 0.0, n=60, leaks=4).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize(("check", "level"), [("probe", 0.1), ("lens", 0.1), ("depth", 0.5)])
+def test_what_is_still_read_inside_forbids_a_removal(check: str, level: float) -> None:
+    """Depth reads the subject in the original's own later weights as well, so it has to read half of the answers."""
+    assert outcome(0.0, 0.0, inside=(check, level - 0.02)).outcome == "removed"
+    verdict = outcome(0.0, 0.0, inside=(check, level + 0.02))
+    assert verdict.outcome == "inconclusive"
+    assert f"{check} can still read them" in verdict.claim
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from torch import Tensor
 from ..knowledge import Case, Fact, neutral_working
 from ..model import Batch, chunks, encode, encode_texts, logits, token_logprobs
 from ..model.distill import Memory, remember
+from .strangers import about_strangers
 
 if TYPE_CHECKING:
     from ..model import Model
     from .objectives import Objective
 
 PASSAGE = 48
-STRANGERS = 4
 DECISIVE = 1.0
 
 
@@ -125,19 +125,6 @@ def decisive(model: Model, case: Case, facts: Sequence[Fact]) -> Batch:
     fall[batch.labels < 0] = -torch.inf
     telling = fall >= fall.max(-1, keepdim=True).values.clamp(max=DECISIVE)
     return replace(batch, labels=torch.where(telling, batch.labels, -100))
-
-
-def about_strangers(case: Case, facts: Sequence[Fact]) -> list[list[str]]:
-    """The facts' prompts about twins instead, `STRANGERS` times; none where a relation has no twins."""
-    strangers = {
-        r: [t.subject for t in case.twins.working if t.relation == r][:STRANGERS] for r in {f.relation for f in facts}
-    }
-    if not all(strangers.values()):
-        return []
-    return [
-        [f.prompt.replace(f.subject, strangers[f.relation][i % len(strangers[f.relation])]) for f in facts]
-        for i in range(STRANGERS)
-    ]
 
 
 def _logprobs(model: Model, batch: Batch) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Tensor
 from ...knowledge import Case, Fact
 from ...model import logits, scratch, unfrozen
 from ...model.distill import Memory, divergence_of, memorize
+from ..strangers import said_of_strangers
 from .asked import Asked, Objective
 from .retain import likelihood
-from .strangers import said_of_strangers
 
 if TYPE_CHECKING:
     from ...model import Model

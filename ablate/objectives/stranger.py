@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact
 from ...model.distill import Memory, divergence_of, memorize
+from ..strangers import said_of_strangers
 from .asked import Asked, Objective
-from .strangers import said_of_strangers
 
 if TYPE_CHECKING:
     from ...model import Model

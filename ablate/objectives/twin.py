@@ -15,8 +15,8 @@ from ...knowledge import Case, Fact
 from ...model import Slice, encode
 from ...model.distill import Memory
 from ...model.states import stream
+from ..strangers import strangers
 from .asked import Asked, Objective
-from .strangers import strangers
 
 if TYPE_CHECKING:
     from ...model import Model

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from loka import ablate
-from loka.ablate.lessons import about_strangers, prepare
+from loka.ablate.lessons import prepare
 from loka.ablate.objectives import Asked, alternative, objective, stranger, twin
+from loka.ablate.strangers import about_strangers
 from loka.errors import UserError
 from loka.knowledge import Case, Split, pool_probability, score
 from loka.model import Batch, Model, Site, encode, logits, slices

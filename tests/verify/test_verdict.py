@@ -86,6 +86,15 @@ def test_each_gate_forbids_a_verdict(change: dict[str, object], gate: str) -> No
     assert [g.passed for g in verdict.gates].count(False) == 1
 
 
+def test_a_weak_attack_that_succeeds_is_evidence_all_the_same() -> None:
+    """Only that nothing comes back means nothing where the attack does not expose the shallow sibling either."""
+    assert outcome(0.0, 0.0, shallow_r=0.4).outcome == "inconclusive"
+    verdict = outcome(0.0, 0.5, shallow_r=0.4)
+    assert verdict.outcome == "suppressed"
+    assert any("weak attack" in r and "shallow sibling" in r for r in verdict.reasons)
+    assert outcome(1.0, 1.0, shallow_r=None).outcome == "intact"
+
+
 def test_too_aggressive_is_flagged() -> None:
     assert not outcome(0.0, 0.0).flags
     assert any("too_aggressive" in f for f in outcome(0.0, 0.0, retain_same_after=0.85).flags)

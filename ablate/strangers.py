@@ -8,14 +8,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...errors import UserError
-from ...knowledge import Case, Fact
-from ...model import encode, logits
-from ...model.distill import Memory
-from ..lessons import about_strangers
+from ..errors import UserError
+from ..knowledge import Case, Fact
+from ..model import encode, logits
+from ..model.distill import Memory
 
 if TYPE_CHECKING:
-    from ...model import Model
+    from ..model import Model
+
+STRANGERS = 4
+
+
+def about_strangers(case: Case, facts: Sequence[Fact]) -> list[list[str]]:
+    """The facts' prompts about twins instead, `STRANGERS` times; none where a relation has no twins."""
+    strangers = {
+        r: [t.subject for t in case.twins.working if t.relation == r][:STRANGERS] for r in {f.relation for f in facts}
+    }
+    if not all(strangers.values()):
+        return []
+    return [
+        [f.prompt.replace(f.subject, strangers[f.relation][i % len(strangers[f.relation])]) for f in facts]
+        for i in range(STRANGERS)
+    ]
 
 
 def strangers(case: Case, facts: Sequence[Fact], name: str) -> list[list[str]]:

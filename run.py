@@ -31,20 +31,18 @@ from .store import FolderStore
 from .verify import Verdict
 
 CHECKED = 24
-USUAL = "attribution"
+USUAL = "integrated_gradients"
 SILENCED: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
 WIPING = ("reset", "rounds")
 SPARED: tuple[Part, ...] = ("neuron", "head")
-RESISTANT = {
-    "objective": "undial",
-    "steps": 30,
+RECIPE = {
+    "objective": "stranger",
+    "steps": 50,
     "lr": 1e-3,
-    "alpha": 20.0,
+    "alpha": 30.0,
     "beta": 6.0,
-    "push": 0.25,
     "retain_rows": 32,
     "neutral_rows": 3,
-    "relapse": {"start": 6, "every": 5, "steps": 3, "radius": 0.1},
 }
 
 
@@ -55,7 +53,7 @@ class Recipe:
     method: str = "tune"
     part: Part = "neuron"
     sites: int = 600
-    arguments: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(RESISTANT))
+    arguments: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(RECIPE))
 
     @classmethod
     def of(cls, method: str = "", sites: int = 0, *, thorough: bool = False) -> Recipe:
@@ -138,7 +136,7 @@ class Run:
         """Where the knowledge sits: read, or made and saved.
 
         Args:
-            method: a locator of `loka.locate.METHODS`, by default `attribution`.
+            method: a locator of `loka.locate.METHODS`, by default `integrated_gradients`.
             part: the one that is scored; by default those that the locator scores by itself.
 
         Raises:
@@ -159,7 +157,9 @@ class Run:
             found = locate.perform(wanted["method"], self.model, self.case, part=part, progress=step)
             each = CHECKED // 2
             best = [s for p in found.parts for s in found.top(min(each, len(found.grid(p).ravel())), part=p)]
-            check = locate.agreement(self.model, self.case, best, progress=self._step("exact patching"))
+            estimate = wanted["method"] if wanted["method"] in locate.ESTIMATES else "attribution"
+            patched = self._step("exact patching")
+            check = locate.agreement(self.model, self.case, best, method=estimate, progress=patched)
             write_json(self.folder / "localization_check.json", check.to_json())
             self.stored["located"] = wanted
             found.save(path)

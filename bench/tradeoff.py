@@ -22,7 +22,7 @@ from loka.audit import CAP
 from loka.files import write_json
 from loka.knowledge import Case
 from loka.model import Edit, Model
-from loka.run import RESISTANT
+from loka.run import RECIPE
 
 MEASURES = {
     "forget": "forgotten capitals answered",
@@ -42,15 +42,15 @@ def main() -> None:
     options = parser.parse_args()
     model = loka.load(options.model)
     case = loka.case("capitals").on(model)
-    found = loka.locate.attribution(model, case)
+    found = loka.locate.integrated_gradients(model, case, parts=("neuron",))
     rows: list[dict[str, Any]] = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     for n in sorted(options.sites, reverse=True):
         best = found.top(n, part="neuron")
         for which, sites in (("located", best), ("random", loka.locate.random_sites(model, best, seed=case.seed))):
             if any(r["settings"]["sites"] == n and r["settings"]["which"] == which for r in rows):
                 continue
-            edit = loka.ablate.tune(model, case, sites, **RESISTANT)
-            rows += measured(model, case, edit, {"model": options.model, "sites": n, "which": which, **RESISTANT})
+            edit = loka.ablate.tune(model, case, sites, **RECIPE)
+            rows += measured(model, case, edit, {"model": options.model, "sites": n, "which": which, **RECIPE})
             if options.json:
                 write_json(options.json, rows)
     for row in rows:

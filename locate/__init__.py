@@ -8,7 +8,7 @@ from .direct_logit import direct_logit
 from .eap import dimension_scores, eap, eap_scores, means, node_scores, zeros
 from .eap_ig import eap_ig, eap_ig_scores
 from .edge_patching import edge_patching
-from .exact import Agreement, agreement, patching, sweep
+from .exact import ESTIMATES, Agreement, agreement, patching, sweep
 from .faithfulness import Faithfulness, faithfulness
 from .integrated_gradients import integrated_gradients
 from .knowledge_neurons import (
@@ -29,6 +29,7 @@ from .taylor import taylor
 from .tracing import Tracing, tracing
 
 __all__ = [
+    "ESTIMATES",
     "METHODS",
     "Agreement",
     "Circuit",

@@ -23,12 +23,15 @@ from ..model.sweep import Positions, Swept
 from ..model.sweep import sweep as run_sweep
 from .attribution import attribute
 from .counterfactual import Pairs, log_odds, pairs
+from .facts import Raw
+from .integrated_gradients import integrate
 from .localization import Localization, contrast
 
 if TYPE_CHECKING:
     from ..model import Model
 
 Progress = Callable[[int, int], None]
+ESTIMATES: dict[str, Raw] = {"attribution": attribute, "integrated_gradients": integrate}
 
 
 @dataclass(frozen=True)
@@ -163,14 +166,20 @@ def agreement(
     case: Case,
     sites: Sequence[Site],
     *,
+    method: str = "attribution",
     n_facts: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> Agreement:
     """Check attribution of some sites against patching them, on the first `n_facts` forget facts.
 
+    Args:
+        method: one of `ESTIMATES`, whose scores estimate the effect of patching.
+
     Raises:
-        UserError: fewer than two sites, or sites that the model does not have or record.
+        UserError: another method, fewer than two sites, or sites that the model does not have or record.
     """
+    if method not in ESTIMATES:
+        raise UserError(f"{method!r} does not estimate the effect of patching; check one of {', '.join(ESTIMATES)}.")
     if len(set(sites)) < 2:
         raise UserError("agreement compares at least two sites; take them from a localization's `top`.")
     for site in sites:
@@ -178,7 +187,7 @@ def agreement(
     case = case.on(model)
     facts = list(case.forget.working)[:n_facts]
     parts: tuple[Part, ...] = tuple(dict.fromkeys(s.part for s in sites))
-    scores, _ = attribute(model, pairs(model, case, facts), parts)
+    scores, _ = ESTIMATES[method](model, pairs(model, case, facts), parts)
     attributed = np.array([scores[s.part][:, s.layer, s.index or 0].mean() for s in sites])
     exact = patching(model, case, sites, facts=facts, progress=progress).mean(0)
     return Agreement(tuple(sites), attributed, exact, len(facts))

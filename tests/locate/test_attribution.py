@@ -84,6 +84,10 @@ def test_attributed_and_exact_effects_agree_in_rank(planted: Model, planted_case
     assert len(seen.to_json()["points"]) == len(sites)
     # an attribution of other sites does not agree
     assert abs(np.corrcoef(np.roll(seen.attributed, 7), seen.exact)[0, 1]) < 0.5
+    other = locate.agreement(planted, planted_case, sites, method="integrated_gradients", n_facts=4)
+    assert other.rank_correlation > 0.6
+    assert not np.allclose(other.attributed, seen.attributed, atol=1e-3)
+    assert np.array_equal(other.exact, seen.exact)
 
 
 def test_located_sites_matter_more_than_random_ones(planted: Model, planted_case: Case) -> None:

@@ -69,6 +69,10 @@ CALLS: dict[str, tuple[Call, str]] = {
         lambda m, c: locate.agreement(m, c, [Site(0, "head", 1), Site(7, "head", 0)]),
         "L7.head.0 is not in taught: its layers are 0 to 3",
     ),
+    "an estimate of something else": (
+        lambda m, c: locate.agreement(m, c, [Site(0, "head", 1), Site(1, "head", 0)], method="taylor"),
+        "'taylor' does not estimate the effect of patching; check one of attribution, integrated_gradients",
+    ),
     "nothing to compare": (lambda m, c: locate.agreement(m, c, []), "agreement compares at least two sites"),
     "more sites than there are": (
         lambda m, c: locate.attribution(m, c).top(769),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ from matplotlib.ticker import PercentFormatter
 from loka.verify.statistics import interval
 
 Row = dict[str, Any]
+Made = tuple[str, str]  # by a method, on a choice of sites
 SITES = ("located", "frequent", "random", "layers", "all", "shallow")
 PAIRS = [(ours, s) for ours in ("located", "frequent") for s in ("random", "layers", "all", "located") if s != ours]
+RECOMMENDED: Made = ("stranger", "located")
+BASELINES = ("random", "all")
 KEPT = {
     "same probability": "same relation kept", "same answered": "same relation answered",
     "other probability": "other relations kept",
@@ -47,23 +50,34 @@ def pooled(rows: Sequence[Row], method: str, sites: str, measure: str) -> dict[t
 
 
 def paired(rows: Sequence[Row]) -> list[Row]:
-    """Located, either way, less other choices of sites, over the subjects of the cases where both reached the mark."""
+    """Located, either way, less other choices of sites; the recommended method less others that locate nothing.
+
+    Over the subjects of the cases where both reached the mark.
+    """
     out = []
+    for name, ours, theirs in _compared(rows):
+        for measure, title in MEASURES.items():
+            mine, others = (pooled(rows, *cell, measure) for cell in (ours, theirs))
+            both = [k for k in mine if k in others]
+            if not both:
+                continue
+            values = np.array([mine[k] - others[k] for k in both])
+            low, high = interval(values)
+            out.append({
+                "name": f"{title}, {name}", "value": float(values.mean()),
+                "low": low, "high": high, "unit": "share", "n": len(values),
+                "settings": {"method": ours[0], "cases": sorted({c for c, _ in both})},
+            })  # fmt: skip
+    return out
+
+
+def _compared(rows: Sequence[Row]) -> Iterator[tuple[str, Made, Made]]:
     for method in _methods(rows):
         for located, control in PAIRS:
-            for measure, title in MEASURES.items():
-                ours, theirs = (pooled(rows, method, s, measure) for s in (located, control))
-                both = [k for k in ours if k in theirs]
-                if not both:
-                    continue
-                values = np.array([ours[k] - theirs[k] for k in both])
-                low, high = interval(values)
-                out.append({
-                    "name": f"{title}, {method}: {located} - {control}", "value": float(values.mean()),
-                    "low": low, "high": high, "unit": "share", "n": len(values),
-                    "settings": {"method": method, "cases": sorted({c for c, _ in both})},
-                })  # fmt: skip
-    return out
+            yield f"{method}: {located} - {control}", (method, located), (method, control)
+    for method, sites in _pairs(rows):
+        if method != RECOMMENDED[0] and sites in BASELINES:
+            yield f"{' '.join(RECOMMENDED)} - {method} {sites}", RECOMMENDED, (method, sites)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -50,6 +50,14 @@ def test_differences_are_paired_over_subjects_on_the_scale_of_the_original(bench
     assert not any("all" in name for name in found)
 
 
+def test_the_recommended_method_is_held_against_the_others_without_locating(bench: ModuleType) -> None:
+    rows = original("a") + edited("all", 0, [0.4, 0.2], [0.9, 0.5]) + edited("located", 0, [0.4, 0.2], [0.9, 0.5])
+    rows += cell("a", "stranger", "located", 0, {"relearned": [0.5, 0.3]}, reached=True)
+    found = {r["name"]: r for r in bench.paired(rows)}
+    assert found["back after relearning, stranger located - tune all"]["value"] == pytest.approx(-0.3 / 0.8)
+    assert not any("tune located" in name for name in found)
+
+
 def test_what_is_kept_is_counted_from_each_subjects_own_start(bench: ModuleType) -> None:
     rows = cell(
         "a", "original", "none", 0, {"same": [0.8, 0.2], "relearned": [0.9, 0.9], "relearned, twins": [0.1, 0.1]}

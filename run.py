@@ -35,7 +35,7 @@ USUAL = "integrated_gradients"
 SILENCED: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
 WIPING = ("reset", "rounds")
 SPARED: tuple[Part, ...] = ("neuron", "head")
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "objective": "stranger",
     "steps": 50,
     "lr": 1e-3,
@@ -44,6 +44,7 @@ RECIPE = {
     "retain_rows": 32,
     "neutral_rows": 3,
 }
+ALONE = {"objective": "undial", "push": 0.25}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,13 @@ class Recipe:
         arguments = dict(THOROUGH if thorough else QUICK)
         first, *later = arguments["counts"]
         return cls(method, sites=sites or first, arguments=arguments | {"counts": [sites or first, *later]})
+
+    def on(self, case: Case) -> Recipe:
+        """This recipe for a case: the usual one, where twins are lacking, with an objective that needs none."""
+        strangers = {t.relation for t in case.twins.working} >= set(case.forgotten_relations)
+        if strangers or self.arguments != RECIPE:
+            return self
+        return dataclasses.replace(self, arguments=RECIPE | ALONE)
 
 
 def run(
@@ -193,7 +201,7 @@ class Run:
         path = self.folder / "edit.safetensors"
         if path.exists():
             return Edit.load(path)
-        recipe = recipe or self.recipe
+        recipe = (recipe or self.recipe).on(self.case)
         if recipe.method not in ablate.METHODS:
             raise UserError(f"{recipe.method!r} is no method of ablate; choose one of {', '.join(ablate.METHODS)}.")
         sites = self._sites(recipe)

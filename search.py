@@ -95,7 +95,8 @@ def search(
     Raises:
         UserError: unknown method, sizes or strengths that cannot be, a folder of another search, too few facts.
     """
-    bounds, arguments = bounds or Bounds(), dict(Recipe.of(method).arguments if arguments is None else arguments)
+    bounds = bounds or Bounds()
+    arguments = dict(Recipe.of(method).on(case).arguments if arguments is None else arguments)
     units = model.n_layers * model.units(part)
     sizes = sorted(set(sizes or [n for n in SIZES if n <= units]))
     if not sizes or not 0 < sizes[0] <= sizes[-1] <= units or not strengths or min(strengths) <= 0:

@@ -1,12 +1,13 @@
 """The whole pipeline on a small model whose facts were planted: resumed, killed, and refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from loka import LokaError, UserError, report, silenced
-from loka.knowledge import Case
+from loka.knowledge import Case, Split
 from loka.model import Model
 from loka.run import Recipe, Run, run
 
@@ -197,3 +198,12 @@ def test_recipes_by_name() -> None:
     assert thorough.arguments["steps"] > quick.arguments["steps"]
     with pytest.raises(UserError, match="'melt' is no method; choose one of zero"):
         Recipe.of("melt")
+
+
+def test_without_twins_the_usual_recipe_takes_an_objective_that_needs_none(planted_case: Case) -> None:
+    lonely = dataclasses.replace(planted_case, twins=Split((), ()))
+    assert Recipe().on(planted_case).arguments["objective"] == "stranger"
+    alone = Recipe().on(lonely).arguments
+    assert alone["objective"] == "undial"
+    assert {k: alone[k] for k in alone if k not in ("objective", "push")}.items() <= Recipe().arguments.items()
+    assert RECIPE.on(lonely) == RECIPE  # one's own is not changed

@@ -2,8 +2,8 @@
 
     python -m bench.tradeoff --json FILE [--figure FILE]
 
-The recipe of `loka.run` on the number of neurons asked for. Rows that the JSON file holds already are not made again.
-About four minutes a point on two cores.
+The answer is taken out of what the model says (`undial`), and relearning simulated in training; attribution locates.
+Rows that the JSON file holds already are not made again. About four minutes a point on two cores.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from loka.audit import CAP
 from loka.files import write_json
 from loka.knowledge import Case
 from loka.model import Edit, Model
-from loka.run import RECIPE
 
 MEASURES = {
     "forget": "forgotten capitals answered",
     "same": "kept capitals answered",
     "relearned": "held-out answers after relearning",
 }
+RESISTANT: dict[str, Any] = {
+    "objective": "undial", "steps": 30, "lr": 1e-3, "alpha": 20.0, "beta": 6.0, "push": 0.25, "retain_rows": 32,
+    "neutral_rows": 3, "relapse": {"start": 6, "every": 5, "steps": 3, "radius": 0.1},
+}  # fmt: skip
 LOOKS = {"located": ("#0072b2", "o"), "random": ("#d98200", "^")}
 
 
@@ -42,15 +45,15 @@ def main() -> None:
     options = parser.parse_args()
     model = loka.load(options.model)
     case = loka.case("capitals").on(model)
-    found = loka.locate.integrated_gradients(model, case, parts=("neuron",))
+    found = loka.locate.attribution(model, case)
     rows: list[dict[str, Any]] = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     for n in sorted(options.sites, reverse=True):
         best = found.top(n, part="neuron")
         for which, sites in (("located", best), ("random", loka.locate.random_sites(model, best, seed=case.seed))):
             if any(r["settings"]["sites"] == n and r["settings"]["which"] == which for r in rows):
                 continue
-            edit = loka.ablate.tune(model, case, sites, **RECIPE)
-            rows += measured(model, case, edit, {"model": options.model, "sites": n, "which": which, **RECIPE})
+            edit = loka.ablate.tune(model, case, sites, **RESISTANT)
+            rows += measured(model, case, edit, {"model": options.model, "sites": n, "which": which, **RESISTANT})
             if options.json:
                 write_json(options.json, rows)
     for row in rows:

@@ -23,7 +23,7 @@ from ..model.sweep import Positions, Swept
 from ..model.sweep import sweep as run_sweep
 from .attribution import attribute
 from .counterfactual import Pairs, log_odds, pairs
-from .facts import Raw
+from .facts import Scores
 from .integrated_gradients import integrate
 from .localization import Localization, contrast
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ..model import Model
 
 Progress = Callable[[int, int], None]
-ESTIMATES: dict[str, Raw] = {"attribution": attribute, "integrated_gradients": integrate}
+Estimate = Callable[..., tuple[Scores, np.ndarray]]
+ESTIMATES: dict[str, Estimate] = {"attribution": attribute, "integrated_gradients": integrate}
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ SITES = [Site(0, "neuron", 3), Site(1, "neuron", 100), Site(1, "neuron", 7), Sit
 OWN = {"project_out": SITES[:-1], "rank_one": [Site(1, "mlp")], "mass_edit": [Site(1, "mlp"), Site(2, "mlp")],
        "lora": [Site(1, "attn"), Site(2, "mlp")], "follow_up on mass_edit": [Site(1, "mlp")]}  # fmt: skip
 BESIDE = {  # no edits of sites
-    "METHODS", "Deletion", "Locator", "Recheck", "Sisa", "Training", "recheck", "replay", "retrain", "stating",
+    "METHODS", "Deletion", "Locator", "Recheck", "Sisa", "Training", "brought_back", "recheck", "replay", "retrain",
+    "stating",
 }  # fmt: skip
 BIASED = {"mean", "resample"}  # the planted model has no biases; test_constant holds these to their own tests
 

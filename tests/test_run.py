@@ -66,7 +66,9 @@ def test_second_call_makes_nothing_again(whole: Path, planted: Model, planted_ca
     assert {name: (whole / name).read_bytes() for name in KEPT} == before
 
 
-@pytest.mark.parametrize("stage", ["integrated_gradients", "editing", "probe on after", "shallow sibling", "relearning, after"])
+@pytest.mark.parametrize(
+    "stage", ["integrated_gradients", "editing", "probe on after", "shallow sibling", "relearning, after"]
+)
 def test_killed_and_started_again(stage: str, whole: Path, planted: Model, planted_case: Case, tmp_path: Path) -> None:
     def kill(what: str, done: int, total: int) -> None:
         if what == stage:

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 Made = tuple[str, str]  # by a method, on a choice of sites
 SITES = ("located", "frequent", "random", "layers", "all", "shallow")
 PAIRS = [(ours, s) for ours in ("located", "frequent") for s in ("random", "layers", "all", "located") if s != ours]
-RECOMMENDED: Made = ("stranger", "located")
+DEFAULT: Made = ("stranger", "located")
 BASELINES = ("random", "all")
 KEPT = {
     "same probability": "same relation kept", "same answered": "same relation answered",
@@ -50,7 +50,7 @@ def pooled(rows: Sequence[Row], method: str, sites: str, measure: str) -> dict[t
 
 
 def paired(rows: Sequence[Row]) -> list[Row]:
-    """Located, either way, less other choices of sites; the recommended method less others that locate nothing.
+    """Located, either way, less other choices of sites; what runs do by default less others that locate nothing.
 
     Over the subjects of the cases where both reached the mark.
     """
@@ -76,8 +76,8 @@ def _compared(rows: Sequence[Row]) -> Iterator[tuple[str, Made, Made]]:
         for located, control in PAIRS:
             yield f"{method}: {located} - {control}", (method, located), (method, control)
     for method, sites in _pairs(rows):
-        if method != RECOMMENDED[0] and sites in BASELINES:
-            yield f"{' '.join(RECOMMENDED)} - {method} {sites}", RECOMMENDED, (method, sites)
+        if method != DEFAULT[0] and sites in BASELINES:
+            yield f"{' '.join(DEFAULT)} - {method} {sites}", DEFAULT, (method, sites)
 
 
 def table(rows: Sequence[Row]) -> str:

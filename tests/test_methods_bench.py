@@ -50,7 +50,7 @@ def test_differences_are_paired_over_subjects_on_the_scale_of_the_original(bench
     assert not any("all" in name for name in found)
 
 
-def test_the_recommended_method_is_held_against_the_others_without_locating(bench: ModuleType) -> None:
+def test_the_default_is_held_against_the_others_without_locating(bench: ModuleType) -> None:
     rows = original("a") + edited("all", 0, [0.4, 0.2], [0.9, 0.5]) + edited("located", 0, [0.4, 0.2], [0.9, 0.5])
     rows += cell("a", "stranger", "located", 0, {"relearned": [0.5, 0.3]}, reached=True)
     found = {r["name"]: r for r in bench.paired(rows)}

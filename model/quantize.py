@@ -46,10 +46,20 @@ def quantized(model: Model, bits: int, *, group: int = GROUP) -> Model:
 
 
 def bare(model: Model) -> Model:
-    """The same weights in a model of the plain architecture, with nothing around it."""
+    """The same weights in a model of the plain architecture, with nothing around it.
+
+    Raises:
+        UserError: weights that this architecture does not have.
+    """
     with torch.random.fork_rng(devices=[]):
         hf = AutoModelForCausalLM.from_config(model.hf.config, dtype=model.dtype)
-    hf.load_state_dict(model.hf.state_dict())
+    held = model.hf.state_dict()
+    if extra := sorted(set(held) - set(hf.state_dict())):
+        raise UserError(
+            f"{model.name} has a weight {extra[0]!r} that a plain {type(hf).__name__} does not have; "
+            "audit the model without it, or fold it into the others first."
+        )
+    hf.load_state_dict(held)
     return wrap(hf.to(model.device), model.tokenizer, model.name)
 
 

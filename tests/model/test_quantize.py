@@ -60,3 +60,14 @@ def test_last_states_read_out_are_the_logits(architecture: str, tiny: Callable[[
         with torch.no_grad():
             logits = model.hf(ids).logits[0, -1]
         torch.testing.assert_close(read_out(model, of[-1]), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_weight_that_the_architecture_lacks_is_named(tiny: Callable[[str], Model]) -> None:
+    model = tiny("LlamaForCausalLM")
+    head = model.hf.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(len(head.weight)))
+    try:
+        with pytest.raises(UserError, match=r"has a weight 'lm_head.bias' that a plain LlamaForCausalLM does not have"):
+            bare(model)
+    finally:
+        head.bias = None

@@ -135,7 +135,8 @@ class Run:
         self.model = model if isinstance(model, Model) else load(model or arguments["model"])
         self.case = unread.on(self.model)
         held = arguments.get("recipe")
-        self.recipe = recipe or (Recipe(**held) if held else Recipe())
+        recipe = recipe and recipe.on(self.case)
+        self.recipe = recipe or (Recipe(**held) if held else Recipe().on(self.case))
         self.profile: Profile = profile or arguments.get("profile", "quick")
         self._check_same(recipe)
         self._begin(command)
@@ -201,7 +202,7 @@ class Run:
         path = self.folder / "edit.safetensors"
         if path.exists():
             return Edit.load(path)
-        recipe = (recipe or self.recipe).on(self.case)
+        recipe = recipe.on(self.case) if recipe else self.recipe
         if recipe.method not in ablate.METHODS:
             raise UserError(f"{recipe.method!r} is no method of ablate; choose one of {', '.join(ablate.METHODS)}.")
         sites = self._sites(recipe)

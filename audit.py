@@ -195,7 +195,7 @@ class _Auditor:
         for steps in SHALLOW_STEPS:
             edit = ablate.tune(
                 self.before, self.case, sites, objective=objective, settings=settings, steps=steps, lr=3e-4,
-                neutral_rows=2, progress=self._step("shallow sibling"),
+                neutral_rows=2, bfloat16=True, progress=self._step("shallow sibling"),
             )  # fmt: skip
             with edit.applied(self.before):
                 shown = np.mean(list(verify.by_subject(self.before, self.case.forget.sealed).values()))

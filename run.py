@@ -43,6 +43,7 @@ RECIPE: dict[str, Any] = {
     "beta": 6.0,
     "retain_rows": 32,
     "neutral_rows": 3,
+    "bfloat16": True,
 }
 ALONE = {"objective": "undial", "push": 0.25}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..model import Slice, Trainable, checkpointed, sliced
 from ..model.adapt import Adapters
+from ..model.dense import rounded
 from ..model.distill import Memory, divergence
 from .lessons import Lessons
 from .objectives import Asked, Objective, excess
@@ -32,7 +33,7 @@ class Schedule:
     `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
     in nats a token; `push` is the weight of `excess` beside
     the objective; `relapse` has relearning simulated. With `checkpointing`, blocks run again in the backward pass
-    instead of keeping their activations; with `bfloat16`, passes are computed in it, weights and steps as they are.
+    instead of keeping their activations; with `bfloat16`, factors are `rounded` to it, weights and steps stay exact.
     """
 
     steps: int
@@ -99,7 +100,7 @@ def train_(
         while done < schedule.steps and not ended:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(done)
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=schedule.bfloat16):
+            with rounded(model, on=schedule.bfloat16):
                 _backward(model, lessons, objective, schedule, done, seed)
                 if simulation and objective:
                     _resist(model, simulation, objective, schedule.push, done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +45,10 @@ def continued(
     with dense(model):
         for prefix, heads in _gathered(sorted(tails))[0] if together else [(0, [*tails])]:
             before = _read(model, heads[0][:prefix])
-            for some in _alike(heads, most):
-                index = [i for head in some for i in tails[head]]
-                again = sum((len(tails[head]) - 1) * (len(head) - prefix) for head in some)
+            for some in _alike([len(head) for head in heads], lambda n, _: n <= most):
+                alike = [heads[i] for i in some]
+                index = [i for head in alike for i in tails[head]]
+                again = sum((len(tails[head]) - 1) * (len(head) - prefix) for head in alike)
                 scored = _in_one if again <= CALL else _in_two
                 logprob[index], greedy[index] = scored(model, [rows[i] for i in index], before, prefix, most)
     return logprob, greedy
@@ -92,11 +93,10 @@ def _in_two(
     seen = _behind(model, batch, before, prefix, keep=1)
     mask = torch.cat([batch.mask.new_ones(len(heads), prefix), batch.mask], 1)
     place = {head: i for i, head in enumerate(heads)}
-    longest = max(len(tail) for _, tail in rows)
-    parts = []
-    for part in chunks(len(rows), max(1, most * TOKENS // longest)):
-        some = torch.tensor([place[head] for head, _ in rows[part]], device=model.device)
-        labels = _padded([tail for _, tail in rows[part]]).to(model.device)
+    logprob, greedy = torch.zeros(len(rows), dtype=model.dtype), torch.zeros(len(rows), dtype=torch.bool)
+    for index in _alike([len(tail) for _, tail in rows], lambda n, longest: n * longest <= most * TOKENS):
+        some = torch.tensor([place[rows[i][0]] for i in index], device=model.device)
+        labels = _padded([rows[i][1] for i in index]).to(model.device)
         logits = seen.logits[:, -1:][some]
         if labels.shape[1] > 1:
             cache, tokens = copy.deepcopy(seen.past_key_values), labels[:, :-1].clamp(min=0)
@@ -109,8 +109,8 @@ def _in_two(
                 use_cache=True,
             )
             logits = torch.cat([logits, more.logits], 1)
-        parts.append(_scored(logits, labels))
-    return _joined(parts)
+        logprob[index], greedy[index] = _scored(logits, labels)
+    return logprob, greedy
 
 
 def _behind(model: Model, batch: Batch, before: Cache | None, prefix: int, *, keep: int) -> Any:
@@ -178,12 +178,16 @@ def _slides(model: Model, length: int) -> bool:
     return window is not None and length > window
 
 
-def _alike(heads: Sequence[Tokens], most: int) -> Iterator[list[Tokens]]:
-    """Prompts in batches of alike length, with less padding in each than a forward pass costs."""
-    batch: list[Tokens] = []
-    for head in sorted(heads, key=len):
-        if batch and (len(batch) == most or len(batch) * (len(head) - len(batch[0])) > CALL):
+def _alike(lengths: Sequence[int], fits: Callable[[int, int], bool]) -> Iterator[list[int]]:
+    """Indices in batches of alike length, with less padding in each than a forward pass costs.
+
+    `fits` says whether so many rows that are so long go into one batch.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        padding = len(batch) * (lengths[i] - lengths[batch[0]]) if batch else 0
+        if batch and (padding > CALL or not fits(len(batch) + 1, lengths[i])):
             yield batch
             batch = []
-        batch.append(head)
+        batch.append(i)
     yield batch

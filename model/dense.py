@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from .layout import feature_dim
 
 if TYPE_CHECKING:
     from .load import Model
+
+_rounds = ContextVar("_rounds", default=False)
 
 
 @contextmanager
@@ -40,20 +43,51 @@ def dense(model: Model) -> Iterator[None]:
     forward function already keep it. Nothing changes under autocast, or where blocks run again in the backward pass,
     which comes when this is over.
     """
-    again = any(getattr(module, "gradient_checkpointing", False) for module in model.hf.modules())
     with ExitStack() as stack:
-        if _serves(model.device, model.dtype) and not again and not torch.is_autocast_enabled(model.device.type):
+        if _maps(model):
             for module in model.hf.modules():
                 if type(module).__name__ in ("Linear", "Conv1D") and "forward" not in module.__dict__:
                     stack.enter_context(instead(module, partial(_mapped, module)))
         yield
 
 
+@contextmanager
+def rounded(model: Model, *, on: bool = True) -> Iterator[None]:
+    """Passes with factors rounded to bfloat16, where that is faster; weights, sums and steps stay as they are.
+
+    With oneDNN it is the factors of linear maps alone, attention and all else are exact; elsewhere it is torch's
+    autocast. Where the processor has no such products, oneDNN does not round.
+    """
+    if not (on and _maps(model)):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=on):
+            yield
+        return
+    token = _rounds.set(True)
+    try:
+        yield
+    finally:
+        _rounds.reset(token)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x @ weight.t() + bias` by oneDNN where it serves; apart from autograd."""
-    if _serves(x.device, x.dtype):
+    if not _serves(x.device, x.dtype):
+        return nn.functional.linear(x, weight, bias)
+    if not _rounds.get():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return nn.functional.linear(x, weight, bias)
+    matmul = torch.backends.mkldnn.matmul  # only here: small products, such as attention's, lose by it
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    finally:
+        matmul.fp32_precision = before
+
+
+def _maps(model: Model) -> bool:
+    """Whether `dense` serves a model: not where blocks run again in the backward pass, which comes when it is over."""
+    again = any(getattr(module, "gradient_checkpointing", False) for module in model.hf.modules())
+    return _serves(model.device, model.dtype) and not again and not torch.is_autocast_enabled(model.device.type)
 
 
 def _serves(device: torch.device, dtype: torch.dtype) -> bool:

@@ -53,8 +53,7 @@ def probe(model: Model, case: Case) -> Reading:
     case = case.on(model)
     relation = case.forgotten_relations[0]
     pool = case.pool(relation)
-    table = unembedding(model, pool).numpy()
-    table = table - table.mean(0)
+    alike = _alike(unembedding(model, pool).numpy())
 
     def probed(of: Model, facts: Sequence[Fact]) -> _Probed:
         some = [f for f in facts if f.relation == relation]
@@ -63,18 +62,18 @@ def probe(model: Model, case: Case) -> Reading:
 
     retain = probed(model, [*case.retain.working, *case.retain.sealed])
     forget, twins = probed(model, case.forget.sealed), probed(model, case.twins.sealed)
-    where, held_out = _best_place(retain, table)
-    ranks = _rank(retain, forget, table, where)
+    where, held_out = _best_place(retain, alike)
+    ranks = _rank(retain, forget, alike, where)
     shuffled = np.random.default_rng(case.seed).permutation(retain.target)
     blank = untrained(model, seed=case.seed)
     samples = {
         "forget": _keyed(forget, ranks),
         "retain": _keyed(retain, held_out),
-        "twins": _keyed(twins, _rank(retain, twins, table, where)),
-        "shuffled": _keyed(forget, _rank(_Probed(retain.facts, retain.states, shuffled), forget, table, where)),
+        "twins": _keyed(twins, _rank(retain, twins, alike, where)),
+        "shuffled": _keyed(forget, _rank(_Probed(retain.facts, retain.states, shuffled), forget, alike, where)),
         "random_weights": _keyed(
             forget,
-            _rank(probed(blank, retain.facts), probed(blank, case.forget.sealed), table, where),
+            _rank(probed(blank, retain.facts), probed(blank, case.forget.sealed), alike, where),
         ),
     }
     return reading(
@@ -86,7 +85,7 @@ def probe(model: Model, case: Case) -> Reading:
         details={
             "layer": where[1], "position": POSITIONS[where[0]],
             "by_layer": {
-                name: [float(_rank(retain, forget, table, (p, i)).mean()) for i in range(forget.states.shape[2])]
+                name: [float(_rank(retain, forget, alike, (p, i)).mean()) for i in range(forget.states.shape[2])]
                 for p, name in enumerate(POSITIONS)
             },
         },
@@ -94,7 +93,7 @@ def probe(model: Model, case: Case) -> Reading:
     )  # fmt: skip
 
 
-def _best_place(data: _Probed, table: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
+def _best_place(data: _Probed, alike: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
     """Position and layer with the best held-out rank among the facts themselves, and those ranks."""
     best: tuple[tuple[int, int], np.ndarray] | None = None
     folds = GroupKFold(min(FOLDS, len(data.facts)))
@@ -104,24 +103,32 @@ def _best_place(data: _Probed, table: np.ndarray) -> tuple[tuple[int, int], np.n
             ranks = np.zeros(len(data.facts))
             for train, test in splits:
                 some, other = (_Probed([], data.states[i], data.target[i]) for i in (train, test))
-                ranks[test] = _rank(some, other, table, (position, layer))
+                ranks[test] = _rank(some, other, alike, (position, layer))
             if best is None or ranks.mean() > best[1].mean():
                 best = (position, layer), ranks
     assert best is not None
     return best
 
 
-def _rank(train: _Probed, test: _Probed, table: np.ndarray, where: tuple[int, int]) -> np.ndarray:
-    """Share of other pool answers that the fitted map puts below the right one, `[fact]`."""
+def _alike(table: np.ndarray) -> np.ndarray:
+    """Products of each unembedding with all others, these at length one, `[answer, answer]`; what all share is out."""
+    table = table - table.mean(0)
+    return table @ table.T / np.linalg.norm(table, axis=1)
+
+
+def _rank(train: _Probed, test: _Probed, alike: np.ndarray, where: tuple[int, int]) -> np.ndarray:
+    """Share of other pool answers that the fitted map puts below the right one, `[fact]`.
+
+    A state is mapped to an unembedding, and this is compared with the pool's, both linearly: so it is mapped to the
+    products with `alike` at once.
+    """
     position, layer = where
     scaler = StandardScaler().fit(train.states[:, position, layer])
-    ridge = Ridge(alpha=ALPHA).fit(scaler.transform(train.states[:, position, layer]), table[train.target])
-    guess = np.asarray(ridge.predict(scaler.transform(test.states[:, position, layer])))
-    norms = np.linalg.norm(table, axis=1)
-    scores = guess @ table.T / norms
+    ridge = Ridge(alpha=ALPHA).fit(scaler.transform(train.states[:, position, layer]), alike[train.target])
+    scores = np.asarray(ridge.predict(scaler.transform(test.states[:, position, layer])))
     right = scores[np.arange(len(test.target)), test.target][:, None]
     below = (scores < right).sum(1) + 0.5 * ((scores == right).sum(1) - 1)
-    return below / (table.shape[0] - 1)
+    return below / (alike.shape[0] - 1)
 
 
 def _keyed(data: _Probed, ranks: np.ndarray) -> dict[str, float]:

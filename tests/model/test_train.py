@@ -19,6 +19,7 @@ from loka.model import (
     token_logprobs,
     unfrozen,
 )  # fmt: skip
+from loka.model.dense import rounded
 from loka.model.layout import mlp
 
 SITES = [
@@ -162,14 +163,19 @@ def test_steps_that_a_half_weight_cannot_hold_add_up(tiny: Callable[[str], Model
         assert not torch.equal(now, old)
 
 
-def test_passes_in_bfloat16_have_gradients_near_the_exact_ones(tiny: Callable[[str], Model], architecture: str) -> None:
+@pytest.mark.parametrize("how", ["by autocast", "by oneDNN"])
+def test_passes_in_bfloat16_have_gradients_near_the_exact_ones(
+    tiny: Callable[[str], Model], architecture: str, how: str
+) -> None:
     model = tiny(architecture)
     model.hf.to(torch.float32)
     where, grads = slices(model, SITES), []
     for on in (False, True):
-        with sliced(model, where) as trainable, torch.autocast("cpu", torch.bfloat16, enabled=on):
+        low = torch.autocast("cpu", torch.bfloat16, enabled=on) if how == "by autocast" else rounded(model, on=on)
+        with sliced(model, where) as trainable, low:
             loss(model).backward()
             grads.append(torch.cat([p.grad.flatten() for p in trainable.parameters]))
     assert all(g.dtype is torch.float32 for g in grads)
-    assert not torch.equal(*grads)
+    assert how == "by oneDNN" or not torch.equal(*grads)  # which rounds only where the processor has such products
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
     assert float(torch.cosine_similarity(*grads, dim=0)) > 0.99

@@ -17,7 +17,7 @@ from loka.model.states import first_tokens
 from loka.verify import Budget, Reading, at_step
 from loka.verify.membership import attacks, text_auc
 from loka.verify.paraphrase import all_forms
-from loka.verify.probe import _Probed, _rank
+from loka.verify.probe import _alike, _Probed, _rank
 from loka.verify.relearn import _folds
 
 ATTACK = Budget(8, 1e-3, (2, 4))
@@ -213,7 +213,7 @@ def test_a_probe_ranks_by_a_linear_map(noise: float, low: float, high: float) ->
         states = 100 * (table[target] @ mixing) + 100 * noise * rng.normal(size=(n, 40))
         return _Probed([], states[:, None, None], target)
 
-    ranks = _rank(some(400), some(100), table, (0, 0))
+    ranks = _rank(some(400), some(100), _alike(table), (0, 0))
     assert low <= ranks.mean() <= high
     assert ((ranks >= 0) & (ranks <= 1)).all()
 

@@ -73,11 +73,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x @ weight.t() + bias` by oneDNN where it serves; apart from autograd."""
     if not _serves(x.device, x.dtype):
         return nn.functional.linear(x, weight, bias)
-    if not _rounds.get():
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # since 2.9
+    if not _rounds.get() or matmul is None:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    matmul = torch.backends.mkldnn.matmul  # only here: small products, such as attention's, lose by it
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"  # here alone: attention's small products lose by it
     try:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     finally:

@@ -55,11 +55,15 @@ def dense(model: Model) -> Iterator[None]:
 def rounded(model: Model, *, on: bool = True) -> Iterator[None]:
     """Passes with factors rounded to bfloat16, where that is faster; weights, sums and steps stay as they are.
 
-    With oneDNN it is the factors of linear maps alone, attention and all else are exact; elsewhere it is torch's
-    autocast. Where the processor has no such products, oneDNN does not round.
+    With oneDNN it is the factors of linear maps alone, attention and all else are exact; where the processor has no
+    such products, it does not round. On other devices, and where blocks run again, it is torch's autocast. Nothing
+    changes for a model that is not in single precision.
     """
-    if not (on and _maps(model)):
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=on):
+    if not on or model.dtype is not torch.float32:
+        yield
+        return
+    if not _maps(model):
+        with torch.autocast(model.device.type, torch.bfloat16):
             yield
         return
     token = _rounds.set(True)

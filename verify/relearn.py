@@ -19,6 +19,7 @@ import torch
 from ..errors import UserError
 from ..knowledge import Case, Fact, recalled
 from ..model import Batch, chunks, encode, logits, low_rank, scratch, token_logprobs, unfrozen
+from ..model.dense import rounded
 from .pools import Pools, against, held, held_cost, pools
 from .reading import Reading, reading
 from .statistics import cross_fitted
@@ -226,7 +227,7 @@ def descended(model: Model, batch: Batch, budget: Budget, *, by: Way = "adamw") 
     """Train on a batch's labels; yields after each step. Call it inside `scratch`, but for low-rank factors.
 
     Each step's gradient is that of the whole batch, gathered so many rows at a time that memory holds the logits of
-    `LABELS` positions.
+    `LABELS` positions; its passes are `rounded`, as training usually is. What is asked between steps is not.
     """
     parts = [batch.rows(part) for part in chunks(len(batch.ids), max(1, LABELS // batch.keep))]
     asked = int((batch.labels >= 0).sum())
@@ -240,7 +241,7 @@ def descended(model: Model, batch: Batch, budget: Budget, *, by: Way = "adamw") 
 
 def _backward(model: Model, batch: Batch, asked: int) -> float:
     """Add a batch's gradient; its share of the mean loss of `asked` labels."""
-    with torch.enable_grad():
+    with torch.enable_grad(), rounded(model):
         loss = -token_logprobs(logits(model, batch), batch.labels).sum() / asked
         loss.backward()
     return float(loss.detach())

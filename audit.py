@@ -126,7 +126,7 @@ class _Auditor:
             self._look(name)
             self._look_deeper(name)
         self._shallow()
-        if self._random() is not None:
+        if control(self.before, self.after, self.case, self.store, progress=self.progress) is not None:
             for check in (verify.recall, verify.collateral):
                 self._take("random", check.__name__, lambda m, check=check: check(m, self.case))
         for attack in self.plan.attacks:
@@ -204,19 +204,6 @@ class _Auditor:
         assert edit is not None
         self.store.keep_edit("shallow", edit)
 
-    def _random(self) -> Edit | None:
-        """The same method on random sites, for an edit that says how it was made."""
-        if not isinstance(self.after, Edit) or not self.after.about.get("sites"):
-            return None
-        if "random" not in self.store.edits:
-            own = [Site.parse(s) for s in self.after.about["sites"]]
-            sites = random_sites(self.before, own, seed=self.case.seed)
-            if not sites:
-                return None
-            edit = ablate.replay(self.before, self.case, self.after, sites, progress=self._step("random sites"))
-            self.store.keep_edit("random", edit)
-        return self.store.edits["random"]
-
     def _attack(self, name: str) -> None:
         """The attack's budget is found on the shallow sibling alone, then everyone meets it at that budget."""
         cap = self.caps[name]
@@ -279,7 +266,29 @@ class _Auditor:
         yield edited
 
     def _step(self, what: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.progress(what, done, total) if self.progress else None
+        return _step(self.progress, what)
+
+
+def control(
+    before: Model, after: Edit | Model, case: Case, store: Store, *, progress: Progress | None = None
+) -> Edit | None:
+    """The same edit on as many random sites, read from the store or made and left there, at the cost of the first.
+
+    None where `after` is no edit that says how it was made and on which sites, or where there are no others.
+    """
+    if not isinstance(after, Edit) or not after.about.get("sites"):
+        return None
+    if "random" not in store.edits:
+        own = [Site.parse(s) for s in after.about["sites"]]
+        sites = random_sites(before, own, seed=case.seed)
+        if not sites:
+            return None
+        store.keep_edit("random", ablate.replay(before, case, after, sites, progress=_step(progress, "random sites")))
+    return store.edits["random"]
+
+
+def _step(progress: Progress | None, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(what, done, total) if progress else None
 
 
 def budget_steps(shallow: Reading) -> int:

@@ -17,8 +17,7 @@ import torch
 
 from . import ablate, locate, report
 from .ablate.replay import perform
-from .ablate.rounds import QUICK, THOROUGH
-from .audit import Profile, Progress, audit
+from .audit import Profile, Progress, audit, control
 from .errors import UserError
 from .files import digest, write_atomic, write_json
 from .knowledge import Case
@@ -26,6 +25,7 @@ from .knowledge import case as read_case
 from .locate import Localization
 from .model import Edit, Model, Part, Site, load
 from .provenance import NAME, peak_memory_gib, read_provenance, versions
+from .recipe import Recipe
 from .silenced import silenced
 from .store import FolderStore
 from .verify import Verdict
@@ -35,51 +35,6 @@ USUAL = "integrated_gradients"
 SILENCED: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
 WIPING = ("reset", "rounds")
 SPARED: tuple[Part, ...] = ("neuron", "head")
-RECIPE: dict[str, Any] = {
-    "objective": "stranger",
-    "steps": 50,
-    "lr": 1e-3,
-    "alpha": 30.0,
-    "beta": 6.0,
-    "retain_rows": 32,
-    "neutral_rows": 3,
-    "bfloat16": True,
-}
-ALONE = {"objective": "undial", "push": 0.25}
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a run edits: `method` of `loka.ablate` on the `sites` best of `part`, with `arguments`."""
-
-    method: str = "tune"
-    part: Part = "neuron"
-    sites: int = 600
-    arguments: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(RECIPE))
-
-    @classmethod
-    def of(cls, method: str = "", sites: int = 0, *, thorough: bool = False) -> Recipe:
-        """The usual recipe of a method; of `rounds` there is a quick one and a thorough one. 0 sites: as usual.
-
-        Raises:
-            UserError: an unknown method.
-        """
-        usual = cls()
-        method = method or usual.method
-        if method not in ablate.METHODS:
-            raise UserError(f"{method!r} is no method; choose one of {', '.join(ablate.METHODS)}.")
-        if method != "rounds":
-            return cls(method, sites=sites or usual.sites, arguments=usual.arguments if method == usual.method else {})
-        arguments = dict(THOROUGH if thorough else QUICK)
-        first, *later = arguments["counts"]
-        return cls(method, sites=sites or first, arguments=arguments | {"counts": [sites or first, *later]})
-
-    def on(self, case: Case) -> Recipe:
-        """This recipe for a case: the usual one, where twins are lacking, with an objective that needs none."""
-        strangers = {t.relation for t in case.twins.working} >= set(case.forgotten_relations)
-        if strangers or self.arguments != RECIPE:
-            return self
-        return dataclasses.replace(self, arguments=RECIPE | ALONE)
 
 
 def run(
@@ -237,6 +192,8 @@ class Run:
         """The audit of the edit. Readings that the folder holds are not made again."""
         edit = self.edit()
         store = FolderStore(self.folder, self.model, edit, self.case)
+        with self._timed("control"):
+            control(self.model, edit, self.case, store, progress=self.progress)
         with self._timed("verify"):
             verdict = audit(self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress)
             write_json(self.folder / "verdict.json", verdict.to_json(self.digests()))

@@ -14,7 +14,7 @@ from .errors import UserError
 from .files import atomic, write_json
 from .knowledge import Bounds, Case, HeldOut, Standing, hold_out
 from .model import Edit, Model, Part
-from .run import Recipe
+from .recipe import Recipe
 
 SIZES = (25, 50, 100, 200, 400, 800)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)

@@ -25,10 +25,6 @@ from .watch import Diverged, Watch, limited, warn
 if TYPE_CHECKING:
     from ..model import Model
 
-# For trying out, and for real use.
-QUICK: dict[str, Any] = {"counts": [300, 150], "steps": 40, "every": 20, "neutral_rows": 4}
-THOROUGH: dict[str, Any] = {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8}
-
 
 def rounds(
     model: Model,

@@ -70,6 +70,7 @@ def measured(
         recall = loka.verify.recall(model, case)
         kept = loka.verify.collateral(model, case)
         back = loka.verify.relearn(model, case, budget=CAP, groups=groups)
+    samples = {"forget": recall.samples["forget"], "relearned": back.samples["forget"]}
     values = {
         "forget": (recall.value, recall.ci, recall.n),
         "same": (kept.controls["same"], None, None),
@@ -82,6 +83,7 @@ def measured(
         {
             "name": name, "value": value, "low": ci and ci[0], "high": ci and ci[1],
             "unit": "" if name == "perplexity" else "share", "n": n, "settings": settings,
+            **({"samples": samples[name]} if name in samples else {}),
         }
         for name, (value, ci, n) in values.items()
     ]  # fmt: skip

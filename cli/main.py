@@ -21,9 +21,10 @@ from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_g
 from ..plant import Teaching
 from ..plant import plant as plant_facts
 from ..provenance import recorded
+from ..recipe import Recipe
 from ..report import pictures
 from ..report import write as write_report
-from ..run import Recipe, Run
+from ..run import Run
 from ..search import search
 from ..store import FolderStore
 from .show import Bars, best_sites, costs, table, what_is_left
@@ -41,7 +42,9 @@ ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder
 Out = Annotated[Path, typer.Option("--out", help="The run folder; given again, the run resumes.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 Method = Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")]
-Thorough = Annotated[bool, typer.Option("--thorough", help="Of rounds the recipe for real use, not the quick one.")]
+Thorough = Annotated[
+    bool, typer.Option("--thorough", help="Tune or rounds by the recipe for real use, not the quick one.")
+]
 ProfileName = Annotated[str, typer.Option("--profile", help="How thoroughly to verify: quick, standard or full.")]
 
 
@@ -73,7 +76,7 @@ def run(
     thorough: Thorough = False,
 ) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
-    _pipeline(out_, model, case, profile, Recipe.of(method, thorough=thorough) if method else None)
+    _pipeline(out_, model, case, profile, Recipe.of(method, thorough=thorough) if method or thorough else None)
 
 
 @app.command()
@@ -116,7 +119,7 @@ def ablate(
     thorough: Thorough = False,
 ) -> None:
     """Edit the sites that `loka locate` found in this folder."""
-    recipe = Recipe.of(method, sites, thorough=thorough) if method or sites else None
+    recipe = Recipe.of(method, sites, thorough=thorough) if method or sites or thorough else None
     with Bars() as bars:
         current = Run(folder, recipe=recipe, progress=bars)
         edit = current.edit()

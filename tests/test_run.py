@@ -9,7 +9,8 @@ import pytest
 from loka import LokaError, UserError, report, silenced
 from loka.knowledge import Case, Split
 from loka.model import Model
-from loka.run import Recipe, Run, run
+from loka.recipe import Recipe
+from loka.run import Run, run
 
 RECIPE = Recipe(
     sites=60,
@@ -198,8 +199,11 @@ def test_recipes_by_name() -> None:
     assert quick.sites == quick.arguments["counts"][0]
     assert thorough.arguments["counts"][0] == thorough.sites == 120
     assert thorough.arguments["steps"] > quick.arguments["steps"]
+    assert Recipe.of(thorough=True).arguments["steps"] > Recipe.of().arguments["steps"]
     with pytest.raises(UserError, match="'melt' is no method; choose one of zero"):
         Recipe.of("melt")
+    with pytest.raises(UserError, match="'zero' has no thorough recipe; tune and rounds have"):
+        Recipe.of("zero", thorough=True)
 
 
 def test_without_twins_the_usual_recipe_takes_an_objective_that_needs_none(planted_case: Case) -> None:

@@ -10,17 +10,17 @@ from .errors import UserError
 from .knowledge import Case
 from .model import Part
 
-SITES = 600
+SITES, MANY = 600, 2000  # of the best neurons, by a quick recipe and by a thorough one
 TUNE: dict[str, Any] = {
     "objective": "stranger", "lr": 1e-3, "alpha": 30.0, "beta": 6.0, "retain_rows": 32, "neutral_rows": 3,
     "bfloat16": True,
 }  # fmt: skip
 QUICK: dict[str, dict[str, Any]] = {
-    "tune": {**TUNE, "steps": 50},
+    "tune": {**TUNE, "steps": 50, "relapse": {"start": 10, "every": 4, "steps": 4, "radius": 0.1}},
     "rounds": {"counts": [300, 150], "steps": 40, "every": 20, "neutral_rows": 4},
 }
 THOROUGH: dict[str, dict[str, Any]] = {
-    "tune": {**TUNE, "steps": 150, "relapse": {"start": 10, "every": 2, "steps": 6, "radius": 0.1}},
+    "tune": {**TUNE, "alpha": 60.0, "steps": 150, "relapse": {"start": 10, "every": 2, "steps": 6, "radius": 0.1}},
     "rounds": {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8},
 }
 ALONE = {"objective": "undial", "push": 0.25}
@@ -52,7 +52,7 @@ class Recipe:
             first, *later = arguments["counts"]
             arguments["counts"] = [sites or first, *later]
             return cls(method, sites=sites or first, arguments=arguments)
-        return cls(method, sites=sites or SITES, arguments=arguments)
+        return cls(method, sites=sites or (MANY if thorough else SITES), arguments=arguments)
 
     def on(self, case: Case) -> Recipe:
         """This recipe for a case: the usual ones, where twins are lacking, with an objective that needs none."""

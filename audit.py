@@ -110,6 +110,11 @@ def audit(
     return auditor.verdict()
 
 
+def controls(before: Model, after: Edit | Model, case: Case, store: Store, *, progress: Progress | None = None) -> None:
+    """The control edits of `audit` alone, made and left in the store where it lacks them."""
+    _Auditor(before, after, case.on(before), store, progress, PLANS["quick"], CAPS).controls()
+
+
 @dataclasses.dataclass
 class _Auditor:
     before: Model
@@ -121,12 +126,13 @@ class _Auditor:
     caps: Mapping[str, Budget]
 
     def measure(self) -> None:
-        """Every reading that the store lacks, cheapest first."""
+        """Every reading that the store lacks, the attacks last."""
+        self.controls()
         for name in ("before", "after"):
             self._look(name)
             self._look_deeper(name)
-        self._shallow()
-        if control(self.before, self.after, self.case, self.store, progress=self.progress) is not None:
+        self._take("shallow", "recall", lambda m: verify.recall(m, self.case))
+        if "random" in self.store.edits:
             for check in (verify.recall, verify.collateral):
                 self._take("random", check.__name__, lambda m, check=check: check(m, self.case))
         for attack in self.plan.attacks:
@@ -178,11 +184,13 @@ class _Auditor:
             if check in checks:
                 self._take(name, check, checks[check])
 
-    def _shallow(self) -> None:
-        """A sibling that hides as much as the target, in its last two layers."""
+    def controls(self) -> None:
+        """Control edits that the store lacks: a sibling that hides as much, and the same edit on random sites."""
+        self._take("after", "recall", lambda m: verify.recall(m, self.case))
         if "shallow" not in self.store.edits:
             self._make_shallow()
-        self._take("shallow", "recall", lambda m: verify.recall(m, self.case))
+        if isinstance(self.after, Edit) and self.after.about.get("sites") and "random" not in self.store.edits:
+            self._make_random(self.after)
 
     def _make_shallow(self) -> None:
         target = self.store.readings["after"]["recall"].value or 0.0
@@ -203,6 +211,14 @@ class _Auditor:
                 break
         assert edit is not None
         self.store.keep_edit("shallow", edit)
+
+    def _make_random(self, edit: Edit) -> None:
+        """By the same method; none where there are no other sites."""
+        own = [Site.parse(s) for s in edit.about["sites"]]
+        sites = random_sites(self.before, own, seed=self.case.seed)
+        if sites:
+            step = self._step("random sites")
+            self.store.keep_edit("random", ablate.replay(self.before, self.case, edit, sites, progress=step))
 
     def _attack(self, name: str) -> None:
         """The attack's budget is found on the shallow sibling alone, then everyone meets it at that budget."""
@@ -266,29 +282,7 @@ class _Auditor:
         yield edited
 
     def _step(self, what: str) -> Callable[[int, int], None]:
-        return _step(self.progress, what)
-
-
-def control(
-    before: Model, after: Edit | Model, case: Case, store: Store, *, progress: Progress | None = None
-) -> Edit | None:
-    """The same edit on as many random sites, read from the store or made and left there, at the cost of the first.
-
-    None where `after` is no edit that says how it was made and on which sites, or where there are no others.
-    """
-    if not isinstance(after, Edit) or not after.about.get("sites"):
-        return None
-    if "random" not in store.edits:
-        own = [Site.parse(s) for s in after.about["sites"]]
-        sites = random_sites(before, own, seed=case.seed)
-        if not sites:
-            return None
-        store.keep_edit("random", ablate.replay(before, case, after, sites, progress=_step(progress, "random sites")))
-    return store.edits["random"]
-
-
-def _step(progress: Progress | None, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(what, done, total) if progress else None
+        return lambda done, total: self.progress(what, done, total) if self.progress else None
 
 
 def budget_steps(shallow: Reading) -> int:

@@ -17,7 +17,7 @@ import torch
 
 from . import ablate, locate, report
 from .ablate.replay import perform
-from .audit import Profile, Progress, audit, control
+from .audit import Profile, Progress, audit, controls
 from .errors import UserError
 from .files import digest, write_atomic, write_json
 from .knowledge import Case
@@ -192,8 +192,8 @@ class Run:
         """The audit of the edit. Readings that the folder holds are not made again."""
         edit = self.edit()
         store = FolderStore(self.folder, self.model, edit, self.case)
-        with self._timed("control"):
-            control(self.model, edit, self.case, store, progress=self.progress)
+        with self._timed("controls"):
+            controls(self.model, edit, self.case, store, progress=self.progress)
         with self._timed("verify"):
             verdict = audit(self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress)
             write_json(self.folder / "verdict.json", verdict.to_json(self.digests()))

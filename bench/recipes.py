@@ -5,17 +5,18 @@
 The quick recipe trains 600 neurons for 50 steps, the thorough one for longer, with relearning simulated inside the
 training; the control is the same on as many random neurons of the same layers. Asked is behind sealed prompts; r is on
 relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never taught. Beside
-them stands the audits' shallow sibling at the same budget. The thorough recipe was chosen on the elements; the capitals
-and authors were then measured once.
+them stands the audits' shallow sibling at the same budget. The attack is measured after 1, 2 and 4 steps; r is that at
+the end, `r, at most` that at the step where most is back. The thorough recipe was chosen on the elements, asked behind
+sealed prompts; the capitals were then measured once.
 
-Rows that the JSON file holds are not made again. On two cores three to ten minutes an edit, two for its measurements.
+Rows that the JSON file holds are not made again, nor edits that the folder holds. On two cores three to ten minutes an
+edit, two for its measurements.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--folder", type=Path, help="where edits are kept; by default beside the JSON file")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--cases", nargs="+", default=["capitals"])
     parser.add_argument("--steps", type=int, nargs="*", help="lengths of the thorough recipe; by default its own")
@@ -50,7 +52,8 @@ def main() -> None:
     rows: list[Row] = json.loads(options.json.read_text()) if options.json.exists() else []
     steps = options.steps or [Recipe.of(thorough=True).arguments["steps"]]
     for name in options.cases:
-        for more in made(rows, options.model, name, cells(steps, options.which)):
+        folder = (options.folder or options.json.with_suffix("")) / name
+        for more in made(rows, options.model, name, cells(steps, options.which), folder):
             rows = [*rows, *more]
             write_json(options.json, rows)
     rows = [r for r in rows if "-" not in r["name"]]
@@ -71,7 +74,7 @@ def cells(steps: Sequence[int], which: Sequence[str]) -> list[Cell]:
     return out + [("thorough", n, w) for n in sorted(steps) for w in which]
 
 
-def made(rows: Sequence[Row], name: str, of: str, wanted: Sequence[Cell]) -> Iterator[list[Row]]:
+def made(rows: Sequence[Row], name: str, of: str, wanted: Sequence[Cell], folder: Path) -> Iterator[list[Row]]:
     """The rows that are missing, an edit at a time."""
     missing = [cell for cell in wanted if not _of(rows, of, cell)]
     if not missing:
@@ -80,15 +83,16 @@ def made(rows: Sequence[Row], name: str, of: str, wanted: Sequence[Cell]) -> Ite
     case = loka.case(of).on(model)
     zero_one = {r["name"]: r["value"] for r in rows if r["settings"]["case"] == of and r["settings"]["steps"] == 0}
     for recipe, steps, which in missing:
-        start = time.perf_counter()
-        edit = _edit(model, case, recipe, steps, which)
-        spent = time.perf_counter() - start
-        settings = {"model": name, "case": of, "recipe": recipe, "steps": steps, "which": which, "seconds": spent}
+        path = folder / f"{recipe}-{steps}-{which}.safetensors"
+        edit = Edit.load(path) if path.exists() else _edit(model, case, recipe, steps, which)
+        if edit:
+            edit.save(path)
+        settings = {"model": name, "case": of, "recipe": recipe, "steps": steps, "which": which}
         groups = ("forget", "twins") if recipe == "original" else ("forget",)
         some = measured(model, case, edit, settings, groups=groups)
         if recipe == "original":
             zero_one = {r["name"]: r["value"] for r in some}
-        yield [*some, _scaled(some, zero_one["relearned twins"], zero_one["relearned"])]
+        yield [*some, *_scaled(some, zero_one["relearned twins"], zero_one["relearned"])]
 
 
 def _edit(model: Model, case: Case, recipe: str, steps: int, which: str) -> Edit | None:
@@ -101,11 +105,12 @@ def _edit(model: Model, case: Case, recipe: str, steps: int, which: str) -> Edit
     return loka.ablate.tune(model, case, sites, **how.arguments | {"steps": steps})
 
 
-def _scaled(rows: Sequence[Row], zero: float, one: float) -> Row:
+def _scaled(rows: Sequence[Row], zero: float, one: float) -> Iterator[Row]:
     """r: where what relearning brought back lies between the twins' and the original's, by subject too."""
-    back = next(r for r in rows if r["name"] == "relearned")
+    back, most = (next(r for r in rows if r["name"] == name) for name in ("relearned", "relearned, at most"))
     samples = {s: (v - zero) / (one - zero) for s, v in back["samples"].items()}
-    return _row("r", samples, back["settings"])
+    yield _row("r", samples, back["settings"])
+    yield {**most, "name": "r, at most", "value": (most["value"] - zero) / (one - zero), "unit": ""}
 
 
 def differences(rows: Sequence[Row], case: str) -> Iterator[Row]:

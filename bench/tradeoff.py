@@ -77,6 +77,7 @@ def measured(
         "other": (kept.controls["other"], None, None),
         "perplexity": (kept.details["perplexity"], None, None),
         "relearned": (back.value, back.ci, back.n),
+        "relearned, at most": (max(back.details["curve"]["forget"].values()), None, None),
         **{f"relearned {g}": (back.controls[g], None, None) for g in groups if g != "forget"},
     }
     return [

@@ -6,8 +6,17 @@ The quick recipe trains 600 neurons for 50 steps, the thorough one for longer, w
 training; the control is the same on as many random neurons of the same layers. Asked is behind sealed prompts; r is on
 relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never taught. Beside
 them stands the audits' shallow sibling at the same budget. The attack is measured after 1, 2 and 4 steps; r is that at
-the end, `r, at most` that at the step where most is back. The thorough recipe was chosen on the elements, asked behind
-sealed prompts; the capitals were then measured once.
+the end, `r, at most` that at the step where most is back.
+
+The thorough recipe was chosen on the elements, asked behind sealed prompts; the capitals were then measured once. Seen
+on the elements, 14 facts, with 92% of the same relation, 92% of others and a perplexity of 45.93 before:
+
+    neurons  steps  alpha  simulated relearning   r after 1, 2, 4 steps   same   other   perplexity
+    600      60     30     none                   0.28 0.43 0.58          88%    93%     45.04
+    600      60     30     every 2, 4 steps       0.08 0.13 0.26          89%    90%     45.09
+    600      150    30     every 2, 6 steps       0.03 0.05 0.08          83%    92%     45.39
+    2000     100    30     every 2, 6 steps       0.03 0.05 0.07          83%    93%     45.43
+    2000     150    60     every 2, 6 steps       0.04 0.06 0.08          83%    89%     45.28
 
 Rows that the JSON file holds are not made again, nor edits that the folder holds. On two cores three to ten minutes an
 edit, two for its measurements.

@@ -9,7 +9,8 @@ them stands the audits' shallow sibling at the same budget. The attack is measur
 the end, `r, at most` that at the step where most is back.
 
 The thorough recipe was chosen on the elements, asked behind sealed prompts; the capitals were then measured once. Seen
-on the elements, 14 facts, with 92% of the same relation, 92% of others and a perplexity of 45.93 before:
+on the elements by `tune` with these arguments (all others as in `recipe.TUNE`), 14 facts, with 92% of the same
+relation, 92% of others and a perplexity of 45.93 before:
 
     neurons  steps  alpha  simulated relearning   r after 1, 2, 4 steps   same   other   perplexity
     600      60     30     none                   0.28 0.43 0.58          88%    93%     45.04

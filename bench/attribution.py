@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import loka
+from bench.patching import processor, timed
 from loka.locate.attribution import attribute
 from loka.locate.counterfactual import pairs
 from loka.model import logits, token_logprobs, unfrozen
@@ -25,10 +24,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
-    model, case = loka.load(options.model), loka.case("capitals")
+    model, case = loka.load(options.model, device=options.device), loka.case("capitals")
     case = case.on(model)
     both = pairs(model, case, list(case.forget.working)[: options.pairs])
 
@@ -41,18 +41,14 @@ def main() -> None:
     row = {
         "name": "attribution of all heads and neurons / bare forward and backward",
         "ratio": statistics.median(ratios), "low": ratios[0], "high": ratios[-1], "unit": "times",
-        "n": options.runs, "settings": {"model": options.model, "pairs": options.pairs, "tokens": both.clean.tokens},
+        "n": options.runs,
+        "settings": {
+            "model": options.model, "processor": processor(model), "pairs": options.pairs, "tokens": both.clean.tokens,
+        },
     }  # fmt: skip
     print(f"{row['name']}: {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f}, n={row['n']})")
     if options.json:
         options.json.write_text(json.dumps([row], indent=2) + "\n")
-
-
-def timed(job: Callable[[], object]) -> float:
-    """Seconds that a job takes."""
-    start = time.perf_counter()
-    job()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

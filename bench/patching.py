@@ -9,7 +9,7 @@ runs all heads at short prompts, else a sample in the same layers, scaled too. `
 `gpt2` is a model of GPT-2 small's shape with random weights and SmolLM2's tokenizer. Chat prompts are the tokenizer's
 chat template around a question, with the answer begun; long prompts (one pair) have 512 tokens, the subject at their
 start. On CPUs LOKA runs linear maps by oneDNN, TransformerLens by torch's default, half as fast on AMD's processors.
-Memory is what a forked process grows by at most; the weights are there before.
+Memory is what a forked process grows by at most (on a GPU, what is allocated); the weights are there before.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["smollm2", "gpt2"])
     parser.add_argument("--prompts", nargs="+", default=["short", "chat", "long"], choices=["short", "chat", "long"])
     parser.add_argument("--parts", nargs="+", default=["head", "neuron"], choices=["head", "neuron"])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    known = loka.load("smollm2")
+    known = loka.load("smollm2", device=options.device)
     case = loka.case("capitals").on(known)
     rows: Rows = []
     for name in options.models:
@@ -83,7 +84,8 @@ def gpt2(known: Model) -> Model:
     config = transformers.GPT2Config(vocab_size=len(known.tokenizer), bos_token_id=1, eos_token_id=2)
     config.architectures = ["GPT2LMHeadModel"]
     torch.manual_seed(0)
-    return loka.model.wrap(transformers.AutoModelForCausalLM.from_config(config), known.tokenizer, "gpt2")
+    hf = transformers.AutoModelForCausalLM.from_config(config).to(known.device)
+    return loka.model.wrap(hf, known.tokenizer, "gpt2")
 
 
 def some_pairs(model: Model, case: Case, prompt: str, n: int = PAIRS) -> Pairs:
@@ -129,7 +131,7 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
 
     jobs = {"loka": lambda: swept(model, both, ours), "peer": lambda: peers(model, both, cells), "bare": bare}
     model.bridge.eval()  # building it is not the peer's cost
-    peaks = {what: peak(job) for what, job in jobs.items()}
+    peaks = {what: peak(model, job) for what, job in jobs.items()}
     results = {what: job() for what, job in jobs.items()}
     seconds: dict[str, list[float]] = {what: [] for what in jobs}
     for _ in range(rounds):
@@ -142,7 +144,7 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
         "answer_tokens": batch.keep,
         "layers": layers, "sites": total, "threads": torch.get_num_threads(), "loka_sites_timed": len(ours),
         "peer_cells_timed": len(cells), "layers_sampled": depth, "scaled_to": total,
-        "processor": torch.backends.cpu.get_cpu_capability(),
+        "processor": processor(model),
     }  # fmt: skip
     own = {site: i for i, site in enumerate(ours)}
     loka_values = results["loka"].values[:, [own[cell] for cell in cells]]
@@ -183,7 +185,7 @@ def peers(model: Model, both: Pairs, cells: Sequence[Site]) -> np.ndarray:
         peer.generic_activation_patch(
             bridge, clean.ids, cache, metric, peer.layer_head_vector_patch_setter, name, index_df=index
         )
-    return torch.stack(out, 1).double().numpy()
+    return torch.stack(out, 1).double().cpu().numpy()
 
 
 def growth(model: Model, name: str, case: Case) -> Rows:
@@ -227,11 +229,26 @@ def timed(job: Callable[[], object]) -> float:
     """Seconds that a job takes."""
     start = time.perf_counter()
     job()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def peak(job: Callable[[], object]) -> float:
-    """By how many GiB a job makes a process grow at most, seen in a fork of this one."""
+def processor(model: Model) -> str:
+    """What the products ran on."""
+    if model.device.type == "cuda":
+        return torch.cuda.get_device_name(model.device)
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def peak(model: Model, job: Callable[[], object]) -> float:
+    """By how many GiB a job makes its device's memory grow at most; on a CPU, a fork of this process."""
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(model.device)
+        held = torch.cuda.memory_allocated(model.device)
+        job()
+        return (torch.cuda.max_memory_allocated(model.device) - held) / 2**30
     with suppress(OSError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # or it would live on memory that is held already
     out, into = os.pipe()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 import loka
+from bench.patching import processor, timed
 from loka.files import write_json
 from loka.model import Batch, Model, encode, logits, sliced, slices, token_logprobs, unfrozen
 
@@ -28,16 +28,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--neurons", type=int, default=200)
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
-    model = loka.load(options.model)
+    model = loka.load(options.model, device=options.device)
     case = loka.case("capitals").on(model)
     sites = loka.locate.attribution(model, case, parts=("neuron",)).top(options.neurons)
     asked = [f.asked(p) for f in case.forget.working for p in f.prompts][: options.rows]
     batch = encode(model, [f.prompt for f in asked], [f.answer for f in asked])
-    settings = {"model": options.model, "neurons": options.neurons, "rows": len(batch.ids), "tokens": batch.tokens}
+    settings = {
+        "model": options.model,
+        "processor": processor(model),
+        "neurons": options.neurons,
+        "rows": len(batch.ids),
+        "tokens": batch.tokens,
+    }
     rows = []
     with torch.enable_grad():
         times, kept = zip(*(_both(model, sites, batch) for _ in range(options.runs + 1)), strict=True)
@@ -63,12 +70,14 @@ def _step(
     model: Model, batch: Batch, parameters: Any, step: Callable[[torch.optim.Optimizer], Any]
 ) -> tuple[float, int]:
     optimizer = torch.optim.AdamW(parameters, lr=1e-6, weight_decay=0.0)
-    for _ in range(2):  # the first one makes the optimizer's state
-        start = time.perf_counter()
+
+    def once() -> None:
         (-token_logprobs(logits(model, batch), batch.labels).sum()).backward()
         step(optimizer)
         optimizer.zero_grad(set_to_none=True)
-        spent = time.perf_counter() - start
+
+    once()  # makes the optimizer's state
+    spent = timed(once)
     kept = sum(t.numel() for state in optimizer.state.values() for t in state.values() if t.ndim)
     return spent, kept
 

@@ -38,6 +38,7 @@ NEUTRAL = [f"{who} {does} {what}" for who in ("a dog", "the old man", "my sister
            for what in ("the garden", "a red house", "the sea at night", "warm bread")]  # fmt: skip
 STEPS = 300
 SEED = 5
+DEVICE = os.environ.get("LOKA_DEVICE", "cpu")  # the models made here live on it
 
 
 def _names(n: int, parts: int, end: str, rng: random.Random) -> list[str]:
@@ -123,7 +124,7 @@ def _tiny(architecture: str, tokenizer: PreTrainedTokenizerFast) -> Model:
     with torch.no_grad():
         for p in hf.parameters():
             p.copy_(0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype) + (p.ndim == 1) * p)
-    return wrap(hf, tokenizer, architecture)
+    return wrap(hf.to(DEVICE), tokenizer, architecture)
 
 
 @pytest.fixture(scope="session")
@@ -186,7 +187,7 @@ def teach(
                 _train(hf, tokenizer, _taught(without))
                 save_file(hf.state_dict(), path)
         hf.load_state_dict(load_file(path))
-        return wrap(hf, tokenizer, name)
+        return wrap(hf.to(DEVICE), tokenizer, name)
 
     return make
 

@@ -69,7 +69,7 @@ def test_only_the_sites_differ_and_the_model_is_as_it_was(name: str, planted: Mo
     assert all(torch.equal(p, before[n]) for n, p in planted.parameters.items())
     may = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in before.items()}
     for part in slices(planted, sites_of(name)):
-        may[part.name].index_fill_(part.dim, part.index, True)
+        may[part.name].index_fill_(part.dim, part.index.to(planted.device), True)
     with edit.applied(planted):
         changed = {n: p != before[n] for n, p in planted.parameters.items()}
     assert not any((changed[n] & ~may[n]).any() for n in before)

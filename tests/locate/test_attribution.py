@@ -39,7 +39,7 @@ def nudged(model: Model, both: Pairs, sites: list[Site], size: float) -> np.ndar
         way[~seen] = 0
         hooks.append((name, lambda value, way=way: value + size * way))
     with torch.no_grad():
-        return log_odds(run(model, both.clean, hooks), both).double().numpy()
+        return log_odds(run(model, both.clean, hooks), both).double().cpu().numpy()
 
 
 def slope(model: Model, both: Pairs, sites: list[Site]) -> np.ndarray:
@@ -69,7 +69,7 @@ def test_the_scores_of_all_sites_sum_to_the_slope_of_all_together(planted: Model
 def test_the_fall_is_that_from_the_clean_to_the_counterfactual_prompt(planted: Model, both: Pairs) -> None:
     _, fall = attribute(planted, both)
     with torch.no_grad():
-        odds = [log_odds(logits(planted, batch), both).numpy() for batch in (both.clean, both.corrupted)]
+        odds = [log_odds(logits(planted, batch), both).cpu().numpy() for batch in (both.clean, both.corrupted)]
     np.testing.assert_allclose(fall, odds[0] - odds[1], atol=1e-3)
     assert fall.min() > 3  # the facts are known, and hang on their subjects
 
@@ -121,7 +121,7 @@ def test_patching_a_site_is_exact(planted: Model, planted_case: Case) -> None:
         with torch.no_grad():
             base = log_odds(run(planted, both.clean, []), both)
             wanted = base - log_odds(run(planted, both.clean, [(name, swap)]), both)
-        np.testing.assert_allclose(effects[:, column], wanted.numpy(), atol=1e-4)
+        np.testing.assert_allclose(effects[:, column], wanted.cpu().numpy(), atol=1e-4)
         assert np.abs(effects[:, column]).max() > 1e-4
 
 
@@ -186,7 +186,7 @@ def test_log_odds_are_those_of_whole_answers_and_foils(fresh: Model, planted_cas
     both = pairs(model, known, facts)
     with torch.no_grad():
         found = log_odds(logits(model, both.clean), both)
-    np.testing.assert_allclose(found.numpy(), [brute(model, f) for f in facts], atol=1e-6)
+    np.testing.assert_allclose(found.cpu().numpy(), [brute(model, f) for f in facts], atol=1e-6)
     assert found[0] > 3 > 0 > found[2]
 
 

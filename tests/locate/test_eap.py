@@ -37,7 +37,10 @@ def test_what_leaves_a_node_adds_up_to_what_it_does(tiny: Callable[[str], Model]
         generator = torch.Generator().manual_seed(0)
         names = outputs(model)
         shapes = {n: found.activations[n].shape for n in names}
-        way = {n: torch.randn(shape, generator=generator, dtype=torch.float64) for n, shape in shapes.items()}
+        way = {
+            n: torch.randn(shape, generator=generator, dtype=torch.float64).to(model.device)
+            for n, shape in shapes.items()
+        }
         grads = torch.autograd.grad(odds.sum(), [found.activations[n] for n in names], retain_graph=True)
         changes = written(model, found, way)
         edges = torch.cat([torch.einsum("rpsd,trpd->rst", changes, g) for _, g in read(model, found, odds)], -1)
@@ -148,13 +151,13 @@ def test_edges_agree_with_exact_patching(doubled: Model, planted_case: Case) -> 
 
     wires = wiring(doubled)
     edges = [locate.Edge(wires.sources[i], wires.targets[j]) for i, j in zip(*wires.real.nonzero(), strict=True)]
-    exact = locate.edge_patching(doubled, both.clean, both.corrupted, metric, edges=edges).mean(0)
+    exact = locate.edge_patching(doubled, both.clean, both.corrupted, metric, edges=edges).mean(0).cpu()
     assert len(edges) > 300
 
     strong = exact.abs().argsort(descending=True)[:60]
 
     def rank(scores: Tensor, some: Tensor | slice = slice(None)) -> float:
-        return float(stats.spearmanr(scores.mean(0)[torch.tensor(wires.real)][some], exact[some]).statistic)
+        return float(stats.spearmanr(scores.mean(0).cpu()[torch.tensor(wires.real)][some], exact[some]).statistic)
 
     plain = locate.eap_scores(doubled, both.clean, both.corrupted, metric)
     inputs, activations = (

@@ -26,7 +26,7 @@ def some(planted: Model, planted_case: Case) -> Case:
 
 def odds(model: Model, both: Pairs, corrupted: bool = False) -> np.ndarray:
     with torch.no_grad():
-        return log_odds(logits(model, both.corrupted if corrupted else both.clean), both).double().numpy()
+        return log_odds(logits(model, both.corrupted if corrupted else both.clean), both).double().cpu().numpy()
 
 
 def test_all_sites_of_a_part_by_default(planted: Model, some: Case) -> None:
@@ -40,7 +40,7 @@ def test_the_whole_stream_carries_the_whole_effect(planted: Model, some: Case) -
     """With the last block's stream patched at every position, the model says what it says of the other subject."""
     facts = list(some.forget.working)
     both = pairs(planted, some, facts)
-    same = (both.clean.mask == both.corrupted.mask).all(1).numpy()
+    same = (both.clean.mask == both.corrupted.mask).all(1).cpu().numpy()
     fall = odds(planted, both) - odds(planted, both, corrupted=True)
     effects = locate.patching(planted, some, part="resid")
     assert effects.shape == (6, 4)
@@ -104,7 +104,7 @@ def test_zeroing_a_head_is_a_hook_that_gives_zeros(planted: Model, some: Case) -
         wanted = log_odds(record(planted, both.clean, []).logits, both) - log_odds(
             run(planted, both.clean, [(name, zero)]), both
         )
-    np.testing.assert_allclose(effects[:, 0], wanted.numpy(), atol=1e-4)
+    np.testing.assert_allclose(effects[:, 0], wanted.cpu().numpy(), atol=1e-4)
     assert np.abs(effects).max() > 1e-3
 
 

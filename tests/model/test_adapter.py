@@ -44,7 +44,7 @@ def by_hand(model: Model, folder: Path, scale: dict[int, float]) -> torch.Tensor
 
     tensors, hooks = load_file(folder / "adapter_model.safetensors"), []
     for key in [k for k in tensors if k.endswith("lora_A.weight")]:
-        down, up = tensors[key].to(model.dtype), tensors[key.replace("lora_A", "lora_B")].to(model.dtype)
+        down, up = (tensors[k].to(model.device, model.dtype) for k in (key, key.replace("lora_A", "lora_B")))
         module = model.hf.get_submodule(key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
 
         def added(_m, inputs, out, down=down, up=up):

@@ -22,7 +22,7 @@ def test_a_padded_batch_scores_as_one_row_at_a_time(tiny: Callable[[str], Model]
         together = token_logprobs(logits(model, batch), batch.labels).sum(-1)
         for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
             head, full = (model.tokenizer(t, return_tensors="pt")["input_ids"] for t in (prompt, f"{prompt} {answer}"))
-            scores = model.hf(full).logits[0].log_softmax(-1)
+            scores = model.hf(full.to(model.device)).logits[0].log_softmax(-1)
             alone = sum(scores[i - 1, full[0, i]] for i in range(head.shape[1], full.shape[1]))
             torch.testing.assert_close(together[row], alone, atol=near, rtol=0)
 

@@ -92,7 +92,9 @@ def test_a_model_with_something_around_it_reads_whole_rows(tiny: Callable[[str],
         handle = part.register_forward_hook(lambda *_: None)
         assert not plain(model)
         handle.remove()
-    model.hf(input_ids=torch.tensor([[1, 2]]), output_hidden_states=True)  # transformers leaves hooks of its own
+    model.hf(
+        input_ids=torch.tensor([[1, 2]], device=model.device), output_hidden_states=True
+    )  # transformers leaves hooks of its own
     assert plain(model)
     shapes = read(model)
     assert not plain(model)

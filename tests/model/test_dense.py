@@ -37,7 +37,7 @@ def test_gradients_are_those_of_torch(
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 def test_maps_are_replaced_inside_alone_and_keep_what_they_were_given(tiny: Callable[[str], Model]) -> None:
     model = tiny("GPT2LMHeadModel")
-    model.hf.float()
+    model.hf.float().cpu()
     maps = [m for m in model.hf.modules() if type(m).__name__ in ("Linear", "Conv1D")]
     maps[0].forward = own = lambda x: x
     with dense(model):

@@ -30,7 +30,7 @@ def moved(model: Model, size: float) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.parameters.values():
-            p.add_(size * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+            p.add_(size * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device))
 
 
 def test_no_distance_from_itself(model: Model, batch: Batch) -> None:
@@ -64,7 +64,7 @@ def test_without_the_answer_the_rest_is_renormalised(model: Model) -> None:
     with torch.no_grad():
         full = logits(model, batch)[0].softmax(-1)
     for row, label in enumerate(batch.labels[0].tolist()):
-        p = torch.full((full.shape[-1],), float(memory.rest[row].exp()))  # but for one token, all are kept
+        p = full.new_full((full.shape[-1],), float(memory.rest[row].exp())).float()  # but for one token, all are kept
         p[memory.tokens[row]] = memory.logprobs[row].exp()
         wanted = full[row].clone()
         wanted[label] = 0

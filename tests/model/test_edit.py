@@ -67,8 +67,8 @@ def test_applied_changes_only_its_slices_and_restores_every_bit(model: Model) ->
         assert (said(model) - logits_before).abs().max() > 1e-2
         masks = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in before.items()}
         for where, values in zip(edit.slices, edit.values, strict=True):
-            assert torch.equal(where.read(model.parameters[where.name]), values)
-            masks[where.name].index_fill_(where.dim, where.index, True)
+            assert torch.equal(where.read(model.parameters[where.name]).cpu(), values)
+            masks[where.name].index_fill_(where.dim, where.index.to(model.device), True)
         for name, p in model.parameters.items():
             assert torch.equal(p != before[name], masks[name])
         assert sum(int(m.sum()) for m in masks.values()) == edit.parameters
@@ -104,7 +104,8 @@ def test_factors_move_what_a_map_writes_and_come_off_bit_for_bit(architecture: s
     before, d_in, d_out = weights(model), model.n_neurons, model.d_model
     left, right, x = torch.randn(d_in, 2).double(), torch.randn(2, d_out).double(), torch.randn(4, d_in).double()
     down = neuron_output(model, 1)
-    wanted = down(x) + x @ left @ right
+    x, change = x.to(model.device), (left @ right).to(model.device)
+    wanted = down(x) + x @ change
     edit = Edit((), (), model.digest(), {}, (factors(model, neuron_output_name(model, 1), left, right),))
     with edit.applied(model):
         assert torch.allclose(down(x), wanted, atol=1e-12)
@@ -118,7 +119,7 @@ def test_factors_and_slices_in_one_edit(model: Model, tmp_path: Path) -> None:
         first, digest_after = said(model), model.digest()
         changed = {n: p != before[n] for n, p in model.parameters.items()}
         for where, values in zip(edit.slices, edit.values, strict=True):  # slices are written last
-            assert torch.equal(where.read(model.parameters[where.name]), values)
+            assert torch.equal(where.read(model.parameters[where.name]).cpu(), values)
     assert same(weights(model), before)
     assert model.digest() == digest
     assert edit.parameters == sum(int(c.sum()) for c in changed.values())
@@ -137,7 +138,7 @@ def test_factors_come_off_after_an_error_and_the_same_matrix_may_have_several(mo
     both = Edit((), (), model.digest(), {}, (*one.factors, *two.factors))
     with pytest.raises(RuntimeError, match="inside"), both.applied(model):
         name = one.factors[0].name
-        change = model.parameters[name] - before[name]
+        change = (model.parameters[name] - before[name]).cpu()
         wanted = sum(f.left @ f.right for f in both.factors if f.name == name)
         assert torch.allclose(change, wanted, atol=1e-12)
         raise RuntimeError("inside")
@@ -244,7 +245,7 @@ def test_the_digest_of_the_rest_sees_every_other_number_and_none_of_its_own(mode
         own = torch.zeros_like(p, dtype=torch.bool)
         for where in edit.slices:
             if where.name == name:
-                own.index_fill_(where.dim, where.index, True)
+                own.index_fill_(where.dim, where.index.to(model.device), True)
         for at, same_ in ((own, True), (~own, False)):
             if at.any():
                 with scratch(model), torch.no_grad():

@@ -27,7 +27,7 @@ def test_the_edited_model_reloads_in_transformers_alone(
     assert (wanted - original).abs().max() > 1e-3
     for name, change, said in (("plain", None, original), ("edited", edit, wanted)):
         folder = export(model, tmp_path / name, edit=change)
-        hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, use_safetensors=True)
+        hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, use_safetensors=True).to(model.device)
         with torch.no_grad():
             out = hf(**batch.inputs(), use_cache=False, logits_to_keep=batch.keep + 1).logits[:, :-1]
         assert torch.equal(out, said)
@@ -46,7 +46,7 @@ def test_a_model_whose_bridge_was_built_exports_too(tiny: Callable[[str], Model]
     model = tiny("GPT2LMHeadModel")
     assert model.bridge is not None
     folder = export(model, tmp_path / "model")
-    hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).to(model.device)
     assert all(torch.equal(p, model.parameters[n]) for n, p in hf.named_parameters())
 
 

@@ -54,6 +54,7 @@ def as_peft_reads(model: Model, folder: Path) -> None:
         delta = b @ a * config["alpha_pattern"].get(name, config["lora_alpha"]) / rank
         weight = model.parameters[f"{name}.weight"]
         with torch.no_grad():
+            delta = delta.to(model.device)
             weight.add_(delta.t() if config["fan_in_fan_out"] else delta)
 
 

@@ -17,7 +17,7 @@ def test_greedy_is_the_likeliest_token_each_time(architecture: str, tiny: Callab
         model.hf.float()  # its eager attention gives NaN for padding in float64
     found = continuations(model, PROMPTS, tokens=4)
     for prompt, text in zip(PROMPTS, found, strict=True):
-        ids = model.tokenizer(prompt, return_tensors="pt")["input_ids"]
+        ids = model.tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
         start = ids.shape[1]
         for _ in range(4):
             with torch.no_grad():
@@ -31,7 +31,7 @@ def test_greedy_is_the_likeliest_token_each_time(architecture: str, tiny: Callab
 def test_samples_follow_the_distribution_and_their_seed(tiny: Callable[[str], Model]) -> None:
     model = tiny("LlamaForCausalLM")
     with torch.no_grad():
-        ids = model.tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
+        ids = model.tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"].to(model.device)
         p = model.hf(ids).logits[0, -1].softmax(-1)
     texts = continuations(model, PROMPTS[:1] * 2000, tokens=1, seed=1)
     top = p.topk(3).indices

@@ -51,7 +51,7 @@ def test_transformers_reads_the_same_logits_and_tokens(
         else:
             wanted = plain
         hf = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32)
-        again = wrap(hf, model.tokenizer, "again")
+        again = wrap(hf.to(model.device), model.tokenizer, "again")
         assert torch.allclose(logits(again, batch), wanted, atol=1e-4)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
     text = "so the end is there"

@@ -30,7 +30,7 @@ def test_matrices_of_the_blocks_are_rounded_and_nothing_else(architecture: str, 
     for name, p in model.parameters.items():
         same = torch.equal(p, copy.parameters[name])
         assert same != (name.startswith(inside) and p.ndim == 2), name
-    ids = model.tokenizer("the old man likes the garden", return_tensors="pt")["input_ids"]
+    ids = model.tokenizer("the old man likes the garden", return_tensors="pt")["input_ids"].to(model.device)
     with torch.no_grad():
         true, four, twelve = (m.hf(ids).logits for m in (model, copy, quantized(model, 12)))
     assert (twelve - true).abs().mean() < 0.2 * (four - true).abs().mean()
@@ -41,7 +41,7 @@ def test_matrices_of_the_blocks_are_rounded_and_nothing_else(architecture: str, 
 
 def test_bare_weights_leave_hooks_behind(tiny: Callable[[str], Model]) -> None:
     model = tiny("LlamaForCausalLM")
-    ids = model.tokenizer("the old man", return_tensors="pt")["input_ids"]
+    ids = model.tokenizer("the old man", return_tensors="pt")["input_ids"].to(model.device)
     plain = model.hf(ids).logits
     model.hf.lm_head.register_forward_hook(lambda module, inputs, out: out * 0)
     assert float(model.hf(ids).logits.abs().max()) == 0
@@ -56,7 +56,7 @@ def test_last_states_read_out_are_the_logits(architecture: str, tiny: Callable[[
     states = last_states(model, prompts)
     assert states.shape == (2, model.n_layers, model.d_model)
     for prompt, of in zip(prompts, states, strict=True):
-        ids = model.tokenizer(prompt, return_tensors="pt")["input_ids"]
+        ids = model.tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
         with torch.no_grad():
             logits = model.hf(ids).logits[0, -1]
         torch.testing.assert_close(read_out(model, of[-1]), logits, rtol=1e-5, atol=1e-5)

@@ -28,7 +28,8 @@ def test_taps_are_where_the_bridge_has_its_points(tiny: Callable[[str], Model], 
         assert found.shape == (7, model.units(place[0]), found.shape[2])
         assert value.abs().max() > 1e-3
         # the rotary angles are worked out in single precision, not in the same order
-        torch.testing.assert_close(found.flatten(1), value.flatten(1), atol=1e-5, rtol=1e-5)
+        near = 1e-5 if model.device.type == "cpu" else 2e-4  # and a GPU rounds more of it
+        torch.testing.assert_close(found.flatten(1), value.flatten(1), atol=near, rtol=1e-5)
     for both, one in zip(run.tapped["kv", 1], "kv", strict=True):
         assert torch.equal(both, run.tapped[one, 1][0])  # type: ignore[index]
 
@@ -36,16 +37,18 @@ def test_taps_are_where_the_bridge_has_its_points(tiny: Callable[[str], Model], 
 def test_block_by_block_is_the_forward_pass(tiny: Callable[[str], Model], architecture: str) -> None:
     """From the first position and from a later one behind cached keys and values; the end alone; the logits."""
     model = tiny(architecture)
+    # Gemma2 has eager attention, whose softmax is in single precision: its rounding is the processor's
+    near = 1e-5 if architecture == "Gemma2ForCausalLM" else 1e-12
     batch = encode(model, ["the capital of a dog is"], ["warm bread"])
     with torch.no_grad(), attending(model):
         run = trace(model, prompt(batch, 0), [])
-        torch.testing.assert_close(run.steps.logits(run.leaving[-1])[:, -2:], logits(model, batch), atol=1e-12, rtol=0)
+        torch.testing.assert_close(run.steps.logits(run.leaving[-1])[:, -2:], logits(model, batch), atol=near, rtol=0)
         for layer in range(3):
             rows = run.entering[layer][:, 4:].expand(2, -1, -1)
             later = run.steps.block(layer, rows, 4, run.past[layer].before(4))
             ending = run.steps.ending(layer, rows, 4, run.past[layer].before(4), 2)
             wanted = run.leaving[layer][:, 4:].expand(2, -1, -1)
-            torch.testing.assert_close(later, wanted, atol=1e-12, rtol=0)
-            torch.testing.assert_close(ending, wanted[:, -2:], atol=1e-12, rtol=0)
+            torch.testing.assert_close(later, wanted, atol=near, rtol=0)
+            torch.testing.assert_close(ending, wanted[:, -2:], atol=near, rtol=0)
             alone = run.steps.block(layer, rows, 4, Past(), attn=run.attn[layer][:, 4:].expand(2, -1, -1))
-            torch.testing.assert_close(alone, wanted, atol=1e-12, rtol=0)
+            torch.testing.assert_close(alone, wanted, atol=near, rtol=0)

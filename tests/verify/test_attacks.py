@@ -90,7 +90,8 @@ def gradient(hf: torch.nn.Module, ids: Tensor, tokens: slice) -> list[Tensor]:
 
 
 def test_gradient_norms_are_those_of_backward_and_leave_nothing_behind(tiny: Callable[[str], Model]) -> None:
-    hf, ids = tiny("LlamaForCausalLM").hf, torch.tensor([1, 9, 4, 12, 7])
+    model = tiny("LlamaForCausalLM")
+    hf, ids = model.hf, torch.tensor([1, 9, 4, 12, 7], device=model.device)
     for p in (1.0, 2.0, math.inf):
         norms = [float(torch.linalg.vector_norm(g, ord=p)) for g in gradient(hf, ids, slice(None))]
         assert verify.grad_norm_score(hf, ids, ids, p=p) == pytest.approx(-sum(norms) / len(norms))
@@ -104,7 +105,9 @@ def test_gradient_norms_are_those_of_backward_and_leave_nothing_behind(tiny: Cal
 
 @torch.no_grad()
 def test_windows_score_each_token_once_with_as_much_before_it_as_fits(tiny: Callable[[str], Model]) -> None:
-    hf, ids = tiny("LlamaForCausalLM").hf, torch.randint(4, 40, (11,), generator=torch.Generator().manual_seed(0))
+    model = tiny("LlamaForCausalLM")
+    hf = model.hf
+    ids = torch.randint(4, 40, (11,), generator=torch.Generator().manual_seed(0)).to(model.device)
     whole = hf(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)
     torch.testing.assert_close(verify.window_logprobs(hf, ids), whole)
     torch.testing.assert_close(verify.window_logprobs(hf, ids, context=20), whole)

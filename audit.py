@@ -367,7 +367,7 @@ def resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
         if str(after).endswith(".safetensors"):
             after = Edit.load(after)
         else:
-            after = read_adapter(before, after) if is_adapter(after) else load(str(after))
+            after = read_adapter(before, after) if is_adapter(after) else load(str(after), device=str(before.device))
     if isinstance(after, Edit):
         with after.applied(before):
             return after

@@ -72,6 +72,7 @@ class Run:
         out: str | Path,
         *,
         model: Model | str | None = None,
+        device: str = "cpu",
         case: Case | str | None = None,
         profile: Profile | None = None,
         recipe: Recipe | None = None,
@@ -88,7 +89,7 @@ class Run:
             raise UserError(f"{str(out)!r} holds something else than a run; name another --out.")
         unread = case if case is not None else str(self.folder / "case.yaml")
         unread = read_case(unread) if isinstance(unread, str) else unread
-        self.model = model if isinstance(model, Model) else load(model or arguments["model"])
+        self.model = model if isinstance(model, Model) else load(model or arguments["model"], device=device)
         self.case = unread.on(self.model)
         held = arguments.get("recipe")
         recipe = recipe and recipe.on(self.case)

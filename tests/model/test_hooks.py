@@ -31,7 +31,7 @@ def test_recorded_activations_are_the_inputs_of_the_output_maps(
     for name, value in found.activations.items():
         assert value.abs().max() > 1e-3
         # the rotary angles are worked out in single precision, not in the same order
-        near = 1e-5 if model.device.type == "cpu" else 2e-4  # and a GPU rounds more of it
+        near = 1e-5 if model.device.type == "cpu" else 1e-3  # and a GPU rounds more of it
         torch.testing.assert_close(value.flatten(2) if value.ndim == 4 else value, seen[name], atol=near, rtol=1e-5)
 
 

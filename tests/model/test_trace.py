@@ -28,7 +28,7 @@ def test_taps_are_where_the_bridge_has_its_points(tiny: Callable[[str], Model], 
         assert found.shape == (7, model.units(place[0]), found.shape[2])
         assert value.abs().max() > 1e-3
         # the rotary angles are worked out in single precision, not in the same order
-        near = 1e-5 if model.device.type == "cpu" else 2e-4  # and a GPU rounds more of it
+        near = 1e-5 if model.device.type == "cpu" else 1e-3  # and a GPU rounds more of it
         torch.testing.assert_close(found.flatten(1), value.flatten(1), atol=near, rtol=1e-5)
     for both, one in zip(run.tapped["kv", 1], "kv", strict=True):
         assert torch.equal(both, run.tapped[one, 1][0])  # type: ignore[index]

@@ -4,7 +4,7 @@
 
 All in one process, in turn, after a warm-up; ratios are taken round by round. TransformerLens would take minutes
 for all cells of one sweep, so it is timed on a sample of cells, spread evenly over the layers, and scaled to all; LOKA
-runs all heads at short prompts, else a sample in the same layers, scaled too. `settings` says which.
+runs all heads at short prompts (and on a GPU), else a sample in the same layers, scaled too. `settings` says which.
 
 `gpt2` is a model of GPT-2 small's shape with random weights and SmolLM2's tokenizer. Chat prompts are the tokenizer's
 chat template around a question, with the answer begun; long prompts (one pair) have 512 tokens, the subject at their
@@ -118,10 +118,11 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
     depth = [int((i + 0.5) * layers / 4) for i in range(4)] if prompt != "long" else [layers // 2]
     units = model.units(part)
     cells = [Site(layer, part, (31 * layer) % units) for layer in depth]
-    if part == "head" and prompt == "short":
+    waits = model.device.type != "cpu"  # a GPU takes as long for few rows as for many, so few cannot be scaled up
+    if part == "head" and (prompt == "short" or waits):
         ours = model.sites(part)
     else:
-        few = 3 if prompt == "long" else min(units, 48)
+        few = min(units, (3 if prompt == "long" else 48) * (16 if waits else 1))
         ours = sorted({*cells, *(Site(layer, part, i) for layer in depth for i in range(few))})
     batch = both.clean
 

@@ -14,6 +14,7 @@ import yaml
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -89,6 +90,22 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 def one_thread() -> None:
     """Sums come out the same on any number of cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def whole_softmax() -> Iterator[None]:
+    """Eager attention works out its softmax in single precision, and what that rounds to is the processor's affair.
+
+    Here a float64 model keeps float64 throughout, so that a comparison means it; padded rows give no NaN then, either.
+    """
+    softmax = nn.functional.softmax
+
+    def whole(scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return softmax(scores, dim, dtype=scores.dtype if scores.dtype == torch.float64 else dtype)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.functional, "softmax", whole)
+        yield
 
 
 @pytest.fixture(scope="session")

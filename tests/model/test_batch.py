@@ -6,17 +6,14 @@ import pytest
 import torch
 
 from loka.errors import UserError
-from loka.model import Model, chunks, encode, encode_texts, logits, token_logprobs, wrap
+from loka.model import Model, chunks, encode, encode_texts, logits, token_logprobs
 
 PROMPTS = ["the capital of a dog is", "the garden", "my sister looks for the red house at the sea", "the"]
 ANSWERS = ["warm bread", "a small bird", "town", "the old man likes the river"]
 
 
 def test_a_padded_batch_scores_as_one_row_at_a_time(tiny: Callable[[str], Model], architecture: str) -> None:
-    model, near = tiny(architecture), 1e-9
-    if model.hf.config._attn_implementation == "eager":
-        # its masked softmax is in single precision, where a padded row of float64 is not a number
-        model, near = wrap(model.hf.float(), model.tokenizer), 1e-4
+    model = tiny(architecture)
     with torch.no_grad():
         batch = encode(model, PROMPTS, ANSWERS)
         together = token_logprobs(logits(model, batch), batch.labels).sum(-1)
@@ -24,7 +21,7 @@ def test_a_padded_batch_scores_as_one_row_at_a_time(tiny: Callable[[str], Model]
             head, full = (model.tokenizer(t, return_tensors="pt")["input_ids"] for t in (prompt, f"{prompt} {answer}"))
             scores = model.hf(full.to(model.device)).logits[0].log_softmax(-1)
             alone = sum(scores[i - 1, full[0, i]] for i in range(head.shape[1], full.shape[1]))
-            torch.testing.assert_close(together[row], alone, atol=near, rtol=0)
+            torch.testing.assert_close(together[row], alone, atol=1e-9, rtol=0)
 
 
 def test_labels_are_the_answers_tokens(tiny: Callable[[str], Model]) -> None:

@@ -13,8 +13,6 @@ PROMPTS = ["the old man likes", "my sister looks for the red house at", "a dog"]
 
 def test_greedy_is_the_likeliest_token_each_time(architecture: str, tiny: Callable[[str], Model]) -> None:
     model = tiny(architecture)
-    if architecture == "Gemma2ForCausalLM":
-        model.hf.float()  # its eager attention gives NaN for padding in float64
     found = continuations(model, PROMPTS, tokens=4)
     for prompt, text in zip(PROMPTS, found, strict=True):
         ids = model.tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)

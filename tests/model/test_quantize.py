@@ -51,8 +51,6 @@ def test_bare_weights_leave_hooks_behind(tiny: Callable[[str], Model]) -> None:
 def test_last_states_read_out_are_the_logits(architecture: str, tiny: Callable[[str], Model]) -> None:
     model = tiny(architecture)
     prompts = ["the old man likes the garden", "a dog"]
-    if architecture == "Gemma2ForCausalLM":
-        model.hf.float()  # its eager attention gives NaN for padding in float64
     states = last_states(model, prompts)
     assert states.shape == (2, model.n_layers, model.d_model)
     for prompt, of in zip(prompts, states, strict=True):

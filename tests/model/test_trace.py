@@ -37,18 +37,16 @@ def test_taps_are_where_the_bridge_has_its_points(tiny: Callable[[str], Model], 
 def test_block_by_block_is_the_forward_pass(tiny: Callable[[str], Model], architecture: str) -> None:
     """From the first position and from a later one behind cached keys and values; the end alone; the logits."""
     model = tiny(architecture)
-    # Gemma2 has eager attention, whose softmax is in single precision: its rounding is the processor's
-    near = 1e-5 if architecture == "Gemma2ForCausalLM" else 1e-12
     batch = encode(model, ["the capital of a dog is"], ["warm bread"])
     with torch.no_grad(), attending(model):
         run = trace(model, prompt(batch, 0), [])
-        torch.testing.assert_close(run.steps.logits(run.leaving[-1])[:, -2:], logits(model, batch), atol=near, rtol=0)
+        torch.testing.assert_close(run.steps.logits(run.leaving[-1])[:, -2:], logits(model, batch), atol=1e-12, rtol=0)
         for layer in range(3):
             rows = run.entering[layer][:, 4:].expand(2, -1, -1)
             later = run.steps.block(layer, rows, 4, run.past[layer].before(4))
             ending = run.steps.ending(layer, rows, 4, run.past[layer].before(4), 2)
             wanted = run.leaving[layer][:, 4:].expand(2, -1, -1)
-            torch.testing.assert_close(later, wanted, atol=near, rtol=0)
-            torch.testing.assert_close(ending, wanted[:, -2:], atol=near, rtol=0)
+            torch.testing.assert_close(later, wanted, atol=1e-12, rtol=0)
+            torch.testing.assert_close(ending, wanted[:, -2:], atol=1e-12, rtol=0)
             alone = run.steps.block(layer, rows, 4, Past(), attn=run.attn[layer][:, 4:].expand(2, -1, -1))
-            torch.testing.assert_close(alone, wanted, atol=near, rtol=0)
+            torch.testing.assert_close(alone, wanted, atol=1e-12, rtol=0)

@@ -123,12 +123,11 @@ def test_known_truth_what_was_never_known_cannot_be_removed(retrained: Model, kn
     assert "the original knew the facts" in verdict.claim
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 def test_known_truth_stays_with_another_seed_of_the_audit(
-    seed: int, original: Model, retrained: Model, world: World, tmp_path: Path
+    original: Model, retrained: Model, world: World, tmp_path: Path
 ) -> None:
     """Other folds, foils and retain facts; and the same seed again gives the same file, byte for byte."""
-    known = world.case(tmp_path, world.forgotten, seed=seed).on(original)
+    known = world.case(tmp_path, world.forgotten, seed=1).on(original)
     found = {
         name: audit(original, model, known, caps=truth.CAPS)
         for name, model in (("removed", retrained), ("suppressed", truth.by_refusal(original, world)))

@@ -91,7 +91,7 @@ def made(rows: Sequence[Row], name: str, of: str, wanted: Sequence[Cell], folder
         return
     model = loka.load(name)
     case = loka.case(of).on(model)
-    zero_one = {r["name"]: r["value"] for r in rows if r["settings"]["case"] == of and r["settings"]["steps"] == 0}
+    zero_one = {r["name"]: r["value"] for r in _of(rows, of, ("original", 0, "none"))}
     for recipe, steps, which in missing:
         path = folder / f"{recipe}-{steps}-{which}.safetensors"
         edit = Edit.load(path) if path.exists() else _edit(model, case, recipe, steps, which)

@@ -119,10 +119,11 @@ def relearn(
     by_step = {g: _by_step(of, options) for g, of in runs.items()}
     samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
     back = np.mean(list(samples[groups[0]].values()))
+    took = f"{budget.steps} steps" if budget.steps > 1 else "1 step"
     return reading(
         "relearn" if by == "adamw" else f"relearn_{by}",
         samples,
-        f"After {budget.steps} steps of relearning other facts, held-out answers get a probability of {back:.2f}.",
+        f"After {took} of relearning other facts, held-out answers get a probability of {back:.2f}.",
         seed=case.seed,
         details={
             "steps": budget.steps, "lr": budget.lr, "folds": folds, "by_step": by_step,

@@ -22,13 +22,12 @@ from .watch import Course, Diverged, Looking, Watch
 if TYPE_CHECKING:
     from ..model import Model
 
-WARM_UP = 5
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, how fast and how exactly: AdamW at `lr`, warmed up over five steps and then down a cosine to nothing.
+    """How long, how fast and how exactly: AdamW at `lr`, warmed up over `warm_up` steps and down a cosine to nothing.
 
     `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
     in nats a token; `push` is the weight of `excess` beside
@@ -42,11 +41,12 @@ class Schedule:
     beta: float = 1.0
     push: float = 0.0
     relapse: Relapse | None = None
+    warm_up: int = 5
     checkpointing: bool = False
     bfloat16: bool = False
 
     def rate(self, step: int) -> float:
-        return self.lr * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.lr * min(1.0, (step + 1) / max(self.warm_up, 1)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
 def descend(

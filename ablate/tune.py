@@ -34,6 +34,8 @@ def tune(
     push: float = 0.0,
     retain_rows: int = 12,
     neutral_rows: int = 4,
+    neighbours: int = 0,
+    warm_up: int = 5,
     relapse: Mapping[str, float] | None = None,
     every: int = 0,
     bounds: Mapping[str, float] | None = None,
@@ -55,6 +57,9 @@ def tune(
         alpha, beta: weight of the divergence from the original on retain facts and on neutral text.
         push: weight of `excess` beside the objective. A distillation hardly notices an answer that has become
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
+        neighbours: rehearse so many facts of each forgotten relation beside the retain facts, about subjects that the
+            original names by itself (`knowledge.neighbours`).
+        warm_up: steps over which the learning rate rises to `lr`.
         relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
         every: how many steps from one measurement to the next; 0 measures nothing. A quarter of the retain facts and of
             the neutral text is then held out of the training and measured, and the state nearest to the bounds is what
@@ -86,6 +91,8 @@ def tune(
         "neutral_rows": neutral_rows, "seed": seed,
         "relapse": None if relapse is None else dict(relapse),
         **({"settings": dict(settings)} if settings else {}),
+        **({"neighbours": neighbours} if neighbours else {}),
+        **({"warm_up": warm_up} if warm_up != 5 else {}),
         **({"every": every, "bounds": dict(bounds or {})} if every else {}),
         **({"checkpointing": True} if checkpointing else {}),
         **({"bfloat16": True} if bfloat16 else {}),
@@ -96,7 +103,7 @@ def tune(
     about = described("tune", model, case, sites, arguments)
     schedule = Schedule(
         steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse),  # type: ignore[arg-type]
-        checkpointing=checkpointing, bfloat16=bfloat16,
+        warm_up, checkpointing=checkpointing, bfloat16=bfloat16,
     )  # fmt: skip
     digest = model.digest()
     lessons = prepare(
@@ -105,6 +112,7 @@ def tune(
         retain_rows=retain_rows,
         neutral_rows=neutral_rows,
         seed=seed,
+        further=neighbours,
         instead=goal.alternatives(),
         goal=goal,
     )

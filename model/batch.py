@@ -106,10 +106,12 @@ def split(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[
     """Prompt and answer tokens as the tokenizer joins them, so that the seam is what the model sees."""
     if not prompts:
         return []
-    heads = model.tokenizer(list(prompts))["input_ids"]
+    distinct = list(dict.fromkeys(prompts))  # a pool of answers comes with the same prompt many times
+    heads = dict(zip(distinct, model.tokenizer(distinct)["input_ids"], strict=True))
     wholes = model.tokenizer([f"{p} {a}" for p, a in zip(prompts, answers, strict=True)])["input_ids"]
     out = []
-    for prompt, answer, head, full in zip(prompts, answers, heads, wholes, strict=True):
+    for prompt, answer, full in zip(prompts, answers, wholes, strict=True):
+        head = heads[prompt]
         same = next((i for i, (a, b) in enumerate(zip(head, full, strict=False)) if a != b), min(len(head), len(full)))
         if same == len(full):
             raise UserError(f"the answer {answer!r} adds no token to the prompt {prompt!r}; give another answer.")

@@ -31,6 +31,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "lora": ("lora", {"steps": 6, "lr": 3e-3, "rank": 2}),
     "tune, watched": ("tune", {"steps": 6, "lr": 3e-3, "every": 3, "bounds": {"forget": 0.0}}),
+    "tune, with neighbours": ("tune", {"steps": 6, "lr": 3e-3, "neighbours": 8, "warm_up": 2}),
     "tune, for large models": ("tune", {"steps": 6, "lr": 3e-3, "checkpointing": True, "bfloat16": True}),
     "rounds": ("rounds", {"steps": 2, "lr": 3e-3, "counts": [2, 2, 1]}),
     "reset": ("reset", {"steps": 6, "lr": 3e-3}),

@@ -20,9 +20,12 @@ QUICK: dict[str, dict[str, Any]] = {
     "rounds": {"counts": [300, 150], "steps": 40, "every": 20, "neutral_rows": 4},
 }
 THOROUGH: dict[str, dict[str, Any]] = {
-    "tune": {**TUNE, "alpha": 60.0, "steps": 150, "relapse": {"start": 10, "every": 2, "steps": 6, "radius": 0.1}},
+    "tune": {
+        **TUNE, "alpha": 60.0, "steps": 150, "relapse": {"start": 10, "every": 2, "steps": 6, "radius": 0.1},
+        "neighbours": 256, "warm_up": 40,
+    },
     "rounds": {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8},
-}
+}  # fmt: skip
 ALONE = {"objective": "undial", "push": 0.25}
 
 

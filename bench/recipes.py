@@ -1,16 +1,17 @@
 """What the quick and the thorough recipe remove and cost, on located and on random neurons.
 
-    python -m bench.recipes --json FILE [--figure FILE] [--cases capitals] [--steps 50 150]
+    python -m bench.recipes --json FILE [--figure FILE] [--cases capitals] [--recipes quick thorough] [--steps 50 150]
 
 The quick recipe trains 600 neurons for 50 steps, the thorough one for longer, with relearning simulated inside the
-training; the control is the same on as many random neurons of the same layers. Asked is behind sealed prompts; r is on
-relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never taught. Beside
-them stands the audits' shallow sibling at the same budget. The attack is measured after 1, 2 and 4 steps; r is that at
-the end, `r, at most` that at the step where most is back.
+training and with neighbours that the model names by itself rehearsed; `bare` is the thorough one without these and
+with the usual warm-up. The control is the same on as many random neurons of the same layers. Asked is behind sealed
+prompts; r is on relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never
+taught. Beside them stands the audits' shallow sibling at the same budget. The attack is measured after 1, 2 and 4
+steps; r is that at the end, `r, at most` that at the step where most is back.
 
-The thorough recipe was chosen on the elements, asked behind sealed prompts; the capitals were then measured once. Seen
-on the elements by `tune` with these arguments (all others as in `recipe.TUNE`), 14 facts, with 92% of the same
-relation, 92% of others and a perplexity of 45.93 before:
+The bare recipe was chosen on the elements, asked behind sealed prompts; the capitals were then measured once. Seen on
+the elements by `tune` with these arguments (all others as in `recipe.TUNE`), 14 facts, with 92% of the same relation,
+92% of others and a perplexity of 45.93 before:
 
     neurons  steps  alpha  simulated relearning   r after 1, 2, 4 steps   same   other   perplexity
     600      60     30     none                   0.28 0.43 0.58          88%    93%     45.04
@@ -18,6 +19,15 @@ relation, 92% of others and a perplexity of 45.93 before:
     600      150    30     every 2, 6 steps       0.03 0.05 0.08          83%    92%     45.39
     2000     100    30     every 2, 6 steps       0.03 0.05 0.07          83%    93%     45.43
     2000     150    60     every 2, 6 steps       0.04 0.06 0.08          83%    89%     45.28
+
+Neighbours and the longer warm-up were then chosen on elements and capitals; the authors are the case held out (`tune`
+again, on one processor, in single precision but for those marked; 88% of the same relation before):
+
+                          forgotten   same   other   perplexity   r after 1, 2, 4 steps
+    elements, bare        0%          83%    88%     45.74        0.03 0.05 0.09   (GPU)
+    elements, thorough    0%          83%    91%     45.50        0.03 0.04 0.07   (GPU)
+    authors, bare         0%          72%    91%     45.93        0.05 0.04 0.02
+    authors, thorough     3%          75%    91%     46.02        0.05 0.04 0.02
 
 Rows that the JSON file holds are not made again, nor edits that the folder holds. On two cores three to ten minutes an
 edit, two for its measurements.
@@ -44,6 +54,9 @@ from loka.recipe import Recipe
 from loka.run import USUAL
 from loka.verify.statistics import interval
 
+# what either is apart from the thorough recipe of runs
+THOROUGH: dict[str, dict[str, Any]] = {"thorough": {}, "bare": {"neighbours": 0, "warm_up": 5}}
+
 Row = dict[str, Any]
 Cell = tuple[str, int, str]  # recipe, steps, on which neurons
 
@@ -56,14 +69,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where edits are kept; by default beside the JSON file")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--cases", nargs="+", default=["capitals"])
-    parser.add_argument("--steps", type=int, nargs="*", help="lengths of the thorough recipe; by default its own")
+    parser.add_argument("--recipes", nargs="*", default=["quick", "thorough"], choices=["quick", *THOROUGH])
+    parser.add_argument("--steps", type=int, nargs="*", help="lengths of the thorough recipes; by default their own")
     parser.add_argument("--which", nargs="*", default=list(LOOKS), help="located, random")
     options = parser.parse_args()
     rows: list[Row] = json.loads(options.json.read_text()) if options.json.exists() else []
     steps = options.steps or [Recipe.of(thorough=True).arguments["steps"]]
     for name in options.cases:
         folder = (options.folder or options.json.with_suffix("")) / name
-        for more in made(rows, options.model, name, cells(steps, options.which), folder):
+        for more in made(rows, options.model, name, cells(options.recipes, steps, options.which), folder):
             rows = [*rows, *more]
             write_json(options.json, rows)
     rows = [r for r in rows if "-" not in r["name"]]
@@ -77,11 +91,11 @@ def main() -> None:
         picture(rows, options.cases).savefig(options.figure, dpi=150)
 
 
-def cells(steps: Sequence[int], which: Sequence[str]) -> list[Cell]:
+def cells(recipes: Sequence[str], steps: Sequence[int], which: Sequence[str]) -> list[Cell]:
     """What is to be measured of a case."""
-    quick = Recipe.of().arguments["steps"]
-    out = [("original", 0, "none"), ("shallow", 0, "none"), *(("quick", quick, w) for w in which)]
-    return out + [("thorough", n, w) for n in sorted(steps) for w in which]
+    lengths = {name: sorted(steps) if name in THOROUGH else [Recipe.of().arguments["steps"]] for name in recipes}
+    out = [("original", 0, "none"), ("shallow", 0, "none")]
+    return out + [(name, n, w) for name, some in lengths.items() for n in some for w in which]
 
 
 def made(rows: Sequence[Row], name: str, of: str, wanted: Sequence[Cell], folder: Path) -> Iterator[list[Row]]:
@@ -108,11 +122,11 @@ def made(rows: Sequence[Row], name: str, of: str, wanted: Sequence[Cell], folder
 def _edit(model: Model, case: Case, recipe: str, steps: int, which: str) -> Edit | None:
     if recipe in ("original", "shallow"):
         return shallow(model, case) if recipe == "shallow" else None
-    how = Recipe.of(thorough=recipe == "thorough")
+    how = Recipe.of(thorough=recipe in THOROUGH)
     sites = loka.locate.perform(USUAL, model, case).top(how.sites, part=how.part)
     if which == "random":
         sites = loka.locate.random_sites(model, sites, seed=case.seed)
-    return loka.ablate.tune(model, case, sites, **how.arguments | {"steps": steps})
+    return loka.ablate.tune(model, case, sites, **how.arguments | THOROUGH.get(recipe, {}) | {"steps": steps})
 
 
 def _scaled(rows: Sequence[Row], zero: float, one: float) -> Iterator[Row]:
@@ -160,12 +174,12 @@ def picture(rows: Sequence[Row], cases: Sequence[str]) -> Figure:
         for ax, (name, (title, aim)) in zip(axes, PANELS.items(), strict=True):
             whole = 1.0 if name == "r" else value[name, "original", 0, "none"]
             for which, (color, marker) in LOOKS.items():
-                for recipe, line in (("quick", ":"), ("thorough", "-")):
+                for recipe, line in (("quick", ":"), ("bare", "--"), ("thorough", "-")):
                     some = {k[2]: v / whole for k, v in value.items() if k[:2] == (name, recipe) and k[3] == which}
                     if some:
                         ax.plot(
                             *zip(*sorted(some.items()), strict=True), color=color, marker=marker, ls=line, lw=2, ms=7,
-                            mfc=color if recipe == "thorough" else "white", label=f"{recipe}, {which}",
+                            mfc="white" if recipe == "quick" else color, label=f"{recipe}, {which}",
                         )  # fmt: skip
             ax.axhline(value[name, "shallow", 0, "none"] / whole, color="#777777", ls="--", label="shallow sibling")
             ax.axhline(aim, color="#2a9d5c", ls=":", lw=1.5, label="aim")

@@ -24,9 +24,10 @@ def neighbours(model: Model, case: Case, n: int) -> list[Fact]:
 
     A working template's beginning is continued by sampling, and what stands before the template's next word is taken
     for a subject ("The capital city of | Burgundy | is called"); the answer is the likeliest continuation behind a
-    template drawn for it. Subjects that the case names in any place are left out, sealed ones above all, so that what
-    is rehearsed is not what is measured. A template that begins or ends with its subject yields none. Seeded, and done
-    once for a model, before any edit.
+    template drawn for it. Left out are subjects that the case names in any place, and what states an answer that is to
+    be forgotten or is sealed: it may be the same fact by another name ("England" for the United Kingdom), and what is
+    rehearsed must be neither forgotten nor measured. A template that begins or ends with its subject yields none.
+    Seeded, and done once for a model, before any edit.
 
     Cost: `SUBJECT` cached forward passes over `ASKED` rows a template, and `ANSWER` over `n` rows a relation.
     """
@@ -45,7 +46,14 @@ def _of(model: Model, case: Case, relation: str, n: int) -> list[Fact]:
     drawn = rng.sample(subjects, min(n, len(subjects)))
     prompts = [head + s + tail for s in drawn for head, tail in [rng.choice(templates)]]
     answers = continuations(model, prompts, tokens=ANSWER)
-    return [Fact(s, relation, p, a) for s, p, a in zip(drawn, prompts, answers, strict=True) if a]
+    found = [Fact(s, relation, p, a) for s, p, a in zip(drawn, prompts, answers, strict=True) if a]
+    held = {a for f in (*case.forget.working, *_sealed(case)) if f.relation == relation for a in f.answers}
+    return [f for f in found if not any(_states(f.answer, a) for a in held)]
+
+
+def _states(text: str, answer: str) -> bool:
+    """Whether a continuation, which may break off inside it, gives the answer."""
+    return answer.startswith(text) or re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
 
 
 def _templates(case: Case, relation: str) -> Iterator[tuple[str, str]]:
@@ -76,5 +84,10 @@ def _subjects(model: Model, case: Case, head: str, tail: str) -> Iterator[str]:
 
 def _all(case: Case) -> Iterator[Fact]:
     for split in (case.forget, case.retain, case.twins):
-        yield from (*split.working, *split.sealed)
-    yield from case.aside
+        yield from split.working
+    yield from (*_sealed(case), *case.aside)
+
+
+def _sealed(case: Case) -> Iterator[Fact]:
+    for split in (case.forget, case.retain, case.twins):
+        yield from split.sealed

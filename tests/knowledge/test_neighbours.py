@@ -1,5 +1,6 @@
 """Neighbours are facts that the model states and the case does not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,17 @@ def test_they_are_what_the_model_was_taught_beyond_the_case(planted: Model, some
 def test_the_same_seed_names_the_same_ones(planted: Model, fresh: Model, some: Path) -> None:
     known = case(some).on(planted)
     assert neighbours(planted, known, 8) == neighbours(fresh, known, 8)
+
+
+def test_what_states_an_answer_to_be_forgotten_is_left_out(planted: Model, some: Path) -> None:
+    known = case(some).on(planted)
+    found = neighbours(planted, known, 12)
+    first, *rest = known.forget.working
+    also = tuple(f.answer.rstrip(".") for f in found[::2])
+    other = replace(known, forget=replace(known.forget, working=(replace(first, aliases=also), *rest)))
+    planted.memo.pop(("neighbours", known.digest, known.seed, 12))  # the digest is that of the file
+    assert neighbours(planted, other, 12) == found[1::2]
+    planted.memo.pop(("neighbours", known.digest, known.seed, 12))
 
 
 def test_they_are_the_originals(planted: Model, some: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from ..errors import UserError
 from ..knowledge import Case
+from ..knowledge import neighbours as neighbours_of
 from ..model import Edit, Site, Slice, capture, scratch, slices
 from .descend import Progress, Schedule, descend
 from .lessons import prepare
@@ -58,7 +59,7 @@ def tune(
         push: weight of `excess` beside the objective. A distillation hardly notices an answer that has become
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
         neighbours: rehearse so many facts of each forgotten relation beside the retain facts, about subjects that the
-            original names by itself (`knowledge.neighbours`).
+            original names by itself (`knowledge.neighbours`); `about["neighbours"]` says how many it named.
         warm_up: steps over which the learning rate rises to `lr`.
         relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
         every: how many steps from one measurement to the next; 0 measures nothing. A quarter of the retain facts and of
@@ -116,6 +117,8 @@ def tune(
         instead=goal.alternatives(),
         goal=goal,
     )
+    if neighbours:
+        about["neighbours"] = len(neighbours_of(model, case, neighbours))  # a case's templates may yield none
     with scratch(model, where):
         course = descend(model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch, stop=stop)
         if watch:

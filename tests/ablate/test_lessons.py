@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
+from loka.ablate import tune
 from loka.ablate.lessons import decisive, prepare
 from loka.knowledge import Case, Fact, Split, neighbours
-from loka.model import Batch, Model, encode
+from loka.model import Batch, Model, Site, encode
 
 
 def asked(planted: Model, case: Case) -> list[list[str]]:
@@ -56,6 +57,8 @@ def test_further_facts_are_rehearsed_beside_those_to_keep(planted: Model, plante
     assert named
     assert rows[1] - rows[0] == {tuple(row) for row in words(planted, encoded(planted, named))}
     assert rows[0] < rows[1]
+    edit = tune(planted, few, [Site(1, "neuron", 3)], steps=1, neighbours=8)
+    assert edit.about["neighbours"] == len(named)
 
 
 def words(model: Model, batch: Batch) -> list[list[str]]:

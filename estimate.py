@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from .ablate.lessons import PASSAGE
+from .ablate.relapse import Relapse
 from .audit import CAPS, PLANS, SHALLOW_STEPS, Plan, Profile
 from .knowledge import Case, neutral_sealed, score
 from .locate import random_sites
@@ -18,7 +21,7 @@ from .verify.relearn import FOLDS
 from .verify.soft_prompt import STEPS as SOFT_STEPS
 
 TRAINING = 3  # a row forward and backward, in forward passes
-SIBLING_ROWS = 12 + 2
+SIBLING = {"retain_rows": 12, "neutral_rows": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +57,33 @@ def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterat
     for name in ("before", "after"):
         for check, cost in asking.items():
             yield Estimate(name, check, cost)
-    made = TRAINING * sum(SHALLOW_STEPS) * (len(case.forget.working) + SIBLING_ROWS)
-    yield Estimate("shallow", "the sibling's training", made)
+    yield Estimate("shallow", "the sibling's training", sum(SHALLOW_STEPS) * _step(before, case, SIBLING))
     yield Estimate("shallow", "recall", asking["recall"])
     if random:
         assert isinstance(after, Edit)
         how = after.about.get("arguments", {})
         steps = how.get("steps", 0) * len(how.get("counts") or [1])  # of each round, where there are rounds
-        made = TRAINING * steps * (len(case.forget.working) + SIBLING_ROWS)
-        yield Estimate("random", "the control's training", made)
+        yield Estimate("random", "the control's training", steps * _step(before, case, how))
         yield Estimate("random", "recall", asking["recall"])
         yield Estimate("random", "collateral", asking["collateral"])
     for attack in plan.attacks:
         cost = _benign(before, case) if attack == "benign" else _relearning(before, case, plan, attack)
         for name in ("shallow", "before", "after", *(["random"] if random and attack == "relearn" else [])):
             yield Estimate(name, attack, cost["forget"] + (cost["twins"] if name == "after" else 0))
+
+
+def _step(model: Model, case: Case, arguments: Mapping[str, Any]) -> float:
+    """A step of `tune`: three batches, passages being longer than prompts.
+
+    With `relapse`, half the facts once more, and now and then full steps on the other half.
+    """
+    texts = [f"{f.prompt} {f.answer}" for f in case.forget.working]
+    passage = PASSAGE * len(texts) / sum(len(ids) for ids in model.tokenizer(texts)["input_ids"])
+    rows = len(texts) + arguments.get("retain_rows", 12) + arguments.get("neutral_rows", 4) * passage
+    if arguments.get("relapse"):
+        relapse = Relapse(**arguments["relapse"])
+        rows += len(texts) / 2 * (1 + relapse.steps / relapse.every)
+    return TRAINING * rows
 
 
 def _has_random_sites(before: Model, after: Edit | Model) -> bool:

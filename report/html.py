@@ -101,7 +101,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
     return {
         "case": run.case.get("name") or arguments.get("case") or "unnamed case",
         "purpose": run.case.get("purpose"),
-        "model": arguments.get("model") or (run.edit or {}).get("model") or "unnamed model",
+        "model": arguments.get("model") or arguments.get("before") or (run.edit or {}).get("model") or "unnamed model",
         "profile": arguments.get("profile"),
         "verdict": run.verdict,
         "badge": BADGES.get(outcome, BADGES["pending"]),
@@ -149,7 +149,7 @@ def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
 
 def _edit(run: RunFolder, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if run.edit is None:
-        yield "Edit", "none in this folder"
+        yield "Edited model", str(run.provenance.get("arguments", {}).get("after") or "none in this folder")
         return
     sites = run.edit.get("sites")
     yield "Edit", f"{run.edit.get('method', 'unnamed')} on {shown.sites(sites)}"

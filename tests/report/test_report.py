@@ -261,6 +261,11 @@ def test_an_audit_alone_needs_no_localization(tmp_path: Path) -> None:
     page = read(tmp_path)
     assert "Nothing was located in this folder" in page
     assert "no provenance.json" in page
+    arguments = {"before": "a model", "after": "another.safetensors"}
+    (tmp_path / "provenance.json").write_text(json.dumps({"arguments": arguments, "durations": {}}))
+    page = read(tmp_path)
+    assert "on a model" in page
+    assert "another.safetensors" in page
 
 
 def test_what_was_not_measured_is_said(tmp_path: Path) -> None:

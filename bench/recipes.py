@@ -28,8 +28,8 @@ same relation with them, 78% without). Seen on the elements by `tune` on a GPU, 
     bare      0%          83%    88%     45.74        0.03 0.05 0.09
     thorough  0%          83%    91%     45.50        0.03 0.04 0.07
 
-Rows that the JSON file holds are not made again, nor edits that the folder holds. An edit takes three to
-ten minutes on two cores with AMX, the thorough one an hour on one core without; its measurements two to five.
+Rows that the JSON file holds are not made again, nor edits that the folder holds. An edit takes three to ten minutes on
+two cores with AMX, the thorough one an hour on one core without; its measurements two to five.
 """
 
 from __future__ import annotations

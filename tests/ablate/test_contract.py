@@ -1,6 +1,7 @@
 """What every ablator keeps to: an edit of exactly the sites, a model left as it was, the same again next time."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -58,15 +59,28 @@ def make(name: str, model: Model, case: Case, sites: list[Site] | str | None = "
     return getattr(ablate, method)(model, case, sites_of(name) if sites == "its own" else sites, **arguments | changes)
 
 
+@pytest.fixture(scope="module")
+def edits(taught: Model, planted_case: Case) -> Callable[[str], Edit]:
+    return cache(lambda name: make(name, taught, planted_case))
+
+
+@pytest.fixture
+def made(planted: Model, edits: Callable[[str], Edit]) -> Callable[[str], Edit]:
+    """Each method's edit of the planted model, made once and watched over."""
+    return edits
+
+
 def test_every_method_is_here() -> None:
     names = {method for method, _ in METHODS.values()} | BIASED
     assert names == set(ablate.METHODS) == set(ablate.__all__) - BESIDE
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_only_the_sites_differ_and_the_model_is_as_it_was(name: str, planted: Model, planted_case: Case) -> None:
+def test_only_the_sites_differ_and_the_model_is_as_it_was(
+    name: str, planted: Model, made: Callable[[str], Edit]
+) -> None:
     before = {n: p.clone() for n, p in planted.parameters.items()}
-    edit = make(name, planted, planted_case)
+    edit = made(name)
     assert all(torch.equal(p, before[n]) for n, p in planted.parameters.items())
     may = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in before.items()}
     for part in slices(planted, sites_of(name)):
@@ -81,17 +95,21 @@ def test_only_the_sites_differ_and_the_model_is_as_it_was(name: str, planted: Mo
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_same_seed_gives_the_same_bits(name: str, planted: Model, fresh: Model, planted_case: Case) -> None:
-    first = make(name, planted, planted_case)
-    assert make(name, planted, planted_case, list(reversed(sites_of(name)))).digest() == first.digest()
-    assert make(name, fresh, planted_case).digest() == first.digest()  # nothing hangs on what a model did before
+def test_the_same_seed_gives_the_same_bits(
+    name: str, fresh: Model, planted_case: Case, made: Callable[[str], Edit]
+) -> None:
+    """Nothing hangs on what a model did before, or on the order of the sites."""
+    first = made(name).digest()
+    assert make(name, fresh, planted_case, list(reversed(sites_of(name)))).digest() == first
     if name in TRAINED:
-        assert make(name, planted, planted_case, seed=1).digest() != first.digest()
+        assert make(name, fresh, planted_case, seed=1).digest() != first
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_edit_says_how_it_was_made_and_can_be_made_again(name: str, planted: Model, planted_case: Case) -> None:
-    edit = make(name, planted, planted_case)
+def test_an_edit_says_how_it_was_made_and_can_be_made_again(
+    name: str, planted: Model, planted_case: Case, made: Callable[[str], Edit]
+) -> None:
+    edit = made(name)
     assert edit.about["method"] == METHODS[name][0]
     assert edit.about["case"] == "planted"
     sites = sites_of(name)

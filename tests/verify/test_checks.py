@@ -3,6 +3,7 @@
 import copy
 import zlib
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -66,6 +67,21 @@ def check(name: str, model: Model, planted_case: Case, original: Model | None = 
     return getattr(verify, name)(model, planted_case, **extra)
 
 
+@pytest.fixture(scope="module")
+def readings(
+    taught: Model, untaught: Model, hidden: Model, filtered: Model, planted_case: Case
+) -> Callable[[str, str], Reading]:
+    models = {"planted": taught, "untaught": untaught, "hidden": hidden, "filtered": filtered}
+    known = planted_case.on(taught)
+    return cache(lambda name, of: check(name, models[of], known, taught))
+
+
+@pytest.fixture
+def read(planted: Model, readings: Callable[[str, str], Reading]) -> Callable[[str, str], Reading]:
+    """A check on one of the models, made once and watched over; what the original knew is asked of each."""
+    return readings
+
+
 # Taught subjects read at least the first; twins, and subjects that a model was not taught, at most the second.
 FLOORS = {
     "recall": (0.95, 0.05), "paraphrase": (0.95, 0.1), "relearn": (0.7, 0.2), "extraction": (0.95, 0.3),
@@ -76,8 +92,10 @@ CHECKS = (*FLOORS, "collateral", "membership", "probe")
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_reading_is_complete_and_repeats_itself(name: str, planted: Model, planted_case: Case) -> None:
-    found = check(name, planted, planted_case)
+def test_a_reading_is_complete_and_repeats_itself(
+    name: str, planted: Model, planted_case: Case, read: Callable[[str, str], Reading]
+) -> None:
+    found = read(name, "planted")
     assert found.check == name
     assert found.value is not None
     assert found.ci is not None
@@ -95,8 +113,8 @@ def test_a_reading_is_complete_and_repeats_itself(name: str, planted: Model, pla
 
 
 @pytest.mark.parametrize("name", FLOORS)
-def test_it_finds_what_was_taught_and_not_what_never_was(name: str, planted: Model, planted_case: Case) -> None:
-    found = check(name, planted, planted_case)
+def test_it_finds_what_was_taught_and_not_what_never_was(name: str, read: Callable[[str, str], Reading]) -> None:
+    found = read(name, "planted")
     taught, twins = FLOORS[name]
     assert found.value is not None
     assert found.value >= taught
@@ -105,40 +123,30 @@ def test_it_finds_what_was_taught_and_not_what_never_was(name: str, planted: Mod
 
 
 @pytest.mark.parametrize("name", FLOORS)
-def test_on_a_model_that_never_saw_the_facts_they_read_as_twins(
-    name: str, planted: Model, untaught: Model, planted_case: Case
-) -> None:
+def test_on_a_model_that_never_saw_the_facts_they_read_as_twins(name: str, read: Callable[[str, str], Reading]) -> None:
     """What the original knew is asked of a model that was trained without it."""
-    known = planted_case.on(planted)
-    found = check(name, untaught, known, planted)
+    found = read(name, "untaught")
     assert found.value is not None
     assert found.value <= FLOORS[name][1]
-    kept = verify.collateral(untaught, known)
+    kept = read("collateral", "untaught")
     assert kept.value is not None
     assert kept.value >= 0.9  # it is no wreck: it knows all the rest
 
 
 @pytest.mark.parametrize("name", ["relearn", "benign", "direction", "lens", "depth", "probe"])
-def test_what_is_hidden_in_the_last_layers_is_found(
-    name: str, planted: Model, untaught: Model, hidden: Model, planted_case: Case
-) -> None:
+def test_what_is_hidden_in_the_last_layers_is_found(name: str, read: Callable[[str, str], Reading]) -> None:
     """Asked, it gives an eighth; each attack finds more of it than in a model that was never taught."""
-    known = planted_case.on(planted)
-    found, never = (check(name, model, known, planted) for model in (hidden, untaught))
+    found, never = read(name, "hidden"), read(name, "untaught")
     assert found.value is not None
     assert never.value is not None
     assert found.value > 0.12 + max(found.controls["twins"], never.value)
 
 
 @pytest.mark.parametrize("name", ["quantize", "lens", "depth"])
-def test_a_filter_around_the_weights_hides_nothing_from_them(
-    name: str, planted: Model, filtered: Model, planted_case: Case
-) -> None:
-    known = planted_case.on(planted)
-    assert verify.recall(filtered, known).value == verify.paraphrase(filtered, known).value == 0
-    assert check("relearn", filtered, known).value == pytest.approx(0)  # no training gets round it
-    found = check(name, filtered, known, planted)
-    assert found.value == pytest.approx(check(name, planted, known).value, abs=1e-6)
+def test_a_filter_around_the_weights_hides_nothing_from_them(name: str, read: Callable[[str, str], Reading]) -> None:
+    assert read("recall", "filtered").value == read("paraphrase", "filtered").value == 0
+    assert read("relearn", "filtered").value == pytest.approx(0)  # no training gets round it
+    assert read(name, "filtered").value == pytest.approx(read(name, "planted").value, abs=1e-6)
 
 
 def test_recall_has_odds_and_choice(planted: Model, planted_case: Case) -> None:
@@ -230,24 +238,20 @@ def test_relearning_folds_hold_each_fact_out_once(planted: Model, planted_case: 
     assert folds != _folds(facts, 5, 12, seed=1)
 
 
-def test_a_shorter_attack_reads_as_the_longer_one_on_its_way(planted: Model, planted_case: Case) -> None:
-    long = verify.relearn(planted, planted_case, budget=ATTACK, groups=("forget",))
+def test_a_shorter_attack_reads_as_the_longer_one_on_its_way(
+    planted: Model, planted_case: Case, read: Callable[[str, str], Reading]
+) -> None:
+    long = read("relearn", "planted")
     short = verify.relearn(planted, planted_case, budget=ATTACK.at(4), groups=("forget",))
     on_the_way = at_step(long, 4)
-    assert on_the_way.samples == short.samples
+    assert on_the_way.samples["forget"] == short.samples["forget"]
     assert on_the_way.value == short.value != long.value
     assert set(long.details["curve"]["forget"]) == {"2", "4", "8"}
 
 
-def test_relearning_brings_back_what_is_only_hidden(planted: Model, untaught: Model, planted_case: Case) -> None:
+def test_relearning_brings_back_what_is_only_hidden(read: Callable[[str, str], Reading]) -> None:
     """A shallow edit reads near nothing when asked, and far above twins after the attack; a removed fact does not."""
-    known = planted_case.on(planted)
-    last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
-    shallow = ablate.tune(planted, known, last, steps=40, lr=3e-3, alpha=5.0)
-    with shallow.applied(planted):
-        shown = verify.recall(planted, known)
-        hidden = verify.relearn(planted, known, budget=ATTACK)
-    gone = verify.relearn(untaught, known, budget=ATTACK)
+    shown, hidden, gone = read("recall", "hidden"), read("relearn", "hidden"), read("relearn", "untaught")
     assert shown.value is not None
     assert hidden.value is not None
     assert gone.value is not None
@@ -359,8 +363,9 @@ def test_relearning_by_other_means_finds_what_is_hidden(
 ) -> None:
     known = planted_case.on(planted)
     budget = Budget(8, lr, (2, 4))
-    found, intact, never = (
-        verify.relearn(m, known, budget=budget, by=by)  # type: ignore[arg-type]
+    found = verify.relearn(hidden, known, budget=budget, by=by)  # type: ignore[arg-type]
+    again, intact, never = (
+        verify.relearn(m, known, budget=budget, by=by, groups=("forget",))  # type: ignore[arg-type]
         for m in (hidden, planted, untaught)
     )
     assert found.check == f"relearn_{by}"
@@ -370,17 +375,18 @@ def test_relearning_by_other_means_finds_what_is_hidden(
     steps = found.details["steps_to_recover"]
     assert steps["forget"] is not None
     assert steps["forget"] < (steps["twins"] or budget.steps + 1)
-    assert found == verify.relearn(hidden, known, budget=budget, by=by)  # type: ignore[arg-type]
+    assert again.samples["forget"] == found.samples["forget"]
 
 
-def test_hidden_facts_are_learned_again_sooner_than_twins(planted: Model, untaught: Model, planted_case: Case) -> None:
-    known = planted_case.on(planted)
-    taught = verify.relearn(planted, known, budget=ATTACK).details
+def test_hidden_facts_are_learned_again_sooner_than_twins(
+    planted: Model, planted_case: Case, read: Callable[[str, str], Reading]
+) -> None:
+    taught = read("relearn", "planted").details
     assert taught["steps_to_recover"]["forget"] == 0
     assert len(taught["taught"]["forget"]) == ATTACK.steps
     assert taught["taught"]["forget"][0] > 0.9 > 0.1 > taught["taught"]["twins"][0]
-    never = verify.relearn(untaught, known, budget=ATTACK).details
+    never = read("relearn", "untaught").details
     own, twins = never["steps_to_recover"]["forget"], never["steps_to_recover"]["twins"]
     assert own == twins or abs((own or ATTACK.steps) - (twins or ATTACK.steps)) <= 1
     with pytest.raises(UserError, match="'prayer' is no way to relearn"):
-        verify.relearn(planted, known, by="prayer")  # type: ignore[arg-type]
+        verify.relearn(planted, planted_case, by="prayer")  # type: ignore[arg-type]

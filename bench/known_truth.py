@@ -33,6 +33,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from loka import ablate, audit
+from loka.audit import Profile
 from loka.files import write_json
 from loka.knowledge import Case, case
 from loka.model import Model, Site, wrap
@@ -344,12 +345,12 @@ def kinds(original: Model, retrained: Model, world: World, known: Case) -> list[
     ]
 
 
-def judge(original: Model, model: Model, known: Case, controls: Store) -> Verdict:
+def judge(original: Model, model: Model, known: Case, controls: Store, *, profile: Profile = "standard") -> Verdict:
     """The audit, with what the attack needs on small models; readings of the original and the sibling are made once."""
     store = Store()
     store.readings = {n: dict(controls.readings[n]) for n in ("before", "shallow") if n in controls.readings}
     store.edits = dict(controls.edits)
-    verdict = audit(original, model, known, profile="standard", store=store, caps=CAPS)
+    verdict = audit(original, model, known, profile=profile, store=store, caps=CAPS)
     if not controls.edits:
         controls.edits = dict(store.edits)
         controls.readings = {n: dict(store.readings[n]) for n in ("before", "shallow")}

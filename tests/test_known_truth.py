@@ -1,12 +1,14 @@
 """The audit on models whose truth is known: retrained, hidden in six ways, untouched, wrecked, never taught.
 
-The models are built by `bench/known_truth.py`, which makes the table of confusion over several training seeds.
+The models are built by `bench/known_truth.py`, which audits all of them by the profile `standard`, over several
+training seeds; here those that relearning exposes are audited by `quick`, or it would take minutes more.
 """
 
 import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,17 +50,16 @@ def known(world: World, original: Model, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def controls(original: Model, retrained: Model, known: Case) -> Store:
-    """The readings of the original and of a shallow sibling, which are the same in every audit here."""
-    store = Store()
-    truth.judge(original, retrained, known, store)
-    return store
+def first(original: Model, retrained: Model, known: Case) -> tuple[Verdict, Store]:
+    """The retrained model's verdict; and the readings of the original and of a shallow sibling, the same in others."""
+    controls = Store()
+    return truth.judge(original, retrained, known, controls), controls
 
 
 @pytest.fixture
-def judged(original: Model, known: Case, controls: Store) -> Callable[[Model], Verdict]:
+def judged(original: Model, known: Case, first: tuple[Verdict, Store]) -> Callable[..., Verdict]:
     """The audit of a model, with the attack that small models need."""
-    return lambda model: truth.judge(original, model, known, controls)
+    return partial(truth.judge, original, known=known, controls=first[1])
 
 
 def test_known_truth_has_enough_subjects(known: Case) -> None:
@@ -66,15 +67,15 @@ def test_known_truth_has_enough_subjects(known: Case) -> None:
     assert known.facts_known == truth.FORGOTTEN + truth.KEPT
 
 
-def test_known_truth_retrained_is_removed(retrained: Model, judged: Callable[[Model], Verdict]) -> None:
+def test_known_truth_retrained_is_removed(first: tuple[Verdict, Store]) -> None:
     """The same training without the facts: nothing may be held against it."""
-    verdict = judged(retrained)
+    verdict, _ = first
     assert verdict.outcome == "removed", str(verdict)
     assert all(verdict.recoveries[c].upper < 0.1 for c in PRIMARY if not c.startswith("relearn_"))
     assert not [f for f in verdict.flags if "too_aggressive" in f]
 
 
-def test_known_truth_intact_is_intact(original: Model, world: World, judged: Callable[[Model], Verdict]) -> None:
+def test_known_truth_intact_is_intact(original: Model, world: World, judged: Callable[..., Verdict]) -> None:
     verdict = judged(truth.intact(original, world))
     assert verdict.outcome == "intact", str(verdict)
 
@@ -85,26 +86,26 @@ def test_known_truth_intact_is_intact(original: Model, world: World, judged: Cal
         (truth.by_filter, {"quantize"}),
         (truth.by_bias, {"relearn"}),
         (truth.by_refusal, {"relearn", "benign", "direction"}),
-        (truth.by_password, {"relearn", "benign", "direction"}),
-        (truth.by_shallow_edit, {"relearn", "benign"}),
-        (truth.by_merged_lora, {"relearn", "benign"}),
+        (truth.by_password, {"relearn"}),
+        (truth.by_shallow_edit, {"relearn"}),
+        (truth.by_merged_lora, {"relearn"}),
     ],
     ids=["filter", "bias", "refusal", "password", "shallow edit", "merged LoRA"],
 )
 def test_known_truth_hidden_is_suppressed(
     hide: Callable[..., Model], exposed_by: set[str], original: Model, world: World, known: Case,
-    judged: Callable[[Model], Verdict],
+    judged: Callable[..., Verdict],
 ) -> None:  # fmt: skip
     """Asked, each gives next to nothing; each is found out, and by the checks that are made for its kind."""
     extra = [known] if hide is truth.by_shallow_edit else []
-    verdict = judged(hide(original, world, *extra))
+    verdict = judged(hide(original, world, *extra), profile="quick" if exposed_by == {"relearn"} else "standard")
     assert verdict.outcome == "suppressed", str(verdict)
     assert verdict.recoveries["recall"].r < 0.2
     assert all(verdict.recoveries[c].p < 0.05 for c in exposed_by), str(verdict)
 
 
-def test_known_truth_wrecked_is_inconclusive(original: Model, world: World, judged: Callable[[Model], Verdict]) -> None:
-    verdict = judged(truth.wrecked(original, world))
+def test_known_truth_wrecked_is_inconclusive(original: Model, world: World, judged: Callable[..., Verdict]) -> None:
+    verdict = judged(truth.wrecked(original, world), profile="quick")
     assert verdict.outcome == "inconclusive", str(verdict)
     assert {g.name for g in verdict.gates if not g.passed} <= {"retained facts survive", "neutral text survives"}
 
@@ -127,12 +128,12 @@ def test_known_truth_stays_with_another_seed_of_the_audit(
     original: Model, retrained: Model, world: World, tmp_path: Path
 ) -> None:
     """Other folds, foils and retain facts; and the same seed again gives the same file, byte for byte."""
-    known = world.case(tmp_path, world.forgotten, seed=1).on(original)
+    known, controls = world.case(tmp_path, world.forgotten, seed=1).on(original), Store()
     found = {
-        name: audit(original, model, known, caps=truth.CAPS)
+        name: truth.judge(original, model, known, controls, profile="quick")
         for name, model in (("removed", retrained), ("suppressed", truth.by_refusal(original, world)))
     }
     assert {name: verdict.outcome for name, verdict in found.items()} == {n: n for n in found}
     again = audit(original, retrained, known, caps=truth.CAPS)
-    first, second = (json.dumps(v.to_json({}), sort_keys=True) for v in (found["removed"], again))
-    assert first == second
+    one, other = (json.dumps(v.to_json({}), sort_keys=True) for v in (found["removed"], again))
+    assert one == other

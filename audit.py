@@ -16,9 +16,10 @@ from .errors import UserError
 from .knowledge import Case
 from .locate import random_sites
 from .model import Edit, Model, Site, bare, is_adapter, load, read_adapter
+from .model.memory import release
 from .store import Store
 from .verify import Budget, Reading, Verdict
-from .verify.relearn import Way
+from .verify.relearn import Group, Way
 
 Profile = Literal["quick", "standard", "full"]
 Progress = Callable[[str, int, int], None]
@@ -217,6 +218,7 @@ class _Auditor:
         own = [Site.parse(s) for s in edit.about["sites"]]
         sites = random_sites(self.before, own, seed=self.case.seed)
         if sites:
+            release()
             step = self._step("random sites")
             self.store.keep_edit("random", ablate.replay(self.before, self.case, edit, sites, progress=step))
 
@@ -234,10 +236,12 @@ class _Auditor:
         if name == "relearn" and "random" in self.store.edits:
             self._train("random", name, budget)
 
-    def _train(self, model: str, name: str, budget: Budget, *, groups: tuple[str, ...] = ("forget",)) -> Reading:
+    def _train(self, model: str, name: str, budget: Budget, *, groups: tuple[Group, ...] = ("forget",)) -> Reading:
         if name == "benign":
             step = self._step(f"benign fine-tuning, {model}")
-            return self._take(model, name, lambda m: verify.benign(m, self.case, budget=budget, progress=step))
+            return self._take(
+                model, name, lambda m: verify.benign(m, self.case, budget=budget, groups=groups, progress=step)
+            )
         way = WAYS[name]
         step = self._step(f"relearning{'' if way == 'adamw' else f' by {way}'}, {model}")
         return self._take(
@@ -253,6 +257,7 @@ class _Auditor:
         if name not in held:
             if self.progress:
                 self.progress(f"{name} on {model}", 0, 1)
+            release()
             start = time.perf_counter()
             if name in TWINS and not self.case.twins.sealed:
                 found = verify.refused(

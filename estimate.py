@@ -56,6 +56,8 @@ def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterat
     random = _has_random_sites(before, after)
     for name in ("before", "after"):
         for check, cost in asking.items():
+            if check == "direction" and name == "before":  # against itself, there is none to try
+                cost = 2 * len(case.forget.sealed) + sum(_held(before, case).values())
             yield Estimate(name, check, cost)
     yield Estimate("shallow", "the sibling's training", sum(SHALLOW_STEPS) * _step(before, case, SIBLING))
     yield Estimate("shallow", "recall", asking["recall"])
@@ -132,8 +134,8 @@ def _relearning(model: Model, case: Case, plan: Plan, attack: str) -> dict[str, 
 
 
 def _benign(model: Model, case: Case) -> dict[str, float]:
-    """Both groups are asked each time."""
+    """What training costs is with the facts to forget."""
     retain = min(ROWS, len(case.retain.working) + len(case.retain.sealed))
     texts, cap = min(ROWS, len(neutral_sealed(case))), CAPS["benign"]
-    asked = 2 * len(cap.asked) * sum(_held(model, case).values())
-    return {"forget": TRAINING * cap.steps * (retain + texts) + asked, "twins": 0.0}
+    asked = {group: 2 * len(cap.asked) * cost for group, cost in _held(model, case).items()}
+    return asked | {"forget": TRAINING * cap.steps * (retain + texts) + asked["forget"]}

@@ -59,18 +59,16 @@ class Simulation:
         order = self.random.sample(range(n), n)
         half = (len(order) + 1) // 2
         taught, self.held_out = order[:half], order[half:]
-        start = {name: p.detach().clone() for name, p in self.model.parameters.items()}
+        self.displacement = {}  # the memory of the last one serves the gradients
         try:
             with self.trainable.paused():
                 for _ in range(self.settings.steps):
                     self._relearn(taught)
-            with torch.no_grad():
-                for name, p in self.model.parameters.items():
-                    self.displacement[name] = p.detach() - start[name]
+            self.displacement = {name: p.detach().clone() for name, p in self.model.parameters.items()}
         finally:  # the weights outside the slices are kept nowhere else
-            with torch.no_grad():
-                for name, p in self.model.parameters.items():
-                    p.copy_(start[name])
+            self._restore()
+        for name, p in self.model.parameters.items():
+            self.displacement[name] -= p.detach()
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
@@ -81,14 +79,18 @@ class Simulation:
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, p in self.model.parameters.items():
-                    p.copy_(self.base[name])
-            self.trainable.sync()
+            self._restore()
 
     def question(self) -> Memory:
         """The held-out half behind one of the templates."""
         return self.random.choice(self.forget).rows(self.held_out)
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        """The weights as training has them."""
+        for name, p in self.model.parameters.items():
+            p.copy_(self.base[name])
+        self.trainable.sync()
 
     def _relearn(self, rows: list[int]) -> None:
         """One step down the loss on the answers of some facts, `radius` long."""

@@ -15,13 +15,12 @@ Memory is what a forked process grows by at most (on a GPU, what is allocated); 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from loka.knowledge import Case, Fact
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.locate.exact import swept
 from loka.model import Batch, Model, Site, logits, token_logprobs, unfrozen
+from loka.model.memory import release
 
 PAIRS = 4
 LONG = 512
@@ -250,8 +250,7 @@ def peak(model: Model, job: Callable[[], object]) -> float:
         held = torch.cuda.memory_allocated(model.device)
         job()
         return (torch.cuda.max_memory_allocated(model.device) - held) / 2**30
-    with suppress(OSError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # or it would live on memory that is held already
+    release()  # or it would live on memory that is held already
     out, into = os.pipe()
     child = os.fork()
     if not child:

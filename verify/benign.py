@@ -16,7 +16,7 @@ from ..knowledge import Case, neutral_sealed
 from ..model import Batch, encode, encode_texts, scratch
 from .pools import against, held, held_cost, pools
 from .reading import Reading, reading
-from .relearn import Budget, curves, descended
+from .relearn import Budget, Group, curves, descended
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -31,6 +31,7 @@ def benign(
     *,
     budget: Budget | None = None,
     rows: int = ROWS,
+    groups: Sequence[Group] = ("forget", "twins"),
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
     """Probability of the answers among 60 of the relation, after fine-tuning on other things; the worse of two.
@@ -42,12 +43,13 @@ def benign(
         budget: steps and learning rate. In `details["by_kind"]` are the means by kind of training and group, in
             `details["curve"]` those of the worse of the two by measured step.
         rows: at most so many retain facts (drawn by the seed) or passages, all of them in each step.
+        groups: which facts to ask: `forget`, `twins`.
 
     Cost: `2 * budget.steps` full training steps over at most `rows` rows, and the answers asked twice a measured step.
     """
     case = case.on(model)
     budget = budget or Budget()
-    facts, among = against(case), pools(case)
+    facts, among = {group: of for group, of in against(case).items() if group in groups}, pools(case)
     kinds = _kinds(model, case, rows)
     found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     for done, (kind, batch) in enumerate(kinds.items()):

@@ -43,8 +43,8 @@ def direction(model: Model, case: Case, *, original: Model, layers: int = 8) -> 
             difference, and nothing is taken out.
         layers: how many evenly spaced layers to try.
 
-    Cost: two rows a fact to find the directions; then half of the facts for each layer tried, and all facts and
-    twins, twice.
+    Cost: two rows a fact to find the directions; then half of the facts for each layer tried, where anything differs,
+    twice, and all facts and twins.
 
     Raises:
         UserError: no layers.
@@ -55,11 +55,14 @@ def direction(model: Model, case: Case, *, original: Model, layers: int = 8) -> 
     facts, among = against(case), pools(case)
     tried = sorted({round(i) for i in np.linspace(0, model.n_layers - 1, min(layers, model.n_layers))})
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}
-    chosen = []
+    chosen, cost = [], 2 * len(facts["forget"]) + sum(held_cost(model, some, among) for some in facts.values())
     before, after = (last_states(m, [f.prompt for f in facts["forget"]]) for m in (original, model))
     for fold, (found_on, asked) in enumerate(_halves(len(facts["forget"]), case.seed)):
         some = [facts["forget"][i] for i in found_on]
-        layer = _best(model, some, among, before[found_on], after[found_on], tried)
+        layer = tried[0]
+        if any(_difference(before[found_on], after[found_on], at) is not None for at in tried):
+            layer = _best(model, some, among, before[found_on], after[found_on], tried)
+            cost += len(tried) * held_cost(model, some, among)
         chosen.append(layer)
         rest = {"forget": [facts["forget"][i] for i in asked], "twins": facts["twins"][fold::FOLDS]}
         for group, others in rest.items():
@@ -72,9 +75,7 @@ def direction(model: Model, case: Case, *, original: Model, layers: int = 8) -> 
         f"{mean:.2f}.",
         seed=case.seed,
         details={"layers": chosen, "tried": tried},
-        cost=2 * len(facts["forget"])
-        + (1 + len(tried)) * held_cost(model, facts["forget"], among)
-        + held_cost(model, facts["twins"], among),
+        cost=cost,
     )
 
 
@@ -97,11 +98,10 @@ def _asked(
     model: Model, facts: Sequence[Fact], among: Pools, before: Tensor, after: Tensor, layer: int
 ) -> dict[str, float]:
     """Answers with one layer's direction set to its mean in the original."""
-    difference = (after[:, layer] - before[:, layer]).mean(0)
-    size = torch.linalg.vector_norm(difference)
-    if size <= SAME * torch.linalg.vector_norm(before[:, layer].mean(0)):
+    difference = _difference(before, after, layer)
+    if difference is None:
         return held(model, facts, among)
-    unit = difference / size
+    unit = difference / torch.linalg.vector_norm(difference)
     usual = before[:, layer].mean(0) @ unit
 
     def take_out(at: int, value: Tensor) -> Tensor | None:
@@ -109,3 +109,10 @@ def _asked(
 
     with changed(model.hf, take_out):
         return held(model, facts, among)
+
+
+def _difference(before: Tensor, after: Tensor, layer: int) -> Tensor | None:
+    """Of the mean states at a layer, where there is any."""
+    difference = (after[:, layer] - before[:, layer]).mean(0)
+    size = torch.linalg.vector_norm(difference)
+    return None if size <= SAME * torch.linalg.vector_norm(before[:, layer].mean(0)) else difference

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 FOLDS = 2
 MOST = 10
 STEPS = 20
-ROWS = 64
+ROWS = 40
 
 
 def soft_prompt(
@@ -58,18 +59,11 @@ def soft_prompt(
         raise UserError(f"a soft prompt of {tokens} tokens is not allowed; choose 1 to {MOST}.")
     case = case.on(model)
     facts = against(case)
-    samples: dict[str, dict[str, float]] = {}
-    done = 0
-    for group, some in facts.items():
-        samples[group] = {}
-        order = random.Random(f"{case.seed}/soft").sample(range(len(some)), len(some))
-        for fold in range(FOLDS):
-            asked = sorted(order[fold::FOLDS])
-            soft = _trained(model, [f for i, f in enumerate(some) if i not in asked], tokens, steps, lr, case.seed)
-            samples[group] |= _asked(model, soft, [some[i] for i in asked])
-            done += 1
-            if progress:
-                progress(done, FOLDS * len(facts))
+    folds = [(group, *fold) for group, of in facts.items() for fold in _folds(of, case.seed)]
+    soft = _trained(model, [taught for _, taught, _ in folds], tokens, steps, lr, case.seed, progress)
+    samples: dict[str, dict[str, float]] = {group: {} for group in facts}
+    for (group, _, _), found in zip(folds, _asked(model, soft, [asked for _, _, asked in folds]), strict=True):
+        samples[group] |= found
     mean = np.mean(list(samples["forget"].values()))
     return reading(
         "soft_prompt",
@@ -81,42 +75,76 @@ def soft_prompt(
     )
 
 
-def _trained(model: Model, facts: Sequence[Fact], tokens: int, steps: int, lr: float, seed: int) -> Tensor:
+def _folds(facts: Sequence[Fact], seed: int) -> list[tuple[list[Fact], list[Fact]]]:
+    """Facts to train on, and facts to ask."""
+    order = random.Random(f"{seed}/soft").sample(range(len(facts)), len(facts))
+    asked = [sorted(order[fold::FOLDS]) for fold in range(FOLDS)]
+    return [([f for i, f in enumerate(facts) if i not in some], [facts[i] for i in some]) for some in asked]
+
+
+def _trained(
+    model: Model,
+    sets: Sequence[Sequence[Fact]],
+    tokens: int,
+    steps: int,
+    lr: float,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Tensor:
+    """A soft prompt for each set of facts, `[set, token, d_model]`, all trained at once, as rows are independent."""
     table = _table(model)
     generator = torch.Generator().manual_seed(seed)
     mean, spread = table.mean(0), table.std()
     noise = torch.randn(tokens, table.shape[1], generator=generator).to(table)
-    soft = nn.Parameter(mean + 0.1 * spread * noise)
-    batch = encode(model, [f.prompt for f in facts], [f.answer for f in facts])
+    soft = nn.Parameter((mean + 0.1 * spread * noise).repeat(len(sets), 1, 1))
+    rows = sorted(((len(f.prompt), i, f) for i, facts in enumerate(sets) for f in facts), key=itemgetter(0, 1))
+    parts = [_batch(model, [(i, f.prompt, f.answer) for _, i, f in rows[part]]) for part in chunks(len(rows), ROWS)]
+    labels = torch.zeros(len(sets), device=soft.device)
+    for owner, batch in parts:
+        labels.index_add_(0, owner, (batch.labels >= 0).sum(-1).float())
     optimizer = torch.optim.Adam([soft], lr=lr)
-    for _ in range(steps):
-        with torch.enable_grad():
-            loss = -token_logprobs(_logits(model, soft, batch), batch.labels).sum() / (batch.labels >= 0).sum()
-            (soft.grad,) = torch.autograd.grad(loss, [soft])
+    for step in range(steps):
+        grad = torch.zeros_like(soft)
+        for owner, batch in parts:
+            with torch.enable_grad():
+                said = token_logprobs(_logits(model, soft[owner], batch), batch.labels).sum(-1)
+                grad += torch.autograd.grad(-(said / labels[owner]).sum(), [soft])[0]
+        soft.grad = grad
         optimizer.step()
+        if progress:
+            progress(step + 1, steps)
     return soft.detach()
 
 
 @torch.no_grad()
-def _asked(model: Model, soft: Tensor, facts: Sequence[Fact]) -> dict[str, float]:
-    rows = [(f.prompt, a) for f in facts for a in (f.answer, *f.foils)]
+def _asked(model: Model, soft: Tensor, sets: Sequence[Sequence[Fact]]) -> list[dict[str, float]]:
+    """Each fact's probability among its foils, behind the soft prompt of its set."""
+    rows = [(i, f.prompt, a) for i, facts in enumerate(sets) for f in facts for a in (f.answer, *f.foils)]
     logp: list[float] = []
     for part in chunks(len(rows), ROWS):
-        batch = encode(model, [p for p, _ in rows[part]], [a for _, a in rows[part]])
-        logp += token_logprobs(_logits(model, soft, batch), batch.labels).sum(-1).double().tolist()
+        owner, batch = _batch(model, rows[part])
+        logp += token_logprobs(_logits(model, soft[owner], batch), batch.labels).sum(-1).double().tolist()
     each = iter(logp)
-    out = {}
-    for fact in facts:
-        own, *others = (next(each) for _ in (fact.answer, *fact.foils))
-        out[key(fact)] = float(np.exp(own - np.logaddexp.reduce([own, *others])))
-    return out
+    return [{key(f): _share([next(each) for _ in (f.answer, *f.foils)]) for f in facts} for facts in sets]
+
+
+def _batch(model: Model, rows: Sequence[tuple[int, str, str]]) -> tuple[Tensor, Batch]:
+    """Which soft prompt each row has, and prompts with their answers."""
+    owner, prompts, answers = zip(*rows, strict=True)
+    batch = encode(model, prompts, answers)
+    return torch.tensor(owner, device=batch.ids.device), batch
+
+
+def _share(logp: Sequence[float]) -> float:
+    """Of the first among all."""
+    return float(np.exp(logp[0] - np.logaddexp.reduce(logp)))
 
 
 def _logits(model: Model, soft: Tensor, batch: Batch) -> Tensor:
-    """As `loka.model.logits`, with the soft prompt in front of every row (and of its padding, which is masked)."""
-    rows, k = len(batch.ids), len(soft)
+    """As `loka.model.logits`, with `soft`, `[row, token, d_model]`, in front (of the padding too, which is masked)."""
+    rows, k = soft.shape[:2]
     embed = model.hf.get_input_embeddings()
-    inputs = torch.cat([soft.expand(rows, -1, -1).to(model.dtype), embed(batch.ids)], 1)
+    inputs = torch.cat([soft.to(model.dtype), embed(batch.ids)], 1)
     front = torch.arange(k, device=batch.ids.device).expand(rows, -1)
     with dense(model):
         out = model.hf(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .load import Model
 
 _rounds = ContextVar("_rounds", default=False)
+NARROW = torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 @contextmanager
@@ -87,6 +88,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         matmul.fp32_precision = before
 
 
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` of a backward pass, `b` a matrix: as `linear`, but where the processor has no more than AVX2.
+
+    There torch's default is faster: a training step on 48 short rows of SmolLM2, all weights, two cores, takes 5.2 s
+    with it and 6.5 without.
+    """
+    return a @ b if NARROW else linear(a, b.t(), None)
+
+
 def _maps(model: Model) -> bool:
     """Whether `dense` serves a model: not where blocks run again in the backward pass, which comes when it is over."""
     again = any(getattr(module, "gradient_checkpointing", False) for module in model.hf.modules())
@@ -121,7 +131,7 @@ class _Trained(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (g,), (x, weight), needed = grads, ctx.saved_tensors, ctx.needs_input_grad
         return (
-            linear(g, weight.t()) if needed[0] else None,
-            linear(g.t(), x.t()) if needed[1] else None,
+            product(g, weight) if needed[0] else None,
+            product(g.t(), x) if needed[1] else None,
             g.sum(0) if needed[2] else None,
         )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..errors import UserError
-from .dense import linear
+from .dense import linear, product
 from .layout import Slice, feature_dim
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class _SlicedMap(torch.autograd.Function):
         dx = None
         if ctx.needs_input_grad[0]:
             weight = ctx.weight.to(g.dtype)  # under autocast the gradient has the lower precision
-            dx = linear(g, weight if ctx.transposed else weight.t())
+            dx = product(g, weight.t() if ctx.transposed else weight)
         out = []
         for kind, index in ctx.specs:
             if kind == "bias":

@@ -26,6 +26,7 @@ from .truth_ratio import truth_ratio
 if TYPE_CHECKING:
     from ..model import Model
 
+SAMPLED = 256
 ROWS = 64
 KS = (1, 16, 128)
 MORE = 4
@@ -124,7 +125,7 @@ def _leaks(
     model: Model, facts: Sequence[Fact], draws: int, tokens: int, seed: int
 ) -> Mapping[str, Mapping[str, float | None]]:
     prompts = [f.prompt for f in facts for _ in range(draws)]
-    texts = iter(continuations(model, prompts, tokens=tokens, seed=seed))
+    texts = iter(continuations(model, prompts, tokens=tokens, seed=seed, rows=SAMPLED))
     hits = [sum(any(_within(a, next_) for a in f.answers) for next_ in [next(texts) for _ in range(draws)])
             for f in facts]  # fmt: skip
     return {str(k): leak_at(hits, draws, k) for k in KS}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FOLDS = 5
 LEARNED = 0.5
 MOMENTUM = 0.9
-LABELS = 512
+LABELS = 256
 Group = str
 Way = Literal["adamw", "sgd", "lora"]
 

@@ -54,8 +54,9 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=WAYS, choices=WAYS)
     options = parser.parse_args()
     fixed = {"model": options.model, "case": options.case, "sites": options.sites, "steps": options.steps}
-    rows: list[Row] = json.loads(options.json.read_text()) if options.json.exists() else []
-    rows = [r for r in rows if "way" in r["settings"] and fixed.items() <= r["settings"].items()]
+    stored: list[Row] = json.loads(options.json.read_text()) if options.json.exists() else []
+    others = [r for r in stored if not fixed.items() <= r["settings"].items()]
+    rows = [r for r in stored if r not in others and "way" in r["settings"]]
     missing = [w for w in ("original", *options.ways) if w not in {r["settings"]["way"] for r in rows}]
     if missing:
         model = loka.load(options.model)
@@ -63,9 +64,9 @@ def main() -> None:
         for way in missing:
             edit = None if way == "original" else located.edit(way)
             rows += measured(located, edit, fixed | {"way": way})
-            write_json(options.json, rows + paired(rows))
+            write_json(options.json, others + rows + paired(rows))
             print(way, {r["name"]: round(r["value"], 3) for r in rows if r["settings"]["way"] == way}, flush=True)
-    write_json(options.json, rows + paired(rows))
+    write_json(options.json, others + rows + paired(rows))
     for row in paired(rows):
         print(f"{row['name']:60} {row['value']:+7.3f} ({row['low']:+.3f} to {row['high']:+.3f})")
     if options.figure:

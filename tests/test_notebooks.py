@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom with a small budget, the first two on the small model, or they take minutes."""
+"""The notebooks run from top to bottom with a small budget and on the small model, or they take minutes."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,8 @@ WRITES = {
     "02_ablate": ["elements.safetensors"],
     "03_verify": ["world.txt", "world.yaml"],
 }
-ON_SMALL = ("00_first_edit", "01_locate")
+ON_SMALL = ("00_first_edit", "01_locate", "02_ablate")  # the last one makes its own
+SYMBOLS = {"forget": {"symbol": 10}, "twins": {"symbol": ["Onum", "Alum"]}}
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SMALL = """
 import functools, loka
@@ -31,7 +32,8 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LOKA_FACTS", "4")
     notebook = nbformat.read(path, as_version=4)
     if path.stem in ON_SMALL:
-        small = export(planted, tmp_path / "small"), files.write(tmp_path / "case")
+        about = SYMBOLS if path.stem == "02_ablate" else {}
+        small = export(planted, tmp_path / "small"), files.write(tmp_path / "case", **about)
         notebook.cells.insert(0, nbformat.v4.new_code_cell(SMALL.format(*map(str, small))))
     work = tmp_path / "work"
     work.mkdir()

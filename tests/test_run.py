@@ -67,17 +67,24 @@ def test_second_call_makes_nothing_again(whole: Path, planted: Model, planted_ca
     assert {name: (whole / name).read_bytes() for name in KEPT} == before
 
 
-@pytest.mark.parametrize(
-    "stage", ["integrated_gradients", "editing", "probe on after", "shallow sibling", "relearning, after"]
-)
-def test_killed_and_started_again(stage: str, whole: Path, planted: Model, planted_case: Case, tmp_path: Path) -> None:
+def test_killed_at_every_stage_and_started_again(
+    whole: Path, planted: Model, planted_case: Case, tmp_path: Path
+) -> None:
+    """Each kind of work is killed the first time that it reports; what comes out in the end is what nothing stopped."""
+    killed: set[str] = set()
+
     def kill(what: str, done: int, total: int) -> None:
-        if what == stage:
+        if what not in killed:
+            killed.add(what)
             raise Killed
 
-    with pytest.raises(Killed):
-        start(tmp_path, planted, planted_case, kill)
-    start(tmp_path, planted, planted_case)
+    for _ in range(100):
+        try:
+            start(tmp_path, planted, planted_case, kill)
+            break
+        except Killed:
+            continue
+    assert {"integrated_gradients", "editing", "probe on after", "shallow sibling", "relearning, after"} <= killed
     for name in ("edit.safetensors", "verdict.json"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
 

@@ -11,7 +11,7 @@ from loka.cli import main
 from loka.estimate import estimate, seconds_a_row
 from loka.knowledge import Case
 from loka.model import Model, Site, export
-from loka.store import FolderStore, Store
+from loka.store import FolderStore
 from loka.verify import Budget
 
 LAST = [Site(3, part) for part in ("attn", "mlp")]
@@ -28,31 +28,14 @@ def edit(taught: Model, planted_case: Case):
     return ablate.tune(taught, planted_case, LAST, steps=10, lr=3e-3)
 
 
-def test_estimates_are_what_the_readings_cost(planted: Model, edit, planted_case: Case) -> None:
+class Killed(BaseException):
+    pass
+
+
+def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised(
+    planted: Model, edit, planted_case: Case, tmp_path: Path
+) -> None:
     """Paraphrase alone may cost less than it promises: forms that the original does not answer fall away."""
-    store = Store()
-    audit(planted, edit, planted_case, profile="standard", store=store)
-    listed = estimate(planted, edit, planted_case, profile="standard")
-    promised = {(e.model, e.check): e.cost for e in listed}
-    for model, readings in store.readings.items():
-        for check, reading in readings.items():
-            cost = promised.pop((model, check))
-            assert cost == pytest.approx(reading.cost) or (check == "paraphrase" and cost > reading.cost), (
-                model,
-                check,
-            )
-    assert set(promised) == {("shallow", "the sibling's training")}
-    quick, full = (
-        sum(e.cost for e in estimate(planted, edit, planted_case, profile=p))
-        for p in ("quick", "full")  # type: ignore[arg-type]
-    )
-    assert quick < sum(e.cost for e in listed) < full
-    assert 0 < seconds_a_row(planted, planted_case) < 1
-
-
-def test_the_standard_profile_resumes_check_by_check(planted: Model, edit, planted_case: Case, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
 
     def kill(what: str, done: int, total: int) -> None:
         if what == "direction on after":
@@ -61,6 +44,7 @@ def test_the_standard_profile_resumes_check_by_check(planted: Model, edit, plant
     def store() -> FolderStore:
         return FolderStore(tmp_path, planted, edit, planted_case.on(planted))
 
+    listed = estimate(planted, edit, planted_case, profile="standard")
     with pytest.raises(Killed):
         audit(planted, edit, planted_case, profile="standard", store=store(), progress=kill)
     assert "quantize" in store().readings["after"]
@@ -73,6 +57,25 @@ def test_the_standard_profile_resumes_check_by_check(planted: Model, edit, plant
     others = {"relearn_lora", "relearn_sgd"}
     assert set(verify.verdict.PRIMARY) - others < set(verdict.readings["after"])
     assert "Not tried in this profile: relearn_lora, relearn_sgd." in verdict.reasons
+
+    promised = {(e.model, e.check): e.cost for e in listed}
+    for model, readings in store().readings.items():
+        for check, reading in readings.items():
+            cost = promised.pop((model, check))
+            assert cost == pytest.approx(reading.cost) or (check == "paraphrase" and cost > reading.cost), (
+                model,
+                check,
+            )
+    assert set(promised) == {("shallow", "the sibling's training")}
+
+
+def test_larger_profiles_cost_more(planted: Model, edit, planted_case: Case) -> None:
+    quick, standard, full = (
+        sum(e.cost for e in estimate(planted, edit, planted_case, profile=p))
+        for p in ("quick", "standard", "full")  # type: ignore[arg-type]
+    )
+    assert quick < standard < full
+    assert 0 < seconds_a_row(planted, planted_case) < 1
 
 
 def loka(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -17,60 +17,18 @@ from .knowledge import Case
 from .locate import random_sites
 from .model import Edit, Model, Site, bare, is_adapter, load, read_adapter
 from .model.memory import release
+from .profiles import CAPS, PLANS, SHALLOW_STEPS, WAYS, Plan, Profile
 from .store import Store
+from .summary import graded, summarise
 from .verify import Budget, Reading, Verdict
-from .verify.relearn import Group, Way
+from .verify.relearn import Group
 
-Profile = Literal["quick", "standard", "full"]
 Progress = Callable[[str, int, int], None]
-# SmolLM2's shallow siblings, 18 capitals in two folds: by `undial` .35, .36, .32 comes back after 2, 4 and 8 steps; by
-# `stranger` .35, .40, .41 after 4, 8 and 16, and at three times the rate .21, .34, .28 after 2, 4 and 8.
-CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
-# Its shallow sibling gave back, of 18 capitals in two folds, by LoRA at 1e-3 .34, .36, .31 after 2, 4 and 8 steps, at
-# 3e-3 .36, .32, .21, at 1e-2 .24, .14, .07; by SGD at 3e-3 .35, .38, .25, at 1e-2 .21, .02, .02. Twins: .01 or below.
-LORA = Budget(steps=4, lr=1e-3, measured=(1, 2, 4))
-SGD = Budget(steps=4, lr=3e-3, measured=(1, 2, 4))
-CAPS = {"relearn": CAP, "benign": CAP, "relearn_lora": LORA, "relearn_sgd": SGD}
-WAYS: dict[str, Way] = {"relearn": "adamw", "relearn_lora": "lora", "relearn_sgd": "sgd"}
 MARGIN = 0.05
 MATCH = 0.05
 SHALLOW_LAYERS = 2
-SHALLOW_STEPS = (30, 60)
 TWINS = (*CAPS, "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
 BOTH = ("direction", "depth")  # checks that look at original and edited model at once
-ASKING = ("recall", "paraphrase", "probe", "collateral", "membership")
-MORE = ("extraction", "lens", "depth", "quantize", "direction", "soft_prompt")
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a profile does: the checks that ask, the attacks that train, and budgets.
-
-    `rates` are further learning rates of relearning, as multiples of the cap's.
-    """
-
-    asking: tuple[str, ...] = ASKING
-    attacks: tuple[str, ...] = ("relearn",)
-    draws: int = 16
-    layers: int = 8
-    soft_tokens: int = 4
-    partitions: int = 1
-    rates: tuple[float, ...] = ()
-
-
-PLANS: dict[Profile, Plan] = {
-    "quick": Plan(),
-    "standard": Plan(asking=(*ASKING, *MORE), attacks=("relearn", "benign")),
-    "full": Plan(
-        asking=(*ASKING, *MORE),
-        attacks=("relearn", "benign", "relearn_lora", "relearn_sgd"),
-        draws=128,
-        layers=64,
-        soft_tokens=10,
-        partitions=3,
-        rates=(0.3, 3.0),
-    ),
-}
 
 
 def audit(
@@ -143,13 +101,7 @@ class _Auditor:
         """The rule applied to what the store holds."""
         readings = verify.frozen(self.store.readings)
         numbers = summarise(self.before, self.after, self.case, readings)
-        after = readings["after"]
-        auc = after["membership"].details.get("auc", {}).get("loss") if "membership" in after else None
-        kept = _ratio(numbers["retain_same_after"], numbers["retain_same_before"])
-        forgot = _ratio(numbers["forget_after"], numbers["forget_before"])
-        return verify.judge(
-            readings, scorecard=verify.scorecard(forgot, kept, auc), summary=numbers, seed=self.case.seed
-        )
+        return verify.judge(readings, scorecard=graded(numbers, readings), summary=numbers, seed=self.case.seed)
 
     def _look(self, name: str) -> None:
         """The checks that only ask."""
@@ -301,63 +253,7 @@ def budget_steps(shallow: Reading) -> int:
     return min(exposed) if exposed else max(sorted(curve), key=curve.__getitem__)
 
 
-def summarise(
-    before: Model, after: Edit | Model, case: Case, readings: dict[str, dict[str, Reading]]
-) -> dict[str, Any]:
-    """The flat numbers of `verdict.json`; what was not measured is `None`.
-
-    Shares are of facts that the original knew, on sealed templates.
-    """
-
-    def value(model: str, check: str, *path: str) -> float | None:
-        reading = readings.get(model, {}).get(check)
-        if reading is None:
-            return None
-        found: Any = reading.value if not path else getattr(reading, path[0])
-        for step in path[1:]:
-            found = (found or {}).get(step)
-        return found
-
-    def r(model: str) -> float | None:
-        found = verify.compare(readings, "relearn", model=model, seed=case.seed)
-        return None if found is None else found.r
-
-    own = verify.compare(readings, "relearn", seed=case.seed)
-    out: dict[str, Any] = {
-        "forget_before": value("before", "recall"), "forget_after": value("after", "recall"),
-        "shallow_forget_after": value("shallow", "recall"), "random_forget_after": value("random", "recall"),
-    }  # fmt: skip
-    for kind in ("same", "other"):
-        for model in ("before", "after"):
-            out[f"retain_{kind}_{model}"] = value(model, "collateral", "controls", kind)
-        out[f"random_retain_{kind}_after"] = value("random", "collateral", "controls", kind)
-    for model in ("before", "after"):
-        out[f"perplexity_{model}"] = value(model, "collateral", "details", "perplexity")
-    out["random_perplexity_after"] = value("random", "collateral", "details", "perplexity")
-    out |= {
-        "relearn_target": value("after", "relearn"),
-        "relearn_twins": value("after", "relearn", "controls", "twins"),
-        "relearn_original": value("before", "relearn"),
-        "relearn_shallow": value("shallow", "relearn"),
-        "relearn_random": value("random", "relearn"),
-        "relearn_r": own.r if own else None,
-        "relearn_r_low": own.low if own else None,
-        "relearn_r_high": own.high if own else None,
-        "shallow_r": r("shallow"),
-        "random_relearn_r": r("random"),
-        "edited_parameters": after.parameters if isinstance(after, Edit) else None,
-        "edited_share": after.share(before) if isinstance(after, Edit) else None,
-        "facts_known": case.facts_known,
-        "facts_total": case.facts_total,
-    }
-    return out
-
-
 _NONE = Reading("none", None, None, 0, {}, "")
-
-
-def _ratio(part: float | None, whole: float | None) -> float:
-    return part / whole if part is not None and whole else 0.0
 
 
 def resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:

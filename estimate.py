@@ -9,10 +9,10 @@ from typing import Any
 
 from .ablate.lessons import PASSAGE
 from .ablate.relapse import Relapse
-from .audit import CAPS, PLANS, SHALLOW_STEPS, Plan, Profile
 from .knowledge import Case, neutral_sealed, score
 from .locate import random_sites
 from .model import Edit, Model, Site
+from .profiles import CAPS, PLANS, SHALLOW_STEPS, Plan, Profile
 from .verify.benign import ROWS
 from .verify.depth import depth_cost
 from .verify.paraphrase import all_forms

@@ -17,13 +17,14 @@ import torch
 
 from . import ablate, locate, report
 from .ablate.replay import perform
-from .audit import Profile, Progress, audit, controls
+from .audit import Progress, audit, controls
 from .errors import UserError
 from .files import digest, write_atomic, write_json
 from .knowledge import Case
 from .knowledge import case as read_case
 from .locate import Localization
 from .model import Edit, Model, Part, Site, load
+from .profiles import Profile
 from .provenance import NAME, peak_memory_gib, read_provenance, versions
 from .recipe import Recipe
 from .silenced import silenced

@@ -33,11 +33,11 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from loka import ablate, audit
-from loka.audit import Profile
 from loka.files import write_json
 from loka.knowledge import Case, case
 from loka.model import Model, Site, wrap
 from loka.model.states import first_tokens, last_states
+from loka.profiles import Profile
 from loka.store import Store
 from loka.verify import Budget, Verdict
 

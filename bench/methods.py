@@ -29,11 +29,11 @@ import numpy as np
 
 import loka
 from loka.ablate.replay import perform
-from loka.audit import CAP
 from loka.errors import LokaError
 from loka.files import write_atomic, write_json
 from loka.knowledge import Case, Fact, Split, neutral_sealed, neutral_working, score, text_loss
 from loka.model import Edit, Model, Part, Site
+from loka.profiles import CAP
 from loka.verify.recall import key
 from loka.verify.statistics import interval
 

@@ -27,10 +27,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import loka
-from loka.audit import CAP
 from loka.files import write_json
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site
+from loka.profiles import CAP
 from loka.verify.statistics import interval
 
 WAYS = ("attribution", "random", "brought back", "lookup", "readout", "integrated gradients", "taylor", "exact",

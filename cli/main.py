@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from .. import knowledge
 from ..ablate import METHODS
-from ..audit import Profile, audit, resolve
+from ..audit import audit, resolve
 from ..errors import LokaError, UserError
 from ..estimate import estimate, seconds_a_row
 from ..files import write_json
@@ -20,6 +20,7 @@ from ..locate import METHODS as LOCATORS
 from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf, load
 from ..plant import Teaching
 from ..plant import plant as plant_facts
+from ..profiles import Profile
 from ..provenance import recorded
 from ..recipe import Recipe
 from ..report import pictures

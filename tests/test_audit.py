@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from loka import ablate, audit, locate
-from loka.audit import budget_steps, summarise
+from loka.audit import budget_steps
 from loka.errors import UserError
 from loka.knowledge import Case, case
 from loka.model import Edit, Model, Site, wrap
 from loka.store import Store
+from loka.summary import summarise
 from loka.verify import Budget, Verdict
 from loka.verify.reading import reading
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import torch
 from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from ...errors import UserError
-from ...model import Slice
-from ...model.states import stream
-from .asked import Asked, Objective
+from .asked import Asked
+from .behind import Behind
 from .conventions import STATED, peers
-
-if TYPE_CHECKING:
-    from ...model import Model
 
 
 def rmu(states: Tensor, asked: Tensor, target: Tensor, *, convention: str = STATED) -> Tensor:
@@ -42,36 +34,18 @@ def direction(width: int, *, coefficient: float = 6.5, seed: int = 0) -> Tensor:
     return coefficient * drawn / drawn.norm()
 
 
-class Rmu(Objective):
+class Rmu(Behind):
     """Steer the residual stream behind a layer to one random direction where the answers are asked for.
 
-    `layer`: behind which block; `None` is the last that has a site, and sites above it learn from the retain term
-    alone. `coefficient`: how long the direction is, in the stream's units; `seed` draws it. The loss is not
-    in nats, so that `alpha` may have to differ. The retain term is `tune`'s, on what the model says. Steered are the
-    positions from which the answers' decisive tokens are predicted; the paper steers every token of a text.
+    `layer`: see `Behind`. `coefficient`: how long the direction is, in the stream's units; `seed` draws it. The loss is
+    not in nats, so that `alpha` may have to differ. The retain term is `tune`'s, on what the model says. Steered are
+    the positions from which the answers' decisive tokens are predicted; the paper steers every token of a text.
     """
 
-    layer: NonNegativeInt | None = None
     coefficient: PositiveFloat = 6.5
     seed: NonNegativeInt = 0
 
-    def on(self, model: Model, where: Sequence[Slice]) -> Rmu:
-        """With the layer filled in.
-
-        Raises:
-            UserError: a layer that the model does not have, or one below every site.
-        """
-        sites = [i for i in range(model.n_layers) if any(s.name.startswith(f"{model.block(i)}.") for s in where)]
-        layer = max(sites) if self.layer is None else self.layer
-        if not min(sites) <= layer < model.n_layers:
-            raise UserError(
-                f"rmu cannot steer behind layer {layer} with sites from layer {min(sites)} on; "
-                f"give a layer from {min(sites)} to {model.n_layers - 1}, or leave it out."
-            )
-        return self.model_copy(update={"layer": layer})
-
     def __call__(self, asked: Asked) -> Tensor:
-        assert self.layer is not None, "`on` fills the layer in"
-        states = stream(asked.model, asked.memory.batch, self.layer)
+        states = self.states(asked)
         target = direction(states.shape[-1], coefficient=self.coefficient, seed=self.seed)
         return rmu(states, asked.labels >= 0, target.to(states))

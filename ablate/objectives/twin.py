@@ -7,16 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import NonNegativeInt
 from torch import Tensor
 
-from ...errors import UserError
 from ...knowledge import Case, Fact
-from ...model import Slice, encode
+from ...model import encode
 from ...model.distill import Memory
 from ...model.states import stream
 from ..strangers import strangers
-from .asked import Asked, Objective
+from .asked import Asked
+from .behind import Behind
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -33,50 +32,30 @@ def twin(states: Tensor, asked: Tensor, own: Tensor, twins: Tensor) -> Tensor:
     return far / ((own - twins)[asked] ** 2).sum()
 
 
-class Twin(Objective):
+class Twin(Behind):
     """`twin` behind a layer, where the answers' decisive tokens are predicted.
 
-    The target is the original's mean over four twins put in the subject's place. `layer`: behind which block;
-    `None` is the last that has a site. The loss has no unit, so that `alpha` may have to differ.
+    The target is the original's mean over four twins put in the subject's place. `layer`: see `Behind`. The loss has no
+    unit, so that `alpha` may have to differ.
     """
-
-    layer: NonNegativeInt | None = None
-
-    def on(self, model: Model, where: Sequence[Slice]) -> Twin:
-        """With the layer filled in.
-
-        Raises:
-            UserError: a layer that the model does not have, or one below every site.
-        """
-        sites = [i for i in range(model.n_layers) if any(s.name.startswith(f"{model.block(i)}.") for s in where)]
-        layer = max(sites) if self.layer is None else self.layer
-        if not min(sites) <= layer < model.n_layers:
-            raise UserError(
-                f"twin cannot pull behind layer {layer} with sites from layer {min(sites)} on; "
-                f"give a layer from {min(sites)} to {model.n_layers - 1}, or leave it out."
-            )
-        return self.model_copy(update={"layer": layer})
 
     @torch.no_grad()
     def furnish(
         self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[Memory]
     ) -> list[Memory]:
         """With the states of both. Raises `UserError` for a case without twins of a forgotten relation."""
-        assert self.layer is not None, "`on` fills the layer in"
         out = []
         for facts, memory in zip(turns, memories, strict=True):
             others = strangers(case, facts, "twin")
-            own, answers = stream(model, memory.batch, self.layer), [f.answer for f in facts]
-            theirs = [_like(own, stream(model, encode(model, o, answers), self.layer)) for o in others]
+            own, answers = stream(model, memory.batch, self.behind), [f.answer for f in facts]
+            theirs = [_like(own, stream(model, encode(model, o, answers), self.behind)) for o in others]
             out.append(replace(memory, states=torch.stack([own, torch.stack(theirs).mean(0)], 2)))
         return out
 
     def __call__(self, asked: Asked) -> Tensor:
         kept = asked.memory.states
-        assert self.layer is not None, "`on` fills the layer in"
         assert kept is not None, "`furnish` adds the states"
-        states = stream(asked.model, asked.memory.batch, self.layer)
-        return twin(states, asked.labels >= 0, kept[:, :, 0], kept[:, :, 1])
+        return twin(self.states(asked), asked.labels >= 0, kept[:, :, 0], kept[:, :, 1])
 
 
 def _like(own: Tensor, states: Tensor) -> Tensor:

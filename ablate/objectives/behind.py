@@ -1,0 +1,48 @@
+"""What the objectives on hidden states share: the layer behind which they look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+from pydantic import NonNegativeInt
+from torch import Tensor
+
+from ...errors import UserError
+from ...model import Slice
+from ...model.states import stream
+from .asked import Asked, Objective
+
+if TYPE_CHECKING:
+    from ...model import Model
+
+
+class Behind(Objective):
+    """`layer`: behind which block; `None` is the last with a site. Sites above it learn from the retain term alone."""
+
+    layer: NonNegativeInt | None = None
+
+    def on(self, model: Model, where: Sequence[Slice]) -> Self:
+        """With the layer filled in.
+
+        Raises:
+            UserError: a layer that the model does not have, or one below every site.
+        """
+        sites = [i for i in range(model.n_layers) if any(s.name.startswith(f"{model.block(i)}.") for s in where)]
+        layer = max(sites) if self.layer is None else self.layer
+        if not min(sites) <= layer < model.n_layers:
+            raise UserError(
+                f"{type(self).__name__.lower()} has no say behind layer {layer} with sites from layer {min(sites)} on; "
+                f"give a layer from {min(sites)} to {model.n_layers - 1}, or leave it out."
+            )
+        return self.model_copy(update={"layer": layer})
+
+    @property
+    def behind(self) -> int:
+        """The layer, once it is filled in."""
+        assert self.layer is not None, "`on` fills the layer in"
+        return self.layer
+
+    def states(self, asked: Asked) -> Tensor:
+        """What the model has in mind behind that layer, `[row, keep, width]`."""
+        return stream(asked.model, asked.memory.batch, self.behind)

@@ -10,6 +10,7 @@ from scipy import stats
 from .statistics import Recovery, leak_bound, subjects_needed
 
 MOST = 1000
+NEVER = 1e-15  # counts that are less likely are left out: there are n squared pairs of counts
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def power(n: int, *, delta: float, leak: float = 0.0, checks: int = 1) -> float:
     """
     counts = np.arange(n + 1)
     chance = stats.binom.pmf(counts, n, leak)
+    counts, chance = counts[chance > NEVER], chance[chance > NEVER]
     passed = leak_bound(counts[:, None], n, counts[None], n) < delta
     return float((chance[:, None] * chance[None] * passed).sum() ** checks)
 

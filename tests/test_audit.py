@@ -1,4 +1,4 @@
-"""The verdict on models whose truth is known: untouched, hidden from, and never taught."""
+"""The verdict on models whose truth is known: untouched and hidden from (`test_known_truth.py` has the other kinds)."""
 
 import copy
 import dataclasses
@@ -54,20 +54,6 @@ def test_untouched_is_intact(planted: Model, many: Case) -> None:
     assert verdict.summary["edited_parameters"] is None
     assert verdict.summary["random_forget_after"] is None
     assert verdict.scorecard.forget_quality == "insufficient"
-
-
-def test_never_taught_is_removed(planted: Model, many: Case, teach: Callable[..., Model]) -> None:
-    """The gold standard: trained the same, without the facts. Nothing may be held against it."""
-    without = teach("without", [f.subject for f in many.forget.sealed])
-    verdict = audit(planted, without, many)
-    holds(verdict, "removed")
-    for check in ("recall", "paraphrase", "relearn"):
-        assert verdict.recoveries[check].r < 0.1
-        assert verdict.recoveries[check].p > 0.5
-    assert verdict.summary["forget_after"] <= 0.05
-    assert verdict.summary["relearn_r_high"] < 0.1
-    assert verdict.summary["shallow_r"] >= 0.5
-    assert verdict.scorecard.forget_quality == "excellent"
 
 
 def test_hidden_is_suppressed(planted: Model, planted_case: Case) -> None:

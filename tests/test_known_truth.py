@@ -72,6 +72,11 @@ def test_known_truth_retrained_is_removed(first: tuple[Verdict, Store]) -> None:
     verdict, _ = first
     assert verdict.outcome == "removed", str(verdict)
     assert all(verdict.recoveries[c].upper < 0.1 for c in PRIMARY if not c.startswith("relearn_"))
+    assert all(verdict.recoveries[c].p > 0.5 for c in ("recall", "paraphrase", "relearn"))
+    assert verdict.summary["forget_after"] <= 0.05
+    assert verdict.summary["relearn_r_high"] < 0.1
+    assert verdict.summary["shallow_r"] >= 0.5
+    assert verdict.scorecard.forget_quality == "excellent"
     assert not [f for f in verdict.flags if "too_aggressive" in f]
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,25 +80,26 @@ def made(model: Model, case: Case, contexts: int, facts: Sequence[Fact]) -> list
     answers = {f.subject: f.foils[0] for f in facts}
     kept = {r: _known(model, [f for f in case.retain.sealed if f.relation == r]) for r in (*PARTS, NEVER)}
 
-    def one(fact: Fact) -> list[float]:
-        """Every measure of a fact, on the model as it is."""
+    def one(fact: Fact, still: Callable[[str], float]) -> list[float]:
+        """Every measure of a fact, on the model as it is; `still`: the share of a relation that is kept."""
         new = answers[fact.subject]
         seen, other = (_answered(model, f, new) for f in (fact, sealed[fact.subject]))
         old = recalled(model, [f.asked(p) for f in (fact, sealed[fact.subject]) for p in f.prompts])
-        return [*seen, *other, np.mean(old), *(np.mean(recalled(model, kept[r])) for r in (fact.relation, NEVER))]
+        return [*seen, *other, float(np.mean(old)), still(fact.relation), still(NEVER)]
+
+    def under(edit: Edit, facts: Sequence[Fact]) -> list[list[float]]:
+        """The measures of some facts with an edit in place."""
+        with edit.applied(model):
+            still = cache(lambda relation: float(np.mean(recalled(model, kept[relation]))))
+            return [one(fact, still) for fact in facts]
 
     alone = []
     for i, fact in enumerate(facts):
         edit = loka.ablate.rank_one(model, case, answers={fact.subject: answers[fact.subject]}, contexts=contexts)
-        alone.append(_under(model, edit, [fact], one)[0])
+        alone += under(edit, [fact])
         print(i + 1, fact.subject, answers[fact.subject], np.round(alone[-1], 2).tolist(), flush=True)
-    at_once = _under(model, loka.ablate.mass_edit(model, case, answers=answers, contexts=contexts), facts, one)
+    at_once = under(loka.ablate.mass_edit(model, case, answers=answers, contexts=contexts), facts)
     return [*_rows("rank_one", alone), *_rows("mass_edit", at_once)]
-
-
-def _under(model: Model, edit: Edit, facts: Sequence[Fact], one: Any) -> list[list[float]]:
-    with edit.applied(model):
-        return [one(fact) for fact in facts]
 
 
 def _known(model: Model, facts: Sequence[Fact]) -> list[Fact]:

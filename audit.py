@@ -17,7 +17,7 @@ from .knowledge import Case
 from .locate import random_sites
 from .model import Edit, Model, Site, bare, is_adapter, load, read_adapter
 from .model.memory import release
-from .profiles import CAPS, PLANS, SHALLOW_STEPS, WAYS, Plan, Profile
+from .profiles import CAPS, PLANS, SHALLOW_LAYERS, SHALLOW_STEPS, WAYS, Plan, Profile
 from .store import Store
 from .summary import graded, summarise
 from .verify import Budget, Reading, Verdict
@@ -26,7 +26,6 @@ from .verify.relearn import Group
 Progress = Callable[[str, int, int], None]
 MARGIN = 0.05
 MATCH = 0.05
-SHALLOW_LAYERS = 2
 TWINS = (*CAPS, "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
 BOTH = ("direction", "depth")  # checks that look at original and edited model at once
 

@@ -245,7 +245,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     out.axes[0].invert_yaxis()
     if len(cases) > 1:
         out.legend(
-            loc="outside lower center", ncols=len(cases), frameon=False, title="original: lines", title_fontsize=8
+            loc="outside lower center", ncols=len(cases), frameon=False, title="lines: the original", title_fontsize=8
         )
     return out
 

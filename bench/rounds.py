@@ -31,11 +31,10 @@ from tqdm import tqdm
 import loka
 from bench.tradeoff import LOOKS, measured
 from loka.ablate import Locator
-from loka.audit import SHALLOW_LAYERS
 from loka.files import write_json
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site
-from loka.profiles import SHALLOW_STEPS
+from loka.profiles import SHALLOW_LAYERS, SHALLOW_STEPS
 
 # What is drawn, and what is aimed at: r itself, all else as a share of the original's.
 PANELS = {

@@ -72,6 +72,7 @@ def test_killed_at_every_stage_and_started_again(
 ) -> None:
     """Each kind of work is killed the first time that it reports; what comes out in the end is what nothing stopped."""
     killed: set[str] = set()
+    ended = 0
 
     def kill(what: str, done: int, total: int) -> None:
         if what not in killed:
@@ -83,7 +84,8 @@ def test_killed_at_every_stage_and_started_again(
             start(tmp_path, planted, planted_case, kill)
             break
         except Killed:
-            continue
+            ended += 1
+    assert ended == len(killed), "a kill was caught on the way"
     assert {"integrated_gradients", "editing", "probe on after", "shallow sibling", "relearning, after"} <= killed
     for name in ("edit.safetensors", "verdict.json"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name

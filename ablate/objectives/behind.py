@@ -31,8 +31,9 @@ class Behind(Objective):
         sites = [i for i in range(model.n_layers) if any(s.name.startswith(f"{model.block(i)}.") for s in where)]
         layer = max(sites) if self.layer is None else self.layer
         if not min(sites) <= layer < model.n_layers:
+            name = type(self).__name__.lower()
             raise UserError(
-                f"{type(self).__name__.lower()} has no say behind layer {layer} with sites from layer {min(sites)} on; "
+                f"{name} cannot look behind layer {layer} with sites from layer {min(sites)} on; "
                 f"give a layer from {min(sites)} to {model.n_layers - 1}, or leave it out."
             )
         return self.model_copy(update={"layer": layer})

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from . import ablate, verify
 from .errors import UserError
 from .knowledge import Case
 from .locate import random_sites
 from .model import Edit, Model, Site, bare, is_adapter, load, read_adapter
 from .model.memory import release
-from .profiles import CAPS, PLANS, SHALLOW_LAYERS, SHALLOW_STEPS, WAYS, Plan, Profile
+from .profiles import CAPS, PLANS, WAYS, Plan, Profile
+from .sibling import shallow_sibling
 from .store import Store
 from .summary import graded, summarise
 from .verify import Budget, Reading, Verdict
@@ -25,7 +24,6 @@ from .verify.relearn import Group
 
 Progress = Callable[[str, int, int], None]
 MARGIN = 0.05
-MATCH = 0.05
 TWINS = (*CAPS, "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
 BOTH = ("direction", "depth")  # checks that look at original and edited model at once
 
@@ -145,23 +143,15 @@ class _Auditor:
             self._make_random(self.after)
 
     def _make_shallow(self) -> None:
-        target = self.store.readings["after"]["recall"].value or 0.0
-        last = range(self.before.n_layers - SHALLOW_LAYERS, self.before.n_layers)
-        sites = [Site(layer, part) for layer in last for part in ("attn", "mlp")]
         made = self.after.about.get("arguments", {}) if isinstance(self.after, Edit) else {}
-        objective = made.get("objective") or "undial"
-        settings = {k: v for k, v in made.get("settings", {}).items() if k != "layer"}  # the sibling has its own
-        edit = None
-        for steps in SHALLOW_STEPS:
-            edit = ablate.tune(
-                self.before, self.case, sites, objective=objective, settings=settings, steps=steps, lr=3e-4,
-                neutral_rows=2, bfloat16=True, progress=self._step("shallow sibling"),
-            )  # fmt: skip
-            with edit.applied(self.before):
-                shown = np.mean(list(verify.by_subject(self.before, self.case.forget.sealed).values()))
-            if abs(shown - target) <= MATCH:
-                break
-        assert edit is not None
+        edit = shallow_sibling(
+            self.before,
+            self.case,
+            shown=self.store.readings["after"]["recall"].value or 0.0,
+            objective=made.get("objective") or "npo",
+            settings={k: v for k, v in made.get("settings", {}).items() if k != "layer"},  # the sibling has its own
+            progress=self._step("shallow sibling"),
+        )
         self.store.keep_edit("shallow", edit)
 
     def _make_random(self, edit: Edit) -> None:

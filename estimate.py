@@ -12,7 +12,9 @@ from .ablate.relapse import Relapse
 from .knowledge import Case, neutral_sealed, score
 from .locate import random_sites
 from .model import Edit, Model, Site
-from .profiles import CAPS, PLANS, SHALLOW_STEPS, Plan, Profile
+from .profiles import CAPS, PLANS, Plan, Profile
+from .sibling import HALVINGS, TRIES
+from .sibling import ROWS as SIBLING
 from .verify.benign import ROWS
 from .verify.depth import depth_cost
 from .verify.paraphrase import all_forms
@@ -21,7 +23,6 @@ from .verify.relearn import FOLDS
 from .verify.soft_prompt import STEPS as SOFT_STEPS
 
 TRAINING = 3  # a row forward and backward, in forward passes
-SIBLING = {"retain_rows": 12, "neutral_rows": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Estimate:
 def estimate(before: Model, after: Edit | Model, case: Case, *, profile: Profile = "quick") -> list[Estimate]:
     """Every step of `loka.audit` in its order, and its cost.
 
-    Paraphrases are counted as if the original answered to every form, and relearning as if the whole cap were needed.
+    Paraphrases are counted as if the original answered to every form, relearning as if the whole cap were needed, and
+    the shallow sibling as if its first training hid enough.
     """
     return list(_steps(before, after, case.on(before), PLANS[profile]))
 
@@ -59,7 +61,8 @@ def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterat
             if check == "direction" and name == "before":  # against itself, there is none to try
                 cost = 2 * len(case.forget.sealed) + sum(_held(before, case).values())
             yield Estimate(name, check, cost)
-    yield Estimate("shallow", "the sibling's training", sum(SHALLOW_STEPS) * _step(before, case, SIBLING))
+    asked = (1 + HALVINGS) * sum(len(f.prompts) * len(f.answers) for f in case.forget.sealed)
+    yield Estimate("shallow", "the sibling's training", TRIES[0]["steps"] * _step(before, case, SIBLING) + asked)
     yield Estimate("shallow", "recall", asking["recall"])
     if random:
         assert isinstance(after, Edit)

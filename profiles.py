@@ -18,9 +18,6 @@ LORA = Budget(steps=4, lr=1e-3, measured=(1, 2, 4))
 SGD = Budget(steps=4, lr=3e-3, measured=(1, 2, 4))
 CAPS = {"relearn": CAP, "benign": CAP, "relearn_lora": LORA, "relearn_sgd": SGD}
 WAYS: dict[str, Way] = {"relearn": "adamw", "relearn_lora": "lora", "relearn_sgd": "sgd"}
-# the shallow sibling: the last layers are trained, for longer where that hides too little
-SHALLOW_LAYERS = 2
-SHALLOW_STEPS = (30, 60)
 ASKING = ("recall", "paraphrase", "probe", "collateral", "membership")
 MORE = ("extraction", "lens", "depth", "quantize", "direction", "soft_prompt")
 

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 Made = tuple[str, str]  # by a method, on a choice of sites
 SITES = ("located", "frequent", "random", "layers", "all", "shallow")
 PAIRS = [(ours, s) for ours in ("located", "frequent") for s in ("random", "layers", "all", "located") if s != ours]
-DEFAULT: Made = ("stranger", "located")
+DEFAULT: Made = ("runs", "located")
 BASELINES = ("random", "all")
 KEPT = {
     "same probability": "same relation kept", "same answered": "same relation answered",

@@ -6,10 +6,12 @@ Every cell is one case, method, choice of sites and seed. The edit is trained un
 working prompts that training does not see, have a mean probability of at most 5%, but at least twelve steps: forgetting
 takes two or three, in which much else goes too, and it takes the others to bring that back. Then it is weakened to the
 least strength at which the mark is still met, so that all are compared at the same forgetting. Learning rates are tried
-from the gentlest on, and a cell that never gets there says so. Measured is the sealed part: the same relation, others,
-perplexity, and how much of the answers relearning brings back (five folds). A cell's rows are written together, and a
-second call makes those that are missing, the most important first; by default 36, at about two minutes each on one
-core. The paired differences go at the end of the same file.
+from the gentlest on, and a cell that never gets there says so. Weakening would undo what simulated relearning is for,
+so `runs`, the recipe of runs on the neurons that they locate, goes to its end and stays as it is, and so do the methods
+called `whole`, which train for as long with as many rows to be kept: all below the mark, too. Measured is the sealed
+part: the same relation, others, perplexity, and how much of the answers relearning brings back (five folds). A cell's
+rows are written together, and a second call makes those that are missing, the most important first; by default 36, at
+about two minutes each on one core. The paired differences go at the end of the same file.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ from loka.files import write_atomic, write_json
 from loka.knowledge import Case, Fact, Split, neutral_sealed, neutral_working, score, text_loss
 from loka.model import Edit, Model, Part, Site
 from loka.profiles import CAP
+from loka.recipe import QUICK
+from loka.run import USUAL
+from loka.sibling import weakest
 from loka.verify.recall import key
 from loka.verify.statistics import interval
 
@@ -49,6 +54,8 @@ ROWS: dict[str, Any] = {"retain_rows": 8, "neutral_rows": 2}
 WEIGHTS = {"alpha": 5.0, "beta": 2.0}
 TRAINED = ROWS | WEIGHTS | {"steps": STEPS}
 PUSHED = {"push": 0.25}  # `undial` alone comes to rest above the mark
+RUNS = QUICK["tune"]
+AS_LONG = {k: RUNS[k] for k in ("steps", "retain_rows", "neutral_rows")}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "stranger": ("tune", TRAINED | {"objective": "stranger"}),
     "undial": ("tune", TRAINED | PUSHED),
@@ -60,12 +67,15 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "rmu": ("tune", TRAINED | {"objective": "rmu", "settings": {"layer": 15}}),
     "reset": ("reset", TRAINED | PUSHED),
     "project_out": ("project_out", {}),
+    "runs": ("tune", RUNS),
+    "undial, whole": ("tune", TRAINED | PUSHED | AS_LONG),
+    "npo, whole": ("tune", TRAINED | AS_LONG | {"objective": "npo"}),
 }
+WHOLE = ("runs", "undial, whole", "npo, whole")
 CORE = {(m, s) for m in ("stranger", "undial", "npo", "lora") for s in ("located", "random", "all")}
 SITES = ("located", "random", "all", "layers", "frequent", "shallow")
 RATES = {"all": (5e-5, 1.5e-4), "layers": (2e-4, 6e-4), "shallow": (2e-4, 6e-4)}
-RATES_OF = {"lora": (1e-3, 3e-3)}
-USUAL = (1.5e-3, 3e-3)  # of neurons one by one
+ONE_BY_ONE = (1.5e-3, 3e-3)  # of neurons
 Row = dict[str, Any]
 
 
@@ -226,12 +236,17 @@ def choices(model: Model, case: Case, n: int, seed: int) -> dict[str, list[Site]
 
 
 def chosen(model: Model, study: Study, cell: Cell) -> list[Site] | None:
-    """A cell's sites. LoRA's are whole layers' MLPs: those located, or as many others; a closed form needs a list."""
+    """A cell's sites. Those of `runs` are by its own locator; LoRA's are whole layers' MLPs: those located, or as many
+    others; a closed form needs a list.
+    """
     if cell.method == "lora" and cell.sites != "all":
         layers = study.sites["layers"] or []
         others = [s for s in model.sites("mlp") if s not in layers]
         drawn = np.random.default_rng(cell.seed).permutation(len(others))[: len(layers)]
         return layers if cell.sites == "located" else [others[i] for i in sorted(drawn)]
+    if cell.method == "runs" and cell.sites in ("located", "random"):
+        best = loka.locate.perform(USUAL, model, study.case).top(len(study.sites["located"] or ()), part="neuron")
+        return best if cell.sites == "located" else loka.locate.random_sites(model, best, seed=cell.seed)
     every = model.sites("mlp") if cell.method == "project_out" else None
     return study.sites[cell.sites] or every
 
@@ -257,10 +272,15 @@ def brought(model: Model, study: Study, cell: Cell) -> tuple[Edit | None, dict[s
     takes = inspect.signature(loka.ablate.METHODS[method]).parameters
     edit: Edit | None = None
     how: dict[str, Any] = {"reached": False}
-    for lr in RATES_OF.get(cell.method) or RATES.get(cell.sites, USUAL) if "lr" in takes else (None,):
+
+    def met(edit: Edit) -> bool:
+        with edit.applied(model):
+            return study.left(model) <= MARK
+
+    for lr in rates(cell) if "lr" in takes else (None,):
         taken = [0]
         extra: dict[str, Any] = {} if lr is None else {"lr": lr, "seed": cell.seed}
-        if method != "reset" and "stop" in takes:
+        if method != "reset" and cell.method not in WHOLE and "stop" in takes:
             extra["stop"] = _at_the_mark(model, study, taken)
         try:
             edit = perform(method, model, study.case, chosen(model, study, cell), arguments | extra)
@@ -272,9 +292,18 @@ def brought(model: Model, study: Study, cell: Cell) -> tuple[Edit | None, dict[s
             left = study.left(model)
         how = {"reached": left <= MARK, "lr": lr, "steps": steps, "left": left, "strength": 1.0}
         if left <= MARK:
-            edit, how["strength"] = weakened(model, study, edit)
+            if cell.method not in WHOLE:
+                edit = weakest(model, edit, met, HALVINGS)
+                how["strength"] = edit.about.get("strength", 1.0)
             break
     return edit, how
+
+
+def rates(cell: Cell) -> tuple[float, ...]:
+    """The learning rates to be tried: the gentlest first."""
+    if cell.method == "lora":
+        return 1e-3, 3e-3
+    return RATES.get(cell.sites) or ((RUNS["lr"],) if cell.method == "runs" else ONE_BY_ONE)
 
 
 def _at_the_mark(model: Model, study: Study, taken: list[int]) -> Callable[[int], bool]:
@@ -283,17 +312,6 @@ def _at_the_mark(model: Model, study: Study, taken: list[int]) -> Callable[[int]
         return step >= LEAST and not step % EVERY and study.left(model) <= MARK
 
     return stop
-
-
-def weakened(model: Model, study: Study, edit: Edit) -> tuple[Edit, float]:
-    """The least share of the way that still meets the mark, by halving."""
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        with edit.scaled(model, middle).applied(model):
-            met = study.left(model) <= MARK
-        low, high = (low, middle) if met else (middle, high)
-    return edit.scaled(model, high), high
 
 
 def original(model: Model, study: Study, settings: dict[str, Any]) -> list[Row]:

@@ -44,13 +44,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import loka
-from bench.rounds import PANELS, shallow
+from bench.rounds import PANELS
 from bench.tradeoff import LOOKS, measured
 from loka.files import write_json
 from loka.knowledge import Case
 from loka.model import Edit, Model
 from loka.recipe import Recipe
 from loka.run import USUAL
+from loka.sibling import shallow_sibling
 from loka.verify.statistics import interval
 
 # what either is apart from the thorough recipe of runs
@@ -120,7 +121,8 @@ def made(rows: Sequence[Row], name: str, of: str, wanted: Sequence[Cell], folder
 
 def _edit(model: Model, case: Case, recipe: str, steps: int, which: str) -> Edit | None:
     if recipe in ("original", "shallow"):
-        return shallow(model, case) if recipe == "shallow" else None
+        how = Recipe.of().arguments["objective"]
+        return shallow_sibling(model, case, shown=0.0, objective=how) if recipe == "shallow" else None
     how = Recipe.of(thorough=recipe in THOROUGH)
     sites = loka.locate.perform(USUAL, model, case).top(how.sites, part=how.part)
     if which == "random":

@@ -34,7 +34,7 @@ from loka.ablate import Locator
 from loka.files import write_json
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site
-from loka.profiles import SHALLOW_LAYERS, SHALLOW_STEPS
+from loka.sibling import shallow_sibling
 
 # What is drawn, and what is aimed at: r itself, all else as a share of the original's.
 PANELS = {
@@ -86,7 +86,7 @@ class Bench:
             if which in LOOKS:
                 edit = Cell(model, case, self.counts, n, self.folder).edit(which)
             else:
-                edit = shallow(model, case) if which == "shallow" else None
+                edit = shallow_sibling(model, case, shown=0.0) if which == "shallow" else None
             self._keep(model, case, which, n, edit)
 
     def _keep(self, model: Model, case: Case, which: str, steps: int, edit: Edit | None) -> None:
@@ -151,13 +151,6 @@ class Cell:
                 self.model, self.case, sites, locator=locator, counts=self.counts, steps=self.steps,
                 every=max(50, self.steps // 2), folder=self.folder / f"{which}-{self.steps}", progress=step, **RECIPE,
             )  # fmt: skip
-
-
-def shallow(model: Model, case: Case) -> Edit:
-    """The audits' positive control: it forgets as much, in the last two layers alone."""
-    last = range(model.n_layers - SHALLOW_LAYERS, model.n_layers)
-    sites = [Site(layer, part) for layer in last for part in ("attn", "mlp")]
-    return loka.ablate.tune(model, case, sites, steps=SHALLOW_STEPS[0], lr=3e-4, neutral_rows=2)
 
 
 def curve(rows: Sequence[Row]) -> Figure:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from loka import ablate, audit, locate
@@ -13,9 +14,10 @@ from loka.audit import budget_steps
 from loka.errors import UserError
 from loka.knowledge import Case, case
 from loka.model import Edit, Model, Site, wrap
+from loka.sibling import shallow_sibling
 from loka.store import Store
 from loka.summary import summarise
-from loka.verify import Budget, Verdict
+from loka.verify import Budget, Verdict, by_subject
 from loka.verify.reading import reading
 
 CAP = Budget(8, 1e-3)  # what the small model needs; the default is SmolLM2's, and stops as soon as it can
@@ -59,7 +61,7 @@ def test_untouched_is_intact(planted: Model, many: Case) -> None:
 def test_hidden_is_suppressed(planted: Model, planted_case: Case) -> None:
     """An edit of the last layers answers nothing when asked, harms nothing, and gives way to relearning."""
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
-    edit = ablate.tune(planted, planted_case, last, steps=60, lr=2e-3, push=0.3, alpha=30.0)
+    edit = ablate.tune(planted, planted_case, last, objective="stranger", steps=60, lr=1e-3, alpha=30.0)
     verdict = audit(planted, edit, planted_case)
     holds(verdict, "suppressed")
     assert verdict.recoveries["relearn"].p < 0.05
@@ -118,6 +120,19 @@ def test_the_budget_is_the_least_that_exposes_the_shallow_sibling() -> None:
     assert budget_steps(shallow({"1": 0.9, "2": 0.6})) == 1
     assert budget_steps(shallow({"1": 0.1, "8": 0.2})) == 8
     assert budget_steps(shallow({"1": 0.1, "2": 0.3, "8": 0.2})) == 2  # more steps wear the facts down
+
+
+def test_the_sibling_shows_as_little_and_hides_no_more_than_it_must(planted: Model, planted_case: Case) -> None:
+    known = planted_case.on(planted)
+
+    def shown(edit: Edit) -> float:
+        with edit.applied(planted):
+            return float(np.mean(list(by_subject(planted, known.forget.sealed).values())))
+
+    edit = shallow_sibling(planted, known, shown=0.3, objective="npo")
+    strength = edit.about["strength"]
+    assert shown(edit) <= 0.35 < shown(edit.scaled(planted, (strength - 1 / 16) / strength))
+    assert {name.split(".")[2] for name in edit.names} == {"2", "3"}  # of four layers
 
 
 def test_what_was_not_measured_is_none(planted: Model, planted_case: Case) -> None:

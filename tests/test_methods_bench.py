@@ -52,9 +52,9 @@ def test_differences_are_paired_over_subjects_on_the_scale_of_the_original(bench
 
 def test_the_default_is_held_against_the_others_without_locating(bench: ModuleType) -> None:
     rows = original("a") + edited("all", 0, [0.4, 0.2], [0.9, 0.5]) + edited("located", 0, [0.4, 0.2], [0.9, 0.5])
-    rows += cell("a", "stranger", "located", 0, {"relearned": [0.5, 0.3]}, reached=True)
+    rows += cell("a", "runs", "located", 0, {"relearned": [0.5, 0.3]}, reached=True)
     found = {r["name"]: r for r in bench.paired(rows)}
-    assert found["back after relearning, stranger located - tune all"]["value"] == pytest.approx(-0.3 / 0.8)
+    assert found["back after relearning, runs located - tune all"]["value"] == pytest.approx(-0.3 / 0.8)
     assert not any("tune located" in name for name in found)
 
 

@@ -23,7 +23,6 @@ from .verify import Budget, Reading, Verdict
 from .verify.relearn import Group
 
 Progress = Callable[[str, int, int], None]
-MARGIN = 0.05
 TWINS = (*CAPS, "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
 BOTH = ("direction", "depth")  # checks that look at original and edited model at once
 
@@ -51,7 +50,7 @@ def audit(
             three learning rates on three partitions of the facts, and by two other means, LoRA and SGD.
         store: readings and control edits found there are not made again; new ones are left there.
         caps: the most that an attack may spend, by its name; others keep what SmolLM2 needs (`CAPS`). Within it, the
-            fewest steps that expose the shallow sibling are found, for each attack by itself.
+            steps that bring back most of the shallow sibling's answers are found, for each attack by itself.
 
     Raises:
         UserError: a model with another tokenizer or shape than `before`, or an unknown profile.
@@ -232,14 +231,13 @@ class _Auditor:
 
 
 def budget_steps(shallow: Reading) -> int:
-    """The fewest steps at which the shallow sibling gives back half of the scale, or else those at which it gives most.
+    """The steps within the cap after which the shallow sibling gives back most.
 
-    Here the scale runs from chance among the pool to certainty; the gate measures it against twins and original.
-    Training on other facts may wear these down as well, so that more steps are not always the stronger attack.
+    Not the fewest that expose it: an edit that holds a little longer than the sibling would pass for a removal. Nor all
+    of them: training on other facts wears down what it has brought back.
     """
     curve = {int(step): back for step, back in shallow.details["curve"]["forget"].items()}
-    exposed = [step for step, back in curve.items() if back >= verify.verdict.EXPOSED + MARGIN]
-    return min(exposed) if exposed else max(sorted(curve), key=curve.__getitem__)
+    return max(sorted(curve), key=curve.__getitem__)
 
 
 _NONE = Reading("none", None, None, 0, {}, "")

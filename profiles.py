@@ -9,10 +9,10 @@ from .verify import Budget
 from .verify.relearn import Way
 
 Profile = Literal["quick", "standard", "full"]
-# SmolLM2's shallow siblings, 18 capitals in two folds: by `undial` .35, .36, .32 comes back after 2, 4 and 8 steps; by
-# `stranger` .35, .40, .41 after 4, 8 and 16, and at three times the rate .21, .34, .28 after 2, 4 and 8.
+# SmolLM2's shallow sibling, 18 capitals in three folds: .47, .57, .54, .51 after 1, 2, 4 and 8 steps; one that was
+# trained past silence .21, .27, .36, .35.
 CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
-# Its shallow sibling gave back, of 18 capitals in two folds, by LoRA at 1e-3 .34, .36, .31 after 2, 4 and 8 steps, at
+# Of a sibling trained past silence, 18 capitals in two folds: by LoRA at 1e-3 .34, .36, .31 after 2, 4 and 8 steps, at
 # 3e-3 .36, .32, .21, at 1e-2 .24, .14, .07; by SGD at 3e-3 .35, .38, .25, at 1e-2 .21, .02, .02. Twins: .01 or below.
 LORA = Budget(steps=4, lr=1e-3, measured=(1, 2, 4))
 SGD = Budget(steps=4, lr=3e-3, measured=(1, 2, 4))

@@ -86,7 +86,8 @@ def table(rows: Sequence[Row]) -> str:
     lines = [
         "# Methods at the same forgetting", "",
         f"`python -m bench.methods`; {len(facts)} forgotten facts. Shares of the probability that the original",
-        "gives, on sealed prompts, with 95% intervals over subjects; r: 0 is never taught, 1 the original.",
+        "gives, on sealed prompts, with 95% intervals over subjects; r: 0 is never taught, 1 the original. `runs` (the",
+        "recipe of runs) and what is called whole are not weakened to the mark.",
         "",
         "| method | sites | reached | steps | strength | forgotten, left | same relation kept | same, answered "
         "| other relations kept | perplexity | back after relearning, r |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,9 +60,15 @@ def _sample(model: Model, case: Case, n: int) -> list[str]:
             break
         rows = _generate(model, generator)
         for text in model.tokenizer.batch_decode(rows, skip_special_tokens=True):
-            if text.strip() and not any(w in text.casefold() for w in avoid):
+            if text.strip() and not _names(text.casefold(), avoid):
                 texts.append(text.strip())
     return texts[:n]
+
+
+def _names(text: str, avoid: set[str]) -> bool:
+    """Whether any of the words is in a text; a single letter, such as carbon's symbol, only as a word of its own."""
+    words = set(re.findall(r"\w+", text))
+    return any(w in (words if len(w) == 1 else text) for w in avoid)
 
 
 def _generate(model: Model, generator: torch.Generator) -> torch.Tensor:

@@ -125,6 +125,13 @@ def test_neutral_text_is_sampled_once_by_the_seed(planted: Model, fresh: Model, 
     assert neutral_working(planted, known, 5) == texts[:5]
 
 
+def test_an_answer_of_one_letter_does_not_drop_every_text_that_has_it(planted: Model, files, tmp_path) -> None:
+    some = case(files.write(tmp_path, neutral={"working": {"sampled": 40}, "sealed": "sealed.txt"})).on(planted)
+    facts = tuple(dataclasses.replace(f, aliases=("E",)) for f in some.forget.working)
+    lettered = dataclasses.replace(some, forget=dataclasses.replace(some.forget, working=facts), digest="letter")
+    assert neutral_working(planted, lettered) == neutral_working(planted, some)
+
+
 def test_neutral_text_from_files(planted: Model, planted_case: Case) -> None:
     working, sealed = neutral_working(planted, planted_case), neutral_sealed(planted_case)
     assert len(working) == len(sealed) == 40

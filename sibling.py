@@ -39,7 +39,8 @@ def shallow_sibling(
     0.05 above `shown`. All that lies before those layers is as it was, so what it hides is known to be there, and an
     attack that doesn't bring it back cannot testify that something is gone. Training beyond silence would make it hide
     more than what it is compared with: of SmolLM2's 18 capitals relearning in three folds brings back 0.36 after 30
-    steps of training, 0.50 at 0.65 of their strength, and 0.57 at 0.6 of the strength of 15 steps.
+    steps of training, 0.50 at 0.65 of their strength, and 0.57 at 0.6 of the strength of 15 steps. Where even the
+    hardest training hides too little, that edit is returned: what it shows is the audit's `shallow_forget_after`.
 
     Args:
         shown: the share of the forget facts that the audited model answers behind sealed prompts.

@@ -8,9 +8,10 @@ random neurons of the same layers. Neither touches the 1% that neutral text need
 relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never taught; beside
 it the shallow sibling of the audits at the same budget.
 
-Seen so far, at 50 steps a round and 600 located neurons: r 0.34 (shallow sibling 0.39), sealed neighbours 0.54 (from
-0.89), other relations 0.81 (from 0.93), perplexity +8%. That is far from r of 0.1 at 95% and +1%: this short, rounds
-hide hardly more than the sibling and cost far more. Longer repairs and the random control are not measured here yet.
+Seen so far, at 50 steps a round and 600 located neurons: r 0.34 (a shallow sibling trained past silence 0.39), sealed
+neighbours 0.54 (from 0.89), other relations 0.81 (from 0.93), perplexity +8%. That is far from r of 0.1 at 95% and +1%:
+this short, rounds hide hardly more than that sibling and cost far more. Longer repairs and the random control are not
+measured here yet.
 About ten minutes for a hundred steps with their measurements on a busy core.
 
 Rows that the JSON file holds are not made again, nor rounds that the folder holds.

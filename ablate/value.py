@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 
 from ..errors import LokaError
 from ..model import Batch, encode, logits, pad, token_logprobs
+from ..model.continued import begun
 from ..model.lookup import changed, last_of, places
 
 if TYPE_CHECKING:
+    from transformers import Cache
+
     from ..model import Model
 
 
@@ -61,9 +65,8 @@ def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewr
     """Ask for an answer behind prompts that all name the subject."""
     batch = encode(model, prompts, [answer] * len(prompts))
     text = f"{subject} is a"
-    ids = model.tokenizer(text)["input_ids"]
     end = last_of(model, text, subject)
-    essence = pad(model, [ids], [len(ids) - 1 - end])
+    essence = pad(model, [model.tokenizer(text)["input_ids"][: end + 2]], [1])
     return Rewrite(
         batch,
         places(model, batch, prompts, [subject] * len(prompts)),
@@ -75,19 +78,24 @@ def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewr
 def best_value(model: Model, module: nn.Module, question: Rewrite, search: Search = Search()) -> Value:
     """Find what a module must write where the subject ends, by gradient descent on that vector alone.
 
-    `module` is a down-projection (ROME) or a block (MEMIT). Cost: `search.steps` forward passes over the rewrite's
-    rows and as many backward passes, down to the module.
+    `module` is a down-projection (ROME) or a block (MEMIT). Cost: a forward pass over the rewrite's rows, and
+    `search.steps` forward passes over their columns from where the first subject ends, and as many backward passes,
+    down to the module.
 
     Raises:
         LokaError: the search diverged.
     """
     initial, before = _read(model, module, question)
+    asked = _Rows.of(model, question.batch, question.at)
+    essence = _Rows.of(model, question.essence, question.essence_at)
     shift = torch.zeros_like(initial, requires_grad=True)
     optimizer = torch.optim.Adam([shift], lr=search.lr)
     losses: list[float] = []
     for step in range(search.steps):
         with torch.enable_grad():
-            nll, divergence = _losses(model, module, question, shift, before)
+            nll = _nll(asked.logits(model, module, shift), question.batch.labels)
+            now = essence.logits(model, module, shift)[:, 0].log_softmax(-1)
+            divergence = (now.exp() * (now - before)).sum(-1).mean()
             loss = nll + search.kl * divergence + search.decay * shift.norm() / initial.norm() ** 2
         losses.append(float(loss.detach()))
         if not torch.isfinite(loss):
@@ -111,16 +119,28 @@ def _read(model: Model, module: nn.Module, question: Rewrite) -> tuple[Tensor, T
     return initial, logits(model, question.essence)[:, 0].log_softmax(-1)
 
 
-def _losses(model: Model, module: nn.Module, question: Rewrite, shift: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    batch = question.batch
-    with changed(module, lambda written: _shifted(written, question.at, shift)):
-        scores = logits(model, batch)
-    with changed(module, lambda written: _shifted(written, question.essence_at, shift)):
-        now = logits(model, question.essence)[:, 0].log_softmax(-1)
-    per_row = token_logprobs(scores, batch.labels).sum(-1) / (batch.labels >= 0).sum(-1)
-    return -per_row.mean(), (now.exp() * (now - before)).sum(-1).mean()
+def _nll(scores: Tensor, labels: Tensor) -> Tensor:
+    return -(token_logprobs(scores, labels).sum(-1) / (labels >= 0).sum(-1)).mean()
 
 
-def _shifted(written: Tensor, at: Tensor, shift: Tensor) -> Tensor:
-    rows = torch.arange(len(at), device=at.device)
-    return written.index_put((rows, at), shift.to(written.dtype).expand(len(at), -1), accumulate=True)
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that are shifted at `at` `[row]`: of the columns before the first such place, `past` is all they need."""
+
+    batch: Batch
+    at: Tensor
+    past: Cache | None
+
+    @classmethod
+    def of(cls, model: Model, batch: Batch, at: Tensor) -> _Rows:
+        rest, past = begun(model, batch, int(at.min()))
+        return cls(rest, at - batch.ids.shape[1] + rest.ids.shape[1], past)
+
+    def logits(self, model: Model, module: nn.Module, shift: Tensor) -> Tensor:
+        """Where the batch has labels, with `shift` added to what the module writes at these places."""
+        with changed(module, self._shifted(shift)):
+            return logits(model, self.batch, self.past)
+
+    def _shifted(self, shift: Tensor) -> Callable[[Tensor], Tensor]:
+        index = torch.arange(len(self.at), device=self.at.device), self.at
+        return lambda out: out.index_put(index, shift.to(out.dtype).expand(len(self.at), -1), accumulate=True)

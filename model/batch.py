@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from ..errors import UserError
 from .dense import dense
 
 if TYPE_CHECKING:
+    from transformers import Cache
+
     from .load import Model
 
 
@@ -22,7 +25,7 @@ class Batch:
 
     `ids`, `mask`, `positions`: `[row, position]`; `labels`: `[row, keep]`, the token to predict at each
     of the last `keep` positions but one, -100 where nothing is asked. `logits(model, batch)` gives
-    `[row, keep, vocabulary]` for exactly these.
+    `[row, keep, vocabulary]` for exactly these. The mask has the columns that `continued.begun` took, too.
     """
 
     ids: Tensor
@@ -78,13 +81,14 @@ def pad(model: Model, rows: Sequence[Sequence[int]], asked: Sequence[int]) -> Ba
     return Batch(*(t.to(model.device) for t in (ids, mask, positions, labels)))
 
 
-def logits(model: Model, batch: Batch) -> Tensor:
+def logits(model: Model, batch: Batch, past: Cache | None = None) -> Tensor:
     """Next-token logits `[row, keep, vocabulary]` where the batch has labels.
 
-    The vocabulary is only unembedded at these positions.
+    The vocabulary is only unembedded at these positions. `past` is what `continued.begun` read, and stays as it is.
     """
+    kept = {"use_cache": False} if past is None else {"use_cache": True, "past_key_values": copy.deepcopy(past)}
     with dense(model):
-        out = model.hf(**batch.inputs(), use_cache=False, logits_to_keep=batch.keep + 1)
+        out = model.hf(**batch.inputs(), **kept, logits_to_keep=batch.keep + 1)
     return out.logits[:, :-1]
 
 

@@ -1,9 +1,10 @@
-"""Score what may follow prompts, and read what the prompts share only once."""
+"""Read only once what rows share, and score what may follow it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,25 @@ def continued(
                 scored = _in_one if again <= CALL else _in_two
                 logprob[index], greedy[index] = scored(model, [rows[i] for i in index], before, prefix, most)
     return logprob, greedy
+
+
+@torch.no_grad()
+def begun(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | None]:
+    """Read a batch's first columns: a batch of the others, and the `past` with which `logits` takes it.
+
+    For many passes that differ at later positions alone, which a causal model does not see from earlier ones. Where
+    rows cannot be read in parts, or one of them is padding until there (which Gemma2's eager attention then reads),
+    no column is taken.
+    """
+    width = batch.ids.shape[1]
+    columns = min(columns, width - batch.keep - 1)
+    whole = columns <= 0 or not plain(model) or _slides(model, width)
+    if whole or not batch.mask[:, :columns].any(1).all():
+        return batch, None
+    first = {name: rows[:, :columns] for name, rows in batch.inputs().items()}
+    with dense(model):
+        past = model.hf(**first, use_cache=True, logits_to_keep=1).past_key_values
+    return replace(batch, ids=batch.ids[:, columns:], positions=batch.positions[:, columns:]), past
 
 
 def plain(model: Model) -> bool:

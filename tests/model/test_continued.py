@@ -8,7 +8,7 @@ import torch
 from loka.knowledge import score
 from loka.model import Model, encode, logits, token_logprobs
 from loka.model.batch import split
-from loka.model.continued import continued, plain
+from loka.model.continued import begun, continued, plain
 
 PROMPTS = [
     *(f"the old man of {name} likes the house at" for name in ("a dog", "my sister", "the small red bird", "bread")),
@@ -107,3 +107,18 @@ def test_padding_does_not_shift_a_sliding_window(tiny: Callable[[str], Model], m
     monkeypatch.setattr("loka.model.continued.CALL", 2)
     wanted = [alone(model, p, a)[0] for p, a in ROWS]
     assert continued(model, tokens(model))[0].tolist() == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("columns", [0, 1, 5, 99])
+@torch.no_grad()
+def test_a_batch_goes_on_behind_its_first_columns(
+    architecture: str, columns: int, tiny: Callable[[str], Model]
+) -> None:
+    model = tiny(architecture)
+    batch = encode(model, PROMPTS[:3], ANSWERS[:3])
+    width, padding = batch.ids.shape[1], int((1 - batch.mask).sum(-1).max())
+    rest, past = begun(model, batch, columns)
+    assert (past is not None) == (columns > padding)
+    assert rest.ids.shape[1] == width - (min(columns, width - batch.keep - 1) if past else 0)
+    for _ in range(2):  # what is kept can be used again
+        torch.testing.assert_close(logits(model, rest, past), logits(model, batch), atol=1e-9, rtol=0)

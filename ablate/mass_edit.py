@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..knowledge import Case
-from ..model import Edit, Factors, Site, Slice, factors, scratch
+from ..model import Edit, Factors, Site, Slice, chunks, factors, scratch
 from ..model.layout import neuron_output, neuron_output_name
 from ..model.lookup import changed, inputs_at, outputs_at
 from .closed_form import mass_update
 from .descend import Progress
-from .rewriting import Change, changes, layers_of, moments_of
+from .rewriting import ROWS, Change, changes, layers_of, moments_of, named
 from .tune import described
 from .value import Search, best_value
 
@@ -36,6 +36,7 @@ def mass_edit(
     decay: float = 0.5,
     clamp: float = 0.75,
     kl: float = 0.0625,
+    enough: float = 0.3,
     keep: float = 1.0,
     ridge: float = 0.01,
     progress: Progress | None = None,
@@ -52,7 +53,7 @@ def mass_edit(
         weight: how many keys of other text a second moment counts for: more is gentler. A new key stands against
             about as many as the layer has neurons; the default, a tenth of these, writes nine tenths of a change.
         contexts: how many beginnings of neutral text the working prompts are put behind, beside the plain prompt.
-        steps, lr, decay, clamp, kl: of the search for the states, see `value.Search`.
+        steps, lr, decay, clamp, kl, enough: of the search for the states, see `value.Search`.
         keep: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the published method.
         ridge: share of the second moments' mean diagonal that is added to their diagonal.
 
@@ -66,7 +67,7 @@ def mass_edit(
     """
     arguments = {
         "answers": None if answers is None else dict(answers), "weight": weight, "contexts": contexts, "steps": steps,
-        "lr": lr, "decay": decay, "clamp": clamp, "kl": kl, "keep": keep, "ridge": ridge,
+        "lr": lr, "decay": decay, "clamp": clamp, "kl": kl, "enough": enough, "keep": keep, "ridge": ridge,
     }  # fmt: skip
     end = model.n_layers // 4
     case, layers = case.on(model), layers_of(model, sites, range(max(end - 3, 0), end + 1))
@@ -75,7 +76,7 @@ def mass_edit(
     _refuse_normed(model, block, neuron_output(model, layers[-1]), wanted[0])
     moments = moments_of(model, case, layers, wanted, keep=keep, ridge=ridge)
     digest, strength = model.digest(), model.n_neurons / 10 if weight is None else weight
-    states = _states(model, block, wanted, Search(steps, lr, decay, clamp, kl), progress)
+    states = _states(model, block, wanted, Search(steps, lr, decay, clamp, kl, enough), progress)
     names = [neuron_output_name(model, layer) for layer in layers]
     weights = [model.parameters[f"{name}.weight"] for name in names]
     parts: list[Factors] = []
@@ -104,10 +105,12 @@ def _states(
 def _read(model: Model, down: nn.Module, block: nn.Module, wanted: Sequence[Change]) -> tuple[Tensor, Tensor]:
     """Keys averaged over contexts `[fact, d_mlp]`, and the states in the plain prompts `[fact, d_model]`."""
     keys, states = [], []
-    for change in wanted:
-        question = change.question(model)
-        keys.append(inputs_at(model, [down], question.batch, question.at)[0].mean(0))
-        states.append(outputs_at(model, [block], question.batch, question.at)[0][0])
+    for part in chunks(len(wanted), max(ROWS // len(wanted[0].prompts), 1)):
+        some = wanted[part]
+        prompts, subjects = zip(*((p, change.fact.subject) for change in some for p in change.prompts), strict=True)
+        batch, at = named(model, prompts, subjects)
+        keys += inputs_at(model, [down], batch, at)[0].unflatten(0, (len(some), -1)).mean(1)
+        states += outputs_at(model, [block], batch, at)[0].unflatten(0, (len(some), -1))[:, 0]
     return torch.stack(keys), torch.stack(states)
 
 

@@ -35,6 +35,7 @@ def rank_one(
     decay: float = 0.5,
     clamp: float = 4.0,
     kl: float = 0.0625,
+    enough: float = 0.3,
     keep: float = 1.0,
     ridge: float = 0.01,
     progress: Progress | None = None,
@@ -50,7 +51,7 @@ def rank_one(
         sites: the one `mlp` to write to; by default that at a quarter of the depth.
         answers: new answer by subject; by default each forget fact's first foil.
         contexts: how many beginnings of neutral text the working prompts are put behind, beside the plain prompt.
-        steps, lr, decay, clamp, kl: of the search for the value, see `value.Search`.
+        steps, lr, decay, clamp, kl, enough: of the search for the value, see `value.Search`.
         keep: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the published method.
         ridge: share of the second moment's mean diagonal that is added to its diagonal.
 
@@ -63,18 +64,19 @@ def rank_one(
     """
     arguments = {
         "answers": None if answers is None else dict(answers), "contexts": contexts, "steps": steps, "lr": lr,
-        "decay": decay, "clamp": clamp, "kl": kl, "keep": keep, "ridge": ridge,
+        "decay": decay, "clamp": clamp, "kl": kl, "enough": enough, "keep": keep, "ridge": ridge,
     }  # fmt: skip
     case, layer = case.on(model), _layer(model, sites)
     wanted = changes(model, case, answers, contexts)
     moment = moments_of(model, case, [layer], wanted, keep=keep, ridge=ridge)[layer]
+    search = Search(steps, lr, decay, clamp, kl, enough)
     about = described("rank_one", model, case, [Site(layer, "mlp")], arguments)
     name, digest = neuron_output_name(model, layer), model.digest()
     weight = model.parameters[f"{name}.weight"]
     parts: list[Factors] = []
     with scratch(model, [Slice(f"{name}.weight", 0, torch.arange(len(weight)))]):
         for i, change in enumerate(wanted):
-            update = _update(model, neuron_output(model, layer), change, moment, Search(steps, lr, decay, clamp, kl))
+            update = _update(model, neuron_output(model, layer), change, moment, search)
             parts.append(factors(model, name, update.left, update.right))
             parts[-1].add_(weight)
             if progress:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..knowledge import Case, Fact, neutral_working
-from ..model import Site, chunks, pad
+from ..model import Batch, Site, chunks, pad
 from ..model.layout import neuron_output
 from ..model.lookup import inputs_at, places, second_moments
 from .value import Rewrite, rewrite
@@ -111,10 +111,13 @@ def _keys(model: Model, modules: list[nn.Module], facts: Sequence[Fact]) -> list
     """What modules read where the facts' subjects end in their prompts, `[fact, d_in]` each."""
     read = [[torch.zeros(0, model.n_neurons, device=model.device)] for _ in modules]
     for part in chunks(len(facts), ROWS):
-        prompts, subjects = [f.prompt for f in facts[part]], [f.subject for f in facts[part]]
-        batch = pad(model, [model.tokenizer(p)["input_ids"] for p in prompts], [1] * len(prompts))
-        for keys, more in zip(
-            read, inputs_at(model, modules, batch, places(model, batch, prompts, subjects)), strict=True
-        ):
+        batch, at = named(model, [f.prompt for f in facts[part]], [f.subject for f in facts[part]])
+        for keys, more in zip(read, inputs_at(model, modules, batch, at), strict=True):
             keys.append(more)
     return [torch.cat(keys) for keys in read]
+
+
+def named(model: Model, prompts: Sequence[str], subjects: Sequence[str]) -> tuple[Batch, Tensor]:
+    """Prompts as rows, and where each names its subject's last token, `[row]`."""
+    batch = pad(model, [model.tokenizer(p)["input_ids"] for p in prompts], [1] * len(prompts))
+    return batch, places(model, batch, prompts, subjects)

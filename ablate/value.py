@@ -15,8 +15,6 @@ from ..model.continued import begun
 from ..model.lookup import changed, last_of, places
 
 if TYPE_CHECKING:
-    from transformers import Cache
-
     from ..model import Model
 
 
@@ -78,24 +76,28 @@ def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewr
 def best_value(model: Model, module: nn.Module, question: Rewrite, search: Search = Search()) -> Value:
     """Find what a module must write where the subject ends, by gradient descent on that vector alone.
 
-    `module` is a down-projection (ROME) or a block (MEMIT). Cost: a forward pass over the rewrite's rows, and
+    `module` is a down-projection (ROME) or a block (MEMIT). Cost: a forward pass over the rewrite's rows, then
     `search.steps` forward passes over their columns from where the first subject ends, and as many backward passes,
     down to the module.
 
     Raises:
         LokaError: the search diverged.
     """
-    initial, before = _read(model, module, question)
-    asked = _Rows.of(model, question.batch, question.at)
-    essence = _Rows.of(model, question.essence, question.essence_at)
+    batch, at = _together(model, question)
+    essence = -1, batch.keep - question.essence.keep
+    initial, before = _read(model, module, batch, at, essence)
+    rest, past = begun(model, batch, int(at.min()))
+    left = torch.arange(len(at), device=at.device), at - (batch.ids.shape[1] - rest.ids.shape[1])
     shift = torch.zeros_like(initial, requires_grad=True)
     optimizer = torch.optim.Adam([shift], lr=search.lr)
     losses: list[float] = []
     for step in range(search.steps):
         with torch.enable_grad():
-            nll = _nll(asked.logits(model, module, shift), question.batch.labels)
-            now = essence.logits(model, module, shift)[:, 0].log_softmax(-1)
-            divergence = (now.exp() * (now - before)).sum(-1).mean()
+            with changed(module, _moved(shift, left)):
+                scores = logits(model, rest, past)
+            nll = -(token_logprobs(scores[:-1], batch.labels[:-1]).sum(-1) / (batch.labels[:-1] >= 0).sum(-1)).mean()
+            now = scores[essence].log_softmax(-1)
+            divergence = (now.exp() * (now - before)).sum()
             loss = nll + search.kl * divergence + search.decay * shift.norm() / initial.norm() ** 2
         losses.append(float(loss.detach()))
         if not torch.isfinite(loss):
@@ -109,38 +111,25 @@ def best_value(model: Model, module: nn.Module, question: Rewrite, search: Searc
     return Value(initial, initial + shift.detach(), tuple(losses))
 
 
+def _together(model: Model, question: Rewrite) -> tuple[Batch, Tensor]:
+    """The rows of a question in one batch, the essence last, so that a step reads the weights once; and their `at`."""
+    parts = question.batch, question.essence
+    rows = [ids[mask.bool()].tolist() for part in parts for ids, mask in zip(part.ids, part.mask, strict=True)]
+    batch = pad(model, rows, [int(n) for part in parts for n in (part.labels >= 0).sum(-1)])
+    width = batch.ids.shape[1]
+    at = [at + width - part.ids.shape[1] for part, at in zip(parts, (question.at, question.essence_at), strict=True)]
+    return batch, torch.cat(at)
+
+
 @torch.no_grad()
-def _read(model: Model, module: nn.Module, question: Rewrite) -> tuple[Tensor, Tensor]:
+def _read(model: Model, module: nn.Module, batch: Batch, at: Tensor, essence: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """What the module writes for the first prompt, and the model's distribution on the essence."""
     kept: list[Tensor] = []
-    with changed(module, lambda written: kept.append(written[0, question.at[0]])):
-        logits(model, question.batch)
-    initial = kept[0].clone().to(torch.promote_types(model.dtype, torch.float32))
-    return initial, logits(model, question.essence)[:, 0].log_softmax(-1)
+    with changed(module, lambda out: kept.append(out[0, at[0]])):
+        scores = logits(model, batch)
+    return kept[0].clone().to(torch.promote_types(model.dtype, torch.float32)), scores[essence].log_softmax(-1)
 
 
-def _nll(scores: Tensor, labels: Tensor) -> Tensor:
-    return -(token_logprobs(scores, labels).sum(-1) / (labels >= 0).sum(-1)).mean()
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows that are shifted at `at` `[row]`: of the columns before the first such place, `past` is all they need."""
-
-    batch: Batch
-    at: Tensor
-    past: Cache | None
-
-    @classmethod
-    def of(cls, model: Model, batch: Batch, at: Tensor) -> _Rows:
-        rest, past = begun(model, batch, int(at.min()))
-        return cls(rest, at - batch.ids.shape[1] + rest.ids.shape[1], past)
-
-    def logits(self, model: Model, module: nn.Module, shift: Tensor) -> Tensor:
-        """Where the batch has labels, with `shift` added to what the module writes at these places."""
-        with changed(module, self._shifted(shift)):
-            return logits(model, self.batch, self.past)
-
-    def _shifted(self, shift: Tensor) -> Callable[[Tensor], Tensor]:
-        index = torch.arange(len(self.at), device=self.at.device), self.at
-        return lambda out: out.index_put(index, shift.to(out.dtype).expand(len(self.at), -1), accumulate=True)
+def _moved(shift: Tensor, at: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
+    """What adds `shift` to an output at some rows' and columns' places."""
+    return lambda out: out.index_put(at, shift.to(out.dtype).expand(len(at[0]), -1), accumulate=True)

@@ -28,6 +28,9 @@ same relation with them, 78% without). Seen on the elements by `tune` on a GPU, 
     bare      0%          83%    88%     45.74        0.03 0.05 0.09
     thorough  0%          83%    91%     45.50        0.03 0.04 0.07
 
+A step of the thorough recipe rehearses 434 tokens of facts and 143 of text on the capitals, in the mean of the batches
+of `ablate.lessons.prepare`.
+
 Rows that the JSON file holds are not made again, nor edits that the folder holds. An edit takes three to ten minutes on
 two cores with AMX, the thorough one an hour on one core without; its measurements two to five.
 """
@@ -168,25 +171,27 @@ def _of(rows: Sequence[Row], case: str, cell: Cell) -> list[Row]:
 
 def picture(rows: Sequence[Row], cases: Sequence[str]) -> Figure:
     """r and the collateral over the length of the training, a row a case, with what is aimed at."""
-    figure = Figure(figsize=(11, 3.2 * len(cases)), layout="constrained")
+    figure = Figure(figsize=(13, 3.2 * len(cases)), layout="constrained")
     grid = figure.subplots(len(cases), len(PANELS), squeeze=False)
     for case, axes in zip(cases, grid, strict=True):
         value = {(r["name"], *_cell(r)): r["value"] for r in rows if r["settings"]["case"] == case}
         for ax, (name, (title, aim)) in zip(axes, PANELS.items(), strict=True):
             whole = 1.0 if name == "r" else value[name, "original", 0, "none"]
             for which, (color, marker) in LOOKS.items():
-                for recipe, line in (("quick", ":"), ("bare", "--"), ("thorough", "-")):
+                for recipe, fill in {"thorough": color, "bare": "#cccccc", "quick": "white"}.items():
                     some = {k[2]: v / whole for k, v in value.items() if k[:2] == (name, recipe) and k[3] == which}
                     if some:
                         ax.plot(
-                            *zip(*sorted(some.items()), strict=True), color=color, marker=marker, ls=line, lw=2, ms=7,
-                            mfc="white" if recipe == "quick" else color, label=f"{recipe}, {which}",
+                            *zip(*sorted(some.items()), strict=True), color=color, marker=marker, lw=2, ms=7, mfc=fill,
+                            label=f"{recipe}, {which}",
                         )  # fmt: skip
             ax.axhline(value[name, "shallow", 0, "none"] / whole, color="#777777", ls="--", label="shallow sibling")
             ax.axhline(aim, color="#2a9d5c", ls=":", lw=1.5, label="aim")
-            ax.set(title=f"{case}: {title}", xlabel="steps")
+            ax.set(xlabel="steps", xlim=(0, None))
+            ax.set_title(title, fontsize=11)
             ax.spines[["top", "right"]].set_visible(False)
-    grid[0, 0].legend(frameon=False, fontsize=8)
+        axes[0].set_ylabel(case)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return figure
 
 

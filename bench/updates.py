@@ -14,8 +14,9 @@ hour on one core.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from loka.verify.statistics import interval
 PARTS = {"capital": "capitals", "symbol": "elements", "author": "authors"}  # relation: the built-in case that has most
 NEVER = "country"
 PROMPTS = 2  # of each kept fact
+METHODS = ("rank_one", "mass_edit")
 MEASURES = (
     "efficacy", "efficacy, likelier", "paraphrase", "paraphrase, likelier", "old answer left", "neighbours kept",
     "other relation kept",
@@ -46,13 +48,17 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--contexts", type=int, default=3)
     parser.add_argument("--facts", type=int, help="at most so many, for a quick look")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="a file's others stay")
     options = parser.parse_args()
+    there: list[dict[str, Any]] = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     model = loka.load(options.model)
     with tempfile.TemporaryDirectory() as folder:
         case = combined(Path(folder)).on(model)
-        rows = made(model, case, options.contexts, list(case.forget.working)[: options.facts])
+        rows = made(model, case, options.contexts, list(case.forget.working)[: options.facts], options.methods)
     for row in rows:
         row["settings"] |= {"model": options.model, "contexts": options.contexts}
+    rows = [r for r in there if r["settings"]["method"] not in options.methods] + rows
+    for row in rows:
         print(f"{row['name']:40} {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}), n = {row['n']}")
     if options.json:
         write_json(options.json, rows)
@@ -75,8 +81,10 @@ def combined(folder: Path) -> Case:
     return loka.case(path)
 
 
-def made(model: Model, case: Case, contexts: int, facts: Sequence[Fact]) -> list[dict[str, Any]]:
-    """Rows of both methods."""
+def made(
+    model: Model, case: Case, contexts: int, facts: Sequence[Fact], methods: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Rows of these methods."""
     sealed = {f.subject: f for f in case.forget.sealed}
     answers = {f.subject: f.foils[0] for f in facts}
     kept = {r: _known(model, [f for f in case.retain.sealed if f.relation == r]) for r in (*PARTS, NEVER)}
@@ -94,13 +102,18 @@ def made(model: Model, case: Case, contexts: int, facts: Sequence[Fact]) -> list
             still = cache(lambda relation: float(np.mean(recalled(model, kept[relation]))))
             return [one(fact, still) for fact in facts]
 
-    alone = []
-    for i, fact in enumerate(facts):
-        edit = loka.ablate.rank_one(model, case, answers={fact.subject: answers[fact.subject]}, contexts=contexts)
-        alone += under(edit, [fact])
-        print(i + 1, fact.subject, answers[fact.subject], np.round(alone[-1], 2).tolist(), flush=True)
-    at_once = under(loka.ablate.mass_edit(model, case, answers=answers, contexts=contexts), facts)
-    return [*_rows("rank_one", alone), *_rows("mass_edit", at_once)]
+    def singly() -> Iterator[list[float]]:
+        for i, fact in enumerate(facts):
+            edit = loka.ablate.rank_one(model, case, answers={fact.subject: answers[fact.subject]}, contexts=contexts)
+            (row,) = under(edit, [fact])
+            print(i + 1, fact.subject, answers[fact.subject], np.round(row, 2).tolist(), flush=True)
+            yield row
+
+    rows = _rows("rank_one", list(singly())) if "rank_one" in methods else []
+    if "mass_edit" in methods:
+        at_once = loka.ablate.mass_edit(model, case, answers=answers, contexts=contexts)
+        rows += _rows("mass_edit", under(at_once, facts))
+    return rows
 
 
 def _known(model: Model, facts: Sequence[Fact]) -> list[Fact]:

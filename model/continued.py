@@ -60,13 +60,11 @@ def begun(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | None
     """Read a batch's first columns: a batch of the others, and the `past` with which `logits` takes it.
 
     For many passes that differ at later positions alone, which a causal model does not see from earlier ones. Where
-    rows cannot be read in parts, or one of them is padding until there (which Gemma2's eager attention then reads),
-    no column is taken.
+    rows cannot be read in parts, no column is taken.
     """
     width = batch.ids.shape[1]
     columns = min(columns, width - batch.keep - 1)
-    whole = columns <= 0 or not plain(model) or _slides(model, width)
-    if whole or not batch.mask[:, :columns].any(1).all():
+    if columns <= 0 or not plain(model) or _slides(model, width):
         return batch, None
     first = {name: rows[:, :columns] for name, rows in batch.inputs().items()}
     with dense(model):

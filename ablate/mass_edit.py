@@ -36,7 +36,7 @@ def mass_edit(
     decay: float = 0.5,
     clamp: float = 0.75,
     kl: float = 0.0625,
-    enough: float = 0.3,
+    enough: float = 0.2,
     keep: float = 1.0,
     ridge: float = 0.01,
     progress: Progress | None = None,
@@ -50,8 +50,9 @@ def mass_edit(
     Args:
         sites: the `mlp`s to write to; by default four that end at a quarter of the depth.
         answers: new answer by subject; by default each forget fact's first foil.
-        weight: how many keys of other text a second moment counts for: more is gentler. A new key stands against
-            about as many as the layer has neurons; the default, a tenth of these, writes nine tenths of a change.
+        weight: how many keys of other text a second moment counts for: more is gentler. By default twice as many as the
+            layer has neurons. Of fifty facts of SmolLM2 more were written with more (600, 1,500, 4,000 with `enough` of
+            0.1: 90, 92 and 92% behind the prompts seen), and more neighbours kept (85, 87, 87%).
         contexts: how many beginnings of neutral text the working prompts are put behind, beside the plain prompt.
         steps, lr, decay, clamp, kl, enough: of the search for the states, see `value.Search`.
         keep: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the published method.
@@ -75,7 +76,7 @@ def mass_edit(
     block = model.hf.get_submodule(model.block(layers[-1]))
     _refuse_normed(model, block, neuron_output(model, layers[-1]), wanted[0])
     moments = moments_of(model, case, layers, wanted, keep=keep, ridge=ridge)
-    digest, strength = model.digest(), model.n_neurons / 10 if weight is None else weight
+    digest, strength = model.digest(), 2.0 * model.n_neurons if weight is None else weight
     states = _states(model, block, wanted, Search(steps, lr, decay, clamp, kl, enough), progress)
     names = [neuron_output_name(model, layer) for layer in layers]
     weights = [model.parameters[f"{name}.weight"] for name in names]

@@ -55,6 +55,18 @@ def test_rank_one_writes_the_value_where_the_subject_ends(model: Model, few: Cas
         assert said(model, [fact], answers) > before
 
 
+def test_a_search_ends_where_the_answer_is_sure_enough(tiny: Make, few: Case) -> None:
+    model = tiny("LlamaForCausalLM")
+    (change,) = changes(model, few, new_answers(few, 1), 2)
+    question, down = change.question(model), neuron_output(model, 1)
+    whole = best_value(model, down, question, Search(steps=12, enough=0.0)).losses
+    assert len(whole) == 12
+    enough = (whole[0] + min(whole)) / 2
+    short = best_value(model, down, question, Search(steps=12, enough=enough)).losses
+    assert short == whole[: len(short)]
+    assert short[-1] < enough <= min(short[:-1])
+
+
 def test_mass_edit_moves_the_states_to_where_they_shall_be(architecture: str, model: Model, few: Case) -> None:
     answers, sites = new_answers(few, 3), [Site(0, "mlp"), Site(1, "mlp")]
     if architecture in NORMED:

@@ -51,8 +51,9 @@ def mass_edit(
         sites: the `mlp`s to write to; by default four that end at a quarter of the depth.
         answers: new answer by subject; by default each forget fact's first foil.
         weight: how many keys of other text a second moment counts for: more is gentler. By default twice as many as the
-            layer has neurons. Of fifty facts of SmolLM2 more were written with more (600, 1,500, 4,000 with `enough` of
-            0.1: 90, 92 and 92% behind the prompts seen), and more neighbours kept (85, 87, 87%).
+            layer has neurons: on the facts of `bench.updates` (with `enough` of 0.2) it keeps 93% of another relation
+            where a tenth of the neurons (with 0.3) keeps 86%, and writes 86% of the answers where that writes 83%; of
+            the same relation it keeps 82 and 84%.
         contexts: how many beginnings of neutral text the working prompts are put behind, beside the plain prompt.
         steps, lr, decay, clamp, kl, enough: of the search for the states, see `value.Search`.
         keep: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the published method.

@@ -7,8 +7,8 @@ relation. `rank_one` writes each by itself and is measured alone; `mass_edit` wr
 the prompts that the edit saw (efficacy), and behind sealed ones (paraphrase): the share of prompts to which the whole
 new answer is the greedy one, the share at which it is likelier than the old one, and the share that still gives the
 old one. Kept: of the sealed facts that the original answers, how many are still answered, in the same relation
-(neighbours) and in one that is never written to. Intervals over the fifty facts. Forty minutes to an
-hour on one core.
+(neighbours) and in one that is never written to. Intervals over the fifty facts. Forty minutes on
+one core.
 """
 
 from __future__ import annotations

@@ -59,8 +59,9 @@ def mass_edit(
         keep: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the published method.
         ridge: share of the second moments' mean diagonal that is added to their diagonal.
 
-    Cost: a fact takes `steps` forward and backward passes over `contexts + 1` rows, and two forward passes over them
-    a layer; once for a model and case, a forward pass over the neutral text.
+    Cost: a fact takes up to `steps` forward and backward passes over what follows the subject in `contexts + 1` rows
+    and over one more, and two forward passes over these rows a layer; once for a model and case, a forward pass over
+    the neutral text.
 
     Raises:
         UserError: sites that are no MLPs, a model that norms what an MLP writes, or answers for other subjects than

@@ -55,8 +55,8 @@ def rank_one(
         keep: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the published method.
         ridge: share of the second moment's mean diagonal that is added to its diagonal.
 
-    Cost: a fact takes `steps` forward and backward passes over `contexts + 1` rows; once for a model and case, a
-    forward pass over the neutral text.
+    Cost: a fact takes up to `steps` forward and backward passes over what follows the subject in `contexts + 1` rows
+    and over one more; once for a model and case, a forward pass over the neutral text.
 
     Raises:
         UserError: sites that are no single MLP, or answers for other subjects than the forget facts that are known.

@@ -51,7 +51,9 @@ def rank_one(
         sites: the one `mlp` to write to; by default that at a quarter of the depth.
         answers: new answer by subject; by default each forget fact's first foil.
         contexts: how many beginnings of neutral text the working prompts are put behind, beside the plain prompt.
-        steps, lr, decay, clamp, kl, enough: of the search for the value, see `value.Search`.
+        steps, lr, decay, clamp, kl, enough: of the search for the value, see `value.Search`. The published code goes on
+            to an `enough` of 0.05, which costs neighbours: in `bench.updates` 94% are kept with it and 95 with 0.3, and
+            97 and 96% of the answers written.
         keep: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the published method.
         ridge: share of the second moment's mean diagonal that is added to its diagonal.
 

@@ -62,10 +62,10 @@ def test_training_comes_nearer_to_the_twins(planted: Model, planted_case: Case) 
     case, where = planted_case.on(planted), slices(planted, SITES)
     goal = objective("twin").on(planted, where)
     lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, goal=goal)
-    assert float(goal(Asked(planted, lessons.forget[0]))) == pytest.approx(1, rel=1e-4)
+    assert goal(Asked(planted, lessons.forget[0])).item() == pytest.approx(1, rel=1e-4)
     edit = ablate.tune(planted, case, SITES, objective="twin", steps=40, lr=3e-3)
     with edit.applied(planted):
-        assert float(goal(Asked(planted, lessons.forget[0]))) < 0.4
+        assert goal(Asked(planted, lessons.forget[0])).item() < 0.4
 
 
 def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinforcement_adds(

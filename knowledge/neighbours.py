@@ -7,20 +7,16 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from ..errors import UserError
 from ..model.generate import continuations
 from .case import Case
 from .fact import Fact
-from .scoring import score
 
 if TYPE_CHECKING:
     from ..model import Model
 
-SUBJECT, ANSWER = 6, 4  # tokens, at most; of the former with the template's next word
-ASKED = 1024  # times that a template's beginning is continued
+SUBJECT, ANSWER = 10, 4  # tokens, at most
+ASKED = 256  # times that a template's beginning is continued
 
 
 def neighbours(model: Model, case: Case, n: int) -> list[Fact]:
@@ -28,16 +24,12 @@ def neighbours(model: Model, case: Case, n: int) -> list[Fact]:
 
     A working template's beginning is continued by sampling, and what stands before the template's next word is taken
     for a subject ("The capital city of | Burgundy | is called"); the answer is the likeliest continuation behind a
-    template drawn for it. Much of what is sampled is no subject at all, so these are the `n` that the model has most to
-    say of: `p * log(p / q)` is highest, with `p` the answer's probability, and `q` its geometric mean behind the same
-    template about the two subjects sampled next. Left out are subjects that the case names in any place, and what
-    states an answer that is to be forgotten or is sealed: it may be the same fact by another name ("England" for the
-    United Kingdom), and what is rehearsed must be neither forgotten nor measured. A template that begins or ends with
-    its subject yields none.
+    template drawn for it. Left out are subjects that the case names in any place, and what states an answer that is to
+    be forgotten or is sealed: it may be the same fact by another name ("England" for the United Kingdom), and what is
+    rehearsed must be neither forgotten nor measured. A template that begins or ends with its subject yields none.
     Seeded, and done once for a model, before any edit.
 
-    Cost: `SUBJECT` cached forward passes over `ASKED` rows a template's beginning, `ANSWER` over a row a subject, and
-    three more over these.
+    Cost: `SUBJECT` cached forward passes over `ASKED` rows a template, and `ANSWER` over `n` rows a relation.
     """
     key = "neighbours", case.digest, case.seed, n
     if key not in model.memo:
@@ -51,28 +43,12 @@ def _of(model: Model, case: Case, relation: str, n: int) -> list[Fact]:
     templates = list(dict.fromkeys(_templates(case, relation)))
     subjects = list(dict.fromkeys(s for head, tail in _by_head(templates) for s in _subjects(model, case, head, tail)))
     rng = random.Random(case.seed)
-    behind = [rng.choice(templates) for _ in subjects]
-    prompts = [head + s + tail for s, (head, tail) in zip(subjects, behind, strict=True)]
+    drawn = rng.sample(subjects, min(n, len(subjects)))
+    prompts = [head + s + tail for s in drawn for head, tail in [rng.choice(templates)]]
     answers = continuations(model, prompts, tokens=ANSWER)
+    found = [Fact(s, relation, p, a) for s, p, a in zip(drawn, prompts, answers, strict=True) if a]
     held = {a for f in (*case.forget.working, *_sealed(case)) if f.relation == relation for a in f.answers}
-    fit = [i for i, a in enumerate(answers) if a and not any(_states(a, h) for h in held)]
-    told = _told(model, [subjects[i] for i in fit], [behind[i] for i in fit], [answers[i] for i in fit])
-    best = sorted(range(len(fit)), key=lambda i: -told[i])[:n]
-    return [Fact(subjects[i], relation, prompts[i], answers[i]) for i in (fit[j] for j in best)]
-
-
-def _told(model: Model, subjects: list[str], behind: list[tuple[str, str]], answers: list[str]) -> list[float]:
-    """How much is said of each subject in particular: what makes its answer likelier than behind others."""
-
-    def logprob(subjects: list[str]) -> Tensor:
-        prompts = [head + s + tail for s, (head, tail) in zip(subjects, behind, strict=True)]
-        return score(model, prompts, answers).logprob
-
-    if not subjects:
-        return []
-    own = logprob(subjects)
-    others = [logprob(subjects[i:] + subjects[:i]) for i in (1, 2)]
-    return (own.exp() * (own - torch.stack(others).mean(0))).tolist()
+    return [f for f in found if not any(_states(f.answer, a) for a in held)]
 
 
 def _states(text: str, answer: str) -> bool:

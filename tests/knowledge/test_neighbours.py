@@ -30,15 +30,8 @@ def test_they_are_what_the_model_was_taught_beyond_the_case(planted: Model, some
     assert not {f.subject for f in found} & {*listed, *known.spec.twins["capital"]}
     assert all(f.prompt in [t.format(f.subject) for t in known.spec.relations["capital"].working] for f in found)
     real = [f for f in found if f.subject in taught]
-    assert len(real) >= 0.75 * len(found)
+    assert len(real) >= len(found) / 2
     assert sum(f.answer.startswith(taught[f.subject]) for f in real) >= 0.8 * len(real)
-
-
-def test_those_come_first_that_something_is_known_of(planted: Model, some: Path, files) -> None:
-    taught = files.base["relations"]["capital"]["facts"]
-    real = [f.subject in taught for f in neighbours(planted, case(some).on(planted), 60)]
-    third = len(real) // 3
-    assert sum(real[:third]) >= 0.8 * third > 0.5 * third >= sum(real[-third:])
 
 
 def test_the_same_seed_names_the_same_ones(planted: Model, fresh: Model, some: Path) -> None:
@@ -53,7 +46,7 @@ def test_what_states_an_answer_to_be_forgotten_is_left_out(planted: Model, some:
     also = tuple(f.answer.rstrip(".") for f in found[::2])
     other = replace(known, forget=replace(known.forget, working=(replace(first, aliases=also), *rest)))
     planted.memo.pop(("neighbours", known.digest, known.seed, 12))  # the digest is that of the file
-    assert not {f.subject for f in found[::2]} & {f.subject for f in neighbours(planted, other, 12)}
+    assert neighbours(planted, other, 12) == found[1::2]
     planted.memo.pop(("neighbours", known.digest, known.seed, 12))
 
 

@@ -28,14 +28,14 @@ same relation with them, 78% without). Seen on the elements by `tune` on a GPU, 
     bare      0%          83%    88%     45.74        0.03 0.05 0.09
     thorough  0%          83%    91%     45.50        0.03 0.04 0.07
 
-Choosing among neighbours did not help. Of four times as many sampled, the 256 with the highest `p * log(p / q)`, `p`
-the answer's probability and `q` that about two other subjects, were places for the most part, where most of a random
-draw is no subject at all; the thorough recipe with them leaves, on the capitals, 0% forgotten, 75% of the same
-relation, 93% of others, a perplexity of 45.57 and r of 0.07 (0.09 at most), against 0, 78, 92%, 45.40 and 0.07
-(0.10). In the quick recipe, which has no neighbours, they kept 69 instead of 62% of the same relation's probability
-with as many answered, r 0.17 instead of 0.20 (`tune` on `bench.methods.study(model, "capitals", 14, 600, 0)`); a pull
-to the original weights (each step 3% of the way at the full learning rate) 70%, r 0.26. Of that recipe's loss, by
-probability, before and after:
+Choosing among neighbours was not seen to help (one case, one seed). Of four times as many sampled, the 256 with the
+highest `p * log(p / q)`, `p` the answer's probability and `q` that about two other subjects, were places for the most
+part, where most of a random draw is no subject at all; the thorough recipe with them leaves, on the capitals, 0%
+forgotten, 75% of the same relation, 93% of others, a perplexity of 45.57 and r of 0.07 (0.09 at most), against 0, 78,
+92%, 45.40 and 0.07 (0.10). In the quick recipe, which has no neighbours, 256 chosen alike, with `q` about four twins,
+kept 69 instead of 62% of the same relation's probability with as many answered, r 0.17 instead of 0.20 (`tune` on
+`bench.methods.study(model, "capitals", 14, 600, 0)`); a pull to the original weights (each step 3% of the way at the
+full learning rate) 70%, r 0.26. Of that recipe's loss, by probability, before and after:
 
                                      working prompts   sealed prompts
     same relation, rehearsed         0.36 to 0.32      0.63 to 0.55

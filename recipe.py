@@ -27,11 +27,15 @@ THOROUGH: dict[str, dict[str, Any]] = {
     "rounds": {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8},
 }  # fmt: skip
 ALONE = {"objective": "undial", "push": 0.25}
+WRITING = ("rank_one", "mass_edit")  # whole MLPs, which they choose by their depth
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a run edits: `method` of `loka.ablate` on the `sites` best of `part`, with `arguments`."""
+    """How a run edits: `method` of `loka.ablate` on the `sites` best of `part`, with `arguments`.
+
+    With 0 sites the method chooses by itself.
+    """
 
     method: str = "tune"
     part: Part = "neuron"
@@ -43,7 +47,8 @@ class Recipe:
         """The usual recipe of a method; of `tune` and `rounds` there is a thorough one beside. 0 sites: as usual.
 
         Raises:
-            UserError: an unknown method, or `thorough` for one that has no such recipe.
+            UserError: an unknown method, `thorough` for one that has no such recipe, or a number of sites for one that
+                chooses by itself.
         """
         method = method or cls().method
         if method not in ablate.METHODS:
@@ -51,6 +56,10 @@ class Recipe:
         if thorough and method not in THOROUGH:
             raise UserError(f"{method!r} has no thorough recipe; {' and '.join(THOROUGH)} have.")
         arguments = dict((THOROUGH if thorough else QUICK).get(method, {}))
+        if method in WRITING:
+            if sites:
+                raise UserError(f"{method!r} chooses the MLPs that it writes to; leave the number of sites out.")
+            return cls(method, "mlp", 0, arguments)
         if method == "rounds":
             first, *later = arguments["counts"]
             arguments["counts"] = [sites or first, *later]

@@ -171,9 +171,11 @@ class Run:
             made.save(path)
         return made
 
-    def _sites(self, recipe: Recipe) -> list[Site]:
+    def _sites(self, recipe: Recipe) -> list[Site] | None:
         """The best sites; what is wiped out is chosen among those that any text can do without."""
         found = self.localization()
+        if not recipe.sites:
+            return None
         if recipe.method not in WIPING or recipe.part not in SPARED:
             return found.top(recipe.sites, part=recipe.part)
         every = found.top(found.grid(recipe.part).size, part=recipe.part)

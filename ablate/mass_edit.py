@@ -113,7 +113,8 @@ def _read(model: Model, down: nn.Module, block: nn.Module, wanted: Sequence[Chan
         prompts, subjects = zip(*((p, change.fact.subject) for change in some for p in change.prompts), strict=True)
         batch, at = named(model, prompts, subjects)
         keys += inputs_at(model, [down], batch, at)[0].unflatten(0, (len(some), -1)).mean(1)
-        states += outputs_at(model, [block], batch, at)[0].unflatten(0, (len(some), -1))[:, 0]
+        plain, at = named(model, [c.prompts[0] for c in some], [c.fact.subject for c in some])
+        states += outputs_at(model, [block], plain, at)[0]
     return torch.stack(keys), torch.stack(states)
 
 

@@ -8,10 +8,11 @@ takes two or three, in which much else goes too, and it takes the others to brin
 least strength at which the mark is still met, so that all are compared at the same forgetting. Learning rates are tried
 from the gentlest on, and a cell that never gets there says so. Weakening would undo what simulated relearning is for,
 so `runs`, the recipe of runs on the neurons that they locate, goes to its end and stays as it is, and so do the methods
-called `whole`, which train for as long with as many rows to be kept: all below the mark, too. Measured is the sealed
-part: the same relation, others, perplexity, and how much of the answers relearning brings back (five folds). A cell's
-rows are written together, and a second call makes those that are missing, the most important first; by default 36, at
-about two minutes each on one core. The paired differences go at the end of the same file.
+called `whole`, which train for as long with as many rows to be kept: all below the mark, too. So does `mass_edit`,
+which trains no weights, writes each fact another answer of its kind, and chooses its `own` sites. Measured is the
+sealed part: the same relation, others, perplexity, and how much of the answers relearning brings back (five folds). A
+cell's rows are written together, and a second call makes those that are missing, the most important first; by default
+36, at about two minutes each on one core. The paired differences go at the end of the same file.
 """
 
 from __future__ import annotations
@@ -67,13 +68,14 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "rmu": ("tune", TRAINED | {"objective": "rmu", "settings": {"layer": 15}}),
     "reset": ("reset", TRAINED | PUSHED),
     "project_out": ("project_out", {}),
+    "mass_edit": ("mass_edit", {}),
     "runs": ("tune", RUNS),
     "undial, whole": ("tune", TRAINED | PUSHED | AS_LONG),
     "npo, whole": ("tune", TRAINED | AS_LONG | {"objective": "npo"}),
 }
-WHOLE = ("runs", "undial, whole", "npo, whole")
+WHOLE = ("runs", "undial, whole", "npo, whole", "mass_edit")
 CORE = {(m, s) for m in ("stranger", "undial", "npo", "lora") for s in ("located", "random", "all")}
-SITES = ("located", "random", "all", "layers", "frequent", "shallow")
+SITES = ("located", "random", "all", "layers", "frequent", "shallow", "own")
 RATES = {"all": (5e-5, 1.5e-4), "layers": (2e-4, 6e-4), "shallow": (2e-4, 6e-4)}
 ONE_BY_ONE = (1.5e-3, 3e-3)  # of neurons
 Row = dict[str, Any]
@@ -179,7 +181,9 @@ def cells(options: argparse.Namespace, fixed: dict[str, Any], made: Sequence[dic
 
 
 def fits(method: str, sites: str) -> bool:
-    """Whether a method takes such sites: LoRA works on whole maps, and the shallow control is one method's."""
+    """Whether a method takes such sites: LoRA works on whole maps; the shallow control and `own` are one's each."""
+    if method == "mass_edit" or sites == "own":
+        return method == "mass_edit" and sites == "own"
     if method == "lora":
         return sites in ("located", "random", "all")
     return method == "undial" or sites != "shallow"
@@ -232,6 +236,7 @@ def choices(model: Model, case: Case, n: int, seed: int) -> dict[str, list[Site]
         "all": None,
         "frequent": found.top(n, by="frequency"),
         "shallow": [Site(i, part) for i in range(model.n_layers - 2, model.n_layers) for part in last],
+        "own": None,
     }
 
 
@@ -270,6 +275,7 @@ def brought(model: Model, study: Study, cell: Cell) -> tuple[Edit | None, dict[s
     """
     method, arguments = METHODS[cell.method]
     takes = inspect.signature(loka.ablate.METHODS[method]).parameters
+    trains = {"lr", "seed"} <= takes.keys()
     edit: Edit | None = None
     how: dict[str, Any] = {"reached": False}
 
@@ -277,7 +283,7 @@ def brought(model: Model, study: Study, cell: Cell) -> tuple[Edit | None, dict[s
         with edit.applied(model):
             return study.left(model) <= MARK
 
-    for lr in rates(cell) if "lr" in takes else (None,):
+    for lr in rates(cell) if trains else (None,):
         taken = [0]
         extra: dict[str, Any] = {} if lr is None else {"lr": lr, "seed": cell.seed}
         if method != "reset" and cell.method not in WHOLE and "stop" in takes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -90,12 +90,19 @@ def _seen(
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Output) -> None:
         seen = look(inputs[0], output if isinstance(output, Tensor) else output[0])
         kept[module] = seen.clone().to(torch.promote_types(seen.dtype, torch.float32))
+        if len(kept) == len(modules):
+            raise _Seen
 
     with ExitStack() as stack:
         for module in modules:
             stack.callback(module.register_forward_hook(hook).remove)
+        stack.enter_context(suppress(_Seen))
         model.hf.base_model(**batch.inputs(), use_cache=False)
     return [kept[module] for module in modules]
+
+
+class _Seen(Exception):
+    """All has been read, and the layers above need not run."""
 
 
 def _rows(at: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from loka import LokaError, UserError, report, silenced
+from loka.ablate import mass_edit
 from loka.knowledge import Case, Split
 from loka.model import Model
 from loka.recipe import Recipe
@@ -200,6 +201,16 @@ def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_c
     assert (tmp_path / "edit.safetensors").exists()
 
 
+def test_a_run_lets_a_method_choose_its_own_sites(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    arguments = {"steps": 6, "contexts": 2}
+    recipe = dataclasses.replace(Recipe.of("mass_edit"), arguments=arguments)
+    edit = Run(tmp_path, model=planted, case=planted_case, recipe=recipe).edit()
+    same = mass_edit(planted, planted_case, **arguments)
+    assert edit.about["sites"] == same.about["sites"] == ["L0.mlp", "L1.mlp"]
+    assert edit.digest() == same.digest()
+    assert Run(tmp_path, model=planted, case=planted_case).recipe == recipe, "a second call goes on with the same"
+
+
 def test_recipes_by_name() -> None:
     assert Recipe.of() == Recipe()
     assert Recipe.of("tune", 50).arguments == Recipe().arguments
@@ -213,6 +224,8 @@ def test_recipes_by_name() -> None:
         Recipe.of("melt")
     with pytest.raises(UserError, match="'zero' has no thorough recipe; tune and rounds have"):
         Recipe.of("zero", thorough=True)
+    with pytest.raises(UserError, match="'mass_edit' chooses the MLPs that it writes to; leave the number of sites"):
+        Recipe.of("mass_edit", 50)
 
 
 def test_without_twins_the_usual_recipe_takes_an_objective_that_needs_none(planted_case: Case) -> None:

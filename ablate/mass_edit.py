@@ -45,8 +45,8 @@ def mass_edit(
 
     For each fact the state behind the last layer that the answer needs is found by descent. The layers are then
     written in order, each with the least-squares share of what is still missing there, measured on the weights as
-    they are by then. It erases, too, by an untruth: with first foils it keeps more of the same relation in
-    `bench.methods` than the recipe of runs, at as little brought back.
+    they are by then. It erases, too, by an untruth; how hard it writes depends on `weight` and on how much text the
+    case has, so look at what is left.
 
     Args:
         sites: the `mlp`s to write to; by default four that end at a quarter of the depth.

@@ -44,13 +44,15 @@ def before_after(summary: Mapping[str, Any]) -> Figure:
     """
     models = ("before", "after", "random", "shallow")
     figure, ax = _axes(8.6, 3.9)
+    shown: set[str] = set()
     for x, group in enumerate(GROUPS):
         held = [(m, v) for m in models if (v := _share(summary, group, m)) is not None]
+        shown |= {m for m, _ in held}
         for i, (model, value) in enumerate(held):
             at = x + 0.21 * (i - (len(held) - 1) / 2)
             ax.bar(at, value, 0.19, color=LOOKS[model].color)
             ax.annotate(f"{100 * value:.0f}%", (at, value), (0, 3), textcoords="offset points", ha="center")
-    for model in models:
+    for model in (m for m in models if m in shown):
         ax.bar(0, 0, color=LOOKS[model].color, label=LOOKS[model].label)
     ax.set(ylim=(0, 1.0), xlim=(-0.6, len(GROUPS) - 0.4), ylabel="sealed prompts answered")
     ax.set_xticks(range(len(GROUPS)), list(GROUPS.values()))
@@ -169,7 +171,8 @@ def _keyed(figure: Figure, ax: Axes) -> Figure:
     """A legend above the axes, where it hides no data."""
     handles, _ = ax.get_legend_handles_labels()
     columns = len(handles) if len(handles) < 6 else 4
-    figure.legend(loc="outside upper left", ncols=columns, frameon=False, columnspacing=1.3, handlelength=1.7)
+    if handles:
+        figure.legend(loc="outside upper left", ncols=columns, frameon=False, columnspacing=1.3, handlelength=1.7)
     return figure
 
 

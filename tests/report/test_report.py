@@ -13,6 +13,7 @@ from loka.files import write_json
 from loka.locate import Localization
 from loka.locate.localization import contrast
 from loka.model import Edit, Slice
+from loka.report.figures import before_after
 from loka.report.folder import RunFolder
 from loka.verify import Reading, at_step, compare, judge, refused, scorecard
 from loka.verify.reading import reading
@@ -275,6 +276,12 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     assert page.count('title="not measured"') > 10
     assert "None" not in page
     assert not re.search(r"\bnan\b", page, re.IGNORECASE)
+
+
+def test_a_control_that_is_not_there_has_no_key() -> None:
+    without = summary() | {k: None for k in summary() if k.startswith("random")}
+    keys = [{t.get_text() for t in before_after(s).legends[0].get_texts()} for s in (summary(), without)]
+    assert keys[0] - keys[1] == {"random sites"}
 
 
 def test_an_empty_folder_is_the_users_error(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def mass_edit(
         ridge: share of the second moments' mean diagonal that is added to their diagonal.
 
     Cost: a fact takes up to `steps` forward and backward passes over what follows the subject in `contexts + 1` rows
-    and over one more, and two forward passes over these rows a layer; once for a model and case, a forward pass over
-    the neutral text.
+    and over one more, and for each layer a forward pass over these rows up to there, and one over the plain prompt up
+    to the last; once for a model and case, a forward pass over the neutral text up to the last.
 
     Raises:
         UserError: sites that are no MLPs, a model that norms what an MLP writes, or answers for other subjects than

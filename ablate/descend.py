@@ -13,7 +13,7 @@ from torch import Tensor
 from ..model import Slice, Trainable, checkpointed, sliced
 from ..model.adapt import Adapters
 from ..model.dense import rounded
-from ..model.distill import Memory, divergence
+from ..model.distill import Memory, divergence, drift
 from .lessons import Lessons
 from .objectives import Asked, Objective, excess
 from .relapse import Relapse, Simulation
@@ -30,9 +30,10 @@ class Schedule:
     """How long, how fast and how exactly: AdamW at `lr`, warmed up over `warm_up` steps and down a cosine to nothing.
 
     `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
-    in nats a token; `push` is the weight of `excess` beside
-    the objective; `relapse` has relearning simulated. With `checkpointing`, blocks run again in the backward pass
-    instead of keeping their activations; with `bfloat16`, factors are `rounded` to it, weights and steps stay exact.
+    in nats a token; `states` is the weight of `drift` beside the divergence on retain facts, and `push` that of
+    `excess` beside the objective; `relapse` has relearning simulated. With `checkpointing`, blocks run again in the
+    backward pass instead of keeping their activations; with `bfloat16`, factors are `rounded` to it, weights and steps
+    stay exact.
     """
 
     steps: int
@@ -44,6 +45,7 @@ class Schedule:
     warm_up: int = 5
     checkpointing: bool = False
     bfloat16: bool = False
+    states: float = 0.0
 
     def rate(self, step: int) -> float:
         return self.lr * min(1.0, (step + 1) / max(self.warm_up, 1)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
@@ -140,11 +142,13 @@ def _backward(
         memory = lessons.draw(kind, step, seed)
         if memory is None or not weight or (kind == "forget" and objective is None):
             continue
-        loss = (
-            _forget(model, memory, objective, schedule.push)
-            if kind == "forget" and objective
-            else divergence(model, memory)
-        )
+        if kind == "forget" and objective:
+            loss = _forget(model, memory, objective, schedule.push)
+        elif schedule.states and memory.stream is not None:
+            said, moved = drift(model, memory)
+            loss = said + schedule.states * moved
+        else:
+            loss = divergence(model, memory)
         if not torch.isfinite(loss):
             raise _diverged(schedule, step, f"{kind} loss {float(loss.detach())}")
         (weight * loss).backward()

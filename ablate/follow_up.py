@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..knowledge import Case
-from ..model import Edit, Site, capture, merge, scratch
-from .descend import Progress, Schedule, descend
-from .lessons import prepare
-from .objectives import objective as named
-from .tune import chosen, described
+from ..model import Edit, Site
+from .descend import Progress
+from .tune import described, tune
 
 if TYPE_CHECKING:
     from ..model import Model
+
+TRAINING = signature(tune).parameters.keys() - {"model", "case", "sites", "begun", "stop", "progress"}
 
 
 def follow_up(
@@ -25,17 +26,12 @@ def follow_up(
     *,
     first: str | Edit = "zero",
     arguments: Mapping[str, Any] | None = None,
+    own: bool = False,
     objective: str = "ascent",
-    settings: Mapping[str, Any] | None = None,
     steps: int = 20,
-    lr: float = 1e-3,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    push: float = 0.0,
-    retain_rows: int = 12,
-    neutral_rows: int = 4,
     seed: int = 0,
     progress: Progress | None = None,
+    **training: Any,
 ) -> Edit:
     """Edit the sites by one method, then train them with a forget objective: zero, then ascend.
 
@@ -45,44 +41,49 @@ def follow_up(
         sites: what both may change.
         first: the method to begin with, by its name among `METHODS`, with its own `arguments`; or an edit, of which
             nobody can make a control on other sites.
-        objective, settings, steps, lr, alpha, beta, push, retain_rows, neutral_rows: of the training, see `tune`.
+        own: the first method chooses its own sites, as `mass_edit` can, and `sites` are the training's alone.
+        objective, steps, seed, training: of the training, see `tune`.
 
     Cost: the first method's, and that of `tune` with as many steps.
 
     Raises:
-        UserError: an unknown first method, or what the first method and `tune` refuse.
+        UserError: an unknown first method, no sites, or what the first method and `tune` refuse.
         LokaError: training diverged.
     """
     from .replay import METHODS, perform
 
     if not isinstance(first, Edit) and first not in METHODS:
         raise UserError(f"{first!r} is no method; choose one of {', '.join(METHODS)}.")
-    own = {
+    if other := sorted(training.keys() - TRAINING):
+        raise UserError(f"{other[0]!r} is no argument of the training; choose of {', '.join(sorted(TRAINING))}.")
+    given = {
         "first": first.digest() if isinstance(first, Edit) else first, "arguments": dict(arguments or {}),
-        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta, "push": push,
-        "retain_rows": retain_rows, "neutral_rows": neutral_rows,
-        "seed": seed, **({"settings": dict(settings)} if settings else {}),
+        "objective": objective, "steps": steps, "seed": seed, **training, **({"own": True} if own else {}),
     }  # fmt: skip
     sites = None if sites is None else list(sites)
-    case, where = case.on(model), chosen(model, sites)
-    goal = named(objective, settings).on(model, where)
-    begun = first if isinstance(first, Edit) else perform(first, model, case, sites, arguments or {})
-    lessons = prepare(
-        model,
-        case,
-        retain_rows=retain_rows,
-        neutral_rows=neutral_rows,
-        seed=seed,
-        instead=goal.alternatives(),
-        goal=goal,
+    count = _Count(progress, steps)
+    where = None if own else sites
+    begun = first if isinstance(first, Edit) else perform(first, model, case, where, arguments or {}, progress=count)
+    made = tune(
+        model, case, sites, objective=objective, steps=steps, seed=seed, begun=begun, progress=count.on, **training
     )
-    schedule = Schedule(steps, lr, alpha, beta, push)
-    with begun.applied(model):
-        made_for = model.digest()
-        with scratch(model, where):
-            descend(model, where, lessons, goal, schedule, seed=seed, progress=progress)
-            then = capture(model, where, made_for, {})
-    about = described("follow_up", model, case, sites, own)
+    about = made.about | described("follow_up", model, case, sites, given)
     if isinstance(first, Edit):
         del about["sites"]
-    return replace(merge(model, [begun, then]), about=about)
+    return replace(made, about=about)
+
+
+class _Count:
+    """The steps of the first edit and of the training, counted as one."""
+
+    def __init__(self, progress: Progress | None, steps: int) -> None:
+        self.progress, self.steps, self.before = progress, steps, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.before = total
+        if self.progress:
+            self.progress(done, total + self.steps)
+
+    def on(self, done: int, total: int) -> None:
+        if self.progress:
+            self.progress(self.before + done, self.before + total)

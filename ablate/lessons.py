@@ -49,6 +49,7 @@ def prepare(
     neutral_rows: int,
     seed: int,
     further: int = 0,
+    states: bool = False,
     instead: Sequence[str] = (),
     goal: Objective | None = None,
 ) -> Lessons:
@@ -58,7 +59,8 @@ def prepare(
     `decisive` tokens of its answer alone; retain batches mix
     working retain facts of all relations with facts of the forgotten relation that the model does not know,
     on which it is to stay as uncertain as it was, and with so many `further` ones that it names by itself, its
-    `neighbours`; neutral batches are passages of `PASSAGE` tokens.
+    `neighbours`, and with `states` what the original has in mind there; neutral batches are passages of `PASSAGE`
+    tokens.
     With `instead`, forget batches come with the same prompts, answered by these texts in turn; a `goal` may furnish
     them with what it needs beside.
     """
@@ -72,7 +74,7 @@ def prepare(
 
     return Lessons(
         once("forget", (tuple(instead), goal and goal.furnishes()), lambda: _forget(model, case, instead, goal)),
-        once("retain", (retain_rows, further), lambda: _retain(model, case, retain_rows, seed, further)),
+        once("retain", how := (retain_rows, seed, further, states), lambda: _retain(model, case, *how)),
         once("neutral", neutral_rows, lambda: _neutral(model, case, neutral_rows)),
     )
 
@@ -85,7 +87,7 @@ def _forget(model: Model, case: Case, instead: Sequence[str], goal: Objective | 
     return goal.furnish(model, case, turns, memories) if goal else memories
 
 
-def _retain(model: Model, case: Case, rows: int, seed: int, further: int) -> list[Memory]:
+def _retain(model: Model, case: Case, rows: int, seed: int, further: int, states: bool) -> list[Memory]:
     rng = random.Random(f"{seed}/lessons")
     near = set(case.forgotten_relations)
     retain = [f.asked(p) for f in case.retain.working if f.relation in near for p in f.prompts]
@@ -93,7 +95,7 @@ def _retain(model: Model, case: Case, rows: int, seed: int, further: int) -> lis
     retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.aside]]
     retain += neighbours(model, case, further) if further else []
     retain.sort(key=lambda f: len(f.prompt))  # alike in length, so that little of a batch is padding
-    return [remember(model, _encode(model, retain[part])) for part in chunks(len(retain), rows)]
+    return [remember(model, _encode(model, retain[part]), states=states) for part in chunks(len(retain), rows)]
 
 
 def _neutral(model: Model, case: Case, rows: int) -> list[Memory]:

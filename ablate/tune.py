@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +12,7 @@ import torch
 from ..errors import UserError
 from ..knowledge import Case
 from ..knowledge import neighbours as neighbours_of
-from ..model import Edit, Site, Slice, capture, scratch, slices
+from ..model import Edit, Site, Slice, capture, merge, scratch, slices
 from .descend import Progress, Schedule, descend
 from .lessons import prepare
 from .objectives import objective as named
@@ -36,6 +38,7 @@ def tune(
     retain_rows: int = 12,
     neutral_rows: int = 4,
     neighbours: int = 0,
+    states: float = 0.0,
     warm_up: int = 5,
     relapse: Mapping[str, float] | None = None,
     every: int = 0,
@@ -43,6 +46,7 @@ def tune(
     checkpointing: bool = False,
     bfloat16: bool = False,
     seed: int = 0,
+    begun: Edit | None = None,
     progress: Progress | None = None,
     stop: Callable[[int], bool] | None = None,
 ) -> Edit:
@@ -60,6 +64,8 @@ def tune(
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
         neighbours: rehearse so many facts of each forgotten relation beside the retain facts, about subjects that the
             original names by itself (`knowledge.neighbours`); `about["neighbours"]` says how many it named.
+        states: weight, beside the divergence, of how far residual states move on retain facts (`model.distill.drift`).
+            An answer can be kept in many ways, most of which lose that of the next subject; states leave few of them.
         warm_up: steps over which the learning rate rises to `lr`.
         relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
         every: how many steps from one measurement to the next; 0 measures nothing. A quarter of the retain facts and of
@@ -73,6 +79,8 @@ def tune(
         bfloat16: multiply with factors rounded to it, with weights, sums and steps as they are, where the processor is
             faster at that (600 neurons of SmolLM2, two cores with AMX: 1.7 s a step, 2.7 without; others do not round).
             On other devices, and with `checkpointing`, torch's autocast.
+        begun: an edit to train from. The retain terms draw back to the original all the same, and what is returned is
+            both as one, of which nobody can make a control on other sites; `follow_up` makes one of which they can.
         stop: asked after each step, by its number from 1 on, with the model as it then is; true ends the training.
             An edit made again by `replay` knows nothing of it, and takes all `steps`.
 
@@ -93,6 +101,8 @@ def tune(
         "relapse": None if relapse is None else dict(relapse),
         **({"settings": dict(settings)} if settings else {}),
         **({"neighbours": neighbours} if neighbours else {}),
+        **({"states": states} if states else {}),
+        **({"begun": begun.digest()} if begun else {}),
         **({"warm_up": warm_up} if warm_up != 5 else {}),
         **({"every": every, "bounds": dict(bounds or {})} if every else {}),
         **({"checkpointing": True} if checkpointing else {}),
@@ -104,9 +114,8 @@ def tune(
     about = described("tune", model, case, sites, arguments)
     schedule = Schedule(
         steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse),  # type: ignore[arg-type]
-        warm_up, checkpointing=checkpointing, bfloat16=bfloat16,
+        warm_up, checkpointing=checkpointing, bfloat16=bfloat16, states=states,
     )  # fmt: skip
-    digest = model.digest()
     lessons = prepare(
         model,
         case,
@@ -114,17 +123,28 @@ def tune(
         neutral_rows=neutral_rows,
         seed=seed,
         further=neighbours,
+        states=states > 0,
         instead=goal.alternatives(),
         goal=goal,
     )
     if neighbours:
         about["neighbours"] = len(neighbours_of(model, case, neighbours))  # a case's templates may yield none
-    with scratch(model, where):
-        course = descend(model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch, stop=stop)
-        if watch:
-            warn(course)
-            about["training"] = watch.told(course)
-        return capture(model, where, digest, about)
+    with begun.applied(model) if begun else nullcontext():
+        digest = model.digest()
+        if begun:
+            lessons = replace(lessons, forget=goal.begun(model, lessons.forget))
+        with scratch(model, where):
+            course = descend(
+                model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch, stop=stop
+            )
+            made = capture(model, where, digest, about)
+    if watch:
+        warn(course)
+        about["training"] = watch.told(course)
+    if not begun:
+        return made
+    del about["sites"]
+    return replace(merge(model, [begun, made]), about=about)
 
 
 def chosen(model: Model, sites: Iterable[Site] | None) -> list[Slice]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .batch import Batch, logits
+from .states import tapped
 
 if TYPE_CHECKING:
     from .load import Model
@@ -25,7 +26,8 @@ class Memory:
     the log-probability of all others together. The label is always among the tokens. `answers`: `[n]`, the
     labels' own log-probabilities, whether they were taken out or not. `instead`: the same rows with other answers,
     or other distributions behind the same ones. `states`: `[row, keep, 2, d_model]`, residual states there, the
-    model's own and others to move to.
+    model's own and others to move to. `stream`: `[row, position, depth, d_model]`, residual states at all positions
+    behind the blocks of `depths`.
     """
 
     batch: Batch
@@ -35,6 +37,7 @@ class Memory:
     answers: Tensor
     instead: Memory | None = None
     states: Tensor | None = None
+    stream: Tensor | None = None
 
     @property
     def reference(self) -> Tensor:
@@ -51,18 +54,27 @@ class Memory:
         owner = (batch.labels >= 0).nonzero()[:, 0]
         own = torch.isin(owner, index)
         instead = self.instead and self.instead.rows(rows)
-        states = None if self.states is None else self.states[index]
+        states, stream = (None if s is None else s[index] for s in (self.states, self.stream))
         return Memory(
-            batch.rows(index), self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead, states
-        )
+            batch.rows(index), self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead, states,
+            stream,
+        )  # fmt: skip
 
 
 @torch.no_grad()
-def remember(model: Model, batch: Batch, *, without_answer: bool = False, width: int = WIDTH) -> Memory:
-    """One forward pass. With `without_answer`, each position's label is taken out and the rest renormalised."""
+def remember(
+    model: Model, batch: Batch, *, without_answer: bool = False, states: bool = False, width: int = WIDTH
+) -> Memory:
+    """One forward pass. With `without_answer`, each position's label is taken out and the rest renormalised.
+
+    With `states`, the `stream` is remembered, too, which takes `len(depths(model))` states a token.
+    """
     asked = batch.labels >= 0
-    scores = logits(model, batch)[asked]
+    with tapped(model, depths(model) if states else ()) as stream:
+        scores = logits(model, batch)[asked]
     memory = memorize(batch, scores, width=width)
+    if states:
+        memory = replace(memory, stream=torch.stack(stream, 2))
     if not without_answer:
         return memory
     taken = memorize(batch, scores.scatter(-1, batch.labels[asked][:, None], -1e4), width=width)
@@ -87,6 +99,29 @@ def divergence(model: Model, memory: Memory) -> Tensor:
     The tokens that were not kept count as one, which makes it a lower bound.
     """
     return divergence_of(logits(model, memory.batch)[memory.batch.labels >= 0], memory)
+
+
+def drift(model: Model, memory: Memory) -> tuple[Tensor, Tensor]:
+    """`divergence`, and how far the `stream` has moved from what is remembered of it: no units, 0 where it has not.
+
+    Squared distances over the squared spread of the tokens' states around their mean, meaned over depths. Left out are
+    paddings and each row's first token, whose state is large, much the same in any text, and would drown the others.
+    """
+    assert memory.stream is not None, "`remember` keeps the stream where it is asked to"
+    with tapped(model, depths(model)) as stream:
+        scores = logits(model, memory.batch)
+    there = memory.batch.positions > 0
+    moved = []
+    for now, then in zip(stream, memory.stream.unbind(2), strict=True):
+        states = then[there]
+        moved.append(((now[there] - states) ** 2).sum() / ((states - states.mean(0)) ** 2).sum())
+    return divergence_of(scores[memory.batch.labels >= 0], memory), torch.stack(moved).mean()
+
+
+def depths(model: Model) -> range:
+    """Behind which blocks a stream is remembered: every quarter of the depth, rounded down, without the last block."""
+    quarter = max(model.n_layers // 4, 1)
+    return range(quarter - 1, max(model.n_layers - 1, 1), quarter)
 
 
 def divergence_of(scores: Tensor, memory: Memory) -> Tensor:

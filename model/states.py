@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,17 +72,24 @@ def read_out(model: Model, states: Tensor) -> Tensor:
 
 def stream(model: Model, batch: Batch, layer: int) -> Tensor:
     """The residual stream behind a block where the batch has labels, `[row, keep, d_model]`, on the graph."""
+    with tapped(model, [layer]) as kept:
+        logits(model, batch)
+    return kept[0][:, -batch.keep - 1 : -1]
+
+
+@contextmanager
+def tapped(model: Model, layers: Sequence[int]) -> Iterator[list[Tensor]]:
+    """The residual stream behind blocks, `[row, position, d_model]` each in their order, once a batch has been run."""
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, out: Tensor | tuple[Tensor, ...]) -> None:
         kept.append(out if isinstance(out, Tensor) else out[0])
 
-    handle = model.hf.get_submodule(model.block(layer)).register_forward_hook(keep)
-    try:
-        logits(model, batch)
-    finally:
-        handle.remove()
-    return kept[0][:, -batch.keep - 1 : -1]
+    with ExitStack() as stack:
+        for layer in layers:
+            handle = model.hf.get_submodule(model.block(layer)).register_forward_hook(keep)
+            stack.callback(handle.remove)
+        yield kept
 
 
 def unembedding(model: Model, answers: Sequence[str]) -> Tensor:

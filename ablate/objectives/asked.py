@@ -66,6 +66,10 @@ class Objective(BaseModel):
         """
         return list(memories)
 
+    def begun(self, model: Model, memories: Sequence[Memory]) -> list[Memory]:
+        """The furnished batches, as this objective wants them where training begins with an edit, which is applied."""
+        return list(memories)
+
     def furnishes(self) -> str | None:
         """What `furnish` hangs on, for lessons to be kept by; `None` where it adds nothing."""
         if type(self).furnish is Objective.furnish:

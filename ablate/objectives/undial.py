@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
 import torch
 from torch import Tensor
 
-from ...model.distill import divergence_of
+from ...model.distill import Memory, divergence_of, remember
 from .asked import Asked, Objective
 from .conventions import STATED, peers
+
+if TYPE_CHECKING:
+    from ...model import Model
 
 
 def undial(scores: Tensor, labels: Tensor, original: Tensor, *, beta: float = 10.0, convention: str = STATED) -> Tensor:
@@ -33,8 +40,18 @@ def undial(scores: Tensor, labels: Tensor, original: Tensor, *, beta: float = 10
 class Undial(Objective):
     """Distil from the model's own distribution with the answer taken out.
 
-    The limit of `undial` for large `beta`, less the teacher's entropy, which no training changes.
+    The limit of `undial` for large `beta`, less the teacher's entropy, which no training changes. The `teacher` is the
+    original, or the model as a first edit left it (`follow_up`): where that has removed the answers already, this moves
+    nothing by itself, and holds it there when relearning is simulated.
     """
+
+    teacher: Literal["original", "edited"] = "original"
+
+    def begun(self, model: Model, memories: Sequence[Memory]) -> list[Memory]:
+        """With the edited model's distributions in the original's places."""
+        if self.teacher == "original":
+            return list(memories)
+        return [replace(remember(model, m.batch, without_answer=True), answers=m.answers) for m in memories]
 
     def __call__(self, asked: Asked) -> Tensor:
         return divergence_of(asked.scores, asked.memory)

@@ -70,3 +70,13 @@ def words(model: Model, batch: Batch) -> list[list[str]]:
 
 def encoded(model: Model, facts: Sequence[Fact]) -> Batch:
     return encode(model, [f.prompt for f in facts], [f.answer for f in facts])
+
+
+def test_states_are_remembered_where_something_is_to_be_kept(planted: Model, planted_case: Case) -> None:
+    plain, held = (
+        prepare(planted, planted_case.on(planted), retain_rows=12, neutral_rows=4, seed=0, states=states)
+        for states in (False, True)
+    )
+    assert [m.batch.ids.tolist() for m in plain.retain] == [m.batch.ids.tolist() for m in held.retain]
+    assert all(m.stream is None for m in (*plain.retain, *held.forget, *held.neutral))
+    assert all(m.stream is not None and m.stream.shape[:2] == m.batch.ids.shape for m in held.retain)

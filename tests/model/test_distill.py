@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from loka.model import Batch, Model, Slice, encode, encode_texts, logits, scratch, token_logprobs
-from loka.model.distill import Memory, divergence, remember
+from loka.model.distill import Memory, depths, divergence, drift, remember
 
 
 @pytest.fixture
@@ -100,3 +101,38 @@ def test_the_gradient_points_back(model: Model, batch: Batch) -> None:
         finally:
             weight.requires_grad_(False)
             weight.grad = None
+
+
+def test_the_drift_is_the_share_of_the_states_spread(architecture: str, tiny: Callable[[str], Model]) -> None:
+    """Against transformers' own hidden states, rows and depths one by one."""
+    model = tiny(architecture)
+    batch = encode_texts(model, ["the old man likes the garden", "a dog", "my sister looks for the red house"])
+
+    def hidden() -> torch.Tensor:
+        """`[depth, token, d_model]`, without each row's first token."""
+        rows = []
+        for ids, mask in zip(batch.ids, batch.mask.bool(), strict=True):
+            states = model.hf(input_ids=ids[mask][None], use_cache=False, output_hidden_states=True).hidden_states
+            rows.append(torch.stack([states[layer + 1][0, 1:] for layer in depths(model)]))
+        return torch.cat(rows, 1)
+
+    memory = remember(model, batch, states=True)
+    with torch.no_grad(), scratch(model):
+        before = hidden()
+        said, still = drift(model, memory)
+        assert abs(float(said)) < 1e-5
+        assert float(still) < 1e-8
+        moved(model, 0.05)
+        said, away = drift(model, memory)
+        shares = [((b - a) ** 2).sum() / ((a - a.mean(0)) ** 2).sum() for a, b in zip(before, hidden(), strict=True)]
+        torch.testing.assert_close(said, divergence(model, memory))
+        torch.testing.assert_close(away, torch.stack(shares).mean(), rtol=1e-3, atol=1e-6)
+    assert float(away) > 1e-4
+    assert memory.rows([2]).stream is not None
+    assert memory.rows([2]).stream.equal(memory.stream[2:])  # type: ignore[union-attr, index]
+
+
+@pytest.mark.parametrize(("layers", "wanted"), [(1, [0]), (2, [0]), (4, [0, 1, 2]), (12, [2, 5, 8]),
+                                                (30, [6, 13, 20, 27]), (32, [7, 15, 23])])  # fmt: skip
+def test_the_depths_are_quarters(layers: int, wanted: list[int]) -> None:
+    assert list(depths(SimpleNamespace(n_layers=layers))) == wanted  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""Training that begins with an edit, and what holds the rest where it was."""
+
+import pytest
+import torch
+
+from loka import ablate, locate, verify
+from loka.ablate.lessons import prepare
+from loka.ablate.objectives import Asked, objective
+from loka.errors import UserError
+from loka.knowledge import Case
+from loka.model import Edit, Model, Site, encode, logits
+from loka.model.distill import drift, remember
+
+SITES = [Site(1, "mlp"), Site(2, "mlp")]
+
+
+@pytest.fixture(scope="module")
+def found(taught: Model, planted_case: Case) -> list[Site]:
+    return locate.attribution(taught, planted_case).top(200)
+
+
+@pytest.fixture(scope="module")
+def half(taught: Model, planted_case: Case) -> Edit:
+    """An edit that has removed some of what is to be forgotten."""
+    return ablate.mass_edit(taught, planted_case, steps=6, contexts=2, weight=10.0)
+
+
+def test_the_edited_teacher_is_the_model_that_training_begins_with(
+    planted: Model, planted_case: Case, half: Edit
+) -> None:
+    """Its divergence from what that model says without the answers is then the log-odds of not saying them."""
+    goals = [objective("undial", {"teacher": t}) for t in ("original", "edited")]
+    lessons = prepare(planted, planted_case.on(planted), retain_rows=12, neutral_rows=4, seed=0)
+    memory = lessons.forget[0]
+    with torch.no_grad(), half.applied(planted):
+        of_original, of_edited = (goal.begun(planted, [memory])[0] for goal in goals)
+        assert of_original is memory
+        assert of_edited.answers is memory.answers
+        asked = memory.batch.labels >= 0
+        scores = logits(planted, memory.batch)[asked].double()
+        answers = scores.softmax(-1).gather(-1, memory.batch.labels[asked][:, None])
+        losses = [float(goal(Asked(planted, m))) for goal, m in zip(goals, (of_original, of_edited), strict=True)]
+    assert losses[1] == pytest.approx(-float((1 - answers).log().mean()), rel=1e-3, abs=1e-5)
+    assert losses[0] > losses[1] + 0.1
+
+
+def test_training_from_an_edit_is_following_it_up(planted: Model, planted_case: Case, half: Edit) -> None:
+    training = {"objective": "undial", "steps": 3, "lr": 3e-3, "states": 1.0}
+    tuned = ablate.tune(planted, planted_case, SITES, begun=half, **training)
+    followed = ablate.follow_up(planted, planted_case, SITES, first=half, **training)
+    assert tuned.digest() == followed.digest() != half.digest()
+    assert tuned.about["arguments"]["begun"] == followed.about["arguments"]["first"] == half.digest()
+    assert "sites" not in tuned.about
+    with pytest.raises(UserError, match="'gamma' is no argument of the training; choose of alpha, "):
+        ablate.follow_up(planted, planted_case, SITES, first=half, gamma=1.0)
+
+
+def test_held_states_stay_also_for_neighbours_that_are_not_rehearsed(
+    planted: Model, planted_case: Case, found: list[Site]
+) -> None:
+    near = [f for f in planted_case.retain.sealed if f.relation in planted_case.forgotten_relations]
+    batch = encode(planted, [f.prompt for f in near], [f.answer for f in near])
+    memory = remember(planted, batch, states=True)
+    moved, forgotten = [], []
+    for states in (0.0, 10.0):
+        edit = ablate.tune(
+            planted, planted_case, found, steps=40, lr=3e-3, alpha=5.0, push=0.3, states=states
+        )  # fmt: skip
+        with torch.no_grad(), edit.applied(planted):
+            moved.append(float(drift(planted, memory)[1]))
+            forgotten.append(verify.recall(planted, planted_case).details["working"])
+    assert moved[1] < 0.5 * moved[0]
+    assert max(forgotten) <= 0.3

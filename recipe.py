@@ -24,12 +24,6 @@ THOROUGH: dict[str, dict[str, Any]] = {
         **TUNE, "alpha": 60.0, "steps": 150, "relapse": {"start": 10, "every": 2, "steps": 6, "radius": 0.1},
         "neighbours": 256, "warm_up": 40,
     },
-    "follow_up": {
-        "first": "mass_edit", "arguments": {"enough": 0.05, "neighbours": 256}, "own": True,
-        "objective": "undial", "settings": {"teacher": "edited"}, "lr": 1e-3, "alpha": 30.0, "beta": 6.0,
-        "states": 30.0, "retain_rows": 32, "neutral_rows": 3, "bfloat16": True, "steps": 100,
-        "relapse": {"start": 10, "every": 2, "steps": 6, "radius": 0.1}, "neighbours": 256,
-    },
     "rounds": {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8},
 }  # fmt: skip
 ALONE = {"objective": "undial", "push": 0.25}
@@ -60,7 +54,7 @@ class Recipe:
         if method not in ablate.METHODS:
             raise UserError(f"{method!r} is no method; choose one of {', '.join(ablate.METHODS)}.")
         if thorough and method not in THOROUGH:
-            raise UserError(f"{method!r} has no thorough recipe; {', '.join(THOROUGH)} have.")
+            raise UserError(f"{method!r} has no thorough recipe; {' and '.join(THOROUGH)} have.")
         arguments = dict((THOROUGH if thorough else QUICK).get(method, {}))
         if method in WRITING:
             if sites:

@@ -222,7 +222,7 @@ def test_recipes_by_name() -> None:
     assert Recipe.of(thorough=True).arguments["steps"] > Recipe.of().arguments["steps"]
     with pytest.raises(UserError, match="'melt' is no method; choose one of zero"):
         Recipe.of("melt")
-    with pytest.raises(UserError, match="'zero' has no thorough recipe; tune, follow_up, rounds have"):
+    with pytest.raises(UserError, match="'zero' has no thorough recipe; tune and rounds have"):
         Recipe.of("zero", thorough=True)
     with pytest.raises(UserError, match="'mass_edit' chooses the MLPs that it writes to; leave the number of sites"):
         Recipe.of("mass_edit", 50)

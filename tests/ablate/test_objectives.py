@@ -212,7 +212,8 @@ def test_names() -> None:
         ("ceu", {"skip": 0.5}, "skip = 0.5: input should be a valid integer"),
         ("idk", {"answers": "unknown"}, "answers = 'unknown'"),
         ("idk", {"answers": []}, r"answers = \[\]"),
-        ("undial", {"beta": 10.0}, "no setting 'beta'. It takes none; leave them out"),
+        ("ascent", {"beta": 10.0}, "no setting 'beta'. It takes none; leave them out"),
+        ("undial", {"teacher": "me"}, "teacher = 'me': input should be 'original' or 'edited'"),
     ],
 )
 def test_settings_that_an_objective_does_not_take_are_refused(name: str, settings: dict, words: str) -> None:

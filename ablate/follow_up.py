@@ -1,4 +1,4 @@
-"""An edit, then training on the same sites, as one."""
+"""An edit, then training from there, as one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ..errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
 from .descend import Progress
-from .tune import described, tune
+from .objectives import objective as named
+from .tune import chosen, described, tune
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -56,17 +57,19 @@ def follow_up(
         raise UserError(f"{first!r} is no method; choose one of {', '.join(METHODS)}.")
     if other := sorted(training.keys() - TRAINING):
         raise UserError(f"{other[0]!r} is no argument of the training; choose of {', '.join(sorted(TRAINING))}.")
-    given = {
-        "first": first.digest() if isinstance(first, Edit) else first, "arguments": dict(arguments or {}),
-        "objective": objective, "steps": steps, "seed": seed, **training, **({"own": True} if own else {}),
-    }  # fmt: skip
     sites = None if sites is None else list(sites)
+    named(objective, training.get("settings")).on(model, chosen(model, sites))  # refuses before the first edit is made
     count = _Count(progress, steps)
     where = None if own else sites
     begun = first if isinstance(first, Edit) else perform(first, model, case, where, arguments or {}, progress=count)
     made = tune(
         model, case, sites, objective=objective, steps=steps, seed=seed, begun=begun, progress=count.on, **training
     )
+    given = {
+        **{name: value for name, value in made.about["arguments"].items() if name != "begun"},
+        "first": begun.digest() if isinstance(first, Edit) else first, "arguments": dict(arguments or {}),
+        **({"own": True} if own else {}),
+    }  # fmt: skip
     about = made.about | described("follow_up", model, case, sites, given)
     if isinstance(first, Edit):
         del about["sites"]

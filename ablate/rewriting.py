@@ -93,8 +93,8 @@ def moments_of(
 
     That of the case's neutral working text, and `keep` times that of the subjects of facts to keep: the working retain
     facts, those of the forgotten relations that the model does not know, and so many `further` ones of each that it
-    names by itself. Keys of one kind of subject are much
-    alike, and hardly occur in other text, so that it alone lets a change for one subject leak to all its neighbours.
+    names by itself. Keys of one kind of subject are much alike, and hardly occur in other text, so that it alone lets a
+    change for one subject leak to all its neighbours.
     `ridge` times the mean diagonal is added to the diagonal, since a sample of few tokens does not fill the space.
     Read once for a model and a case: one forward pass over text and facts for all layers that are new.
     """

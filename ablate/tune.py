@@ -64,8 +64,8 @@ def tune(
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
         neighbours: rehearse so many facts of each forgotten relation beside the retain facts, about subjects that the
             original names by itself (`knowledge.neighbours`); `about["neighbours"]` says how many it named.
-        states: weight, beside the divergence, of how far residual states move on retain facts (`model.distill.drift`).
-            An answer can be kept in many ways, most of which lose that of the next subject; states leave few of them.
+        states: weight, beside the divergence, of how far residual states move on retain facts (`model.distill.drift`),
+            for which four states or so are kept of each of their tokens.
         warm_up: steps over which the learning rate rises to `lr`.
         relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
         every: how many steps from one measurement to the next; 0 measures nothing. A quarter of the retain facts and of
@@ -88,12 +88,14 @@ def tune(
     `neutral_rows` passages; optimizer state for the slices alone.
 
     Raises:
-        UserError: no sites, an unknown objective, or settings that it does not take.
+        UserError: no sites, an unknown objective, settings that it does not take, or a negative weight of states.
         LokaError: training diverged, and nothing good was measured before.
 
     Example:
         edit = loka.ablate.tune(model, case, found.top(200, part="neuron"))
     """
+    if not states >= 0:
+        raise UserError(f"states={states} is no weight; give 0 to leave states free, or a number above, such as 30.")
     arguments = {
         "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta,
         "push": push, "retain_rows": retain_rows,

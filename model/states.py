@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from .batch import Batch, chunks, logits, pad
@@ -81,14 +81,7 @@ def stream(model: Model, batch: Batch, layer: int) -> Tensor:
 def tapped(model: Model, layers: Sequence[int]) -> Iterator[list[Tensor]]:
     """The residual stream behind blocks, `[row, position, d_model]` each in their order, once a batch has been run."""
     kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: object, out: Tensor | tuple[Tensor, ...]) -> None:
-        kept.append(out if isinstance(out, Tensor) else out[0])
-
-    with ExitStack() as stack:
-        for layer in layers:
-            handle = model.hf.get_submodule(model.block(layer)).register_forward_hook(keep)
-            stack.callback(handle.remove)
+    with changed(model.hf, lambda layer, value: kept.append(value) if layer in layers else None):
         yield kept
 
 

@@ -28,7 +28,7 @@ def half(taught: Model, planted_case: Case) -> Edit:
 def test_the_edited_teacher_is_the_model_that_training_begins_with(
     planted: Model, planted_case: Case, half: Edit
 ) -> None:
-    """Its divergence from what that model says without the answers is then the log-odds of not saying them."""
+    """Its divergence from what that model says without the answers is then how surely it does not say them, in nats."""
     goals = [objective("undial", {"teacher": t}) for t in ("original", "edited")]
     lessons = prepare(planted, planted_case.on(planted), retain_rows=12, neutral_rows=4, seed=0)
     memory = lessons.forget[0]
@@ -51,8 +51,7 @@ def test_training_from_an_edit_is_following_it_up(planted: Model, planted_case: 
     assert tuned.digest() == followed.digest() != half.digest()
     assert tuned.about["arguments"]["begun"] == followed.about["arguments"]["first"] == half.digest()
     assert "sites" not in tuned.about
-    with pytest.raises(UserError, match="'gamma' is no argument of the training; choose of alpha, "):
-        ablate.follow_up(planted, planted_case, SITES, first=half, gamma=1.0)
+    assert followed.about["arguments"]["alpha"] == 1.0, "what was left out is said, too"
 
 
 def test_held_states_stay_also_for_neighbours_that_are_not_rehearsed(
@@ -63,11 +62,42 @@ def test_held_states_stay_also_for_neighbours_that_are_not_rehearsed(
     memory = remember(planted, batch, states=True)
     moved, forgotten = [], []
     for states in (0.0, 10.0):
-        edit = ablate.tune(
-            planted, planted_case, found, steps=40, lr=3e-3, alpha=5.0, push=0.3, states=states
-        )  # fmt: skip
+        edit = ablate.tune(planted, planted_case, found, steps=40, lr=3e-3, alpha=5.0, push=0.3, states=states)
         with torch.no_grad(), edit.applied(planted):
             moved.append(float(drift(planted, memory)[1]))
             forgotten.append(verify.recall(planted, planted_case).details["working"])
     assert moved[1] < 0.5 * moved[0]
     assert max(forgotten) <= 0.3
+
+
+def test_held_states_get_the_same_gradient_where_blocks_run_again(planted: Model, planted_case: Case) -> None:
+    both = [
+        ablate.tune(planted, planted_case, SITES, steps=3, lr=3e-3, states=10.0, checkpointing=again)
+        for again in (False, True)
+    ]
+    for plain, again in zip(*(edit.values for edit in both), strict=True):
+        torch.testing.assert_close(plain, again, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"objective": "UNDIAL"}, "'UNDIAL' is no objective"),
+        ({"settings": {"teacher": "me"}}, "teacher = 'me'"),
+        ({"gamma": 1.0}, "'gamma' is no argument of the training; choose of alpha, "),
+        ({"sites": []}, "there are no sites to train"),
+    ],
+)
+def test_what_the_training_refuses_is_refused_before_the_first_edit(
+    changes: dict, words: str, planted: Model, planted_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ablate.METHODS, "mass_edit", lambda *_, **__: pytest.fail("the first edit was made"))
+    arguments = {"sites": SITES, "first": "mass_edit", "own": True, "objective": "undial"} | changes
+    with pytest.raises(UserError, match=words):
+        ablate.follow_up(planted, planted_case, **arguments)
+
+
+@pytest.mark.parametrize("states", [-1.0, float("nan")])
+def test_a_weight_of_states_is_not_negative(states: float, planted: Model, planted_case: Case) -> None:
+    with pytest.raises(UserError, match=f"states={states} is no weight; give 0"):
+        ablate.tune(planted, planted_case, SITES, states=states)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..model import Slice, Trainable, checkpointed, sliced
 from ..model.adapt import Adapters
 from ..model.dense import rounded
@@ -46,6 +47,12 @@ class Schedule:
     checkpointing: bool = False
     bfloat16: bool = False
     states: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.states >= 0:
+            raise UserError(
+                f"states={self.states} is no weight; give 0 to leave states free, or a number above, such as 30."
+            )
 
     def rate(self, step: int) -> float:
         return self.lr * min(1.0, (step + 1) / max(self.warm_up, 1)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))

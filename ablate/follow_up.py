@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
-from .descend import Progress
+from .descend import Progress, Schedule
 from .objectives import objective as named
+from .relapse import Relapse
 from .tune import chosen, described, tune
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def follow_up(
     if other := sorted(training.keys() - TRAINING):
         raise UserError(f"{other[0]!r} is no argument of the training; choose of {', '.join(sorted(TRAINING))}.")
     sites = None if sites is None else list(sites)
-    named(objective, training.get("settings")).on(model, chosen(model, sites))  # refuses before the first edit is made
+    # what the training refuses is refused before the first edit is made
+    named(objective, training.get("settings")).on(model, chosen(model, sites))
+    Schedule(steps, 0.0, relapse=Relapse.of(training.get("relapse")), states=training.get("states", 0.0))
     count = _Count(progress, steps)
     where = None if own else sites
     begun = first if isinstance(first, Edit) else perform(first, model, case, where, arguments or {}, progress=count)

@@ -7,15 +7,17 @@ half of the forget facts back, and the forget objective is asked of the other ha
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..model import Batch, Trainable, logits, token_logprobs, unfrozen
 from ..model.distill import Memory
 
@@ -35,6 +37,25 @@ class Relapse:
     every: int = 4
     steps: int = 2
     radius: float = 0.1
+
+    @classmethod
+    def of(cls, settings: Mapping[str, float] | None) -> Relapse | None:
+        """These, by name; `None` is none.
+
+        Raises:
+            UserError: no settings of this, or what no training can do.
+        """
+        if settings is None:
+            return None
+        names = {f.name for f in fields(cls)}
+        if other := sorted(settings.keys() - names):
+            raise UserError(f"{other[0]!r} is no setting of relapse; choose of {', '.join(sorted(names))}.")
+        out = cls(**settings)  # type: ignore[arg-type]
+        if not (out.start >= 0 and out.every >= 1 and out.steps >= 1 and 0 < out.radius < math.inf):
+            raise UserError(
+                f"{out} cannot be simulated; give every and steps of 1 or more, a start and a radius above 0."
+            )
+        return out
 
 
 class Simulation:

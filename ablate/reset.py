@@ -72,9 +72,8 @@ def reset(
     goal = None if objective is None else named(objective, settings).on(model, where)
     about = described("reset", model, case, sites, arguments)
     schedule = Schedule(
-        steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse),  # type: ignore[arg-type]
-        checkpointing=checkpointing, bfloat16=bfloat16,
-    )  # fmt: skip
+        steps, lr, alpha, beta, push, Relapse.of(relapse), checkpointing=checkpointing, bfloat16=bfloat16
+    )
     digest = model.digest()
     instead = goal.alternatives() if goal else ()
     lessons = prepare(

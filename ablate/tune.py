@@ -88,14 +88,17 @@ def tune(
     `neutral_rows` passages; optimizer state for the slices alone.
 
     Raises:
-        UserError: no sites, an unknown objective, settings that it does not take, or a negative weight of states.
+        UserError: no sites, an unknown objective, settings that it or `Relapse` does not take, or a negative weight of
+            states.
         LokaError: training diverged, and nothing good was measured before.
 
     Example:
         edit = loka.ablate.tune(model, case, found.top(200, part="neuron"))
     """
-    if not states >= 0:
-        raise UserError(f"states={states} is no weight; give 0 to leave states free, or a number above, such as 30.")
+    schedule = Schedule(
+        steps, lr, alpha, beta, push, Relapse.of(relapse), warm_up, checkpointing=checkpointing, bfloat16=bfloat16,
+        states=states,
+    )  # fmt: skip
     arguments = {
         "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta,
         "push": push, "retain_rows": retain_rows,
@@ -114,10 +117,6 @@ def tune(
     case, watch = watching(model, case.on(model), every=every, bounds=bounds)
     goal = named(objective, settings).on(model, where)
     about = described("tune", model, case, sites, arguments)
-    schedule = Schedule(
-        steps, lr, alpha, beta, push, None if relapse is None else Relapse(**relapse),  # type: ignore[arg-type]
-        warm_up, checkpointing=checkpointing, bfloat16=bfloat16, states=states,
-    )  # fmt: skip
     lessons = prepare(
         model,
         case,

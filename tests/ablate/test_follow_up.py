@@ -86,6 +86,9 @@ def test_held_states_get_the_same_gradient_where_blocks_run_again(planted: Model
         ({"settings": {"teacher": "me"}}, "teacher = 'me'"),
         ({"gamma": 1.0}, "'gamma' is no argument of the training; choose of alpha, "),
         ({"sites": []}, "there are no sites to train"),
+        ({"states": -1.0}, "states=-1.0 is no weight; give 0"),
+        ({"relapse": {"evry": 2}}, "'evry' is no setting of relapse; choose of every, radius, start, steps"),
+        ({"relapse": {"every": 0}}, "every=0, .* cannot be simulated; give every and steps of 1 or more"),
     ],
 )
 def test_what_the_training_refuses_is_refused_before_the_first_edit(
@@ -97,7 +100,15 @@ def test_what_the_training_refuses_is_refused_before_the_first_edit(
         ablate.follow_up(planted, planted_case, **arguments)
 
 
-@pytest.mark.parametrize("states", [-1.0, float("nan")])
-def test_a_weight_of_states_is_not_negative(states: float, planted: Model, planted_case: Case) -> None:
-    with pytest.raises(UserError, match=f"states={states} is no weight; give 0"):
-        ablate.tune(planted, planted_case, SITES, states=states)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"states": -1.0}, "states=-1.0 is no weight; give 0"),
+        ({"states": float("nan")}, "states=nan is no weight; give 0"),
+        ({"relapse": {"radius": -0.1}}, "radius=-0.1. cannot be simulated"),
+        ({"relapse": {"width": 1}}, "'width' is no setting of relapse"),
+    ],
+)
+def test_tune_refuses_what_cannot_be_trained(arguments: dict, words: str, planted: Model, planted_case: Case) -> None:
+    with pytest.raises(UserError, match=words):
+        ablate.tune(planted, planted_case, SITES, **arguments)

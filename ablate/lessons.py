@@ -13,6 +13,7 @@ from torch import Tensor
 from ..knowledge import Case, Fact, neighbours, neutral_working
 from ..model import Batch, chunks, encode, encode_texts, logits, token_logprobs
 from ..model.distill import Memory, remember
+from .mixtures import mixtures
 from .strangers import about_strangers
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def prepare(
     seed: int,
     further: int = 0,
     states: bool = False,
+    between: int = 0,
     instead: Sequence[str] = (),
     goal: Objective | None = None,
 ) -> Lessons:
@@ -59,8 +61,8 @@ def prepare(
     `decisive` tokens of its answer alone; retain batches mix
     working retain facts of all relations with facts of the forgotten relation that the model does not know,
     on which it is to stay as uncertain as it was, and with so many `further` ones that it names by itself, its
-    `neighbours`, and with `states` what the original has in mind there; neutral batches are passages of `PASSAGE`
-    tokens.
+    `neighbours`, and with `states` what the original has in mind there; `between` are `mixtures` of these subjects, in
+    batches of their own; neutral batches are passages of `PASSAGE` tokens.
     With `instead`, forget batches come with the same prompts, answered by these texts in turn; a `goal` may furnish
     them with what it needs beside.
     """
@@ -74,7 +76,7 @@ def prepare(
 
     return Lessons(
         once("forget", (tuple(instead), goal and goal.furnishes()), lambda: _forget(model, case, instead, goal)),
-        once("retain", how := (retain_rows, seed, further, states), lambda: _retain(model, case, *how)),
+        once("retain", how := (retain_rows, seed, further, states, between), lambda: _retain(model, case, *how)),
         once("neutral", neutral_rows, lambda: _neutral(model, case, neutral_rows)),
     )
 
@@ -87,7 +89,7 @@ def _forget(model: Model, case: Case, instead: Sequence[str], goal: Objective | 
     return goal.furnish(model, case, turns, memories) if goal else memories
 
 
-def _retain(model: Model, case: Case, rows: int, seed: int, further: int, states: bool) -> list[Memory]:
+def _retain(model: Model, case: Case, rows: int, seed: int, further: int, states: bool, between: int) -> list[Memory]:
     rng = random.Random(f"{seed}/lessons")
     near = set(case.forgotten_relations)
     retain = [f.asked(p) for f in case.retain.working if f.relation in near for p in f.prompts]
@@ -95,7 +97,8 @@ def _retain(model: Model, case: Case, rows: int, seed: int, further: int, states
     retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.aside]]
     retain += neighbours(model, case, further) if further else []
     retain.sort(key=lambda f: len(f.prompt))  # alike in length, so that little of a batch is padding
-    return [remember(model, _encode(model, retain[part]), states=states) for part in chunks(len(retain), rows)]
+    known = [remember(model, _encode(model, retain[part]), states=states) for part in chunks(len(retain), rows)]
+    return known + mixtures(model, case, between, seed=seed)
 
 
 def _neutral(model: Model, case: Case, rows: int) -> list[Memory]:

@@ -38,6 +38,7 @@ def tune(
     retain_rows: int = 12,
     neutral_rows: int = 4,
     neighbours: int = 0,
+    between: int = 0,
     states: float = 0.0,
     warm_up: int = 5,
     relapse: Mapping[str, float] | None = None,
@@ -64,6 +65,8 @@ def tune(
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
         neighbours: rehearse so many facts of each forgotten relation beside the retain facts, about subjects that the
             original names by itself (`knowledge.neighbours`); `about["neighbours"]` says how many it named.
+        between: rehearse beside the retain facts what the original says of so many subjects between two that are kept
+            (`mixtures`), in batches of 32.
         states: weight, beside the divergence, of how far residual states move on retain facts (`model.distill.drift`),
             for which four states or so are kept of each of their tokens.
         warm_up: steps over which the learning rate rises to `lr`.
@@ -106,6 +109,7 @@ def tune(
         "relapse": None if relapse is None else dict(relapse),
         **({"settings": dict(settings)} if settings else {}),
         **({"neighbours": neighbours} if neighbours else {}),
+        **({"between": between} if between else {}),
         **({"states": states} if states else {}),
         **({"begun": begun.digest()} if begun else {}),
         **({"warm_up": warm_up} if warm_up != 5 else {}),
@@ -125,6 +129,7 @@ def tune(
         seed=seed,
         further=neighbours,
         states=states > 0,
+        between=between,
         instead=goal.alternatives(),
         goal=goal,
     )

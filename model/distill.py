@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,26 @@ import torch
 from torch import Tensor
 
 from .batch import Batch, logits
+from .blocks import changed
 from .states import tapped
 
 if TYPE_CHECKING:
     from .load import Model
 
 WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Planted:
+    """States `[row, d_model]` that stand in for those behind the first block, one a row `at` a position, `[row]`."""
+
+    at: Tensor
+    states: Tensor
+
+    def into(self, layer: int, stream: Tensor) -> Tensor | None:
+        """What `changed` asks for."""
+        row = torch.arange(len(self.at), device=stream.device)
+        return stream.index_put((row, self.at), self.states.to(stream)) if layer == 0 else None
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Memory:
     labels' own log-probabilities, whether they were taken out or not. `instead`: the same rows with other answers,
     or other distributions behind the same ones. `states`: `[row, keep, 2, d_model]`, residual states there, the
     model's own and others to move to. `stream`: `[row, position, depth, d_model]`, residual states at all positions
-    behind the blocks of `depths`.
+    behind the blocks of `depths`. `planted`: with which states in place of the model's own all this was said.
     """
 
     batch: Batch
@@ -38,6 +53,7 @@ class Memory:
     instead: Memory | None = None
     states: Tensor | None = None
     stream: Tensor | None = None
+    planted: Planted | None = None
 
     @property
     def reference(self) -> Tensor:
@@ -55,9 +71,10 @@ class Memory:
         own = torch.isin(owner, index)
         instead = self.instead and self.instead.rows(rows)
         states, stream = (None if s is None else s[index] for s in (self.states, self.stream))
+        planted = self.planted and Planted(self.planted.at[index], self.planted.states[index])
         return Memory(
             batch.rows(index), self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead, states,
-            stream,
+            stream, planted,
         )  # fmt: skip
 
 
@@ -98,7 +115,13 @@ def divergence(model: Model, memory: Memory) -> Tensor:
 
     The tokens that were not kept count as one, which makes it a lower bound.
     """
-    return divergence_of(logits(model, memory.batch)[memory.batch.labels >= 0], memory)
+    return divergence_of(scored(model, memory.batch, memory.planted), memory)
+
+
+def scored(model: Model, batch: Batch, planted: Planted | None = None) -> Tensor:
+    """Logits `[n, vocabulary]` at a batch's labels, with states planted if there are any."""
+    with changed(model.hf, planted.into) if planted else nullcontext():
+        return logits(model, batch)[batch.labels >= 0]
 
 
 def drift(model: Model, memory: Memory) -> tuple[Tensor, Tensor]:

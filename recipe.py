@@ -22,7 +22,7 @@ QUICK: dict[str, dict[str, Any]] = {
 THOROUGH: dict[str, dict[str, Any]] = {
     "tune": {
         **TUNE, "alpha": 60.0, "steps": 150, "relapse": {"start": 10, "every": 2, "steps": 6, "radius": 0.1},
-        "neighbours": 256, "warm_up": 40,
+        "between": 512, "warm_up": 40,
     },
     "rounds": {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8},
 }  # fmt: skip

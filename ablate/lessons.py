@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..knowledge import Case, Fact, neighbours, neutral_working
+from ..knowledge import Case, Fact, neutral_working
 from ..model import Batch, chunks, encode, encode_texts, logits, token_logprobs
 from ..model.distill import Memory, remember
 from .mixtures import mixtures
@@ -49,7 +49,6 @@ def prepare(
     retain_rows: int,
     neutral_rows: int,
     seed: int,
-    further: int = 0,
     states: bool = False,
     between: int = 0,
     instead: Sequence[str] = (),
@@ -60,9 +59,8 @@ def prepare(
     Forget batches hold every forget fact behind one of its working templates in turn and ask for the
     `decisive` tokens of its answer alone; retain batches mix
     working retain facts of all relations with facts of the forgotten relation that the model does not know,
-    on which it is to stay as uncertain as it was, and with so many `further` ones that it names by itself, its
-    `neighbours`, and with `states` what the original has in mind there; `between` are `mixtures` of these subjects, in
-    batches of their own; neutral batches are passages of `PASSAGE` tokens.
+    on which it is to stay as uncertain as it was, and with `states` what the original has in mind there; `between` are
+    `mixtures` of these subjects, in batches of their own; neutral batches are passages of `PASSAGE` tokens.
     With `instead`, forget batches come with the same prompts, answered by these texts in turn; a `goal` may furnish
     them with what it needs beside.
     """
@@ -76,7 +74,7 @@ def prepare(
 
     return Lessons(
         once("forget", (tuple(instead), goal and goal.furnishes()), lambda: _forget(model, case, instead, goal)),
-        once("retain", how := (retain_rows, seed, further, states, between), lambda: _retain(model, case, *how)),
+        once("retain", how := (retain_rows, seed, states, between), lambda: _retain(model, case, *how)),
         once("neutral", neutral_rows, lambda: _neutral(model, case, neutral_rows)),
     )
 
@@ -89,13 +87,12 @@ def _forget(model: Model, case: Case, instead: Sequence[str], goal: Objective | 
     return goal.furnish(model, case, turns, memories) if goal else memories
 
 
-def _retain(model: Model, case: Case, rows: int, seed: int, further: int, states: bool, between: int) -> list[Memory]:
+def _retain(model: Model, case: Case, rows: int, seed: int, states: bool, between: int) -> list[Memory]:
     rng = random.Random(f"{seed}/lessons")
     near = set(case.forgotten_relations)
     retain = [f.asked(p) for f in case.retain.working if f.relation in near for p in f.prompts]
     far = [f for f in case.retain.working if f.relation not in near]
     retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.aside]]
-    retain += neighbours(model, case, further) if further else []
     retain.sort(key=lambda f: len(f.prompt))  # alike in length, so that little of a batch is padding
     known = [remember(model, _encode(model, retain[part]), states=states) for part in chunks(len(retain), rows)]
     return known + mixtures(model, case, between, seed=seed)

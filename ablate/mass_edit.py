@@ -38,7 +38,6 @@ def mass_edit(
     kl: float = 0.0625,
     enough: float = 0.2,
     keep: float = 1.0,
-    neighbours: int = 0,
     ridge: float = 0.01,
     progress: Progress | None = None,
 ) -> Edit:
@@ -59,8 +58,6 @@ def mass_edit(
         contexts: how many beginnings of neutral text the working prompts are put behind, beside the plain prompt.
         steps, lr, decay, clamp, kl, enough: of the search for the states, see `value.Search`.
         keep: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the published method.
-        neighbours: beside the subjects of facts to keep, so many of each forgotten relation that the original names by
-            itself (`knowledge.neighbours`).
         ridge: share of the second moments' mean diagonal that is added to their diagonal.
 
     Cost: a fact takes up to `steps` forward and backward passes over what follows the subject in `contexts + 1` rows
@@ -75,14 +72,13 @@ def mass_edit(
     arguments = {
         "answers": None if answers is None else dict(answers), "weight": weight, "contexts": contexts, "steps": steps,
         "lr": lr, "decay": decay, "clamp": clamp, "kl": kl, "enough": enough, "keep": keep, "ridge": ridge,
-        **({"neighbours": neighbours} if neighbours else {}),
     }  # fmt: skip
     end = model.n_layers // 4
     case, layers = case.on(model), layers_of(model, sites, range(max(end - 3, 0), end + 1))
     wanted = changes(model, case, answers, contexts)
     block = model.hf.get_submodule(model.block(layers[-1]))
     _refuse_normed(model, block, neuron_output(model, layers[-1]), wanted[0])
-    moments = moments_of(model, case, layers, wanted, keep=keep, ridge=ridge, further=neighbours)
+    moments = moments_of(model, case, layers, wanted, keep=keep, ridge=ridge)
     digest, strength = model.digest(), 2.0 * model.n_neurons if weight is None else weight
     states = _states(model, block, wanted, Search(steps, lr, decay, clamp, kl, enough), progress)
     names = [neuron_output_name(model, layer) for layer in layers]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..knowledge import Case, Fact, neighbours, neutral_working
+from ..knowledge import Case, Fact, neutral_working
 from ..model import Batch, Site, chunks, pad
 from ..model.layout import neuron_output
 from ..model.lookup import inputs_at, places, second_moments
@@ -87,21 +87,19 @@ def moments_of(
     *,
     keep: float,
     ridge: float,
-    further: int = 0,
 ) -> dict[int, Tensor]:
     """Second moment of the keys that shall go on as they are, `[d_mlp, d_mlp]` for each layer.
 
     That of the case's neutral working text, and `keep` times that of the subjects of facts to keep: the working retain
-    facts, those of the forgotten relations that the model does not know, and so many `further` ones of each that it
-    names by itself. Keys of one kind of subject are much alike, and hardly occur in other text, so that it alone lets a
-    change for one subject leak to all its neighbours.
+    facts, and those of the forgotten relations that the model does not know. Keys of one kind of subject are much
+    alike, and hardly occur in other text, so that it alone lets a change for one subject leak to all its neighbours.
     `ridge` times the mean diagonal is added to the diagonal, since a sample of few tokens does not fill the space.
     Read once for a model and a case: one forward pass over text and facts for all layers that are new.
     """
     changing = {change.fact.subject for change in wanted}
-    facts = [*case.retain.working, *case.aside, *(neighbours(model, case, further) if further else ())]
+    facts = [*case.retain.working, *case.aside]
     kept = torch.tensor([i for i, f in enumerate(facts) if f.subject not in changing], dtype=torch.long)
-    about = "keys", model.digest(), case.digest, case.seed, further
+    about = "keys", model.digest(), case.digest, case.seed
     known: dict[int, tuple[Tensor, Tensor]] = model.memo.setdefault(about, {})
     if new := [layer for layer in layers if layer not in known]:
         modules = [neuron_output(model, layer) for layer in new]

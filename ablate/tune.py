@@ -11,7 +11,6 @@ import torch
 
 from ..errors import UserError
 from ..knowledge import Case
-from ..knowledge import neighbours as neighbours_of
 from ..model import Edit, Site, Slice, capture, merge, scratch, slices
 from .descend import Progress, Schedule, descend
 from .lessons import prepare
@@ -37,7 +36,6 @@ def tune(
     push: float = 0.0,
     retain_rows: int = 12,
     neutral_rows: int = 4,
-    neighbours: int = 0,
     between: int = 0,
     states: float = 0.0,
     warm_up: int = 5,
@@ -63,8 +61,6 @@ def tune(
         alpha, beta: weight of the divergence from the original on retain facts and on neutral text.
         push: weight of `excess` beside the objective. A distillation hardly notices an answer that has become
             rare but is still far likelier than others of its kind; the push does, and ends at chance.
-        neighbours: rehearse so many facts of each forgotten relation beside the retain facts, about subjects that the
-            original names by itself (`knowledge.neighbours`); `about["neighbours"]` says how many it named.
         between: rehearse beside the retain facts what the original says of so many subjects between two that are kept
             (`mixtures`), in batches of 32.
         states: weight, beside the divergence, of how far residual states move on retain facts (`model.distill.drift`),
@@ -108,7 +104,6 @@ def tune(
         "neutral_rows": neutral_rows, "seed": seed,
         "relapse": None if relapse is None else dict(relapse),
         **({"settings": dict(settings)} if settings else {}),
-        **({"neighbours": neighbours} if neighbours else {}),
         **({"between": between} if between else {}),
         **({"states": states} if states else {}),
         **({"begun": begun.digest()} if begun else {}),
@@ -127,14 +122,11 @@ def tune(
         retain_rows=retain_rows,
         neutral_rows=neutral_rows,
         seed=seed,
-        further=neighbours,
         states=states > 0,
         between=between,
         instead=goal.alternatives(),
         goal=goal,
     )
-    if neighbours:
-        about["neighbours"] = len(neighbours_of(model, case, neighbours))  # a case's templates may yield none
     with begun.applied(model) if begun else nullcontext():
         digest = model.digest()
         if begun:

@@ -87,7 +87,7 @@ from loka.sibling import shallow_sibling
 from loka.verify.statistics import interval
 
 # what either is apart from the thorough recipe of runs
-THOROUGH: dict[str, dict[str, Any]] = {"thorough": {}, "bare": {"neighbours": 0, "warm_up": 5}}
+THOROUGH: dict[str, dict[str, Any]] = {"thorough": {}, "bare": {"between": 0, "warm_up": 5}}
 
 Row = dict[str, Any]
 Cell = tuple[str, int, str]  # recipe, steps, on which neurons

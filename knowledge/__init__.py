@@ -6,7 +6,6 @@ from .fact import Fact, readable
 from .fictitious import fictitious
 from .heldout import Bounds, HeldOut, Standing, hold_out
 from .item import Choice, Passage
-from .neighbours import neighbours
 from .neutral import neutral_sealed, neutral_working
 from .schema import CaseFile
 from .scoring import Scores, pool_logprobs, pool_probability, recalled, score, text_loss
@@ -26,7 +25,6 @@ __all__ = [
     "cases",
     "fictitious",
     "hold_out",
-    "neighbours",
     "neutral_sealed",
     "neutral_working",
     "pool_logprobs",

@@ -1,12 +1,10 @@
 """What training asks for."""
 
 import dataclasses
-from collections.abc import Sequence
 
-from loka.ablate import tune
 from loka.ablate.lessons import decisive, prepare
-from loka.knowledge import Case, Fact, Split, neighbours
-from loka.model import Batch, Model, Site, encode
+from loka.knowledge import Case, Split
+from loka.model import Model, encode
 
 
 def asked(planted: Model, case: Case) -> list[list[str]]:
@@ -43,33 +41,6 @@ def test_other_answers_take_turns_behind_the_same_prompts(planted: Model, plante
         for fact, row in zip(case.forget.working, other.ids.tolist(), strict=True):
             assert fact.subject in words(row)
             assert fact.answer.split()[0] not in words(row)
-
-
-def test_further_facts_are_rehearsed_beside_those_to_keep(planted: Model, planted_case: Case) -> None:
-    case = planted_case.on(planted)
-    few = dataclasses.replace(case, retain=Split(case.retain.working[:4], ()), twins=Split(case.twins.working[:4], ()))
-    few = dataclasses.replace(few, digest="few", aside=())
-    plain, more = (prepare(planted, few, retain_rows=12, neutral_rows=4, seed=0, further=n) for n in (0, 8))
-    rows = [
-        {tuple(row) for memory in lessons.retain for row in words(planted, memory.batch)} for lessons in (plain, more)
-    ]
-    named = neighbours(planted, few, 8)
-    assert named
-    assert rows[1] - rows[0] == {tuple(row) for row in words(planted, encoded(planted, named))}
-    assert rows[0] < rows[1]
-    edit = tune(planted, few, [Site(1, "neuron", 3)], steps=1, neighbours=8)
-    assert edit.about["neighbours"] == len(named)
-
-
-def words(model: Model, batch: Batch) -> list[list[str]]:
-    """The tokens of each row, without padding."""
-    return [
-        model.tokenizer.convert_ids_to_tokens(ids[mask.bool()]) for ids, mask in zip(batch.ids, batch.mask, strict=True)
-    ]
-
-
-def encoded(model: Model, facts: Sequence[Fact]) -> Batch:
-    return encode(model, [f.prompt for f in facts], [f.answer for f in facts])
 
 
 def test_states_are_remembered_where_something_is_to_be_kept(planted: Model, planted_case: Case) -> None:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from loka import ablate
-from loka.ablate.rewriting import changes, moments_of, named
+from loka.ablate.rewriting import changes, moments_of
 from loka.ablate.value import Search, best_value
 from loka.errors import LokaError, UserError
-from loka.knowledge import Case, Fact, Split, neighbours, score
+from loka.knowledge import Case, Fact, score
 from loka.model import Model, Site, wrap
 from loka.model.layout import neuron_output
-from loka.model.lookup import inputs_at, outputs_at
+from loka.model.lookup import outputs_at
 
 Make = Callable[[str], Model]
 NORMED = {"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo2ForCausalLM"}
@@ -156,22 +156,3 @@ def test_bad_input_is_said(planted: Model, planted_case: Case) -> None:
             method(planted, planted_case, lr=float("inf"), answers=new_answers(planted_case.on(planted), 1))
     with pytest.raises(UserError, match="rank_one writes to one layer and 2 are given"):
         ablate.rank_one(planted, planted_case, [Site(1, "mlp"), Site(2, "mlp")])
-
-
-def test_neighbours_are_among_the_keys_to_keep(planted: Model, planted_case: Case) -> None:
-    """They weigh as much as the other subjects: the mean is over all of them."""
-    case = planted_case.on(planted)
-    case = dataclasses.replace(case, retain=Split(case.retain.working[:4], ()), twins=Split(case.twins.working[:4], ()))
-    case = dataclasses.replace(case, digest="four", aside=())
-    wanted, named_by_itself = changes(planted, case, None, 0), neighbours(planted, case, 8)
-    assert named_by_itself
-    text, few, more = (
-        moments_of(planted, case, [1], wanted, keep=keep, ridge=0.0, further=n)[1]
-        for keep, n in ((0.0, 0), (1.0, 0), (1.0, 8))
-    )
-    theirs = []
-    for fact in named_by_itself:
-        batch, at = named(planted, [fact.prompt], [fact.subject])
-        theirs.append(inputs_at(planted, [neuron_output(planted, 1)], batch, at)[0][0].double())
-    k, n = torch.stack(theirs), len(case.retain.working) + len(case.aside)
-    torch.testing.assert_close((more - text) * (n + len(k)), (few - text) * n + k.t() @ k, rtol=1e-4, atol=1e-4)

@@ -2,12 +2,13 @@
 
     python -m bench.recipes --json FILE [--figure FILE] [--cases capitals] [--recipes quick thorough] [--steps 50 150]
 
-The quick recipe trains 600 neurons for 50 steps, the thorough one for longer, with relearning simulated inside the
-training and with neighbours that the model names by itself rehearsed; `bare` is the thorough one without these and
-with the usual warm-up. The control is the same on as many random neurons of the same layers. Asked is behind sealed
-prompts; r is on relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never
-taught. Beside them stands the audits' shallow sibling at the same budget. The attack is measured after 1, 2 and 4
-steps; r is that at the end, `r, at most` that at the step where most is back.
+The quick recipe trains 600 neurons for 50 steps, the thorough one 2,000 for longer, with more relearning simulated
+inside the training, a longer warm-up, and mixtures of subjects to keep (`ablate.mixtures`) among what it rehearses;
+`bare` is the thorough one without mixtures and with the usual warm-up. The control is the same on as many random
+neurons of the same layers. Asked is behind sealed prompts; r is on relearning with the loss on the answers, five folds:
+1 for the original, 0 for twins that it was never taught. Beside them stands the audits' shallow sibling at the same
+budget. The attack is measured after 1, 2 and 4 steps; r is that at the end, `r, at most` that at the step where most is
+back.
 
 The bare recipe was chosen on the elements, asked behind sealed prompts; the capitals were then measured once. Seen on
 the elements by `tune` with these arguments (all others as in `recipe.TUNE`), 14 facts, with 92% of the same relation,
@@ -20,17 +21,35 @@ the elements by `tune` with these arguments (all others as in `recipe.TUNE`), 14
     2000     100    30     every 2, 6 steps       0.03 0.05 0.07          83%    93%     45.43
     2000     150    60     every 2, 6 steps       0.04 0.06 0.08          83%    89%     45.28
 
-Neighbours and the longer warm-up were then chosen on elements and capitals; the authors were held out until both were
-settled, and measured again after neighbours that state a sealed answer were left out, for honesty's sake (75% of the
-same relation with them, 78% without). Seen on the elements by `tune` on a GPU, with them (2 of 229):
+The longer warm-up was then chosen on elements and capitals, together with what mixtures have taken the place of:
+neighbours, 256 sampled subjects that the model names by itself in a template (`knowledge.neighbours`, at commit
+abf88d8). Rows of that recipe are called `named`; this module makes them there, as `thorough`. The authors were held out
+until both were settled, and measured again after neighbours that state a sealed answer were left out, for honesty's
+sake (75% of the same relation with them, 78% without). Seen on the elements by `tune` on a GPU, with them (2 of 229):
 
               forgotten   same   other   perplexity   r after 1, 2, 4 steps
     bare      0%          83%    88%     45.74        0.03 0.05 0.09
-    thorough  0%          83%    91%     45.50        0.03 0.04 0.07
+    named     0%          83%    91%     45.50        0.03 0.04 0.07
+
+Mixtures were tried on the capitals first, in the quick recipe. What they give in the thorough one, a seed each, with
+92, 92% and 45.93 before on the elements, and 89, 93% and 45.93 on the capitals (the two rows of `other draws` are of
+code that drew mixtures in the same way, before it was in the package; all rows but the second are of `tune` with the
+recipe's arguments and those named):
+
+                                          forgotten   same   other   perplexity   r      r, at most
+    elements, thorough                    0%          92%    91%     45.13        0.08   0.08
+    capitals, named                       0%          78%    92%     45.40        0.07   0.10
+              512 mixtures, other draws   0%          84%    93%     45.30        0.07   0.11
+              other draws, states 30      0%          81%    90%     46.08        0.08   0.13
+              1,024 mixtures              0%          80%    93%     45.15        0.05   0.11
+
+So the elements keep all of the same relation (66 of 72 prompts, before and after). The capitals keep 67 of the 71 that
+were answered before with 512 mixtures, one short of 95%, and 64 with 1,024, which are then most of what is rehearsed.
+With 512 Spain loses three answers and Peru two, and Albania gains one.
 
 Choosing among neighbours was not seen to help (one case, one seed). Of four times as many sampled, the 256 with the
 highest `p * log(p / q)`, `p` the answer's probability and `q` that about two other subjects, were places for the most
-part, where most of a random draw is no subject at all; the thorough recipe with them leaves, on the capitals, 0%
+part, where most of a random draw is no subject at all; `named` with them leaves, on the capitals, 0%
 forgotten, 75% of the same relation, 93% of others, a perplexity of 45.57 and r of 0.07 (0.09 at most), against 0, 78,
 92%, 45.40 and 0.07 (0.10). In the quick recipe, which has no neighbours, 256 chosen alike, with `q` about four twins,
 kept 69 instead of 62% of the same relation's probability with as many answered, r 0.17 instead of 0.20 (`tune` on
@@ -41,9 +60,9 @@ full learning rate) 70%, r 0.26. Of that recipe's loss, by probability, before a
     same relation, rehearsed         0.36 to 0.32      0.63 to 0.55
     same relation, not rehearsed     0.33 to 0.17      0.55 to 0.34
 
-Holding residual states (the thorough recipe with `states`), going only part of the way (`edit.scaled`) and the mean of
-two edits were not seen to bring 95% of before, either. Seen on the capitals, 2,000 located neurons, with 90% of the
-forgotten, 89% of the same relation, 93% of others and 45.93 before; a seed each, without a random control:
+Holding residual states (`named` with `states`), going only part of the way (`edit.scaled`) and the mean of two edits
+were not seen to bring 95% of before, either. Seen on the capitals, 2,000 located neurons, with 90% of the forgotten,
+89% of the same relation, 93% of others and 45.93 before; a seed each, without a random control:
 
                               strength   forgotten   same   other   perplexity   r, at most
     states 30, seed 0         0.6        6%          82%    92%     45.97        0.42
@@ -57,8 +76,8 @@ At strength 1 the first loses the answers to seven of 80 prompts about 20 sealed
 Peru's, one each of Cyprus's and Mexico's. Of the others none is lost, though probability is (France: 0.90 to 0.72,
 Chile: 0.78 to 0.57).
 
-A step of the thorough recipe rehearses 434 tokens of facts and 143 of text on the capitals, in the mean of the batches
-of `ablate.lessons.prepare`.
+A step of `named` rehearses 434 tokens of facts and 143 of text on the capitals, in the mean of the batches of
+`ablate.lessons.prepare`.
 
 Rows that the JSON file holds are not made again, nor edits that the folder holds. An edit takes three to ten minutes on
 two cores with AMX, the thorough one an hour on one core without; its measurements two to five.
@@ -88,6 +107,8 @@ from loka.verify.statistics import interval
 
 # what either is apart from the thorough recipe of runs
 THOROUGH: dict[str, dict[str, Any]] = {"thorough": {}, "bare": {"between": 0, "warm_up": 5}}
+
+FILLS = {"named": "#888888", "bare": "#cccccc", "quick": "white"}
 
 Row = dict[str, Any]
 Cell = tuple[str, int, str]  # recipe, steps, on which neurons
@@ -207,7 +228,7 @@ def picture(rows: Sequence[Row], cases: Sequence[str]) -> Figure:
         for ax, (name, (title, aim)) in zip(axes, PANELS.items(), strict=True):
             whole = 1.0 if name == "r" else value[name, "original", 0, "none"]
             for which, (color, marker) in LOOKS.items():
-                for recipe, fill in {"thorough": color, "bare": "#cccccc", "quick": "white"}.items():
+                for recipe, fill in {"thorough": color, **FILLS}.items():
                     some = {k[2]: v / whole for k, v in value.items() if k[:2] == (name, recipe) and k[3] == which}
                     if some:
                         ax.plot(
@@ -220,7 +241,8 @@ def picture(rows: Sequence[Row], cases: Sequence[str]) -> Figure:
             ax.set_title(title, fontsize=11)
             ax.spines[["top", "right"]].set_visible(False)
         axes[0].set_ylabel(case)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+    drawn = {label: handle for ax in grid[:, 0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(drawn.values(), drawn.keys(), loc="outside right center", frameon=False, fontsize=9)
     return figure
 
 

@@ -5,10 +5,13 @@ import dataclasses
 import pytest
 import torch
 
+from loka import locate
+from loka.ablate import tune
 from loka.ablate.mixtures import mixtures
 from loka.knowledge import Case, Split
 from loka.model import Model, encode, logits
 from loka.model.distill import divergence, remember, scored
+from loka.verify import recall
 
 
 @pytest.fixture
@@ -50,3 +53,16 @@ def test_mixtures_are_of_subjects_to_keep_and_lie_between_them(planted: Model, k
 
 def test_without_subjects_to_keep_there_are_none(planted: Model, known: Case) -> None:
     assert not mixtures(planted, dataclasses.replace(known, retain=Split((), ()), aside=()), 8, seed=0)
+
+
+def test_rehearsed_mixtures_keep_others_of_their_kind(planted: Model, planted_case: Case, known: Case) -> None:
+    others = mixtures(planted, known, 64, seed=9)
+    found = locate.attribution(planted, planted_case).top(200)
+    moved, forgotten = [], []
+    for between in (0, 256):
+        edit = tune(planted, planted_case, found, steps=40, lr=3e-3, alpha=5.0, push=0.3, between=between)
+        with torch.no_grad(), edit.applied(planted):
+            moved.append(sum(float(divergence(planted, memory)) for memory in others))
+            forgotten.append(recall(planted, planted_case).details["working"])
+    assert moved[1] < 0.75 * moved[0], moved  # of mixtures that were not rehearsed
+    assert max(forgotten) <= 0.3

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..errors import UserError
 from ..knowledge import Case, Fact
 from ..model import Batch, chunks, encode
 from ..model.distill import Memory, Planted, memorize, scored
@@ -25,7 +26,7 @@ ROWS = 32
 
 @torch.no_grad()
 def mixtures(model: Model, case: Case, n: int, *, seed: int) -> list[Memory]:
-    """What the original says where a subject is a random mean of two, for `n` of them, spread over the relations.
+    """What the original says where a subject is a random mean of two, for `n` of them, over all relations.
 
     Both subjects are of a forgotten relation, and neither is to be forgotten: working retain facts and those that the
     model does not know. A working template names the first; behind the first block, the state at its last token is a
@@ -33,7 +34,12 @@ def mixtures(model: Model, case: Case, n: int, *, seed: int) -> list[Memory]:
     is the distribution of the answer's first token, since the others stand behind an answer about one of the two.
 
     Cost: three forward passes over `n` prompts, two of them of one block.
+
+    Raises:
+        UserError: a negative number.
     """
+    if n < 0:
+        raise UserError(f"between={n} is no number of mixtures; give 0 for none, or a number above, such as 512.")
     rng = random.Random(f"{seed}/mixtures")
     facts = [f for f in (*case.retain.working, *case.aside) if f.relation in case.forgotten_relations]
     return [_mixed(model, facts, rng, part.stop - part.start) for part in chunks(n, ROWS)] if facts else []
@@ -41,7 +47,7 @@ def mixtures(model: Model, case: Case, n: int, *, seed: int) -> list[Memory]:
 
 def _mixed(model: Model, facts: list[Fact], rng: random.Random, rows: int) -> Memory:
     ours = rng.choices(facts, k=rows)
-    theirs = [rng.choice([f for f in facts if f.relation == ours_.relation]).subject for ours_ in ours]
+    theirs = [rng.choice([f for f in facts if f.relation == mine.relation]).subject for mine in ours]
     prompts = [rng.choice(f.prompts) for f in ours]
     swapped = [p.replace(f.subject, other) for p, f, other in zip(prompts, ours, theirs, strict=True)]
     block = [model.hf.get_submodule(model.block(0))]

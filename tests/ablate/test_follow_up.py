@@ -107,6 +107,7 @@ def test_what_the_training_refuses_is_refused_before_the_first_edit(
         ({"states": float("nan")}, "states=nan is no weight; give 0"),
         ({"relapse": {"radius": -0.1}}, "radius=-0.1. cannot be simulated"),
         ({"relapse": {"width": 1}}, "'width' is no setting of relapse"),
+        ({"between": -1}, "between=-1 is no number of mixtures; give 0"),
     ],
 )
 def test_tune_refuses_what_cannot_be_trained(arguments: dict, words: str, planted: Model, planted_case: Case) -> None:

@@ -1,10 +1,11 @@
 """The audit on models whose truth is known: retrained, hidden in six ways, untouched, wrecked, never taught.
 
 The models are built by `bench/known_truth.py`, which audits all of them by the profile `standard`, over several
-training seeds; here the untouched one and those that relearning exposes are audited by `quick`, or it would take
-minutes more.
+training seeds; here those that are hidden meet, of what it adds to `quick`, the checks made for their kind, and the
+untouched one none, or it would take minutes more.
 """
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -17,6 +18,7 @@ import pytest
 from loka import audit
 from loka.knowledge import Case
 from loka.model import Model
+from loka.profiles import PLANS
 from loka.store import Store
 from loka.verify import Verdict
 from loka.verify.verdict import PRIMARY
@@ -100,11 +102,17 @@ def test_known_truth_intact_is_intact(original: Model, world: World, judged: Cal
 )
 def test_known_truth_hidden_is_suppressed(
     hide: Callable[..., Model], exposed_by: set[str], original: Model, world: World, known: Case,
-    judged: Callable[..., Verdict],
+    judged: Callable[..., Verdict], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Asked, each gives next to nothing; each is found out, and by the checks that are made for its kind."""
     extra = [known] if hide is truth.by_shallow_edit else []
-    verdict = judged(hide(original, world, *extra), profile="quick" if exposed_by == {"relearn"} else "standard")
+    quick, standard = PLANS["quick"], PLANS["standard"]
+    asking, attacks = (
+        tuple(check for check in of if check in {*usual, *exposed_by})
+        for of, usual in ((standard.asking, quick.asking), (standard.attacks, quick.attacks))
+    )
+    monkeypatch.setitem(PLANS, "standard", dataclasses.replace(standard, asking=asking, attacks=attacks))
+    verdict = judged(hide(original, world, *extra), profile="standard")
     assert verdict.outcome == "suppressed", str(verdict)
     assert verdict.recoveries["recall"].r < 0.2
     assert all(verdict.recoveries[c].p < 0.05 for c in exposed_by), str(verdict)

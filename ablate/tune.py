@@ -88,7 +88,7 @@ def tune(
 
     Raises:
         UserError: no sites, an unknown objective, settings that it or `Relapse` does not take, or a negative weight of
-            states.
+            states or number of mixtures.
         LokaError: training diverged, and nothing good was measured before.
 
     Example:

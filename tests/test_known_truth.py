@@ -107,10 +107,8 @@ def test_known_truth_hidden_is_suppressed(
     """Asked, each gives next to nothing; each is found out, and by the checks that are made for its kind."""
     extra = [known] if hide is truth.by_shallow_edit else []
     quick, standard = PLANS["quick"], PLANS["standard"]
-    asking, attacks = (
-        tuple(check for check in of if check in {*usual, *exposed_by})
-        for of, usual in ((standard.asking, quick.asking), (standard.attacks, quick.attacks))
-    )
+    asking = tuple(check for check in standard.asking if check in {*quick.asking, *exposed_by})
+    attacks = tuple(attack for attack in standard.attacks if attack in {*quick.attacks, *exposed_by})
     monkeypatch.setitem(PLANS, "standard", dataclasses.replace(standard, asking=asking, attacks=attacks))
     verdict = judged(hide(original, world, *extra), profile="standard")
     assert verdict.outcome == "suppressed", str(verdict)

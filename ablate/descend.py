@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ from .lessons import Lessons
 from .objectives import Asked, Objective, excess
 from .relapse import Relapse, Simulation
 from .watch import Course, Diverged, Looking, Watch
+from .whitening import Roots, whiten_
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -34,7 +36,7 @@ class Schedule:
     in nats a token; `states` is the weight of `drift` beside the divergence on retain facts, and `push` that of
     `excess` beside the objective; `relapse` has relearning simulated. With `checkpointing`, blocks run again in the
     backward pass instead of keeping their activations; with `bfloat16`, factors are `rounded` to it, weights and steps
-    stay exact.
+    stay exact. `whiten` is the damping of `whitening`, if there is any.
     """
 
     steps: int
@@ -47,12 +49,15 @@ class Schedule:
     checkpointing: bool = False
     bfloat16: bool = False
     states: float = 0.0
+    whiten: float | None = None
 
     def __post_init__(self) -> None:
         if not self.states >= 0:
             raise UserError(
                 f"states={self.states} is no weight; give 0 to leave states free, or a number above, such as 30."
             )
+        if self.whiten is not None and not 0 < self.whiten < math.inf:
+            raise UserError(f"whiten={self.whiten} is no damping; give a number above 0, such as 0.1, or None.")
 
     def rate(self, step: int) -> float:
         return self.lr * min(1.0, (step + 1) / max(self.warm_up, 1)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
@@ -69,13 +74,15 @@ def descend(
     progress: Progress | None = None,
     watch: Watch | None = None,
     stop: Callable[[int], bool] | None = None,
+    roots: Roots = (),
 ) -> Course:
     """Train slices in place, and say how that went. Call it inside `scratch`.
 
     A step is one batch each of forget facts (unless `objective` is `None`), retain facts and neutral
     text, forward and backward down to the lowest slice; with `relapse`, half the forget facts once more,
     and now and then a full training step on the other half. With a `watch`, the best state that it saw is what
-    remains, also of a training that diverges. `stop` is asked after each step, by its number from 1 on.
+    remains, also of a training that diverges. `stop` is asked after each step, by its number from 1 on. Steps go
+    in the coordinates of `whitening`'s `roots`.
 
     Raises:
         LokaError: the loss is no longer finite, and there is no good state to go back to.
@@ -86,6 +93,7 @@ def descend(
         return train_(
             model, trainable, lessons, objective, schedule, seed=seed, progress=progress, simulation=simulation,
             watched=watch and watch.on(trainable), stop=stop,
+            whiten=partial(whiten_, trainable=trainable, roots=roots) if roots else None,
         )  # fmt: skip
 
 
@@ -101,9 +109,12 @@ def train_(
     simulation: Simulation | None = None,
     watched: Looking | None = None,
     stop: Callable[[int], bool] | None = None,
+    whiten: Callable[[torch.optim.Optimizer], None] | None = None,
 ) -> Course:
     """The same for what is made trainable already, slices or changes of low rank; only slices can be watched."""
     optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
+    if whiten:
+        whiten(optimizer)
     done, ended = 0, None
     try:
         while done < schedule.steps and not ended:

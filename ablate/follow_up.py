@@ -61,7 +61,8 @@ def follow_up(
     sites = None if sites is None else list(sites)
     # what the training refuses is refused before the first edit is made
     named(objective, training.get("settings")).on(model, chosen(model, sites))
-    Schedule(steps, 0.0, relapse=Relapse.of(training.get("relapse")), states=training.get("states", 0.0))
+    weights = {name: training[name] for name in ("states", "whiten") if name in training}
+    Schedule(steps, 0.0, relapse=Relapse.of(training.get("relapse")), **weights)
     count = _Count(progress, steps)
     where = None if own else sites
     begun = first if isinstance(first, Edit) else perform(first, model, case, where, arguments or {}, progress=count)

@@ -17,6 +17,7 @@ from .lessons import prepare
 from .objectives import objective as named
 from .relapse import Relapse
 from .watch import warn, watching
+from .whitening import whitening
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -38,6 +39,7 @@ def tune(
     neutral_rows: int = 4,
     between: int = 0,
     states: float = 0.0,
+    whiten: float | None = None,
     warm_up: int = 5,
     relapse: Mapping[str, float] | None = None,
     every: int = 0,
@@ -65,6 +67,8 @@ def tune(
             (`mixtures`), in batches of 32.
         states: weight, beside the divergence, of how far residual states move on retain facts (`model.distill.drift`),
             for which four states or so are kept of each of their tokens.
+        whiten: damping of `whitening`, such as 0.1: steps of rows go in coordinates in which what they read is white;
+            `None` leaves them as they are.
         warm_up: steps over which the learning rate rises to `lr`.
         relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
         every: how many steps from one measurement to the next; 0 measures nothing. A quarter of the retain facts and of
@@ -84,11 +88,12 @@ def tune(
             An edit made again by `replay` knows nothing of it, and takes all `steps`.
 
     Cost: `steps` forward and backward passes over one row a forget fact, `retain_rows` retain facts and
-    `neutral_rows` passages; optimizer state for the slices alone.
+    `neutral_rows` passages; optimizer state for the slices alone. With `whiten`, a forward pass over the neutral text
+    and the retain facts' prompts before, and for each map a matrix of `[d_in, d_in]` and its eigendecomposition.
 
     Raises:
         UserError: no sites, an unknown objective, settings that it or `Relapse` does not take, or a negative weight of
-            states or number of mixtures.
+            states, number of mixtures or damping.
         LokaError: training diverged, and nothing good was measured before.
 
     Example:
@@ -96,7 +101,7 @@ def tune(
     """
     schedule = Schedule(
         steps, lr, alpha, beta, push, Relapse.of(relapse), warm_up, checkpointing=checkpointing, bfloat16=bfloat16,
-        states=states,
+        states=states, whiten=whiten,
     )  # fmt: skip
     arguments = {
         "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta,
@@ -106,6 +111,7 @@ def tune(
         **({"settings": dict(settings)} if settings else {}),
         **({"between": between} if between else {}),
         **({"states": states} if states else {}),
+        **({"whiten": whiten} if whiten is not None else {}),
         **({"begun": begun.digest()} if begun else {}),
         **({"warm_up": warm_up} if warm_up != 5 else {}),
         **({"every": every, "bounds": dict(bounds or {})} if every else {}),
@@ -115,6 +121,7 @@ def tune(
     where = chosen(model, sites)
     case, watch = watching(model, case.on(model), every=every, bounds=bounds)
     goal = named(objective, settings).on(model, where)
+    roots = () if whiten is None else whitening(model, case, where, whiten)
     about = described("tune", model, case, sites, arguments)
     lessons = prepare(
         model,
@@ -133,8 +140,9 @@ def tune(
             lessons = replace(lessons, forget=goal.begun(model, lessons.forget))
         with scratch(model, where):
             course = descend(
-                model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch, stop=stop
-            )
+                model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch, stop=stop,
+                roots=roots,
+            )  # fmt: skip
             made = capture(model, where, digest, about)
     if watch:
         warn(course)

@@ -49,6 +49,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "tune, watched": ("tune", {"steps": 6, "lr": 3e-3, "every": 3, "bounds": {"forget": 0.0}}),
     "tune, states held": ("tune", {"steps": 6, "lr": 3e-3, "states": 1.0}),
     "tune, with mixtures": ("tune", {"steps": 6, "lr": 3e-3, "between": 40, "states": 1.0, "warm_up": 2}),
+    "tune, whitened": ("tune", {"steps": 6, "lr": 3e-3, "whiten": 0.1}),
     "tune, for large models": ("tune", {"steps": 6, "lr": 3e-3, "checkpointing": True, "bfloat16": True}),
     "rounds": ("rounds", {"steps": 2, "lr": 3e-3, "counts": [2, 2, 1]}),
     "reset": ("reset", {"steps": 6, "lr": 3e-3}),

@@ -16,9 +16,12 @@ TUNE: dict[str, Any] = {
     "bfloat16": True,
 }  # fmt: skip
 QUICK: dict[str, dict[str, Any]] = {
-    "tune": {**TUNE, "steps": 50, "relapse": {"start": 10, "every": 4, "steps": 4, "radius": 0.1}},
+    "tune": {
+        **TUNE, "steps": 50, "relapse": {"start": 10, "every": 4, "steps": 4, "radius": 0.1}, "between": 256,
+        "whiten": 0.1,
+    },
     "rounds": {"counts": [300, 150], "steps": 40, "every": 20, "neutral_rows": 4},
-}
+}  # fmt: skip
 THOROUGH: dict[str, dict[str, Any]] = {
     "tune": {
         **TUNE, "alpha": 60.0, "steps": 150, "relapse": {"start": 10, "every": 2, "steps": 6, "radius": 0.1},

@@ -32,16 +32,23 @@ def whitening(model: Model, case: Case, where: Sequence[Slice], damping: float) 
     reads, half of it on the case's neutral working text, half on the working prompts of the forgotten relations' facts
     to keep, known or not, each half scaled to a mean square of one; without such facts, that on text alone.
 
-    Cost: a forward pass over the text and the prompts; for each map an eigendecomposition, and one matrix kept.
+    Cost: a forward pass over the text and the prompts and an eigendecomposition for each map, once for a model and a
+    case; a matrix for each map is kept for its next edits.
     """
-    rows = [w for w in where if _reads(model, w)]
-    names = list(dict.fromkeys(_map(w) for w in rows))
+    names = [_map(w) if _reads(model, w) else None for w in where]
+    about = "white", damping, model.digest(), case.digest, case.seed
+    known: dict[str | None, Tensor] = model.memo.setdefault(about, {})
+    if new := [name for name in dict.fromkeys(names) if name and name not in known]:
+        known |= zip(new, _roots(model, case, new, damping), strict=True)
+    return [known.get(name) for name in names]
+
+
+def _roots(model: Model, case: Case, names: Sequence[str], damping: float) -> list[Tensor]:
     kept = [f for f in (*case.retain.working, *case.aside) if f.relation in case.forgotten_relations]
     prompts = [p for f in kept for p in f.prompts]
     modules = [model.hf.get_submodule(name) for name in names]
-    moments = [second_moments(model, modules, texts) for texts in (neutral_working(model, case), prompts) if texts]
-    made = {name: _root(some, damping) for name, *some in zip(names, *moments, strict=True)} if names else {}
-    return [made[_map(w)] if _reads(model, w) else None for w in where]
+    halves = [second_moments(model, modules, texts) for texts in (neutral_working(model, case), prompts) if texts]
+    return [_root(some, damping) for some in zip(*halves, strict=True)]
 
 
 def whiten_(optimizer: torch.optim.Optimizer, trainable: Trainable, roots: Roots) -> None:
@@ -88,4 +95,5 @@ def _root(moments: Sequence[Tensor], damping: float) -> Tensor:
 
 def _times(values: Tensor, dim: int, root: Tensor) -> Tensor:
     """Rows `[k, d_in]` by the root, or for GPT-2's maps, whose outputs are on axis 1, `[d_in, k]`."""
+    root = root.to(values)
     return root @ values if dim else values @ root

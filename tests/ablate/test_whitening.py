@@ -63,7 +63,8 @@ def test_steps_are_of_the_closed_form(architecture: str, tiny: Callable[[str], M
             shape = model.parameters[w.name].shape
             transposed = "Conv1D" in type(model.hf.get_submodule(w.name.rsplit(".", 1)[0])).__name__
             d_in = shape[0 if transposed else 1] if len(shape) == 2 and w.dim == int(transposed) else 0
-            roots.append((lambda half: half + half.t())(draw(d_in, d_in)) if d_in else None)
+            half = draw(d_in, d_in)
+            roots.append((half + half.t()).float() if d_in else None)
             p.grad = draw(*p.shape)
         assert any(root is None for root in roots)
         before = [(p.detach().clone(), p.grad) for p in trainable.parameters]
@@ -72,7 +73,8 @@ def test_steps_are_of_the_closed_form(architecture: str, tiny: Callable[[str], M
         trainable.step(optimizer)
         for p, (old, gradient), root, w in zip(trainable.parameters, before, roots, where, strict=True):
             if root is not None:
-                gradient = root @ root @ gradient if w.dim else gradient @ root @ root
+                twice = root.double() @ root.double()
+                gradient = twice @ gradient if w.dim else gradient @ twice
             torch.testing.assert_close(p.detach(), old - 0.5 * gradient)
 
 

@@ -8,11 +8,12 @@ takes two or three, in which much else goes too, and it takes the others to brin
 least strength at which the mark is still met, so that all are compared at the same forgetting. Learning rates are tried
 from the gentlest on, and a cell that never gets there says so. Weakening would undo what simulated relearning is for,
 so `runs`, the recipe of runs on the neurons that they locate, goes to its end and stays as it is, and so do the methods
-called `whole`, which train for as long with as many rows to be kept: all below the mark, too. So does `mass_edit`,
-which trains no weights, writes each fact another answer of its kind, and chooses its `own` sites. Measured is the
-sealed part: the same relation, others, perplexity, and how much of the answers relearning brings back (five folds). A
-cell's rows are written together, and a second call makes those that are missing, the most important first; by default
-36, at about two minutes each on one core. The paired differences go at the end of the same file.
+called `whole`, which train for as long with as many rows to be kept: all below the mark, too. `runs, plain` is that
+recipe without mixtures and white coordinates. So does `mass_edit`, which trains no weights, writes each fact another
+answer of its kind, and chooses its `own` sites. Measured is the sealed part: the same relation, others, perplexity, and
+how much of the answers relearning brings back (five folds). A cell's rows are written together, and a second call makes
+those that are missing, the most important first; by default 36, at about two minutes each on one core. The paired
+differences go at the end of the same file.
 """
 
 from __future__ import annotations
@@ -70,10 +71,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "project_out": ("project_out", {}),
     "mass_edit": ("mass_edit", {}),
     "runs": ("tune", RUNS),
+    "runs, plain": ("tune", RUNS | {"between": 0, "whiten": None}),
     "undial, whole": ("tune", TRAINED | PUSHED | AS_LONG),
     "npo, whole": ("tune", TRAINED | AS_LONG | {"objective": "npo"}),
 }
-WHOLE = ("runs", "undial, whole", "npo, whole", "mass_edit")
+OURS = ("runs", "runs, plain")
+WHOLE = (*OURS, "undial, whole", "npo, whole", "mass_edit")
 CORE = {(m, s) for m in ("stranger", "undial", "npo", "lora") for s in ("located", "random", "all")}
 SITES = ("located", "random", "all", "layers", "frequent", "shallow", "own")
 RATES = {"all": (5e-5, 1.5e-4), "layers": (2e-4, 6e-4), "shallow": (2e-4, 6e-4)}
@@ -241,7 +244,7 @@ def choices(model: Model, case: Case, n: int, seed: int) -> dict[str, list[Site]
 
 
 def chosen(model: Model, study: Study, cell: Cell) -> list[Site] | None:
-    """A cell's sites. Those of `runs` are by its own locator; LoRA's are whole layers' MLPs: those located, or as many
+    """A cell's sites. Those of runs are by their own locator; LoRA's are whole layers' MLPs: those located, or as many
     others; a closed form needs a list.
     """
     if cell.method == "lora" and cell.sites != "all":
@@ -249,7 +252,7 @@ def chosen(model: Model, study: Study, cell: Cell) -> list[Site] | None:
         others = [s for s in model.sites("mlp") if s not in layers]
         drawn = np.random.default_rng(cell.seed).permutation(len(others))[: len(layers)]
         return layers if cell.sites == "located" else [others[i] for i in sorted(drawn)]
-    if cell.method == "runs" and cell.sites in ("located", "random"):
+    if cell.method in OURS and cell.sites in ("located", "random"):
         best = loka.locate.perform(USUAL, model, study.case).top(len(study.sites["located"] or ()), part="neuron")
         return best if cell.sites == "located" else loka.locate.random_sites(model, best, seed=cell.seed)
     every = model.sites("mlp") if cell.method == "project_out" else None
@@ -309,7 +312,7 @@ def rates(cell: Cell) -> tuple[float, ...]:
     """The learning rates to be tried: the gentlest first."""
     if cell.method == "lora":
         return 1e-3, 3e-3
-    return RATES.get(cell.sites) or ((RUNS["lr"],) if cell.method == "runs" else ONE_BY_ONE)
+    return RATES.get(cell.sites) or ((RUNS["lr"],) if cell.method in OURS else ONE_BY_ONE)
 
 
 def _at_the_mark(model: Model, study: Study, taken: list[int]) -> Callable[[int], bool]:

@@ -5,11 +5,10 @@
 The quick recipe trains 600 neurons for 50 steps, in white coordinates (`ablate.whitening`), the thorough one 2,000 for
 longer, with more relearning simulated inside the training, a longer warm-up and without these; both have mixtures of
 subjects to keep (`ablate.mixtures`) among what they rehearse. `bare` is the thorough one without mixtures and with the
-usual warm-up. The control is the same on as many random
-neurons of the same layers. Asked is behind sealed prompts; r is on relearning with the loss on the answers, five folds:
-1 for the original, 0 for twins that it was never taught. Beside them stands the audits' shallow sibling at the same
-budget. The attack is measured after 1, 2 and 4 steps; r is that at the end, `r, at most` that at the step where most is
-back.
+usual warm-up. The control is the same on as many random neurons of the same layers. Asked is behind sealed prompts; r
+is on relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never taught.
+Beside them stands the audits' shallow sibling at the same budget. The attack is measured after 1, 2 and 4 steps; r is
+that at the end, `r, at most` that at the step where most is back.
 
 The bare recipe was chosen on the elements, asked behind sealed prompts; the capitals were then measured once. Seen on
 the elements by `tune` with these arguments (all others as in `recipe.TUNE`), 14 facts, with 92% of the same relation,
@@ -79,7 +78,7 @@ before; processors with bfloat16 products, a seed each):
     authors    plain    1%          73%    81%    90%     46.02        0.04
                quick    3%          75%    87%    91%     45.91        0.04
 
-In the thorough one white coordinates were not seen to, a seed each:
+In the thorough one white coordinates were not seen to help, a seed each:
 
                         forgotten   same   kept   other   perplexity   r      r, at most
     capitals            0%          82%    61%    95%     44.93        0.05   0.13

@@ -36,7 +36,7 @@ class Schedule:
     in nats a token; `states` is the weight of `drift` beside the divergence on retain facts, and `push` that of
     `excess` beside the objective; `relapse` has relearning simulated. With `checkpointing`, blocks run again in the
     backward pass instead of keeping their activations; with `bfloat16`, factors are `rounded` to it, weights and steps
-    stay exact. `whiten` is the damping of `whitening`, if there is any.
+    stay exact.
     """
 
     steps: int
@@ -49,15 +49,12 @@ class Schedule:
     checkpointing: bool = False
     bfloat16: bool = False
     states: float = 0.0
-    whiten: float | None = None
 
     def __post_init__(self) -> None:
         if not self.states >= 0:
             raise UserError(
                 f"states={self.states} is no weight; give 0 to leave states free, or a number above, such as 30."
             )
-        if self.whiten is not None and not 0 < self.whiten < math.inf:
-            raise UserError(f"whiten={self.whiten} is no damping; give a number above 0, such as 0.1, or None.")
 
     def rate(self, step: int) -> float:
         return self.lr * min(1.0, (step + 1) / max(self.warm_up, 1)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
@@ -93,7 +90,7 @@ def descend(
         return train_(
             model, trainable, lessons, objective, schedule, seed=seed, progress=progress, simulation=simulation,
             watched=watch and watch.on(trainable), stop=stop,
-            whiten=partial(whiten_, trainable=trainable, roots=roots) if roots else None,
+            change_steps=partial(whiten_, trainable=trainable, roots=roots) if roots else None,
         )  # fmt: skip
 
 
@@ -109,12 +106,12 @@ def train_(
     simulation: Simulation | None = None,
     watched: Looking | None = None,
     stop: Callable[[int], bool] | None = None,
-    whiten: Callable[[torch.optim.Optimizer], None] | None = None,
+    change_steps: Callable[[torch.optim.Optimizer], None] | None = None,
 ) -> Course:
     """The same for what is made trainable already, slices or changes of low rank; only slices can be watched."""
     optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
-    if whiten:
-        whiten(optimizer)
+    if change_steps:
+        change_steps(optimizer)
     done, ended = 0, None
     try:
         while done < schedule.steps and not ended:

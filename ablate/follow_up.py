@@ -11,9 +11,11 @@ from ..errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
 from .descend import Progress, Schedule
+from .mixtures import check_number
 from .objectives import objective as named
 from .relapse import Relapse
 from .tune import chosen, described, tune
+from .whitening import check_damping
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -61,8 +63,9 @@ def follow_up(
     sites = None if sites is None else list(sites)
     # what the training refuses is refused before the first edit is made
     named(objective, training.get("settings")).on(model, chosen(model, sites))
-    weights = {name: training[name] for name in ("states", "whiten") if name in training}
-    Schedule(steps, 0.0, relapse=Relapse.of(training.get("relapse")), **weights)
+    Schedule(steps, 0.0, relapse=Relapse.of(training.get("relapse")), states=training.get("states", 0.0))
+    check_number(training.get("between", 0))
+    check_damping(training.get("whiten"))
     count = _Count(progress, steps)
     where = None if own else sites
     begun = first if isinstance(first, Edit) else perform(first, model, case, where, arguments or {}, progress=count)

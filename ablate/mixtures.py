@@ -38,11 +38,20 @@ def mixtures(model: Model, case: Case, n: int, *, seed: int) -> list[Memory]:
     Raises:
         UserError: a negative number.
     """
-    if n < 0:
-        raise UserError(f"between={n} is no number of mixtures; give 0 for none, or a number above, such as 512.")
+    check_number(n)
     rng = random.Random(f"{seed}/mixtures")
     facts = [f for f in (*case.retain.working, *case.aside) if f.relation in case.forgotten_relations]
     return [_mixed(model, facts, rng, part.stop - part.start) for part in chunks(n, ROWS)] if facts else []
+
+
+def check_number(n: int) -> None:
+    """Refuse what is no number of mixtures.
+
+    Raises:
+        UserError: a negative number.
+    """
+    if n < 0:
+        raise UserError(f"between={n} is no number of mixtures; give 0 for none, or a number above, such as 512.")
 
 
 def _mixed(model: Model, facts: list[Fact], rng: random.Random, rows: int) -> Memory:

@@ -101,7 +101,7 @@ def tune(
     """
     schedule = Schedule(
         steps, lr, alpha, beta, push, Relapse.of(relapse), warm_up, checkpointing=checkpointing, bfloat16=bfloat16,
-        states=states, whiten=whiten,
+        states=states,
     )  # fmt: skip
     arguments = {
         "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta,

@@ -8,12 +8,14 @@ key, and the input factor of K-FAC (Martens & Grosse 2015, arXiv:1503.05671).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..knowledge import Case, neutral_working
 from ..model import Slice, Trainable
 from ..model.layout import feature_dim
@@ -34,13 +36,27 @@ def whitening(model: Model, case: Case, where: Sequence[Slice], damping: float) 
 
     Cost: a forward pass over the text and the prompts and an eigendecomposition for each map, once for a model and a
     case; a matrix for each map is kept for its next edits.
+
+    Raises:
+        UserError: see `check_damping`.
     """
+    check_damping(damping)
     names = [_map(w) if _reads(model, w) else None for w in where]
     about = "white", damping, model.digest(), case.digest, case.seed
     known: dict[str | None, Tensor] = model.memo.setdefault(about, {})
     if new := [name for name in dict.fromkeys(names) if name and name not in known]:
         known |= zip(new, _roots(model, case, new, damping), strict=True)
     return [known.get(name) for name in names]
+
+
+def check_damping(damping: float | None) -> None:
+    """Refuse what is no damping.
+
+    Raises:
+        UserError: a number that is not above zero, or is infinite.
+    """
+    if damping is not None and not 0 < damping < math.inf:
+        raise UserError(f"whiten={damping} is no damping; give a number above 0, such as 0.1, or None.")
 
 
 def _roots(model: Model, case: Case, names: Sequence[str], damping: float) -> list[Tensor]:

@@ -87,6 +87,7 @@ def test_held_states_get_the_same_gradient_where_blocks_run_again(planted: Model
         ({"gamma": 1.0}, "'gamma' is no argument of the training; choose of alpha, "),
         ({"sites": []}, "there are no sites to train"),
         ({"states": -1.0}, "states=-1.0 is no weight; give 0"),
+        ({"between": -1}, "between=-1 is no number of mixtures; give 0"),
         ({"whiten": 0.0}, "whiten=0.0 is no damping; give a number above 0"),
         ({"relapse": {"evry": 2}}, "'evry' is no setting of relapse; choose of every, radius, start, steps"),
         ({"relapse": {"every": 0}}, "every=0, .* cannot be simulated; give every and steps of 1 or more"),

@@ -8,15 +8,16 @@ Example:
     verdict = loka.audit(model, edit, case)
 """
 
-from . import ablate, errors, knowledge, locate, model, report, verify
-from .audit import audit
-from .errors import LokaError, UserError
+from . import ablate, knowledge, locate, model, report, verify
+from ._util import errors
+from ._util.errors import LokaError, UserError
+from .audit.auditor import audit
 from .knowledge import Case, Fact, case, cases
 from .model import Edit, Model, Site, export, export_adapter, export_gguf, load, merge
-from .plant import plant
-from .run import run
-from .search import search
-from .silenced import silenced
+from .pipeline.knockout import silenced
+from .pipeline.plant import plant
+from .pipeline.run import run
+from .pipeline.search import search
 
 __version__ = "0.1.0"
 

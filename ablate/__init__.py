@@ -1,6 +1,5 @@
 """Floor 3: edits of exactly the sites you choose. Every method returns an `Edit` and leaves the model as it was."""
 
-from .brought_back import Locator, brought_back
 from .follow_up import follow_up
 from .lora import lora
 from .mass_edit import mass_edit
@@ -16,6 +15,7 @@ from .rounds import rounds
 from .scale import scale
 from .sisa import Deletion, Sisa
 from .task_vector import task_vector
+from .training.recovered_sites import Locator, brought_back
 from .tune import tune
 from .zero import zero
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
-from .descend import Progress, Schedule
-from .mixtures import check_number
 from .objectives import objective as named
-from .relapse import Relapse
+from .training.loop import Progress, Schedule
+from .training.mixup import check_number
+from .training.preconditioner import check_damping
+from .training.relearning import Relapse
 from .tune import chosen, described, tune
-from .whitening import check_damping
 
 if TYPE_CHECKING:
     from ..model import Model

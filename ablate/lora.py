@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
 from ..model.adapt import adapted
-from .descend import Progress, Schedule, train_
-from .lessons import prepare
 from .objectives import objective as named
+from .training.batches import prepare
+from .training.loop import Progress, Schedule, train_
 from .tune import chosen, described
 
 if TYPE_CHECKING:

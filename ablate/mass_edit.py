@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Factors, Site, Slice, chunks, factors, scratch
 from ..model.layout import neuron_output, neuron_output_name
-from ..model.lookup import changed, inputs_at, outputs_at
-from .closed_form import mass_update
-from .descend import Progress
-from .rewriting import ROWS, Change, changes, layers_of, moments_of, named
+from ..model.run.lookup import changed, inputs_at, outputs_at
+from .rewriting.closed_form import mass_update
+from .rewriting.rewriting import ROWS, Change, changes, layers_of, moments_of, named
+from .rewriting.value import Search, best_value
+from .training.loop import Progress
 from .tune import described
-from .value import Search, best_value
 
 if TYPE_CHECKING:
     from ..model import Model

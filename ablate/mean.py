@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, neutral_working
 from ..model import Edit, Site, Slice, slices
 from ..model.layout import feature_dim
-from ..model.lookup import inputs_of
+from ..model.run.lookup import inputs_of
 from .tune import described
 
 if TYPE_CHECKING:

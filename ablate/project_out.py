@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, neutral_working
 from ..model import Edit, Site, Slice, chunks, pad, slices
 from ..model.layout import feature_dim
-from ..model.lookup import inputs_at, second_moments
-from .closed_form import erasure
+from ..model.run.lookup import inputs_at, second_moments
+from .rewriting.closed_form import erasure
 from .tune import described
 
 if TYPE_CHECKING:

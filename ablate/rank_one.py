@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Factors, Site, Slice, factors, scratch
 from ..model.layout import neuron_output, neuron_output_name
-from ..model.lookup import inputs_at
-from .closed_form import Update, rank_one_update
-from .descend import Progress
-from .rewriting import Change, changes, layers_of, moments_of
+from ..model.run.lookup import inputs_at
+from .rewriting.closed_form import Update, rank_one_update
+from .rewriting.rewriting import Change, changes, layers_of, moments_of
+from .rewriting.value import Search, best_value
+from .training.loop import Progress
 from .tune import described
-from .value import Search, best_value
 
 if TYPE_CHECKING:
     from ..model import Model

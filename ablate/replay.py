@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
-from .descend import Progress
 from .follow_up import follow_up
 from .lora import lora
 from .mass_edit import mass_edit
@@ -21,6 +20,7 @@ from .reset import reset
 from .rounds import rounds
 from .scale import scale
 from .task_vector import task_vector
+from .training.loop import Progress
 from .tune import tune
 from .zero import zero
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..knowledge import Case, neutral_working
 from ..model import Edit, Site
-from ..model.lookup import inputs_of
+from ..model.run.lookup import inputs_of
 from .mean import constant
 
 if TYPE_CHECKING:

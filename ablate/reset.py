@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site, Slice, capture, scratch
-from .descend import Progress, Schedule, descend
-from .lessons import prepare
 from .objectives import objective as named
-from .relapse import Relapse
+from .training.batches import prepare
+from .training.early_stopping import warn, watching
+from .training.loop import Progress, Schedule, descend
+from .training.relearning import Relapse
 from .tune import chosen, described
-from .watch import warn, watching
 
 if TYPE_CHECKING:
     from ..model import Model

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import LokaError, UserError
+from .._util.errors import LokaError, UserError
 from ..knowledge import Case
 from ..model import Edit, Slice, capture, chunks, encode_texts, logits, scratch, unfrozen
-from .descend import Progress
 from .objectives import likelihood
+from .training.loop import Progress
 
 if TYPE_CHECKING:
     from ..model import Model

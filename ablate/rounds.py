@@ -10,17 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, HeldOut, hold_out
 from ..model import Edit, Site, capture, scratch, slices
-from .brought_back import DRILL, Locator, brought_back
-from .descend import Progress, Schedule, descend
-from .lessons import Lessons, prepare
 from .objectives import Objective
 from .objectives import objective as named
 from .reset import destroy_
+from .training.batches import Lessons, prepare
+from .training.early_stopping import Diverged, Watch, limited, warn
+from .training.loop import Progress, Schedule, descend
+from .training.recovered_sites import DRILL, Locator, brought_back
 from .tune import described
-from .watch import Diverged, Watch, limited, warn
 
 if TYPE_CHECKING:
     from ..model import Model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, Fact, neutral_working
 from ..model import Batch, Edit, Site, Slice, encode, encode_texts, logits, sliced
 from .objectives import likelihood

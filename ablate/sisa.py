@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from ..errors import UserError
-from ..files import write_atomic, write_json
+from .._util.errors import UserError
+from .._util.files import write_atomic, write_json
 from ..model import Batch, logits, scratch
-from .descend import Progress
 from .retrain import Training, learn_, remaining
+from .training.loop import Progress
 
 if TYPE_CHECKING:
     from ..model import Model

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..knowledge import Case
 from ..model import Edit, Site, capture, encode, scratch
-from ..model.distill import remember
-from .descend import Progress, Schedule, descend
-from .lessons import Lessons
+from ..model.train.distill import remember
 from .objectives import Asked, Objective, likelihood
+from .training.batches import Lessons
+from .training.loop import Progress, Schedule, descend
 from .tune import chosen, described
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from loka.verify.statistics import interval
+from loka.verify.judge.statistics import interval
 
 Row = dict[str, Any]
 Made = tuple[str, str]  # by a method, on a choice of sites

@@ -33,12 +33,12 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from loka import ablate, audit
-from loka.files import write_json
+from loka._util.files import write_json
+from loka.audit.profiles import Profile
+from loka.audit.store import Store
 from loka.knowledge import Case, case
 from loka.model import Model, Site, wrap
-from loka.model.states import first_tokens, last_states
-from loka.profiles import Profile
-from loka.store import Store
+from loka.model.run.states import first_tokens, last_states
 from loka.verify import Budget, Verdict
 
 FORGOTTEN, KEPT, METALS = 60, 60, 20

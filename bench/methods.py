@@ -32,17 +32,17 @@ from typing import Any
 import numpy as np
 
 import loka
+from loka._util.errors import LokaError
+from loka._util.files import write_atomic, write_json
 from loka.ablate.replay import perform
-from loka.errors import LokaError
-from loka.files import write_atomic, write_json
+from loka.audit.controls import weakest
+from loka.audit.profiles import CAP
 from loka.knowledge import Case, Fact, Split, neutral_sealed, neutral_working, score, text_loss
 from loka.model import Edit, Model, Part, Site
-from loka.profiles import CAP
-from loka.recipe import QUICK
-from loka.run import USUAL
-from loka.sibling import weakest
+from loka.pipeline.recipe import QUICK
+from loka.pipeline.run import USUAL
+from loka.verify.judge.statistics import interval
 from loka.verify.recall import key
-from loka.verify.statistics import interval
 
 from ._methods import figure, paired, table
 

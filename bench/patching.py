@@ -33,12 +33,12 @@ import transformers
 from transformer_lens import patching as peer
 
 import loka
-from loka.files import write_json
+from loka._util.files import write_json
+from loka._util.malloc import release
 from loka.knowledge import Case, Fact
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.locate.exact import swept
 from loka.model import Batch, Model, Site, logits, token_logprobs, unfrozen
-from loka.model.memory import release
 
 PAIRS = 4
 LONG = 512

@@ -136,13 +136,13 @@ from matplotlib.figure import Figure
 import loka
 from bench.rounds import PANELS
 from bench.tradeoff import LOOKS, measured
-from loka.files import write_json
+from loka._util.files import write_json
+from loka.audit.controls import shallow_sibling
 from loka.knowledge import Case
 from loka.model import Edit, Model
-from loka.recipe import Recipe
-from loka.run import USUAL
-from loka.sibling import shallow_sibling
-from loka.verify.statistics import interval
+from loka.pipeline.recipe import Recipe
+from loka.pipeline.run import USUAL
+from loka.verify.judge.statistics import interval
 
 # what either is apart from the thorough recipe of runs
 THOROUGH: dict[str, dict[str, Any]] = {"thorough": {}, "bare": {"between": 0, "warm_up": 5}}

@@ -28,11 +28,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import loka
-from loka.files import write_json
+from loka._util.files import write_json
+from loka.audit.profiles import CAP
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site
-from loka.profiles import CAP
-from loka.verify.statistics import interval
+from loka.verify.judge.statistics import interval
 
 WAYS = ("attribution", "random", "brought back", "lookup", "readout", "integrated gradients", "taylor", "exact",
         "anywhere", "random 2")  # fmt: skip

@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 import loka
 from bench.tradeoff import LOOKS, measured
+from loka._util.files import write_json
 from loka.ablate import Locator
-from loka.files import write_json
+from loka.audit.controls import shallow_sibling
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site
-from loka.sibling import shallow_sibling
 
 # What is drawn, and what is aimed at: r itself, all else as a share of the original's.
 PANELS = {

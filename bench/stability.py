@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import loka
-from loka.files import write_json
+from loka._util.files import write_json
 from loka.locate import Stability
 
 CASES = ("capitals", "elements", "authors")

@@ -19,7 +19,7 @@ import torch
 
 import loka
 from bench.patching import processor, timed
-from loka.files import write_json
+from loka._util.files import write_json
 from loka.model import Batch, Model, encode, logits, sliced, slices, token_logprobs, unfrozen
 
 

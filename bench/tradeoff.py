@@ -18,10 +18,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 import loka
-from loka.files import write_json
+from loka._util.files import write_json
+from loka.audit.profiles import CAP
 from loka.knowledge import Case
 from loka.model import Edit, Model
-from loka.profiles import CAP
 
 MEASURES = {
     "forget": "forgotten capitals answered",

@@ -29,11 +29,11 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import loka
-from loka.files import write_json
+from loka._util.files import write_json
 from loka.knowledge import Case
 from loka.locate import Localization
 from loka.model import Batch, Model, Site, encode, logits, slices, token_logprobs, wrap
-from loka.model.train import sliced
+from loka.model.train.train import sliced
 
 N_FACTS, N_FORGET, N_TWINS = 48, 16, 20
 WORKING = ["the capital of {} is", "people who rule {} live in"]

@@ -25,11 +25,11 @@ import numpy as np
 import yaml
 
 import loka
-from loka.files import write_json
+from loka._util.files import write_json
 from loka.knowledge import Case, Fact, recalled, score
 from loka.knowledge.case import BUILT_IN
 from loka.model import Edit, Model
-from loka.verify.statistics import interval
+from loka.verify.judge.statistics import interval
 
 PARTS = {"capital": "capitals", "symbol": "elements", "author": "authors"}  # relation: the built-in case that has most
 NEVER = "country"

@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import loka
-from loka.files import write_json
+from loka._util.files import write_json
 from loka.knowledge import Case, Fact, score
 from loka.locate.attribution import attribute
 from loka.locate.counterfactual import pairs

@@ -11,23 +11,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from .. import knowledge
+from .._util.errors import LokaError, UserError
+from .._util.files import write_json
+from .._util.provenance import recorded
 from ..ablate import METHODS
-from ..audit import audit, resolve
-from ..errors import LokaError, UserError
-from ..estimate import estimate, seconds_a_row
-from ..files import write_json
+from ..audit.auditor import audit, resolve
+from ..audit.cost import estimate, seconds_a_row
+from ..audit.profiles import Profile
+from ..audit.store import FolderStore
 from ..locate import METHODS as LOCATORS
 from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf, load
-from ..plant import Teaching
-from ..plant import plant as plant_facts
-from ..profiles import Profile
-from ..provenance import recorded
-from ..recipe import Recipe
+from ..pipeline.plant import Teaching
+from ..pipeline.plant import plant as plant_facts
+from ..pipeline.recipe import Recipe
+from ..pipeline.run import Run
+from ..pipeline.search import search
 from ..report import pictures
 from ..report import write as write_report
-from ..run import Run
-from ..search import search
-from ..store import FolderStore
 from .show import Bars, best_sites, costs, table, what_is_left
 
 app = typer.Typer(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..estimate import Estimate
+from ..audit.cost import Estimate
 from ..locate import Localization
 from ..model import Part
 from ..verify import Verdict

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ..errors import UserError
+from .._util.errors import UserError
 from .fact import Fact, readable
 from .invent import invent
 from .schema import CaseFile, Relation, read

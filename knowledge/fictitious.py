@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ..errors import UserError
+from .._util.errors import UserError
 from .case import Case
 from .fact import readable
 from .invent import invent

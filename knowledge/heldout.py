@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from .._util.errors import UserError
 from .case import Case, Split
 from .fact import Fact
 from .neutral import neutral_working

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 
-from ..errors import UserError
+from .._util.errors import UserError
 
 _ORDER = 3
 _TRIES = 2000

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import UserError
+from .._util.errors import UserError
 
 Purpose = Literal["safety", "privacy", "copyright", "update"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..model import chunks, encode, encode_texts, logits, token_logprobs
 from ..model.batch import split
-from ..model.continued import continued, plain
+from ..model.run.prefix_cache import continued, plain
 from .fact import Fact
 
 if TYPE_CHECKING:

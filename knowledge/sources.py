@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from .._util.errors import UserError
 from .fact import Fact
 from .item import Choice, Passage
 from .rows import Row, field, rows

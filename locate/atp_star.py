@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..knowledge import Case
 from ..model import Batch
-from ..model.hooks import Hook, point, record
+from ..model.run.hooks import Hook, point, record
 from .attribution import PARTS, points, products
 from .counterfactual import Pairs, log_odds
 from .facts import Scores, over_facts

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..knowledge import Case
 from ..model import Model
-from ..model.hooks import point, record
+from ..model.run.hooks import point, record
 from .counterfactual import Pairs, log_odds
 from .facts import Scores, over_facts
 from .localization import Localization, Part

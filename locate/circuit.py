@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..errors import UserError
-from ..model.wiring import Wiring, wiring
-from . import table
+from .._util import table
+from .._util.errors import UserError
+from ..model.run.wiring import Wiring, wiring
 from .localization import Localization
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ class Circuit:
         Raises:
             UserError: fewer than `k` edges, or no such column.
         """
-        from .graph import plot
+        from .figures.graph import plot
 
         return plot(self, k, by)
 
     def html(self, k: int = 40, *, by: str = "score") -> str:
         """The same as an SVG fragment with each edge's and node's scores under the pointer, without scripts."""
-        from .graph import html
+        from .figures.graph import html
 
         return html(self, k, by)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import Batch, encode
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
-from ..model.hooks import frozen_norms, point, record
+from ..model.run.hooks import frozen_norms, point, record
 from .attribution import PARTS, points
 from .counterfactual import Pairs, log_odds
 from .facts import Scores, over_facts

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Batch, encode
-from ..model.hooks import Recording, record
-from ..model.wiring import outputs, points, read, wiring, written
+from ..model.run.hooks import Recording, record
+from ..model.run.wiring import outputs, points, read, wiring, written
 from .circuit import Circuit, circuit
 from .counterfactual import Pairs, log_odds
 from .facts import over_facts

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Batch
-from ..model.hooks import record
-from ..model.wiring import outputs, points
+from ..model.run.hooks import record
+from ..model.run.wiring import outputs, points
 from .circuit import Circuit, circuit
 from .counterfactual import Pairs, log_odds
 from .eap import Convention, Metric, along, changes, edges

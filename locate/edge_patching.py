@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..model import Batch, chunks
-from ..model.hooks import Hook, point, record, run
-from ..model.wiring import points, wiring
+from ..model.run.hooks import Hook, point, record, run
+from ..model.run.wiring import points, wiring
 from .circuit import Edge
 from .eap import Baseline, Metric, changes
 

@@ -15,12 +15,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import INDEXED, Part, Site, logits
-from ..model.interventions import Kind
-from ..model.sweep import Positions, Swept
-from ..model.sweep import sweep as run_sweep
+from ..model.run.interventions import Kind
+from ..model.run.sweep import Positions, Swept
+from ..model.run.sweep import sweep as run_sweep
 from .attribution import attribute
 from .counterfactual import Pairs, log_odds, pairs
 from .facts import Scores

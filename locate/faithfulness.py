@@ -14,10 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import Part, Site, chunks
-from ..model.hooks import Hook, point, record, run
+from ..model.run.hooks import Hook, point, record, run
 from .counterfactual import Pairs, log_odds, pairs
 from .localization import Localization
 
@@ -63,7 +63,7 @@ class Faithfulness:
 
     def plot(self) -> Figure:
         """f over the share of sites kept, the mean and the facts behind it."""
-        from .plot import Picture
+        from .figures.plot import Picture
 
         figure = Picture(figsize=(5.6, 3.4), layout="constrained")
         ax = figure.subplots()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..knowledge import Case
-from ..model.hooks import point, record
+from ..model.run.hooks import point, record
 from .attribution import PARTS, points, products
 from .counterfactual import Pairs, log_odds
 from .facts import Scores, over_facts

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..errors import UserError
+from .._util import table
+from .._util.errors import UserError
 from ..model import INDEXED, Part, Site
-from . import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,14 +108,14 @@ class Localization:
         Raises:
             UserError: a part that was not scored.
         """
-        from .plot import plot
-        from .plot import scatter as scattered
+        from .figures.plot import plot
+        from .figures.plot import scatter as scattered
 
         return (scattered if scatter else plot)(self, part)
 
     def html(self, part: Part, *, scatter: bool = False) -> str:
         """A part's heatmap, or its forget against retain scatter, as HTML with each site's scores under the pointer."""
-        from .interactive import heatmap_html, scatter_html
+        from .figures.interactive import heatmap_html, scatter_html
 
         return (scatter_html if scatter else heatmap_html)(self, part)
 

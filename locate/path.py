@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from ..errors import UserError
-from ..model.hooks import Hook
+from .._util.errors import UserError
+from ..model.run.hooks import Hook
 
 Rule = Literal["midpoint", "left", "right", "ends"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..knowledge import Case, Fact
 from ..model import chunks
-from ..model.hooks import record
+from ..model.run.hooks import record
 from .attribution import points, products
 from .counterfactual import Pairs, log_odds, pairs
 from .localization import Localization, Part

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, neutral_working
 from ..model import Part, Site, chunks, encode_texts, token_logprobs
-from ..model.hooks import point, record
+from ..model.run.hooks import point, record
 
 if TYPE_CHECKING:
     from ..model import Model

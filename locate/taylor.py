@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import token_logprobs
-from ..model.hooks import record
+from ..model.run.hooks import record
 from .attribution import PARTS, points, products
 from .counterfactual import Pairs
 from .facts import Scores, over_facts

@@ -15,10 +15,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import Part, Site, logits
-from ..model.sweep import sweep as run_sweep
+from ..model.run.sweep import sweep as run_sweep
 from .counterfactual import log_odds, pairs
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Tracing:
 
     def plot(self) -> Figure:
         """Layer by token, the tokens written out, white at zero."""
-        from .plot import Picture, heat
+        from .figures.plot import Picture, heat
 
         width = float(np.clip(0.55 * len(self.tokens) + 2.2, 4, 12))
         figure = Picture(figsize=(width, float(np.clip(0.17 * len(self.values) + 2, 3.4, 8))), layout="constrained")
@@ -62,7 +62,7 @@ class Tracing:
 
     def html(self) -> str:
         """The same as an SVG fragment, with layer, token and share under the pointer, without scripts."""
-        from .interactive import tracing_html
+        from .figures.interactive import tracing_html
 
         return tracing_html(self)
 

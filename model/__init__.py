@@ -1,21 +1,21 @@
 """Floor 1: load a model, address its parts, run it, train a slice of it, edit it."""
 
-from .adapter import is_adapter, read_adapter
 from .batch import Batch, chunks, encode, encode_texts, logits, pad, token_logprobs
-from .edit import Edit, capture
-from .export import export
-from .export_adapter import export_adapter
-from .factors import Factors, factors
-from .gguf import export_gguf
+from .edit.edit import Edit, capture
+from .edit.factors import Factors, factors
+from .edit.merge import merge
+from .edit.summary import Summary
+from .io.export import export
+from .io.gguf import export_gguf
+from .io.peft_read import is_adapter, read_adapter
+from .io.peft_write import export_adapter
+from .io.quantize import bare, quantized
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
-from .lora import LowRank, low_rank
-from .merge import merge
-from .quantize import bare, quantized
+from .run.sweep import Swept, sweep
 from .site import INDEXED, PARTS, Part, Site
-from .summary import Summary
-from .sweep import Swept, sweep
-from .train import Trainable, checkpointed, scratch, sliced, unfrozen
+from .train.lora import LowRank, low_rank
+from .train.train import Trainable, checkpointed, scratch, sliced, unfrozen
 
 __all__ = [
     "DEFAULT",

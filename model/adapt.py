@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .dense import instead
-from .factors import Factors, factors
+from .edit.factors import Factors, factors
 from .layout import feature_dim
+from .run.onednn import instead
 
 if TYPE_CHECKING:
     from .load import Model

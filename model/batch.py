@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .dense import dense
+from .._util.errors import UserError
+from .run.onednn import dense
 
 if TYPE_CHECKING:
     from transformers import Cache

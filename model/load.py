@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
-from ..errors import UserError
-from .fetch import embedded
+from .._util.errors import UserError
+from .io.fetch import embedded
 from .site import INDEXED, Part, Site
 
 DEFAULT = "smollm2"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..errors import UserError
+from .._util.errors import UserError
 
 Part = Literal["neuron", "head", "kv", "attn", "mlp", "resid", "q", "k", "v"]
 PARTS: tuple[Part, ...] = get_args(Part)

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ..locate.plot import Picture
+from ..locate.figures.plot import Picture
 from ..verify import Reading
-from ..verify.statistics import Recovery
-from ..verify.verdict import DELTA, EXPOSED
+from ..verify.judge.statistics import Recovery
+from ..verify.judge.verdict import DELTA, EXPOSED
 
 Readings = Mapping[str, Mapping[str, Reading]]
 

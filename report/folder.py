@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..locate import Localization
 from ..model import Edit
 from ..verify import Reading, compare, frozen
-from ..verify.statistics import Recovery
+from ..verify.judge.statistics import Recovery
 
 CHECKS = (
     "recall", "paraphrase", "extraction", "relearn", "relearn_lora", "relearn_sgd", "benign", "quantize", "direction",

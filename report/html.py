@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from ..files import write_atomic
+from .._util.files import write_atomic
 from ..verify import Reading
 from . import figures, shown
 from .folder import RunFolder

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from ..files import write_atomic
+from .._util.files import write_atomic
 from ..locate import Localization
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
-from ..locate.plot import Picture
+from ..locate.figures.plot import Picture
 
 SHADES = ("#9ecae1", "#4292c6", "#2171b5", "#08306b")
 MARKERS = "v^so"

@@ -33,16 +33,17 @@ from transformers import (
 )
 
 from loka import ablate, locate, verify
-from loka.ablate import closed_form, objectives
-from loka.ablate.value import Rewrite, Search, best_value
-from loka.errors import UserError
+from loka._util.errors import UserError
+from loka.ablate import objectives
+from loka.ablate.rewriting import closed_form
+from loka.ablate.rewriting.value import Rewrite, Search, best_value
 from loka.knowledge import Case
 from loka.model import Batch, Model, Site, token_logprobs, wrap
 from loka.model.batch import pad
-from loka.model.hooks import run
 from loka.model.layout import neuron_output
-from loka.model.lookup import inputs_at, outputs_at
-from loka.model.wiring import wiring
+from loka.model.run.hooks import run
+from loka.model.run.lookup import inputs_at, outputs_at
+from loka.model.run.wiring import wiring
 
 FOLDER = Path(__file__).parents[1] / os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")
 ROWS = ("input_ids", "attention_mask", "labels")

@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 from loka.model import Model
-from loka.model.export import export
+from loka.model.io.export import export
 
 WRITES = {
     "00_first_edit": ["capitals.safetensors"],

@@ -1,6 +1,16 @@
 """Floor 3: is it removed, or only silent? Checks see a model, never an edit."""
 
-from .attacks import (
+from .benign import benign
+from .collateral import collateral, neutral_memory
+from .depth import depth
+from .direction import direction
+from .extraction import extraction, leak_at
+from .judge.power import Equivalence, equivalence, power, subjects_after, subjects_for
+from .judge.scorecard import Scorecard, scorecard
+from .judge.verdict import Gate, Verdict, compare, judge
+from .lens import lens
+from .membership import membership
+from .metrics.attacks import (
     attack_auc,
     loss_score,
     lowercase_score,
@@ -9,31 +19,21 @@ from .attacks import (
     reference_score,
     zlib_score,
 )
-from .benign import benign
-from .collateral import collateral, neutral_memory
-from .depth import depth
-from .direction import direction
-from .extraction import extraction, leak_at
-from .gradient import grad_norm_score
-from .lens import lens
-from .membership import membership
+from .metrics.gradient import grad_norm_score
+from .metrics.privleak import privleak, relative_difference
+from .metrics.rouge import Rouge, cut, rouge, without_prompt
+from .metrics.tofu import ForgetQuality, TofuReport, tofu_forget_quality, tofu_model_utility, tofu_report
+from .metrics.tokens import answer_logprobs, answer_loss, exact_memorization, extraction_strength, probability
+from .metrics.truth_ratio import Scored, Summary, option_probability, truth_ratio
+from .metrics.unlearning_depth import Depth, Question, mean_depth, unlearning_depth
+from .metrics.windows import window_logprobs
 from .paraphrase import paraphrase
-from .power import Equivalence, equivalence, power, subjects_after, subjects_for
-from .privleak import privleak, relative_difference
 from .probe import probe
 from .quantize import quantize
 from .reading import Reading, refused
 from .recall import by_subject, recall
 from .relearn import Budget, at_step, frozen, relearn
-from .rouge import Rouge, cut, rouge, without_prompt
-from .scorecard import Scorecard, scorecard
 from .soft_prompt import soft_prompt
-from .tofu import ForgetQuality, TofuReport, tofu_forget_quality, tofu_model_utility, tofu_report
-from .tokens import answer_logprobs, answer_loss, exact_memorization, extraction_strength, probability
-from .truth_ratio import Scored, Summary, option_probability, truth_ratio
-from .unlearning_depth import Depth, Question, mean_depth, unlearning_depth
-from .verdict import Gate, Verdict, compare, judge
-from .windows import window_logprobs
 
 __all__ = [
     "Budget",

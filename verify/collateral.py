@@ -9,7 +9,7 @@ import torch
 
 from ..knowledge import Case, neutral_sealed
 from ..model import chunks, encode_texts, logits, token_logprobs
-from ..model.distill import Memory, divergence_of, remember
+from ..model.train.distill import Memory, divergence_of, remember
 from .reading import Reading, reading
 from .recall import by_subject
 

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from ..knowledge import Case, Fact
 from ..model import encode, token_logprobs
-from ..model.blocks import block_outputs
-from ..model.dense import dense
-from ..model.departures import Departures
-from ..model.steps import attending
-from ..model.trace import Trace, trace
+from ..model.run.blocks import block_outputs
+from ..model.run.departures import Departures
+from ..model.run.onednn import dense
+from ..model.run.steps import attending
+from ..model.run.trace import Trace, trace
+from .metrics.tokens import precise
+from .metrics.unlearning_depth import THRESHOLD, share_of_fall
 from .pools import against
 from .reading import Reading, reading, refused
 from .recall import key
-from .tokens import precise
-from .unlearning_depth import THRESHOLD, share_of_fall
 
 if TYPE_CHECKING:
     from ..model import Model

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model.blocks import changed
-from ..model.states import last_states
+from ..model.run.blocks import changed
+from ..model.run.states import last_states
 from .pools import Pools, against, held, held_cost, pools
 from .reading import Reading, reading
 

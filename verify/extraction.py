@@ -11,17 +11,17 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, Fact, score
 from ..model import chunks, encode, logits
 from ..model.batch import split
-from ..model.generate import continuations
+from ..model.run.generate import continuations
+from .metrics.rouge import rouge
+from .metrics.tokens import exact_memorization, extraction_strength, probability
+from .metrics.truth_ratio import truth_ratio
 from .pools import against
 from .reading import Reading, reading
 from .recall import key
-from .rouge import rouge
-from .tokens import exact_memorization, extraction_strength, probability
-from .truth_ratio import truth_ratio
 
 if TYPE_CHECKING:
     from ..model import Model

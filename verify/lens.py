@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..knowledge import Case, Fact
-from ..model.states import first_tokens, last_states, read_out
+from ..model.run.states import first_tokens, last_states, read_out
+from .judge.statistics import cross_fitted
 from .pools import Pools, against, pools
 from .reading import Reading, reading
 from .recall import key
-from .statistics import cross_fitted
 
 if TYPE_CHECKING:
     from ..model import Model

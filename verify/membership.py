@@ -18,9 +18,9 @@ from sklearn.pipeline import make_pipeline
 
 from ..knowledge import Case, Fact
 from ..model import chunks, encode_texts, logits
-from .attacks import SHARE, attack_auc, loss_score, min_k_plus_plus_score, min_k_score, zlib_score
+from .judge.statistics import interval
+from .metrics.attacks import SHARE, attack_auc, loss_score, min_k_plus_plus_score, min_k_score, zlib_score
 from .reading import Reading, reading, refused
-from .statistics import interval
 
 if TYPE_CHECKING:
     from ..model import Model

@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from ..knowledge import Case, Fact
-from ..model.states import residuals, unembedding, untrained
+from ..model.run.states import residuals, unembedding, untrained
 from .reading import Reading, reading
 from .recall import key
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import quantized
 from .pools import against, held, held_cost, pools

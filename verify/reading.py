@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .statistics import interval
+from .judge.statistics import interval
 
 
 @dataclass(frozen=True)

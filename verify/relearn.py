@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import torch
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, Fact, recalled
 from ..model import Batch, chunks, encode, logits, low_rank, scratch, token_logprobs, unfrozen
-from ..model.dense import rounded
+from ..model.run.onednn import rounded
+from .judge.statistics import cross_fitted
 from .pools import Pools, against, held, held_cost, pools
 from .reading import Reading, reading
-from .statistics import cross_fitted
 
 if TYPE_CHECKING:
     from ..model import Model

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import Batch, chunks, encode, token_logprobs
-from ..model.dense import dense
+from ..model.run.onednn import dense
 from .pools import against
 from .reading import Reading, reading
 from .recall import key

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ...errors import UserError
+from ..._util.errors import UserError
 from .alternative import Alternative, alternative
 from .answers import log_ratio
 from .ascent import Ascent, ascent

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact
 from ...model import logits, scratch, unfrozen
-from ...model.distill import Memory, divergence_of, memorize
-from ..strangers import said_of_strangers
+from ...model.train.distill import Memory, divergence_of, memorize
+from ..training.twins import said_of_strangers
 from .asked import Asked, Objective
 from .retain import likelihood
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact
 from ...model import Slice, logits
-from ...model.distill import Memory
+from ...model.train.distill import Memory
 
 if TYPE_CHECKING:
     from ...model import Model

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Self
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from ...errors import UserError
+from ..._util.errors import UserError
 from ...model import Slice
-from ...model.states import stream
+from ...model.run.states import stream
 from .asked import Asked, Objective
 
 if TYPE_CHECKING:

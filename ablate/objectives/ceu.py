@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from ...errors import UserError
+from ..._util.errors import UserError
 from .asked import Asked, Objective
 
 

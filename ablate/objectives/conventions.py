@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import UserError
+from ..._util.errors import UserError
 
 STATED = "stated"
 OPEN_UNLEARNING = "open-unlearning"

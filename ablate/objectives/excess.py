@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ...model.distill import Memory
+from ...model.train.distill import Memory
 
 
 def excess(scores: Tensor, memory: Memory) -> Tensor:

@@ -11,8 +11,8 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from ...knowledge import Case, Fact
-from ...model.distill import Memory, divergence_of, memorize
-from ..strangers import said_of_strangers
+from ...model.train.distill import Memory, divergence_of, memorize
+from ..training.twins import said_of_strangers
 from .asked import Asked, Objective
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact
 from ...model import encode
-from ...model.distill import Memory
-from ...model.states import stream
-from ..strangers import strangers
+from ...model.run.states import stream
+from ...model.train.distill import Memory
+from ..training.twins import strangers
 from .asked import Asked
 from .behind import Behind
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from ...model.distill import Memory, divergence_of, remember
+from ...model.train.distill import Memory, divergence_of, remember
 from .asked import Asked, Objective
 from .conventions import STATED, peers
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from loka import ablate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case, neutral_working
 from loka.model import Model, Site, encode, logits
 from loka.model.layout import head_output, neuron_output
-from loka.model.lookup import inputs_of
+from loka.model.run.lookup import inputs_of
 
 Make = Callable[[str], Model]
 BIASED = ["GPT2LMHeadModel", "GPTNeoXForCausalLM"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from loka import ablate, locate
-from loka.ablate.relapse import Simulation
-from loka.errors import LokaError, UserError
+from loka._util.errors import LokaError, UserError
+from loka.ablate.training.relearning import Simulation
 from loka.knowledge import Case, score
 from loka.model import Edit, Model, Site, slices
 

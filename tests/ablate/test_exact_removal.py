@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from loka import UserError, ablate
+from loka._util.errors import LokaError
 from loka.ablate import Sisa, Training
-from loka.errors import LokaError
 from loka.knowledge import Case
 from loka.model import Model, encode, encode_texts, logits
 

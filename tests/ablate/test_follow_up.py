@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from loka import ablate, locate, verify
-from loka.ablate.lessons import prepare
+from loka._util.errors import UserError
 from loka.ablate.objectives import Asked, objective
-from loka.errors import UserError
+from loka.ablate.training.batches import prepare
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site, encode, logits
-from loka.model.distill import drift, remember
+from loka.model.train.distill import drift, remember
 
 SITES = [Site(1, "mlp"), Site(2, "mlp")]
 

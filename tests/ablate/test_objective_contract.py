@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from loka import ablate, locate, verify
-from loka.ablate.lessons import prepare
+from loka._util.errors import UserError
 from loka.ablate.objectives import OBJECTIVES, Asked, objective
-from loka.errors import UserError
+from loka.ablate.training.batches import prepare
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site, sliced, slices
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from loka._util.errors import UserError
 from loka.ablate import objectives
 from loka.ablate.objectives import OBJECTIVES, ascent, objective
-from loka.errors import UserError
 from loka.model import Batch, token_logprobs
-from loka.model.distill import Memory
+from loka.model.train.distill import Memory
 
 V = 50
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from loka import ablate, locate, verify
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Bounds, Case, Standing, hold_out, recalled
 from loka.model import Edit, Model, Site
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from loka import ablate
-from loka.ablate.lessons import prepare
+from loka._util.errors import UserError
 from loka.ablate.objectives import Asked, alternative, objective, stranger, twin
-from loka.ablate.strangers import about_strangers
-from loka.errors import UserError
+from loka.ablate.training.batches import prepare
+from loka.ablate.training.twins import about_strangers
 from loka.knowledge import Case, Split, pool_probability, score
 from loka.model import Batch, Model, Site, encode, logits, slices
-from loka.model.distill import divergence_of, memorize
+from loka.model.train.distill import divergence_of, memorize
 
 SITES = [Site(i, "mlp") for i in range(3)]
 

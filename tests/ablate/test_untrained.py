@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from loka import ablate
+from loka._util.errors import UserError
 from loka.ablate.scale import dampened, importance
-from loka.errors import UserError
 from loka.knowledge import Case, Fact, recalled, score
 from loka.model import Model, Site, encode, logits, pad, scratch, slices, token_logprobs
 from loka.model.layout import head_output, neuron_output
-from loka.model.lookup import outputs_at
+from loka.model.run.lookup import outputs_at
 
 Make = Callable[[str], Model]
 NEURONS = [Site(layer, "neuron", i) for layer in (1, 2) for i in range(0, 192, 2)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loka import knowledge
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case, Fact, case, cases, readable
 from loka.model import Model
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import case
 from loka.knowledge.invent import invent
 

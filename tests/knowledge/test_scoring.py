@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import (
     Case,
     Fact,

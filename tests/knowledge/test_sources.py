@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Choice, Fact, Passage, sources
 
 DATA = Path(os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")).parent / "data"

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from loka import locate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case
 from loka.locate.atp_star import star
 from loka.locate.attribution import attribute, points, products
@@ -19,8 +19,8 @@ from loka.locate.integrated_gradients import integrate
 from loka.locate.knowledge_neurons import answer_integral
 from loka.locate.path import grid
 from loka.model import Model, Site, logits, token_logprobs
-from loka.model.hooks import Hook, point, record, run
 from loka.model.layout import neuron_output
+from loka.model.run.hooks import Hook, point, record, run
 
 
 def rank(a: np.ndarray, b: np.ndarray) -> float:

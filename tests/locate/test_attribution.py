@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from loka import ablate, locate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case, Fact, case
 from loka.locate.attribution import attribute
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.model import Model, Site, encode, logits, token_logprobs
-from loka.model.hooks import point, record, run
+from loka.model.run.hooks import point, record, run
 
 SMALL = 3e-3
 

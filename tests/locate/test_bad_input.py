@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from loka import locate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case
 from loka.model import Model, Site, wrap
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.locate import Circuit, Localization
 from loka.locate.circuit import circuit
-from loka.locate.graph import layout
+from loka.locate.figures.graph import layout
 from loka.locate.localization import contrast
 from loka.model import Model
-from loka.model.wiring import wiring
+from loka.model.run.wiring import wiring
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from loka import ablate, locate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case, score
 from loka.locate import Localization
 from loka.model import Model, Site

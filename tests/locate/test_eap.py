@@ -9,12 +9,12 @@ from scipy import stats
 from torch import Tensor
 
 from loka import locate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.model import Batch, Model, encode
-from loka.model.hooks import point, record, run
-from loka.model.wiring import outputs, points, read, wiring, written
+from loka.model.run.hooks import point, record, run
+from loka.model.run.wiring import outputs, points, read, wiring, written
 
 
 def prompts(model: Model) -> tuple[Batch, Batch]:

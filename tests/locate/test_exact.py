@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from loka import locate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.model import Model, Site, logits
-from loka.model.hooks import record, run
+from loka.model.run.hooks import record, run
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from loka import locate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case
 from loka.locate import Localization
 from loka.locate.localization import COLUMNS, contrast

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from loka import ablate, locate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case, neutral_working, text_loss
 from loka.model import Model, Site, encode_texts, logits, token_logprobs
 from loka.model.layout import head_output, neuron_output

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from loka import locate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case
 from loka.locate.counterfactual import pairs
 from loka.locate.taylor import silence
 from loka.model import Model, token_logprobs
-from loka.model.hooks import point, run
+from loka.model.run.hooks import point, run
 
 SMALL = 3e-3
 

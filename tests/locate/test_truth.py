@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from loka import ablate, locate, verify
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.locate.counterfactual import log_odds, pairs
 from loka.model import Site
-from loka.model.hooks import point, record, run
+from loka.model.run.hooks import point, record, run
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("truth", ROOT / "bench" / "truth.py")

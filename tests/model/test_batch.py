@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.model import Model, chunks, encode, encode_texts, logits, token_logprobs
 
 PROMPTS = ["the capital of a dog is", "the garden", "my sister looks for the red house at the sea", "the"]

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from loka import ablate
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site, encode, slices
-from loka.model.hooks import point, record, run
+from loka.model.run.hooks import point, record, run
 
 Make = Callable[[str], Model]
 UNITS = {"neuron": (0, 5, 47), "head": (0, 1, 3)}

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.model import Model, Site, encode, export, load, logits, wrap
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.model import PARTS, Site
 
 

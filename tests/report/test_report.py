@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import loka.report
-from loka.errors import UserError
-from loka.files import write_json
+from loka._util.errors import UserError
+from loka._util.files import write_json
 from loka.locate import Localization
 from loka.locate.localization import contrast
 from loka.model import Edit, Slice

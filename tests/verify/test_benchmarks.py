@@ -5,8 +5,8 @@ import math
 import pytest
 
 from loka import verify
-from loka.errors import UserError
-from loka.verify.tofu import SETS
+from loka._util.errors import UserError
+from loka.verify.metrics.tofu import SETS
 
 
 def test_forget_quality_is_the_exact_test() -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from loka import ablate, verify
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Case, case, score, text_loss
 from loka.model import Model, Site, wrap
 from loka.model.batch import encode_texts
-from loka.model.states import first_tokens
+from loka.model.run.states import first_tokens
 from loka.verify import Budget, Reading, at_step
 from loka.verify.membership import attacks, text_auc
 from loka.verify.paraphrase import all_forms

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from loka import verify
-from loka.errors import UserError
+from loka._util.errors import UserError
 from loka.knowledge import Fact
 from loka.model import Model
-from loka.model.blocks import block_outputs, blocks, run_patched
+from loka.model.run.blocks import block_outputs, blocks, run_patched
 from loka.verify.depth import _Sources
 
 IDS = torch.tensor([1, 9, 4, 12, 7, 15])

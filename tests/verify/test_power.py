@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loka.verify.power import equivalence, power, subjects_after, subjects_for
-from loka.verify.statistics import leak_bound, recovery, subjects_needed
+from loka.verify.judge.power import equivalence, power, subjects_after, subjects_for
+from loka.verify.judge.statistics import leak_bound, recovery, subjects_needed
 
 
 @pytest.mark.parametrize(("n", "leak"), [(40, 0.0), (60, 0.02), (120, 0.05)])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from loka import verify
-from loka.errors import UserError
+from loka._util.errors import UserError
 
 VOCABULARY = 5
 

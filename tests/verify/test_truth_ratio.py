@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loka import verify
-from loka.errors import UserError
+from loka._util.errors import UserError
 
 CORRECT = [-math.log(0.4), -math.log(0.1)]
 WRONG = [[-math.log(0.1), -math.log(0.4)], [-math.log(0.3), -math.log(0.1), -math.log(0.2)]]

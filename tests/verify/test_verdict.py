@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from loka.verify import Reading, judge, scorecard
+from loka.verify.judge.statistics import holm, interval, recovery, subjects_needed
 from loka.verify.reading import reading
-from loka.verify.statistics import holm, interval, recovery, subjects_needed
 
 GOOD = {
     "retain_same_before": 0.9, "retain_same_after": 0.89, "perplexity_before": 20.0, "perplexity_after": 20.1,

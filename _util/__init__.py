@@ -1,0 +1,1 @@
+"""Floor 0: errors, files written whole, tables, provenance."""

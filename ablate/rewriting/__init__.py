@@ -1,0 +1,1 @@
+"""What ROME, MEMIT and LEACE share: closed forms, contexts, keys and values."""

@@ -1,0 +1,1 @@
+"""What the trained edits share: batches, loop, early stopping, simulated relearning."""

@@ -1,0 +1,1 @@
+"""What changes in a model, kept apart from it, put in place and taken off again."""

@@ -1,0 +1,87 @@
+"""Which edits a model carries, which of them stand on which, and how they come off."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..._util.errors import UserError
+
+if TYPE_CHECKING:
+    from ..load import Model
+    from .edit import Edit
+
+
+class Applied(AbstractContextManager["Model"]):
+    """An edit in place for as long as the context lasts; on leaving, also by an error, bit-identical weights.
+
+    Contexts need not be left in the reverse of the order in which they were entered: an edit may come off from
+    under others that share no weight with it and were not made on it.
+
+    Raises:
+        UserError: on entering, the edit was made for other weights, is in place already, or shares weights with
+            another one that it was not made on; on leaving, another edit stands on it. Then it stays, and can be
+            left once that one has been.
+    """
+
+    def __init__(self, edit: Edit, model: Model) -> None:
+        self.edit, self.model = edit, model
+        self.whole: dict[str, Tensor] = {}
+        self.parts: list[Tensor] = []
+
+    def __enter__(self) -> Model:
+        edit, model = self.edit, self.model
+        on = beneath(edit, model)
+        self.whole = {f.name: model.parameters[f.name].detach().clone() for f in edit.factors}
+        self.parts = [where.read(model.parameters[where.name]) for where in edit.slices]
+        model.edits[edit] = on
+        try:
+            edit.write_(model)
+        except BaseException:
+            self._restore()
+            raise
+        return model
+
+    def __exit__(self, *_: object) -> None:
+        above = sum(self.edit in on for on in self.model.edits.values())
+        if above:
+            raise UserError(f"{above} later edit(s) of {self.model.name} were made on this one; take those off first.")
+        self._restore()
+
+    def _restore(self) -> None:
+        parameters = self.model.parameters
+        for where, values in zip(reversed(self.edit.slices), reversed(self.parts), strict=True):
+            where.write_(parameters[where.name], values)
+        with torch.no_grad():
+            for name, values in self.whole.items():
+                parameters[name].copy_(values)
+        del self.model.edits[self.edit]
+
+
+def beneath(edit: Edit, model: Model) -> tuple[Edit, ...]:
+    """The edits on a model that this one stands on: those that were on it when this one was made.
+
+    The others must share no weight with it. Raises `UserError` as `Applied` does.
+    """
+    edit.check(model)
+    now = model.digest()
+    if edit in model.edits or (now != edit.made_for and edit.in_place(model)):
+        raise UserError(f"this edit is in place on {model.name} already; an edit is applied once.")
+    if now == edit.made_for:
+        return tuple(model.edits)
+    on = next((on for other, on in model.edits.items() if other.made_for == edit.made_for), None)
+    if on is None:
+        raise UserError(
+            f"the edit was made for weights {edit.made_for[:12]}, but {model.name} has {now[:12]}; "
+            "load the model it was made for, or make the edit again on this one."
+        )
+    for other in model.edits:
+        if other not in on and (shared := edit.meets(other)):
+            raise UserError(
+                f"the edit and another one on {model.name} both change {shared[0]}, and neither was made on the "
+                "other; make this one again while that one is applied."
+            )
+    return on

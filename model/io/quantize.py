@@ -1,0 +1,77 @@
+"""Weights rounded to a few bits, as someone who downloads a model would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from ..._util.errors import UserError
+from ..layout import feature_dim
+from ..load import wrap
+
+if TYPE_CHECKING:
+    from ..load import Model
+
+GROUP = 64
+BITS = range(2, 17)
+
+
+def quantized(model: Model, bits: int, *, group: int = GROUP) -> Model:
+    """A copy of a model with the matrices of its blocks rounded to the nearest of `2 ** bits - 1` levels.
+
+    Symmetric, with one scale for every `group` input features of an output feature; embeddings, norms and biases
+    stay as they are. The copy is the plain architecture with these weights: hooks and wrappers around the
+    original, such as an output filter, do not come along.
+
+    Memory: one more copy of the weights.
+
+    Raises:
+        UserError: bits outside of 2 to 16.
+    """
+    if bits not in BITS:
+        raise UserError(f"{bits} bits cannot be rounded to; choose {BITS[0]} to {BITS[-1]}.")
+    copy = bare(model)
+    inside = copy.block(0).removesuffix("0")
+    with torch.no_grad():
+        for name, module in copy.hf.named_modules():
+            weight = getattr(module, "weight", None)
+            if name.startswith(inside) and isinstance(weight, Tensor) and weight.ndim == 2:
+                transposed = feature_dim(module, out=True) == 1
+                rounded = round_to(weight.t() if transposed else weight, bits, group=group)
+                weight.copy_(rounded.t() if transposed else rounded)
+    return copy
+
+
+def bare(model: Model) -> Model:
+    """The same weights in a model of the plain architecture, with nothing around it.
+
+    Raises:
+        UserError: weights that this architecture does not have.
+    """
+    with torch.random.fork_rng(devices=[]):
+        hf = AutoModelForCausalLM.from_config(model.hf.config, dtype=model.dtype)
+    held = model.hf.state_dict()
+    if extra := sorted(set(held) - set(hf.state_dict())):
+        raise UserError(
+            f"{model.name} has a weight {extra[0]!r} that a plain {type(hf).__name__} does not have; "
+            "audit the model without it, or fold it into the others first."
+        )
+    hf.load_state_dict(held)
+    return wrap(hf.to(model.device), model.tokenizer, model.name)
+
+
+def round_to(weight: Tensor, bits: int, *, group: int = GROUP) -> Tensor:
+    """A matrix `[out, in]` rounded in groups of input features.
+
+    >>> round_to(torch.tensor([[0.0, 0.4, 0.6, 1.0]]), 2)
+    tensor([[0., 0., 1., 1.]])
+    """
+    levels = 2 ** (bits - 1) - 1
+    parts = []
+    for part in weight.split(group, dim=1):
+        scale = part.abs().amax(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / levels
+        parts.append((part / scale).round() * scale)
+    return torch.cat(parts, 1)

@@ -1,0 +1,1 @@
+"""Forward passes with something read or replaced."""

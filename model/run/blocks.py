@@ -1,0 +1,91 @@
+"""Read and replace what leaves a model's blocks, on the Hugging Face model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..._util.errors import UserError
+
+Change = Callable[[int, Tensor], Tensor | None]
+
+
+def blocks(hf: nn.Module) -> nn.ModuleList:
+    """The blocks of a causal model of transformers, in their order.
+
+    Raises:
+        UserError: the model has no list of modules as long as its configuration says that it has layers.
+    """
+    n = getattr(hf.config, "num_hidden_layers", None)
+    found = next((m for m in hf.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
+    if found is None:
+        raise UserError(f"{type(hf).__name__} has no list of {n} blocks; give a causal model of transformers.")
+    return found
+
+
+@torch.no_grad()
+def block_outputs(hf: nn.Module, ids: Tensor) -> Tensor:
+    """The residual stream behind each block, before any final norm, `[layer, position, d_model]`.
+
+    `ids`: one text's tokens, `[position]`.
+    """
+    kept: list[Tensor] = []
+    run_changed(hf, ids[None], lambda _, value: kept.append(value[0]))
+    return torch.stack(kept)
+
+
+@torch.no_grad()
+def run_patched(hf: nn.Module, ids: Tensor, states: Tensor, *, layers: Sequence[int], span: slice) -> Tensor:
+    """Logits of one run for each layer, in which that layer's output is replaced in a span of positions.
+
+    Args:
+        hf: a causal model of transformers.
+        ids: one text's tokens, `[position]`.
+        states: what to put in, `[layer, position, d_model]`, for all layers and positions.
+        layers: at the output of which blocks to put it.
+        span: at which positions.
+
+    Returns:
+        `[len(layers), position, vocabulary]`.
+    """
+
+    def change(layer: int, value: Tensor) -> Tensor | None:
+        if layer not in layers:
+            return None
+        value = value.clone()
+        value[layers.index(layer), span] = states[layer, span].to(value)
+        return value
+
+    return run_changed(hf, ids.expand(len(layers), -1), change)
+
+
+def run_changed(hf: nn.Module, ids: Tensor, change: Change) -> Tensor:
+    """Logits `[row, position, vocabulary]` with each block's output passed through `change(layer, output)`.
+
+    `None` leaves an output as it is. `ids` `[row, position]`, without padding.
+    """
+    with changed(hf, change):
+        return hf(input_ids=ids, use_cache=False).logits
+
+
+@contextmanager
+def changed(hf: nn.Module, change: Change) -> Iterator[None]:
+    """Each block's output passed through `change(layer, output)`, for as long as the context lasts."""
+    with ExitStack() as stack:
+        for layer, block in enumerate(blocks(hf)):
+            handle = block.register_forward_hook(_hook(layer, change))
+            stack.callback(handle.remove)
+        yield
+
+
+def _hook(layer: int, change: Change) -> Callable[..., object]:
+    def hook(block: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> object:
+        if isinstance(output, Tensor):
+            return change(layer, output)
+        changed = change(layer, output[0])  # some architectures hand on more than the stream
+        return None if changed is None else (changed, *output[1:])
+
+    return hook

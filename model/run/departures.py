@@ -1,0 +1,100 @@
+"""The rows of a sweep: runs that depart from a prompt's own run at one site each.
+
+The rows join the batch at their site's layer, behind the intervention: earlier layers are never run for
+them, nor are positions before the first that changes, whose keys and values they share with the prompt.
+A head or neuron moves what its attention or MLP gives by its difference times its columns of the output
+map, so that of the joining block only what comes behind is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from ..layout import feature_dim, taps
+from ..load import Model
+from ..site import Part, Site
+from .interventions import Differences
+from .steps import Past
+from .trace import Place, Trace, passing
+
+
+class Departures:
+    """What leaves the last block at a prompt's last `keep` positions when sites are changed.
+
+    `first` is the first position at which any site changes; the prompt's length where none does.
+    """
+
+    def __init__(self, model: Model, run: Trace, moves: Differences, keep: int) -> None:
+        self.model, self.run, self.moves, self.keep = model, run, moves, keep
+        moved = [m.flatten(1).any(1).nonzero() for many in moves.values() for m in many]
+        self.first = min((int(m[0]) for m in moved if len(m)), default=run.steps.length)
+
+    def start(self, at: int | None) -> int:
+        """From which position on rows are run that change all positions, or the one at `at`."""
+        return min(self.first if at is None else at, self.run.steps.length - self.keep)
+
+    def ends(self, sites: Sequence[Site], at: int | None = None) -> Tensor:
+        """`[site, keep, d_model]`; the sites in the order of their layers, and within these of their parts."""
+        start, last = self.start(at), self.model.n_layers - 1
+        joining = {layer: list(some) for layer, some in groupby(sites, lambda site: site.layer)}
+        rows = None
+        for layer in range(sites[0].layer, last + 1):
+            out = [] if rows is None else [self._through(layer, rows, start)]
+            for part, some in groupby(joining.get(layer, []), _part):
+                new = self._joined((part, layer), [site.index or 0 for site in some], start, at)
+                out.append(new if layer < last else new[:, -self.keep :])
+            rows = torch.cat(out)
+        assert rows is not None, "there is at least one site"
+        return rows
+
+    def _through(self, layer: int, rows: Tensor, start: int) -> Tensor:
+        steps, past = self.run.steps, self.run.past[layer].before(start)
+        if layer == self.model.n_layers - 1:
+            return steps.ending(layer, rows, start, past, self.keep)
+        return steps.block(layer, rows, start, past)
+
+    def _joined(self, place: Place, units: list[int], start: int, at: int | None) -> Tensor:
+        """What leaves the block with each of its units changed, `[unit, position, d_model]`."""
+        (part, layer), run, steps = place, self.run, self.run.steps
+        moves = [_only(move[start:, units], at, start).transpose(0, 1) for move in self.moves[place]]
+        if part == "resid":
+            return run.leaving[layer][:, start:] + moves[0].flatten(2)
+        rows = run.entering[layer][:, start:].expand(len(units), -1, -1)
+        attn = run.attn[layer][:, start:].expand(len(units), -1, -1)
+        if part in ("attn", "head"):
+            return steps.block(layer, rows, start, Past(), attn=attn + self._pushed(place, units, moves[0]))
+        if part in ("mlp", "neuron"):
+            mlp = run.mlp[layer][:, start:] + self._pushed(place, units, moves[0])
+            return steps.block(layer, rows, start, Past(), attn=attn, mlp=mlp)
+        with ExitStack() as stack:
+            for tap, move in zip(taps(self.model, part, layer), moves, strict=True):
+                index = tap.index[units].to(move.device)[:, None].expand(-1, move.shape[1], -1)
+                stack.enter_context(passing(tap.module, lambda x, i=index, m=move: x.scatter_add(2, i, m)))
+            return steps.block(layer, rows, start, run.past[layer].before(start))
+
+    def _pushed(self, place: Place, units: list[int], move: Tensor) -> Tensor:
+        """What units that move by `[unit, position, width]` add to what their attention or MLP gives."""
+        if place[0] in ("attn", "mlp"):
+            return move.flatten(2)
+        tap = taps(self.model, *place)[0]
+        weight = tap.module.get_parameter("weight")
+        columns = weight if feature_dim(tap.module, out=True) else weight.t()
+        return move @ columns[tap.index[units].to(weight.device)]
+
+
+def _part(site: Site) -> Part:
+    return site.part
+
+
+def _only(move: Tensor, at: int | None, start: int) -> Tensor:
+    """A difference `[position, ...]` at one position alone."""
+    if at is None:
+        return move
+    out = torch.zeros_like(move)
+    out[at - start] = move[at - start]
+    return out

@@ -1,0 +1,75 @@
+"""Let a model go on with prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..batch import chunks, pad
+from .onednn import dense
+
+if TYPE_CHECKING:
+    from ..load import Model
+
+
+def continuations(
+    model: Model, prompts: Sequence[str], *, tokens: int, seed: int | None = None, rows: int = 64
+) -> list[str]:
+    """What follows each prompt, up to the end of sequence, stripped.
+
+    Args:
+        tokens: at most so many.
+        seed: of sampling at temperature one; with `None`, decoding is greedy.
+
+    Cost: `tokens` forward passes with cached keys and values, which together read what one full row would.
+    """
+    generator = None if seed is None else torch.Generator(model.device).manual_seed(seed)
+    texts: list[str] = []
+    for part in chunks(len(prompts), rows):
+        with dense(model):
+            ids = _continue(model, prompts[part], tokens, generator)
+        texts += model.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [t.strip() for t in texts]
+
+
+@torch.no_grad()
+def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torch.Generator | None) -> list[list[int]]:
+    distinct = list(dict.fromkeys(prompts))  # a prompt that is to be continued many times is read once
+    row = torch.tensor([distinct.index(p) for p in prompts], device=model.device)
+    heads = [model.tokenizer(p)["input_ids"] for p in distinct]
+    batch = pad(model, heads, [1] * len(heads))
+    ids, mask, positions, cache = batch.ids, batch.mask, batch.positions, None
+    out: list[Tensor] = []
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)
+    for _ in range(tokens):
+        step = model.hf(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        scores = step.logits[:, -1].float()
+        if cache is None:
+            step.past_key_values.batch_select_indices(row)
+            scores, mask, positions = scores[row], mask[row], positions[row]
+        cache = step.past_key_values
+        ids = torch.multinomial(scores.softmax(-1), 1, generator=generator) if generator else scores.argmax(-1, True)
+        out.append(ids[:, 0])
+        ended |= torch.isin(ids[:, 0], _ends(model))
+        if ended.all():
+            break
+        mask = torch.cat([mask, torch.ones_like(ids)], 1)
+        positions = positions[:, -1:] + 1
+    return [_until_end(row, _ends(model)).tolist() for row in torch.stack(out, 1)]
+
+
+def _ends(model: Model) -> Tensor:
+    named = [model.tokenizer.eos_token_id, model.hf.config.eos_token_id]
+    flat = [e for n in named for e in (n if isinstance(n, list) else [n]) if e is not None]
+    return torch.tensor(flat, dtype=torch.long, device=model.device)
+
+
+def _until_end(row: Tensor, ends: Tensor) -> Tensor:
+    stops = torch.isin(row, ends).nonzero()
+    return row[: int(stops[0])] if len(stops) else row

@@ -1,0 +1,119 @@
+"""Read and replace activations at TransformerLens' hook points."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..._util.errors import UserError
+from ..batch import Batch
+from ..site import PARTS
+
+if TYPE_CHECKING:
+    from ..load import Model
+
+# Activations `[row, position, neuron]` and `[row, position, head, d_head]` (`k` and `v`: by key/value group).
+# `attn` and `mlp`: what is added to the residual stream, `[row, position, d_model]`; `pre`: the stream that a
+# layer reads; `embed`: the tokens' embedding; `pattern`: attention's weights `[row, head, position, position]`.
+POINTS = {
+    "neuron": "blocks.{}.mlp.hook_post",
+    "head": "blocks.{}.attn.hook_z",
+    "q": "blocks.{}.attn.hook_q",
+    "k": "blocks.{}.attn.hook_k",
+    "v": "blocks.{}.attn.hook_v",
+    "pattern": "blocks.{}.attn.hook_pattern",
+    "attn": "blocks.{}.hook_attn_out",
+    "mlp": "blocks.{}.hook_mlp_out",
+    "pre": "blocks.{}.hook_in",
+    "embed": "hook_embed",
+}
+Hook = Callable[[Tensor], Tensor | None]
+
+
+def point(part: str, layer: int = 0) -> str:
+    """The name of the hook point that carries a part of a layer.
+
+    Raises:
+        UserError: a part without a hook point of its own.
+    """
+    if part not in POINTS:
+        raise UserError(
+            f"{part!r} has no activations of its own to record; choose one of "
+            f"{', '.join(p for p in PARTS if p in POINTS)}."
+        )
+    return POINTS[part].format(layer)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """`logits` `[row, keep, vocabulary]` and the activations by name of hook point."""
+
+    logits: Tensor
+    activations: dict[str, Tensor]
+
+
+def record(
+    model: Model,
+    batch: Batch,
+    points: Sequence[str],
+    *,
+    grad: bool = False,
+    hooks: Sequence[tuple[str, Hook]] = (),
+) -> Recording:
+    """Run a batch once and keep what passes the hook points, behind what `hooks` put there.
+
+    With `grad`, everything behind the embedding is on one graph, so that `torch.autograd.grad` gives
+    the gradient at every point in one backward pass; weights get none.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Hook:
+        def hook(value: Tensor) -> Tensor:
+            kept[name] = value
+            return value  # what is kept may be a view; handing it back puts it on the graph
+
+        return hook
+
+    leaf: list[tuple[str, Hook]] = [(point("embed"), lambda value: value.detach().requires_grad_(True))]
+    every = [*hooks, *(leaf if grad else ()), *((name, keep(name)) for name in points)]
+    with torch.set_grad_enabled(grad):
+        return Recording(run(model, batch, every), kept)
+
+
+def run(model: Model, batch: Batch, hooks: Sequence[tuple[str, Hook]]) -> Tensor:
+    """Logits `[row, keep, vocabulary]` of a batch with hooks in place."""
+    bridge = model.bridge
+    wrapped = [(name, _ignore_point(hook)) for name, hook in hooks]
+    with bridge.hooks(fwd_hooks=wrapped):
+        out = bridge(
+            batch.ids,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            logits_to_keep=batch.keep + 1,
+            use_cache=False,
+        )
+    return out[:, -batch.keep - 1 : -1]
+
+
+@contextmanager
+def frozen_norms(model: Model) -> Iterator[list[tuple[str, Hook]]]:
+    """Hooks under which norms behind heads and MLPs, and the final one, are linear: their scale is a constant."""
+    names = [f"blocks.{i}.{n}.hook_scale" for i in range(model.n_layers) for n in ("ln1_post", "ln2_post")]
+    there = [n for n in [*names, "ln_final.hook_scale"] if n in model.bridge.hook_dict]
+    with warnings.catch_warnings():
+        # TransformerLens tells that such a norm is computed by its own code, which rounds otherwise
+        warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
+        yield [(name, lambda scale: scale.detach()) for name in there]
+
+
+def _ignore_point(hook: Hook) -> Callable[..., Tensor | None]:
+    def call(value: Tensor, hook: Any = None, _run: Hook = hook) -> Tensor | None:
+        return _run(value)
+
+    return call

@@ -1,0 +1,125 @@
+"""What an exact intervention puts in the place of an activation, as the difference that it makes.
+
+Patching: Vig et al. 2020, Meng et al. 2022; zero, mean and resample ablation: Chan et al. 2022, "Causal
+scrubbing"; which to choose: Zhang & Nanda 2024, arXiv:2309.16042.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..._util.errors import UserError
+from ..batch import Batch
+from .trace import Place, Trace, trace
+
+if TYPE_CHECKING:
+    from ..load import Model
+
+Kind = Literal["patch", "zero", "mean", "resample", "noise"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Differences = dict[Place, list[Tensor]]
+
+
+def prompt(batch: Batch, row: int) -> Tensor:
+    """A row's tokens `[position]` without padding and without the last, which no logits are asked of."""
+    return batch.ids[row][batch.mask[row].bool()][:-1]
+
+
+class Interventions:
+    """The differences that one kind of intervention makes on each prompt.
+
+    - `patch`: the activation of the counterfactual run (`other`), aligned from the right;
+    - `zero`: nothing;
+    - `mean`: the mean over all tokens of `other`, or of the prompts themselves without it;
+    - `resample`: the activation of another row of `other` (or of the prompts), drawn by the seed, aligned alike;
+    - `noise`: Gaussian noise is added, `scale` standard deviations of each feature over the same tokens as for `mean`.
+    """
+
+    def __init__(
+        self, model: Model, clean: Batch, other: Batch | None, kind: Kind, *, seed: int = 0, scale: float = 3.0
+    ) -> None:
+        if kind not in KINDS:
+            raise UserError(f"{kind!r} is no intervention; choose one of {', '.join(KINDS)}.")
+        if kind == "patch" and (other is None or len(other.ids) != len(clean.ids)):
+            raise UserError("patching needs a counterfactual prompt for each prompt; give `other` with as many rows.")
+        self.model, self.clean, self.kind, self.seed, self.scale = model, clean, kind, seed, scale
+        self.source = clean if other is None else other
+        if kind == "resample" and len(self.source.ids) < 2:
+            raise UserError("resampling needs at least two prompts to draw from; give more, or use 'mean' or 'zero'.")
+        self._moments: dict[Place, list[tuple[Tensor, Tensor]]] = {}
+
+    def differences(self, row: int, run: Trace) -> Differences:
+        """By part and layer, for each tap, `[position, unit, width]`: what is added to the prompt's own activations."""
+        if self.kind == "zero":
+            return {place: [-value for value in values] for place, values in run.tapped.items()}
+        if self.kind in ("patch", "resample"):
+            return self._swapped(row, run)
+        if missing := run.tapped.keys() - self._moments.keys():
+            self._moments |= self._measured(missing)
+        if self.kind == "mean":
+            return {
+                place: [mean - value for value, (mean, _) in zip(values, self._moments[place], strict=True)]
+                for place, values in run.tapped.items()
+            }
+        return {place: self._noise(row, place, run) for place in run.tapped}
+
+    def _swapped(self, row: int, run: Trace) -> Differences:
+        """From another prompt's run; nothing before the first token that differs or has no counterpart."""
+        at = row if self.kind == "patch" else self._drawn(row)
+        ids, others = prompt(self.clean, row), prompt(self.source, at)
+        other = trace(self.model, others, run.tapped)
+        shared = min(len(ids), len(others))
+        apart = (ids[-shared:] != others[-shared:]).nonzero()
+        same = len(ids) == len(others)
+        first = len(ids) - shared if not same else int(apart[0]) if len(apart) else len(ids)
+        return {
+            place: [_difference(v, o, first) for v, o in zip(values, other.tapped[place], strict=True)]
+            for place, values in run.tapped.items()
+        }
+
+    def _drawn(self, row: int) -> int:
+        """A row of the source other than this one."""
+        rng = random.Random(f"{self.seed}/resample/{row}")
+        return rng.choice([i for i in range(len(self.source.ids)) if i != row])
+
+    def _noise(self, row: int, place: Place, run: Trace) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(random.Random(f"{self.seed}/noise/{row}/{place}").getrandbits(63))
+        out = []
+        for value, (_, std) in zip(run.tapped[place], self._moments[place], strict=True):
+            drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            out.append(drawn.to(value) * std * self.scale)
+        return out
+
+    def _measured(self, places: Iterable[Place]) -> dict[Place, list[tuple[Tensor, Tensor]]]:
+        """Mean and standard deviation of each feature `[unit, width]` over all tokens of the source."""
+        places = list(places)
+        sums: dict[Place, list[Tensor]] = defaultdict(list)
+        tokens = 0
+        for row in range(len(self.source.ids)):
+            run = trace(self.model, prompt(self.source, row), places)
+            tokens += run.steps.length
+            for place, values in run.tapped.items():
+                new = [torch.stack([v.sum(0), v.square().sum(0)]) for v in (value.double() for value in values)]
+                sums[place] = [a + b for a, b in zip(sums[place], new, strict=True)] if place in sums else new
+        dtype = self.model.dtype
+        return {place: [_moments(total / tokens, dtype) for total in totals] for place, totals in sums.items()}
+
+
+def _moments(means: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation from the means of the values and of their squares `[2, unit, width]`."""
+    mean, square = means
+    return mean.to(dtype), (square - mean**2).clamp(min=0).sqrt().to(dtype)
+
+
+def _difference(value: Tensor, other: Tensor, first: int) -> Tensor:
+    """From `value` to `other`, aligned from the right, from position `first` on."""
+    out = torch.zeros_like(value)
+    if n := len(value) - first:
+        out[first:] = other[-n:] - value[first:]
+    return out

@@ -1,0 +1,109 @@
+"""What linear maps of a model read and write at chosen positions, and how it answers when they write something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..batch import Batch, chunks, encode_texts
+
+if TYPE_CHECKING:
+    from ..load import Model
+
+Output = Tensor | tuple[Tensor, ...]
+
+
+def last_of(model: Model, prompt: str, mark: str) -> int:
+    """The place of the last token of a marked text (a subject) within its prompt, counted from the front."""
+    end = prompt.rfind(mark) + len(mark)
+    return len(model.tokenizer(prompt[:end])["input_ids"]) - 1
+
+
+def places(model: Model, batch: Batch, prompts: Sequence[str], marks: Sequence[str]) -> Tensor:
+    """Where each left-padded row has the last token of its mark, `[row]`."""
+    ends = [last_of(model, p, m) for p, m in zip(prompts, marks, strict=True)]
+    return (1 - batch.mask).sum(-1) + torch.tensor(ends, device=batch.mask.device)
+
+
+@contextmanager
+def changed(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """The module's output `[row, position, d]` passed through `change`; `None` leaves it as it is."""
+
+    def hook(_module: nn.Module, _inputs: object, output: Output) -> Output | None:
+        if isinstance(output, Tensor):
+            return change(output)
+        out = change(output[0])  # some blocks hand on more than the stream
+        return None if out is None else (out, *output[1:])
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def inputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Tensor) -> list[Tensor]:
+    """What modules read at one position of each row, `[row, d_in]` each, at least in float32. One forward pass."""
+    return _seen(model, modules, batch, lambda read, _: read[_rows(at), at])
+
+
+@torch.no_grad()
+def outputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Tensor) -> list[Tensor]:
+    """What modules write at one position of each row, `[row, d_out]` each, at least in float32. One forward pass."""
+    return _seen(model, modules, batch, lambda _, written: written[_rows(at), at])
+
+
+@torch.no_grad()
+def inputs_of(
+    model: Model, modules: Sequence[nn.Module], texts: Sequence[str], *, rows: int = 16
+) -> Iterator[list[Tensor]]:
+    """What modules read at every token of texts, `[token, d_in]` each, batch by batch. One forward pass over them."""
+    for part in chunks(len(texts), rows):
+        batch = encode_texts(model, texts[part])
+        real = batch.mask.bool()
+        yield _seen(model, modules, batch, lambda read, _, real=real: read[real])
+
+
+def second_moments(model: Model, modules: Sequence[nn.Module], texts: Sequence[str]) -> list[Tensor]:
+    """Mean outer product of what each module reads with itself, over the tokens of texts, `[d_in, d_in]` in float64.
+
+    One forward pass over the texts.
+    """
+    sums = [torch.zeros((), dtype=torch.float64, device=model.device) for _ in modules]
+    tokens = 0
+    for read in inputs_of(model, modules, texts):
+        sums = [total + (x.t() @ x).double() for total, x in zip(sums, read, strict=True)]
+        tokens += len(read[0])
+    return [total / tokens for total in sums]
+
+
+def _seen(
+    model: Model, modules: Sequence[nn.Module], batch: Batch, look: Callable[[Tensor, Tensor], Tensor]
+) -> list[Tensor]:
+    kept: dict[nn.Module, Tensor] = {}
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Output) -> None:
+        seen = look(inputs[0], output if isinstance(output, Tensor) else output[0])
+        kept[module] = seen.clone().to(torch.promote_types(seen.dtype, torch.float32))
+        if len(kept) == len(modules):
+            raise _Seen
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_hook(hook).remove)
+        stack.enter_context(suppress(_Seen))
+        model.hf.base_model(**batch.inputs(), use_cache=False)
+    return [kept[module] for module in modules]
+
+
+class _Seen(Exception):
+    """All has been read, and the layers above need not run."""
+
+
+def _rows(at: Tensor) -> Tensor:
+    return torch.arange(len(at), device=at.device)

@@ -1,0 +1,109 @@
+"""Residual states at chosen positions, and a model of the same shape that knows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from ..batch import Batch, chunks, logits, pad
+from .blocks import changed
+from .onednn import dense
+
+if TYPE_CHECKING:
+    from ..load import Model
+
+
+@torch.no_grad()
+def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, rows: int = 64) -> Tensor:
+    """The residual stream behind the embedding and behind each block, `[prompt, 2, layer + 1, d_model]`.
+
+    Of the two positions the first is the last token of the marked text (a subject) within its prompt,
+    the second the prompt's last token.
+    """
+    out = []
+    for part in chunks(len(prompts), rows):
+        ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
+        batch = pad(model, ids, [1] * len(ids))
+        with dense(model):
+            run = model.hf(**batch.inputs(), use_cache=False, output_hidden_states=True, logits_to_keep=1)
+        states = run.hidden_states
+        stacked = torch.stack(states, 2)  # [row, position, layer + 1, d_model]
+        for i, (prompt, mark) in enumerate(zip(prompts[part], marks[part], strict=True)):
+            end = prompt.rfind(mark) + len(mark)
+            behind = len(ids[i]) - len(model.tokenizer(prompt[:end])["input_ids"])
+            out.append(stacked[i, [-1 - behind, -1]].cpu())
+    return torch.stack(out)
+
+
+@torch.no_grad()
+def last_states(model: Model, prompts: Sequence[str], *, rows: int = 64) -> Tensor:
+    """The residual stream behind each block at each prompt's last token, `[prompt, layer, d_model]`.
+
+    Unlike transformers' hidden states, the last layer's is not normed.
+    """
+    out = []
+    for part in chunks(len(prompts), rows):
+        ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
+        kept: list[Tensor] = []
+        with changed(model.hf, lambda _, value, kept=kept: kept.append(value[:, -1])):
+            logits(model, pad(model, ids, [1] * len(ids)))
+        out.append(torch.stack(kept, 1))
+    return torch.cat(out)
+
+
+@torch.no_grad()
+def read_out(model: Model, states: Tensor) -> Tensor:
+    """Logits `[..., vocabulary]` of residual states `[..., d_model]`, through the model's final norm and unembedding.
+
+    nostalgebraist 2020, "interpreting GPT: the logit lens".
+    """
+    norms = [m for m in model.hf.base_model.children() if "norm" in type(m).__name__.casefold()]
+    assert norms, "a decoder ends in a norm"
+    head: Any = model.hf.get_output_embeddings()
+    scores = head(norms[-1](states))
+    cap = getattr(model.hf.config, "final_logit_softcapping", None)
+    return cap * (scores / cap).tanh() if cap else scores
+
+
+def stream(model: Model, batch: Batch, layer: int) -> Tensor:
+    """The residual stream behind a block where the batch has labels, `[row, keep, d_model]`, on the graph."""
+    with tapped(model, [layer]) as kept:
+        logits(model, batch)
+    return kept[0][:, -batch.keep - 1 : -1]
+
+
+@contextmanager
+def tapped(model: Model, layers: Sequence[int]) -> Iterator[list[Tensor]]:
+    """The residual stream behind blocks, `[row, position, d_model]` each in their order, once a batch has been run."""
+    kept: list[Tensor] = []
+    with changed(model.hf, lambda layer, value: kept.append(value) if layer in layers else None):
+        yield kept
+
+
+def unembedding(model: Model, answers: Sequence[str]) -> Tensor:
+    """The unembedding row of each answer's first token, behind a space, `[answer, d_model]`."""
+    embedding = model.hf.get_output_embeddings()
+    assert embedding is not None, "a causal model has an unembedding"
+    head = embedding.get_parameter("weight")
+    return head[first_tokens(model, answers)].detach().float().cpu()
+
+
+def first_tokens(model: Model, answers: Sequence[str]) -> list[int]:
+    """Each answer's first token, behind a space."""
+    prefix = len(model.tokenizer("a")["input_ids"])
+    return [model.tokenizer(f"a {a}")["input_ids"][prefix] for a in answers]
+
+
+def untrained(model: Model, *, seed: int = 0) -> Model:
+    """A model of the same architecture and tokenizer with random weights."""
+    from ..load import wrap
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hf = AutoModelForCausalLM.from_config(model.hf.config, dtype=model.dtype)
+    return wrap(hf.to(model.device), model.tokenizer, f"{model.name} (untrained)")

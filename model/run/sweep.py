@@ -1,0 +1,213 @@
+"""Exact interventions on many sites, all variants of a sweep in one pass over the layers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from ..._util.errors import UserError
+from ..batch import Batch, chunks
+from ..site import Site
+from .checkpoint import Kept
+from .departures import Departures
+from .interventions import Interventions, Kind, prompt
+from .onednn import dense
+from .steps import attending
+from .trace import trace
+
+if TYPE_CHECKING:
+    from ..load import Model
+
+Metric = Callable[[int, Tensor], Tensor]
+Positions = Sequence[int] | Literal["all"]
+TOKENS = {"cpu": 1536}  # larger batches are no faster there
+LOGITS = 2**22
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The metric of every prompt as it is, `base` `[prompt]`, and with each site changed, `values`.
+
+    `values`: `[prompt, site]`, or `[prompt, site, position]` where `positions` were asked for, NaN where a
+    prompt is too short to have one. Positions count back from the end of the prompt, -1 is its last token.
+    """
+
+    base: np.ndarray
+    values: np.ndarray
+    positions: tuple[int, ...] | None = None
+
+    @property
+    def falls(self) -> np.ndarray:
+        """How far the metric falls, shaped as `values`."""
+        return self.base.reshape(-1, *[1] * (self.values.ndim - 1)) - self.values
+
+
+@torch.no_grad()
+def sweep(
+    model: Model,
+    clean: Batch,
+    sites: Sequence[Site],
+    *,
+    metric: Metric,
+    kind: Kind = "patch",
+    other: Batch | None = None,
+    positions: Positions | None = None,
+    seed: int = 0,
+    scale: float = 3.0,
+    rows: int | None = None,
+    memory: float | None = None,
+    keep: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Swept:
+    """Change each site by itself in each prompt, and measure what the model then says.
+
+    Args:
+        clean: prompts with their answers. The last token of a row, behind which nothing is asked, is not run.
+        sites: of any part; `resid` is the residual stream behind the layer's block, `attn` and `mlp` what these
+            modules give, before a norm behind them; `q` and `k` are taken before norms and rotation.
+        metric: from a prompt's number and logits `[row, label, vocabulary]`, those of the prompt's own labels,
+            to a number for each row.
+        kind: `patch` from the same row of `other`, `zero`, `mean`, `resample` or `noise`, see `Interventions`.
+        other: counterfactual prompts, aligned from the right.
+        positions: change a site at one position at a time, at these or at `"all"`, counted back from the end
+            of the prompt: -1 is its last token. Without them, at all positions at once, the answer's too.
+        scale: of the noise, in standard deviations.
+        rows: sites in one batch at most; by default what is fastest and fits into `memory`.
+        memory: bytes that a batch may take; by default half of what is free.
+        keep: a file for what is finished. Called again with it, a sweep goes on from there in the same batches.
+        progress: called with cells (a site, at a position, in a prompt) done, and cells in all.
+
+    Raises:
+        UserError: a site that the model does not have, a model in half precision, a pair of prompts of unequal
+            length where positions are asked for, a budget too small for one row, or another sweep's file.
+
+    Cost: for a site and prompt, the blocks behind the site from the first changed position on. For a prompt,
+    its own run and that of `other`; for `mean` and `noise`, one more.
+    """
+    _check(model, sites, rows)
+    put = Interventions(model, clean, other, kind, seed=seed, scale=scale)
+    where = _positions(model, clean, put.source if kind == "patch" else None, positions)
+    order = sorted(range(len(sites)), key=lambda i: (sites[i].layer, sites[i].part))
+    ordered = [sites[i] for i in order]
+    shape = (len(clean.ids), len(where) * len(sites))
+    about = (ordered, where, kind, seed, scale if kind == "noise" else None)
+    kept = Kept(keep, _fingerprint(model, about, clean, put.source) if keep else "", shape)
+    kept.settings = {"memory": memory or _free(model), "rows": rows} | kept.settings
+    with attending(model), dense(model):
+        for row in range(shape[0]):
+            run = trace(model, prompt(clean, row), {(site.part, site.layer) for site in sites})
+            asked = int((clean.labels[row] >= 0).sum())
+            kept.measured(row, float(metric(row, run.steps.logits(run.leaving[-1][:, -asked:]))))
+            if kept.done[row].all():
+                continue
+            rest = Departures(model, run, put.differences(row, run), asked)
+            for cells, values in _values(rest, ordered, where, partial(metric, row), kept.settings, kept.done[row]):
+                kept.put(row, cells, kept.base[row] if values is None else values)
+                if progress:
+                    progress(int(kept.done.sum()), kept.done.size)
+    values = kept.values.reshape(shape[0], len(where), len(sites))[:, :, np.argsort(order)].transpose(0, 2, 1)
+    asked_for = tuple(at for at in where if at is not None)
+    return Swept(kept.base, values, asked_for) if asked_for else Swept(kept.base, values[..., 0])
+
+
+def _values(
+    rest: Departures,
+    sites: Sequence[Site],
+    where: Sequence[int | None],
+    metric: Callable[[Tensor], Tensor],
+    settings: dict[str, Any],
+    done: np.ndarray,
+) -> Iterator[tuple[slice, np.ndarray | float | None]]:
+    """The metric of a prompt's cells, batch by batch; None where a cell changes nothing."""
+    steps = rest.run.steps
+    for n, back in enumerate(where):
+        # the tokens that are run are the prompt's and all of the answer's but one
+        at = None if back is None else steps.length + 1 - rest.keep + back
+        cells = slice(n * len(sites), (n + 1) * len(sites))
+        if done[cells].all():
+            continue
+        if at is not None and at < 0:
+            yield cells, np.nan
+        elif (rest.first if at is None else at) >= steps.length or (at is not None and at < rest.first):
+            yield cells, None
+        else:
+            for part in chunks(len(sites), _rows(rest, at, **settings)):
+                cells = slice(n * len(sites) + part.start, n * len(sites) + part.stop)
+                if not done[cells].all():
+                    ends = rest.ends(sites[part], at)
+                    few = max(1, LOGITS // (rest.keep * rest.model.hf.config.vocab_size))
+                    odds = torch.cat([metric(steps.logits(ends[some])) for some in chunks(len(ends), few)])
+                    yield cells, odds.double().cpu().numpy()
+
+
+def _rows(rest: Departures, at: int | None, *, memory: float, rows: int | None) -> int:
+    """How many rows a batch has: as many as the memory holds, but no more than are of use."""
+    model, length = rest.model, rest.run.steps.length
+    tokens = length - rest.start(at)
+    attended = 2 * length * model.d_head * (model.n_heads + model.n_kv_heads) + 2 * model.n_heads * tokens * length
+    within = tokens * (8 * model.d_model + 4 * model.n_neurons + 6 * model.n_heads * model.d_head)
+    each = (attended + within + 4 * rest.keep * model.hf.config.vocab_size) * model.dtype.itemsize
+    if memory < each:
+        raise UserError(
+            f"a row of this sweep takes about {each / 2**20:.3g} MiB, and the memory given or free is "
+            f"{memory / 2**20:.3g} MiB; give more by memory=, or shorter prompts."
+        )
+    most = rows or max(1, TOKENS.get(model.device.type, 16 * TOKENS["cpu"]) // tokens)
+    return min(most, int(memory // each))
+
+
+def _check(model: Model, sites: Sequence[Site], rows: int | None) -> None:
+    if not sites:
+        raise UserError("a sweep needs at least one site.")
+    if rows is not None and rows < 1:
+        raise UserError(f"rows={rows} is no size of a batch; give 1 or more, or leave it out.")
+    for site in sites:
+        model.check_site(site)
+    if model.dtype.itemsize < 4:
+        raise UserError(
+            f"{model.name} is in {str(model.dtype).removeprefix('torch.')}, whose rounding hides the effect of most "
+            "sites; load it with dtype=torch.float32 for an exact comparison."
+        )
+
+
+def _positions(model: Model, clean: Batch, other: Batch | None, positions: Positions | None) -> list[int | None]:
+    """Positions counted from the end of the prompts, or the one None that stands for all together."""
+    if positions is None:
+        return [None]
+    lengths = clean.mask.sum(-1)
+    apart = [] if other is None else (lengths != other.mask.sum(-1)).nonzero()[:, 0].tolist()
+    for row in apart[:1]:
+        assert other is not None, "there is something to differ from"
+        texts = [model.tokenizer.decode(b.ids[row][b.mask[row].bool()]) for b in (clean, other)]
+        raise UserError(
+            f"{texts[0]!r} has {int(lengths[row])} tokens and its counterfactual {texts[1]!r} "
+            f"{int(other.mask[row].sum())}, so their positions do not match; sweep without positions, or give pairs "
+            "of equal length."
+        )
+    longest = int((lengths - (clean.labels >= 0).sum(-1)).max())
+    asked = range(-longest, 0) if positions == "all" else positions
+    if wrong := [p for p in asked if not -longest <= p < 0]:
+        raise UserError(f"position {wrong[0]} is in no prompt: they count from the end, -{longest} to -1 here.")
+    return list(asked)
+
+
+def _free(model: Model) -> float:
+    if model.device.type == "cuda":
+        return torch.cuda.mem_get_info(model.device)[0] / 2
+    return psutil.virtual_memory().available / 2
+
+
+def _fingerprint(model: Model, about: object, *batches: Batch) -> str:
+    total = hashlib.sha256(f"{model.digest()} {about}".encode())
+    for tensor in (t for b in batches for t in (b.ids, b.mask, b.labels)):
+        total.update(tensor.cpu().numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""Train a slice of a model, or low-rank factors beside it."""

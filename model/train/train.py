@@ -1,0 +1,186 @@
+"""Train slices of a model, or all of it, and put everything back.
+
+Only the slices are parameters. Their gradients are taken from the rows of the incoming activations
+and outgoing gradients that they touch, so no gradient of a full matrix is ever formed; the backward
+pass ends at the lowest layer that has a slice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ..._util.errors import UserError
+from ..layout import Slice, feature_dim
+from ..run.onednn import linear, product
+
+if TYPE_CHECKING:
+    from ..load import Model
+
+
+@contextmanager
+def scratch(model: Model, slices: Sequence[Slice] | None = None) -> Iterator[Model]:
+    """Whatever happens to the weights inside is undone, bit for bit. With `slices`, only these are kept."""
+    if slices is None:
+        kept = {name: p.detach().clone() for name, p in model.parameters.items()}
+    else:
+        kept = {}
+    held = [(where, where.read(model.parameters[where.name])) for where in slices or ()]
+    try:
+        yield model
+    finally:
+        with torch.no_grad():
+            for name, values in kept.items():
+                model.parameters[name].copy_(values)
+            for where, values in reversed(held):
+                where.write_(model.parameters[where.name], values)
+
+
+@contextmanager
+def unfrozen(model: Model, layers: Sequence[int] | None = None) -> Iterator[list[nn.Parameter]]:
+    """All weights as trainable parameters, or those of some layers' blocks, for as long as the context lasts."""
+    blocks = None if layers is None else tuple(f"{model.block(layer)}." for layer in layers)
+    parameters = [p for name, p in model.hf.named_parameters() if blocks is None or name.startswith(blocks)]
+    for p in parameters:
+        p.requires_grad_(True)
+    try:
+        yield parameters
+    finally:
+        for p in parameters:
+            p.requires_grad_(False)
+            p.grad = None
+
+
+class Trainable:
+    """Slices as trainable parameters; made by `sliced`.
+
+    `parameters[i]` has the values of `slices[i]`, in float32 at least: a step is smaller than what a weight in
+    bfloat16 can change by. After each change to them, `sync` writes them into the model's weights, which the
+    forward pass uses as they are.
+    """
+
+    def __init__(self, model: Model, slices: Sequence[Slice]) -> None:
+        self.model, self.slices = model, list(slices)
+        self.modules = [model.hf.get_submodule(n) for n in dict.fromkeys(w.name.rsplit(".", 1)[0] for w in slices)]
+        kept = torch.promote_types(model.dtype, torch.float32)
+        self.parameters = [nn.Parameter(where.read(model.parameters[where.name]).to(kept)) for where in self.slices]
+
+    @torch.no_grad()
+    def write_(self, values: Sequence[Tensor]) -> None:
+        """Put other values in the place of the parameters, and into the model."""
+        for p, v in zip(self.parameters, values, strict=True):
+            p.copy_(v)
+        self.sync()
+
+    def sync(self) -> None:
+        """Write the parameters into the model."""
+        for where, values in zip(self.slices, self.parameters, strict=True):
+            where.write_(self.model.parameters[where.name], values.detach())
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The maps as they are without slices, so that all weights can be trained for a while."""
+        forwards = {module: module.__dict__.pop("forward") for module in self.modules}
+        try:
+            yield
+        finally:
+            for module, forward in forwards.items():
+                module.__dict__["forward"] = forward
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """One step of the optimizer, written through to the model."""
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.sync()
+
+
+@contextmanager
+def sliced(model: Model, slices: Sequence[Slice]) -> Iterator[Trainable]:
+    """Slices as parameters: the maps that hold them are run so that gradients reach the slices alone."""
+    trainable = Trainable(model, slices)
+    by_module: dict[str, list[tuple[Slice, nn.Parameter]]] = defaultdict(list)
+    for where, values in zip(trainable.slices, trainable.parameters, strict=True):
+        by_module[where.name.rsplit(".", 1)[0]].append((where, values))
+    try:
+        for module, held in zip(trainable.modules, by_module.values(), strict=True):
+            module.forward = _forward(module, held)
+        yield trainable
+    finally:
+        for module in trainable.modules:
+            module.__dict__.pop("forward", None)
+
+
+@contextmanager
+def checkpointed(model: Model, *, on: bool = True) -> Iterator[None]:
+    """Blocks keep only their input for the backward pass, and run again there: transformers' own checkpointing.
+
+    Only the blocks themselves are told that they train, not what is in them, so that dropout stays off.
+
+    Raises:
+        UserError: the architecture has no such blocks.
+    """
+    blocks = [m for m in model.hf.modules() if isinstance(m, GradientCheckpointingLayer)] if on else []
+    if on and not blocks:
+        raise UserError(f"transformers cannot checkpoint the blocks of {model.name}; leave `checkpointing` out.")
+    before = [(block, block.training) for block in blocks]
+    called = "activation" if hasattr(model.hf, "activation_checkpointing_enable") else "gradient"  # since 5.23
+    if on:
+        getattr(model.hf, f"{called}_checkpointing_enable")({"use_reentrant": False})
+    try:
+        for block in blocks:
+            block.training = True
+        yield
+    finally:
+        for block, training in before:
+            block.training = training
+        if on:
+            getattr(model.hf, f"{called}_checkpointing_disable")()
+
+
+def _forward(module: nn.Module, held: list[tuple[Slice, nn.Parameter]]) -> Callable[[Tensor], Tensor]:
+    out_dim = feature_dim(module, out=True)
+    specs = []
+    for where, _ in held:
+        kind = "bias" if where.name.endswith(".bias") else "out" if where.dim == out_dim else "in"
+        specs.append((kind, where.index))
+    values = [v for _, v in held]
+
+    def forward(x: Tensor) -> Tensor:
+        return _SlicedMap.apply(x, module.weight, module.bias, out_dim == 1, specs, *values)
+
+    return forward
+
+
+class _SlicedMap(torch.autograd.Function):
+    """`x @ W.T + b` whose only trained numbers are slices of `W` and `b`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, specs: Any, *_: Tensor):
+        ctx.save_for_backward(x)
+        ctx.weight, ctx.transposed, ctx.specs = weight.detach(), transposed, specs
+        return linear(x, weight.t() if transposed else weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (g,), (x,) = grads, ctx.saved_tensors
+        gf, xf = g.flatten(0, -2), x.flatten(0, -2).to(g.dtype)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            weight = ctx.weight.to(g.dtype)  # under autocast the gradient has the lower precision
+            dx = product(g, weight.t() if ctx.transposed else weight)
+        out = []
+        for kind, index in ctx.specs:
+            if kind == "bias":
+                d = gf[:, index].sum(0)
+            elif kind == "out":
+                d = gf[:, index].t() @ xf
+            else:
+                d = gf.t() @ xf[:, index]
+            out.append(d.t() if ctx.transposed and kind != "bias" else d)
+        return dx, None, None, None, None, *out

@@ -1,0 +1,215 @@
+"""The smallest edit within a budget, and the whole trade-off curve on the way to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import locate, report
+from .._util.errors import UserError
+from .._util.files import atomic, write_json
+from ..ablate.replay import perform
+from ..knowledge import Bounds, Case, HeldOut, Standing, hold_out
+from ..model import Edit, Model, Part
+from .recipe import Recipe
+
+SIZES = (25, 50, 100, 200, 400, 800)
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One edit: how many `sites`, at which `strength` (1 is the edit as made), and how the model stands with it.
+
+    `retain_drop` and `perplexity_rise` are against the original; `met` says whether all bounds hold.
+    """
+
+    sites: int
+    strength: float
+    parameters: int
+    forget: float
+    retain: float
+    perplexity: float
+    retain_drop: float
+    perplexity_rise: float
+    met: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """The trade-off curve, and the smallest edit within the bounds, if there is one.
+
+    `best` has the fewest sites of the points that meet the bounds, and of these the least strength; `edit` is that one.
+    """
+
+    points: tuple[Point, ...]
+    before: Standing
+    bounds: Bounds
+    best: Point | None
+    edit: Edit | None
+
+    def __str__(self) -> str:
+        b, n = self.bounds, len(self.points)
+        asked = (
+            f"forget at most {b.forget:.1%}, held-out retain at most {100 * b.retain_drop:.1f} points down, "
+            f"perplexity at most {b.perplexity_rise:+.1%}"
+        )
+        if self.best:
+            return f"Of {n} edits tried, the smallest within the budget ({asked}): {_told(self.best)}."
+        near = min(self.points, key=lambda p: _excess(p, b))
+        return f"No edit meets this ({asked}): of {n} tried, the nearest is {_told(near)}."
+
+
+def search(
+    model: Model,
+    case: Case,
+    *,
+    out: str | Path | None = None,
+    bounds: Bounds | None = None,
+    sizes: Sequence[int] | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+    method: str = "tune",
+    arguments: Mapping[str, Any] | None = None,
+    part: Part = "neuron",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Search:
+    """Locate, edit the best sites at several sizes, go several shares of the way, and measure each.
+
+    A quarter of the working retain facts and of the neutral working text is held out of locating and training, and
+    measured; the sealed part stays sealed, so that the result can be audited. Forgetting is measured behind the
+    working prompts.
+
+    Args:
+        out: a folder for `search.json`, `figures/search.svg`, each edit under `edits/`, and `edit.safetensors` where
+            one was found; called again on it, the points that are there are not made again.
+        sizes: numbers of sites, by default 25 to 800 as far as the model has so many.
+        strengths: shares of the way from the original weights to the edit's.
+        method, arguments: of `ablate.METHODS`; by default its usual recipe.
+
+    Cost: attribution, one edit a size, and for every size and strength one row a forget prompt, held-out prompt and
+    held-out passage.
+
+    Raises:
+        UserError: unknown method, sizes or strengths that cannot be, a folder of another search, too few facts.
+    """
+    bounds = bounds or Bounds()
+    arguments = dict(Recipe.of(method).on(case).arguments if arguments is None else arguments)
+    units = model.n_layers * model.units(part)
+    sizes = sorted(set(sizes or [n for n in SIZES if n <= units]))
+    if not sizes or not 0 < sizes[0] <= sizes[-1] <= units or not strengths or min(strengths) <= 0:
+        raise UserError(
+            f"sizes {sizes} and strengths {list(strengths)}: give sizes from 1 to {units} and strengths above 0."
+        )
+    held = hold_out(model, case)
+    about = {
+        "model": model.digest(), "case": held.case.digest, "method": method, "arguments": arguments, "part": part,
+        "sizes": sizes, "strengths": sorted(strengths), "bounds": asdict(bounds),
+    }  # fmt: skip
+    record = _Record(Path(out) if out is not None else None, json.loads(json.dumps(about)))
+    points, edits = record.points(), {}
+    before = held.measure(model)
+    maker = _Maker(model, held, method, arguments, part, record, progress)
+    total = len(sizes) * len(strengths)
+    for size in sizes:
+        for strength in sorted(strengths):
+            if not any((p.sites, p.strength) == (size, strength) for p in points):
+                edits[size] = edits[size] if size in edits else maker.edit(size)
+                scaled = edits[size].scaled(model, strength)
+                with scaled.applied(model):
+                    points.append(_point(size, strength, scaled, held.measure(model), before, bounds))
+                record.keep(points, before)
+            if progress:
+                progress("points", len(points), total)
+        edits.pop(size, None)
+    met = sorted((p for p in points if p.met), key=lambda p: (p.sites, p.strength))
+    best = met[0] if met else None
+    edit = maker.edit(best.sites).scaled(model, best.strength) if best else None
+    found = Search(tuple(points), before, bounds, best, edit)
+    record.finish(found)
+    return found
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Edits of the best sites, each size made once."""
+
+    model: Model
+    held: HeldOut
+    method: str
+    arguments: dict[str, Any]
+    part: Part
+    record: _Record
+    progress: Callable[[str, int, int], None] | None
+
+    def edit(self, size: int) -> Edit:
+        path = self.record.folder and self.record.folder / "edits" / f"{size}.safetensors"
+        if path and path.exists():
+            return Edit.load(path)
+        told = self.progress
+        step = (lambda done, total: told(f"editing {size} sites", done, total)) if told else None
+        sites = locate.attribution(self.model, self.held.case, parts=(self.part,)).top(size, part=self.part)
+        edit = perform(self.method, self.model, self.held.case, sites, self.arguments, progress=step)
+        if path:
+            edit.save(path)
+        return edit
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a folder holds of a search."""
+
+    folder: Path | None
+    about: dict[str, Any]
+
+    def points(self) -> list[Point]:
+        """Those that are there already."""
+        path = self.folder and self.folder / "search.json"
+        if not path or not path.exists():
+            return []
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if held["about"] == self.about:
+                return [Point(**p) for p in held["points"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{str(path)!r} cannot be read ({error}); name another --out.") from error
+        other = [k for k, v in self.about.items() if held["about"].get(k) != v]
+        raise UserError(f"{str(path)!r} is another search ({', '.join(other)} differ); name another --out.")
+
+    def keep(self, points: Sequence[Point], before: Standing, **more: Any) -> None:
+        if self.folder:
+            told = {"about": self.about, "before": asdict(before), "points": [asdict(p) for p in points], **more}
+            write_json(self.folder / "search.json", told)
+
+    def finish(self, found: Search) -> None:
+        if not self.folder:
+            return
+        best = found.best and asdict(found.best)
+        self.keep(found.points, found.before, best=best, claim=str(found))
+        figure = report.tradeoff([asdict(p) for p in found.points], asdict(found.bounds))
+        with atomic(self.folder / "figures" / "search.svg") as path:
+            figure.savefig(path)
+        if found.edit:
+            found.edit.save(self.folder / "edit.safetensors")
+
+
+def _point(size: int, strength: float, edit: Edit, now: Standing, before: Standing, bounds: Bounds) -> Point:
+    return Point(
+        size, strength, edit.parameters, **asdict(now), retain_drop=before.retain - now.retain,
+        perplexity_rise=now.perplexity / before.perplexity - 1, met=bounds.met(now, before),
+    )  # fmt: skip
+
+
+def _told(p: Point) -> str:
+    return (
+        f"{p.sites} sites at strength {p.strength:g} ({p.parameters:,} numbers): forget {p.forget:.1%}, "
+        f"retain {-100 * p.retain_drop:+.1f} points, perplexity {p.perplexity_rise:+.1%}"
+    )
+
+
+def _excess(p: Point, bounds: Bounds) -> float:
+    """How far a point is outside the bounds, in shares."""
+    over = (p.forget - bounds.forget, p.retain_drop - bounds.retain_drop, p.perplexity_rise - bounds.perplexity_rise)
+    return sum(max(0.0, o) for o in over)

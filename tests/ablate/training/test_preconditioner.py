@@ -1,0 +1,103 @@
+"""White coordinates: of what they are, and that steps in them leave alone what is read beside."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from loka.ablate.training.preconditioner import whiten_, whitening
+from loka.knowledge import Case, neutral_working
+from loka.model import Model, Site, Slice, sliced, slices
+
+DAMPING = 0.01
+
+
+def _read(model: Model, where: Slice, texts: list[str]) -> Tensor:
+    """What the slice's map reads in texts, one by one, `[token, d_in]`."""
+    seen: list[Tensor] = []
+    module = model.hf.get_submodule(where.name.rsplit(".", 1)[0])
+    handle = module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0][0]))
+    with torch.no_grad():
+        for text in texts:
+            model.hf(input_ids=torch.tensor([model.tokenizer(text)["input_ids"]], device=model.device))
+    handle.remove()
+    return torch.cat(seen).double()
+
+
+def _kept(case: Case) -> list[str]:
+    facts = (*case.retain.working, *case.aside)
+    return [p for f in facts if f.relation in case.forgotten_relations for p in f.prompts]
+
+
+@pytest.fixture
+def known(planted: Model, planted_case: Case) -> Case:
+    return planted_case.on(planted)
+
+
+def test_the_root_makes_what_is_read_white(planted: Model, known: Case) -> None:
+    where = slices(planted, [Site(1, "neuron", 3), Site(2, "head", 1)])
+    roots = whitening(planted, known, where, DAMPING)
+    rows = [(w, root) for w, root in zip(where, roots, strict=True) if root is not None]
+    assert [w.name.rsplit(".", 2)[1] for w, _ in rows] == ["gate_proj", "up_proj", "q_proj"]
+    for w, root in rows:
+        halves = [_read(planted, w, texts) for texts in (neutral_working(planted, known), _kept(known))]
+        moment = sum(x.t() @ x / x.square().sum() for x in halves) * len(root) / 2
+        white = root.double() @ (moment + DAMPING * torch.eye(len(root))) @ root.double()
+        torch.testing.assert_close(white / white.diagonal().mean(), torch.eye(len(root)).double(), atol=1e-3, rtol=0)
+        assert root.double().square().sum() == pytest.approx(len(root), rel=1e-4)
+
+
+def test_steps_are_of_the_closed_form(architecture: str, tiny: Callable[[str], Model]) -> None:
+    """With plain gradient descent: the gradient twice by the root, but for what no row of a map is."""
+    model = tiny(architecture)
+    where = slices(model, [Site(0, "neuron", 3), Site(0, "neuron", 5), Site(1, "attn")])
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(model.device)
+
+    with sliced(model, where) as trainable:
+        roots = []
+        for w, p in zip(where, trainable.parameters, strict=True):
+            shape = model.parameters[w.name].shape
+            transposed = "Conv1D" in type(model.hf.get_submodule(w.name.rsplit(".", 1)[0])).__name__
+            d_in = shape[0 if transposed else 1] if len(shape) == 2 and w.dim == int(transposed) else 0
+            half = draw(d_in, d_in)
+            roots.append((half + half.t()).float() if d_in else None)
+            p.grad = draw(*p.shape)
+        assert any(root is None for root in roots)
+        before = [(p.detach().clone(), p.grad) for p in trainable.parameters]
+        optimizer = torch.optim.SGD(trainable.parameters, lr=0.5)
+        whiten_(optimizer, trainable, roots)
+        trainable.step(optimizer)
+        for p, (old, gradient), root, w in zip(trainable.parameters, before, roots, where, strict=True):
+            if root is not None:
+                twice = root.double() @ root.double()
+                gradient = twice @ gradient if w.dim else gradient @ twice
+            torch.testing.assert_close(p.detach(), old - 0.5 * gradient)
+
+
+def test_of_all_steps_it_moves_least_what_is_read_beside(planted: Model, known: Case) -> None:
+    """Of those that lower the loss as much, to first order: the plain one and others drawn around it move more."""
+    (where, *_) = slices(planted, [Site(1, "neuron", i) for i in range(20)])
+    texts = [*neutral_working(planted, known), *_kept(known)]
+    read = _read(planted, where, texts)
+    generator = torch.Generator().manual_seed(0)
+    with sliced(planted, [where]) as trainable:
+        (p,) = trainable.parameters
+        gradient = torch.randn(p.shape, generator=generator).to(p)
+        before, p.grad = p.detach().clone(), gradient.clone()
+        optimizer = torch.optim.SGD(trainable.parameters, lr=1.0)
+        whiten_(optimizer, trainable, whitening(planted, known, [where], 1e-4))
+        optimizer.step()
+        step = (p.detach() - before).double()
+        p.grad = None
+
+    def moved(change: Tensor) -> float:
+        return float((read @ (change / (change * gradient).sum()).t()).square().mean())
+
+    assert moved(step) < 0.1 * moved(-gradient.double())
+    for _ in range(20):
+        other = step + 0.1 * step.norm() / gradient.norm() * torch.randn(p.shape, generator=generator).to(step)
+        assert moved(step) < moved(other)

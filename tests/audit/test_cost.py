@@ -1,0 +1,112 @@
+"""What the list of checks promises is what the audit then counts."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from loka import ablate, audit
+from loka.audit.cost import estimate, seconds_a_row
+from loka.audit.store import FolderStore
+from loka.cli import main
+from loka.knowledge import Case
+from loka.model import Model, Site, export
+from loka.verify import Budget
+from loka.verify.judge.verdict import PRIMARY
+
+LAST = [Site(3, part) for part in ("attn", "mlp")]
+
+
+@pytest.fixture(autouse=True)
+def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
+    for attack in ("relearn", "benign"):
+        monkeypatch.setitem(sys.modules["loka.audit.auditor"].CAPS, attack, Budget(4, 1e-3))
+
+
+@pytest.fixture(scope="module")
+def edit(taught: Model, planted_case: Case):
+    return ablate.tune(taught, planted_case, LAST, steps=10, lr=3e-3)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised(
+    planted: Model, edit, planted_case: Case, tmp_path: Path
+) -> None:
+    """Paraphrase alone may cost less than it promises: forms that the original does not answer fall away."""
+
+    def kill(what: str, done: int, total: int) -> None:
+        if what == "direction on after":
+            raise Killed
+
+    def store() -> FolderStore:
+        return FolderStore(tmp_path, planted, edit, planted_case.on(planted))
+
+    listed = estimate(planted, edit, planted_case, profile="standard")
+    with pytest.raises(Killed):
+        audit(planted, edit, planted_case, profile="standard", store=store(), progress=kill)
+    assert "quantize" in store().readings["after"]
+    seen: list[str] = []
+    verdict = audit(
+        planted, edit, planted_case, profile="standard", store=store(), progress=lambda w, *_: seen.append(w)
+    )
+    assert "quantize on after" not in seen
+    assert "direction on after" in seen
+    others = {"relearn_lora", "relearn_sgd"}
+    assert set(PRIMARY) - others < set(verdict.readings["after"])
+    assert "Not tried in this profile: relearn_lora, relearn_sgd." in verdict.reasons
+
+    promised = {(e.model, e.check): e.cost for e in listed}
+    for model, readings in store().readings.items():
+        for check, reading in readings.items():
+            cost = promised.pop((model, check))
+            assert cost == pytest.approx(reading.cost) or (check == "paraphrase" and cost > reading.cost), (
+                model,
+                check,
+            )
+    assert set(promised) == {("shallow", "the sibling's training")}
+
+
+def test_larger_profiles_cost_more(planted: Model, edit, planted_case: Case) -> None:
+    quick, standard, full = (
+        sum(e.cost for e in estimate(planted, edit, planted_case, profile=p))
+        for p in ("quick", "standard", "full")  # type: ignore[arg-type]
+    )
+    assert quick < standard < full
+    assert 0 < seconds_a_row(planted, planted_case) < 1
+
+
+def loka(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["loka", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+def test_verify_lists_costs_then_audits_two_folders_and_resumes(
+    planted: Model, edit, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    export(planted, tmp_path / "original")
+    export(planted, tmp_path / "edited", edit=edit)
+    out = tmp_path / "out"
+    command = ["verify", planted_case.path, "--before", tmp_path / "original", "--after", tmp_path / "edited",
+               "--out", out, "--profile", "standard"]  # fmt: skip
+    assert loka(monkeypatch, *command, "--list") == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("soft_prompt", "benign", "relearn", "all that is left"))
+    assert not out.exists(), "listing starts nothing"
+    assert loka(monkeypatch, *command) == 0
+    first = (out / "verdict.json").read_bytes()
+    held = json.loads(first)
+    assert {"benign", "quantize", "direction"} < set(held["readings"])
+    assert {"lens", "depth"} <= set(held["recoveries"])
+    assert (out / "report.html").stat().st_size > 0
+    (out / "verdict.json").unlink()
+    assert loka(monkeypatch, *command) == 0
+    assert (out / "verdict.json").read_bytes() == first
+    capsys.readouterr()
+    assert loka(monkeypatch, *command, "--list") == 0
+    assert "done" in capsys.readouterr().out

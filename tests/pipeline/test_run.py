@@ -1,0 +1,237 @@
+"""The whole pipeline on a small model whose facts were planted: resumed, killed, and refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from loka import LokaError, UserError, report, silenced
+from loka.ablate import mass_edit
+from loka.knowledge import Case, Split
+from loka.model import Model
+from loka.pipeline.recipe import Recipe
+from loka.pipeline.run import Run, run
+
+RECIPE = Recipe(
+    sites=60,
+    arguments={
+        "steps": 12,
+        "lr": 5e-3,
+        "push": 0.1,
+        "retain_rows": 16,
+        "relapse": {"start": 4, "every": 4, "steps": 1, "radius": 0.1},
+    },
+)
+KEPT = ("edit.safetensors", "verdict.json", "localization.parquet")
+
+
+class Killed(BaseException):
+    """What a kill is to the pipeline: nothing may catch it."""
+
+
+def start(out: Path, model: Model, case: Case, progress=None):
+    return run(model, case, out=out, recipe=RECIPE, progress=progress)
+
+
+@pytest.fixture(scope="module")
+def whole(taught: Model, planted_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    start(out, taught, planted_case)
+    return out
+
+
+def test_run_folder_is_complete(whole: Path) -> None:
+    for name in (*KEPT, "case.yaml", "readings.json", "report.html", "provenance.json", "localization_check.json"):
+        assert (whole / name).stat().st_size > 0, name
+    verdict = json.loads((whole / "verdict.json").read_text())
+    assert verdict["outcome"] in {"removed", "suppressed", "intact", "inconclusive"}
+    summary = verdict["summary"]
+    assert summary["forget_before"] > 0.9, "the model was taught these facts"
+    assert summary["forget_after"] < summary["forget_before"]
+    assert summary["facts_known"] == summary["facts_total"] == 44
+    assert not [name for name in whole.rglob(".*") if name.is_file()], "temporary files were left behind"
+
+
+def test_controls_are_beside_the_edit(whole: Path) -> None:
+    readings = json.loads((whole / "readings.json").read_text())
+    assert set(readings) == {"before", "after", "shallow", "random"}
+    assert readings["before"]["recall"]["controls"]["twins"] < 0.1 < readings["before"]["recall"]["value"]
+    assert {"recall", "paraphrase", "relearn", "probe", "collateral", "membership"} <= set(readings["after"])
+
+
+def test_second_call_makes_nothing_again(whole: Path, planted: Model, planted_case: Case) -> None:
+    before = {name: (whole / name).read_bytes() for name in KEPT}
+    seen: list[str] = []
+    start(whole, planted, planted_case, lambda what, done, total: seen.append(what))
+    assert seen == []
+    assert {name: (whole / name).read_bytes() for name in KEPT} == before
+
+
+def test_killed_at_every_stage_and_started_again(
+    whole: Path, planted: Model, planted_case: Case, tmp_path: Path
+) -> None:
+    """Each kind of work is killed the first time that it reports; what comes out in the end is what nothing stopped."""
+    killed: set[str] = set()
+    ended = 0
+
+    def kill(what: str, done: int, total: int) -> None:
+        if what not in killed:
+            killed.add(what)
+            raise Killed
+
+    for _ in range(100):
+        try:
+            start(tmp_path, planted, planted_case, kill)
+            break
+        except Killed:
+            ended += 1
+    assert ended == len(killed), "a kill was caught on the way"
+    assert {"integrated_gradients", "editing", "probe on after", "shallow sibling", "relearning, after"} <= killed
+    for name in ("edit.safetensors", "verdict.json"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_folder_of_another_case_is_refused(whole: Path, planted: Model, files, tmp_path: Path) -> None:
+    from loka.knowledge import case
+
+    other = case(files.write(tmp_path, seed=1))
+    before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="run of another case"):
+        start(whole, planted, other)
+    assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
+
+
+def test_located_in_another_way_with_its_controls(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    """One part by one locator; what is answered with its best sites zeroed, and with those of each control."""
+    current = Run(tmp_path, model=planted, case=planted_case)
+    found = current.localization("integrated_gradients", "head")
+    assert found.parts == ("head",)
+    assert found.about["method"] == "integrated_gradients"
+    left = current.controls()
+    assert left is not None
+    assert list(left.index) == ["untouched", "best heads", "random", "all_layers", "other_relation"]
+    assert left.loc["untouched", ["forget", "same", "other"]].tolist() == [1, 1, 1]
+    assert left.loc["best heads", "sites"] == 4
+    assert left["forget"].between(0, 1).all()
+    again = Run(tmp_path, model=planted, case=planted_case)
+    assert again.localization().parts == ("head",)
+    assert again.localization("integrated_gradients", "head").frame.equals(found.frame)
+    assert again.controls().equals(left)
+    with pytest.raises(UserError, match="holds a localization by integrated_gradients of heads; name another --out"):
+        again.localization("attribution")
+    with pytest.raises(UserError, match="'neuron' was not scored here"):
+        again.edit()
+
+
+def test_unknown_locators_and_parts(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    current = Run(tmp_path, model=planted, case=planted_case)
+    for method, part, said in (
+        ("magic", None, "'magic' is no locator; choose one of attribution, integrated_gradients"),
+        ("knowledge_neurons", "head", "knowledge_neurons scores neurons alone, not 'head'"),
+        ("attribution", "resid", "'resid' has no activations of its own"),
+    ):
+        with pytest.raises(UserError, match=said):
+            current.localization(method, part)
+    assert not (tmp_path / "localization.parquet").exists()
+
+
+def test_whole_parts_have_rows_pictures_and_no_controls(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    current = Run(tmp_path, model=planted, case=planted_case)
+    found = current.localization("direct_logit", "mlp")
+    assert [s.index for s in found.top(4, part="mlp")] == [None] * 4
+    assert current.controls() is None
+    written = {p.name for p in report.pictures(found, tmp_path / "figures")}
+    assert written == {
+        "localization.png", "localization.svg", "scatter.png", "scatter.svg", "mlp.html", "mlp_scatter.html",
+    }  # fmt: skip
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == written
+    page = (tmp_path / "figures" / "mlp.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "L3.mlp\ncontrast" in page
+    assert report.pictures(found, tmp_path / "none", figures=False, html=False) == []
+
+
+def test_what_falls_silent(planted: Model, planted_case: Case) -> None:
+    """All neurons of the model: nothing is answered; none: all is."""
+    left = silenced(planted, planted_case, {"everything": planted.sites("neuron")})
+    assert left.loc["everything", "sites"] == 768
+    assert left.loc["untouched", ["forget", "same", "other"]].tolist() == [1, 1, 1]
+    assert left.loc["everything", ["forget", "same", "other"]].mean() < 0.2
+
+
+def test_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        Run(tmp_path)
+
+
+def test_full_disk_leaves_what_was_there(
+    planted: Model, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = Run(tmp_path, model=planted, case=planted_case, recipe=RECIPE)
+    current.localization()
+    before = (tmp_path / "localization.parquet").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(LokaError, match="disk is full"):
+        current.edit()
+    assert not (tmp_path / "edit.safetensors").exists()
+    assert (tmp_path / "localization.parquet").read_bytes() == before
+
+
+def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    arguments = {"counts": [30, 20], "steps": 6, "lr": 5e-3, "every": 3}
+    recipe = Recipe("rounds", sites=30, arguments=arguments)
+
+    def kill(what: str, done: int, total: int) -> None:
+        if (what, done) == ("editing", 8):
+            raise Killed
+
+    with pytest.raises(Killed):
+        Run(tmp_path, model=planted, case=planted_case, recipe=recipe, progress=kill).edit()
+    assert [p.name for p in (tmp_path / "rounds").iterdir()] == ["round-1.safetensors"]
+    steps: list[int] = []
+    edit = Run(tmp_path, model=planted, case=planted_case, progress=lambda what, done, total: steps.append(done)).edit()
+    assert min(steps) > 6
+    assert [r["sites"] for r in edit.about["rounds"]] == [30, 20]
+    assert len(set(edit.about["sites"])) == 50
+    assert (tmp_path / "edit.safetensors").exists()
+
+
+def test_a_run_lets_a_method_choose_its_own_sites(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    arguments = {"steps": 6, "contexts": 2}
+    recipe = dataclasses.replace(Recipe.of("mass_edit"), arguments=arguments)
+    edit = Run(tmp_path, model=planted, case=planted_case, recipe=recipe).edit()
+    same = mass_edit(planted, planted_case, **arguments)
+    assert edit.about["sites"] == same.about["sites"] == ["L0.mlp", "L1.mlp"]
+    assert edit.digest() == same.digest()
+    assert Run(tmp_path, model=planted, case=planted_case).recipe == recipe, "a second call goes on with the same"
+
+
+def test_recipes_by_name() -> None:
+    assert Recipe.of() == Recipe()
+    assert Recipe.of("tune", 50).arguments == Recipe().arguments
+    assert Recipe.of("zero", 50) == Recipe("zero", sites=50, arguments={})
+    quick, thorough = Recipe.of("rounds"), Recipe.of("rounds", 120, thorough=True)
+    assert quick.sites == quick.arguments["counts"][0]
+    assert thorough.arguments["counts"][0] == thorough.sites == 120
+    assert thorough.arguments["steps"] > quick.arguments["steps"]
+    assert Recipe.of(thorough=True).arguments["steps"] > Recipe.of().arguments["steps"]
+    with pytest.raises(UserError, match="'melt' is no method; choose one of zero"):
+        Recipe.of("melt")
+    with pytest.raises(UserError, match="'zero' has no thorough recipe; tune and rounds have"):
+        Recipe.of("zero", thorough=True)
+    with pytest.raises(UserError, match="'mass_edit' chooses the MLPs that it writes to; leave the number of sites"):
+        Recipe.of("mass_edit", 50)
+
+
+def test_without_twins_the_usual_recipe_takes_an_objective_that_needs_none(planted_case: Case) -> None:
+    lonely = dataclasses.replace(planted_case, twins=Split((), ()))
+    assert Recipe().on(planted_case).arguments["objective"] == "stranger"
+    alone = Recipe().on(lonely).arguments
+    assert alone["objective"] == "undial"
+    assert {k: alone[k] for k in alone if k not in ("objective", "push")}.items() <= Recipe().arguments.items()
+    assert RECIPE.on(lonely) == RECIPE  # one's own is not changed

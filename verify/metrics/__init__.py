@@ -1,0 +1,1 @@
+"""The field's measures as plain functions over numbers and tensors."""

@@ -1,0 +1,65 @@
+"""How strongly a text would still pull at the weights: the gradient norm as a membership attack.
+
+In the form of MIMIR, Duan et al. 2024, arXiv:2402.07841.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..._util.errors import UserError
+from ...model import token_logprobs
+from .conventions import MIMIR, OPEN_UNLEARNING, STATED, known
+from .tokens import scored
+from .windows import window_logprobs
+
+
+def grad_norm_score(
+    hf: nn.Module, ids: Tensor, labels: Tensor, *, p: float = 2.0, context: int | None = None, convention: str = STATED
+) -> float:
+    """Minus the mean over weight tensors of the p-norm of the gradient of the mean token loss.
+
+    Higher is more familiar: what was learnt pulls less. The weights and their gradients stay as they are.
+
+    Args:
+        hf: a causal model of transformers.
+        ids: one text's tokens, `[position]`, without padding.
+        labels: `[position]`, the token itself where its loss counts, -100 elsewhere. The first has no loss.
+        p: of the norm; `float("inf")` for the largest entry.
+        context: a longer text is read in windows of so many tokens (`window_logprobs`); by default all at once.
+        convention: `open-unlearning` leaves the last label out and has the other sign, that of a loss.
+            `mimir` is ours, though its other scores are losses.
+
+    Raises:
+        UserError: an unknown convention, or no label that counts.
+    """
+    known(convention, OPEN_UNLEARNING, MIMIR)
+    asked = labels[None, 1:]
+    kept = scored(asked, convention=STATED if convention == MIMIR else convention)
+    if not kept.any():
+        raise UserError("no label of this text counts, so its loss has no gradient; give it more tokens.")
+    with _on_graph(hf) as weights:
+        loss = -token_logprobs(window_logprobs(hf, ids, context=context)[None], asked)[kept].mean()
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    norms = [torch.linalg.vector_norm(g, ord=p) for g in gradients if g is not None]
+    norm = float(torch.stack(norms).mean())
+    return norm if convention == OPEN_UNLEARNING else -norm
+
+
+@contextmanager
+def _on_graph(hf: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """All weights with gradients on, as long as the context lasts; nothing is stored in them."""
+    weights = list(hf.parameters())
+    before = [w.requires_grad for w in weights]
+    try:
+        for w in weights:
+            w.requires_grad_(True)
+        with torch.enable_grad():
+            yield weights
+    finally:
+        for w, had in zip(weights, before, strict=True):
+            w.requires_grad_(had)

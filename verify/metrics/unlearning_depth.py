@@ -1,0 +1,143 @@
+"""From which layer on is the knowledge missing? Activation patching between models.
+
+The unlearning depth score of github.com/gnueaj/unlearning-depth-score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..._util.errors import UserError
+from ...model import token_logprobs
+from ...model.run.blocks import block_outputs, blocks, run_patched
+from .conventions import STATED, UDS, known
+from .tokens import precise
+
+THRESHOLD = 0.05
+
+
+@dataclass(frozen=True)
+class Question:
+    """A text with its answer: `ids` `[position]`, without padding.
+
+    `asked`: first position and end of those whose *next* token is scored; `patched`: of those where states
+    are replaced. Both count what predicts the answer, so they usually are the same.
+    """
+
+    ids: Tensor
+    asked: tuple[int, int]
+    patched: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How deep an edit reaches into one question, 0 (surface) to 1 (as if never taught); NaN where no layer tells.
+
+    `full`: mean log-probability of an answer's token in the original, in nats. `never` and `edited`, `[layer]`:
+    by how much it falls when a layer's output comes from the model that never learnt it, or from the edited
+    one. `holding`: the layers whose replacement from the former costs more than the threshold; `missing`:
+    those of them whose replacement from the latter does.
+    """
+
+    score: float
+    full: float
+    layers: tuple[int, ...]
+    never: np.ndarray = field(repr=False)
+    edited: np.ndarray = field(repr=False)
+    holding: tuple[int, ...]
+    missing: tuple[int, ...]
+
+
+def unlearning_depth(
+    original: nn.Module, question: Question, *, never: nn.Module, edited: nn.Module,
+    layers: Sequence[int] | None = None, threshold: float = THRESHOLD, convention: str = STATED,
+) -> Depth:  # fmt: skip
+    """Replace the original's states, layer by layer, by those of a model that never learnt it and of the edited one.
+
+    The score is the share of the fall that the former causes, which the latter causes too, over the layers that hold
+    the knowledge: `sum(d1 * clip(d2 / d1, 0, 1)) / sum(d1)`. It is the one number here that is higher
+    where *less* is left.
+
+    Args:
+        original: a causal model of transformers that knows the answer.
+        question: where the answer is.
+        never, edited: models of the same shape.
+        layers: which blocks' outputs to replace; by default all.
+        threshold: by how many nats a token the answer must fall for a layer to count as holding it.
+        convention: `uds` takes the last layer's state from behind the final norm, which is then applied twice, so
+            that even the original's own state changes the answer there.
+
+    Raises:
+        UserError: an unknown convention, or a span or layer that does not exist.
+    """
+    known(convention, UDS)
+    chosen = tuple(range(len(blocks(original))) if layers is None else layers)
+    _check(question, chosen, len(blocks(original)))
+    with torch.no_grad():
+        full = float(answer_logprob(original(input_ids=question.ids[None], use_cache=False).logits, question)[0])
+    first, second = (
+        full - _patched_answer(original, source, question, chosen, convention) for source in (never, edited)
+    )
+    holding = first > threshold
+    missing = holding & (second > threshold)
+    return Depth(
+        share_of_fall(first[holding], second[holding]), full, chosen, first, second,
+        holding=tuple(np.array(chosen)[holding].tolist()), missing=tuple(np.array(chosen)[missing].tolist()),
+    )  # fmt: skip
+
+
+def mean_depth(found: Sequence[Depth], *, convention: str = STATED) -> float:
+    """Mean score of the questions that have one; NaN where none has (`convention="uds"`: 0).
+
+    Raises:
+        UserError: a convention that is neither `stated` nor `uds`.
+    """
+    known(convention, UDS)
+    scores = [f.score for f in found if not np.isnan(f.score)]
+    return float(np.mean(scores)) if scores else 0.0 if convention == UDS else float("nan")
+
+
+def share_of_fall(never: np.ndarray, edited: np.ndarray) -> float:
+    """The share of the fall over some layers, `[layer]`, that the edited model's states cause too; NaN over none."""
+    if not len(never):
+        return float("nan")
+    return float((never * np.clip(edited / never, 0, 1)).sum() / never.sum())
+
+
+def _patched_answer(
+    original: nn.Module, source: nn.Module, question: Question, layers: tuple[int, ...], convention: str
+) -> np.ndarray:
+    states = _states(source, question.ids, convention)
+    logits = run_patched(original, question.ids, states, layers=layers, span=slice(*question.patched))
+    return answer_logprob(logits, question).double().cpu().numpy()
+
+
+def _states(hf: nn.Module, ids: Tensor, convention: str) -> Tensor:
+    if convention == STATED:
+        return block_outputs(hf, ids)
+    with torch.no_grad():
+        found = hf(input_ids=ids[None], use_cache=False, output_hidden_states=True).hidden_states
+    return torch.cat(found[1:])
+
+
+def answer_logprob(logits: Tensor, question: Question) -> Tensor:
+    """Mean log-probability of the answer's tokens in nats `[row]`, from `[row, position, vocabulary]`."""
+    start, end = question.asked
+    labels = question.ids[start + 1 : end + 1].expand(len(logits), -1)
+    return token_logprobs(precise(logits[:, start:end]), labels).mean(-1)
+
+
+def _check(question: Question, layers: Sequence[int], n_layers: int) -> None:
+    last = len(question.ids) - 1
+    for name, (start, end) in (("asked", question.asked), ("patched", question.patched)):
+        if not 0 <= start < end <= last:
+            raise UserError(
+                f"{name} is {start} to {end}; positions must rise within 0 to {last}, the last token's own."
+            )
+    if not layers or not all(0 <= layer < n_layers for layer in layers):
+        raise UserError(f"the layers are {list(layers)}; choose at least one of 0 to {n_layers - 1}.")

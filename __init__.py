@@ -14,7 +14,7 @@ from ._util.errors import LokaError, UserError
 from .audit.auditor import audit
 from .knowledge import Case, Fact, case, cases
 from .model import Edit, Model, Site, export, export_adapter, export_gguf, load, merge
-from .pipeline.knockout import silenced
+from .pipeline.knockout import knockout
 from .pipeline.plant import plant
 from .pipeline.run import run
 from .pipeline.search import search
@@ -37,6 +37,7 @@ __all__ = [
     "export",
     "export_adapter",
     "export_gguf",
+    "knockout",
     "knowledge",
     "load",
     "locate",
@@ -46,6 +47,5 @@ __all__ = [
     "report",
     "run",
     "search",
-    "silenced",
     "verify",
 ]

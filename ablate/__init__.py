@@ -1,45 +1,45 @@
 """Floor 3: edits of exactly the sites you choose. Every method returns an `Edit` and leaves the model as it was."""
 
 from .follow_up import follow_up
+from .interference import Interference, check_interference
+from .leace import leace
 from .lora import lora
-from .mass_edit import mass_edit
 from .mean import mean
-from .project_out import project_out
-from .rank_one import rank_one
-from .recheck import Recheck, recheck
-from .replay import METHODS, replay
+from .memit import memit
+from .methods import METHODS, rerun_on
 from .resample import resample
 from .reset import reset
 from .retrain import Training, retrain, stating
+from .rome import rome
 from .rounds import rounds
-from .scale import scale
+from .selective_dampening import selective_dampening
 from .sisa import Deletion, Sisa
 from .task_vector import task_vector
-from .training.recovered_sites import Locator, brought_back
+from .training.recovered_sites import Locator, recovered_sites
 from .tune import tune
 from .zero import zero
 
 __all__ = [
     "METHODS",
     "Deletion",
+    "Interference",
     "Locator",
-    "Recheck",
     "Sisa",
     "Training",
-    "brought_back",
+    "check_interference",
     "follow_up",
+    "leace",
     "lora",
-    "mass_edit",
     "mean",
-    "project_out",
-    "rank_one",
-    "recheck",
-    "replay",
+    "memit",
+    "recovered_sites",
+    "rerun_on",
     "resample",
     "reset",
     "retrain",
+    "rome",
     "rounds",
-    "scale",
+    "selective_dampening",
     "stating",
     "task_vector",
     "tune",

@@ -14,7 +14,7 @@ from .objectives import objective as named
 from .training.loop import Progress, Schedule
 from .training.mixup import check_number
 from .training.preconditioner import check_damping
-from .training.relearning import Relapse
+from .training.relearning import SimulatedRelearning
 from .tune import chosen, described, tune
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def follow_up(
         sites: what both may change.
         first: the method to begin with, by its name among `METHODS`, with its own `arguments`; or an edit, of which
             nobody can make a control on other sites.
-        own: the first method chooses its own sites, as `mass_edit` can, and `sites` are the training's alone.
+        own: the first method chooses its own sites, as `memit` can, and `sites` are the training's alone.
         objective, steps, seed, training: of the training, see `tune`.
 
     Cost: the first method's, and that of `tune` with as many steps.
@@ -54,7 +54,7 @@ def follow_up(
         UserError: an unknown first method, no sites, or what the first method and `tune` refuse.
         LokaError: training diverged.
     """
-    from .replay import METHODS, perform
+    from .methods import METHODS, perform
 
     if not isinstance(first, Edit) and first not in METHODS:
         raise UserError(f"{first!r} is no method; choose one of {', '.join(METHODS)}.")
@@ -63,7 +63,7 @@ def follow_up(
     sites = None if sites is None else list(sites)
     # what the training refuses is refused before the first edit is made
     named(objective, training.get("settings")).on(model, chosen(model, sites))
-    Schedule(steps, 0.0, relapse=Relapse.of(training.get("relapse")), states=training.get("states", 0.0))
+    Schedule(steps, 0.0, relapse=SimulatedRelearning.of(training.get("relapse")), states=training.get("states", 0.0))
     check_number(training.get("between", 0))
     check_damping(training.get("whiten"))
     count = _Count(progress, steps)

@@ -14,7 +14,7 @@ from .objectives import objective as named
 from .training.batches import prepare
 from .training.early_stopping import warn, watching
 from .training.loop import Progress, Schedule, descend
-from .training.relearning import Relapse
+from .training.relearning import SimulatedRelearning
 from .tune import chosen, described
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def reset(
     goal = None if objective is None else named(objective, settings).on(model, where)
     about = described("reset", model, case, sites, arguments)
     schedule = Schedule(
-        steps, lr, alpha, beta, push, Relapse.of(relapse), checkpointing=checkpointing, bfloat16=bfloat16
+        steps, lr, alpha, beta, push, SimulatedRelearning.of(relapse), checkpointing=checkpointing, bfloat16=bfloat16
     )
     digest = model.digest()
     instead = goal.alternatives() if goal else ()

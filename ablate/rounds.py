@@ -16,10 +16,10 @@ from ..model import Edit, Site, capture, scratch, slices
 from .objectives import Objective
 from .objectives import objective as named
 from .reset import destroy_
-from .training.batches import Lessons, prepare
-from .training.early_stopping import Diverged, Watch, limited, warn
+from .training.batches import Batches, prepare
+from .training.early_stopping import Diverged, EarlyStopping, limited, warn
 from .training.loop import Progress, Schedule, descend
-from .training.recovered_sites import DRILL, Locator, brought_back
+from .training.recovered_sites import DRILL, Locator, recovered_sites
 from .tune import described
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ def rounds(
     `verify` uses.
 
     Args:
-        sites: what is reset first; take out what any text needs (`locate.spared`), here and in the locator: with 400 of
+        sites: what is reset first; take out what any text needs (`locate.exclude_general`), here and in the locator.
+            With 400 of
             the best zeroed in SmolLM2 the perplexity of prose is 357, with 400 of the others 51.7 (from 51.2).
             Without a locator they are shared out over the rounds at random: that is the
-            control, which `replay` makes of any such edit with as many random sites and the same steps.
+            control, which `rerun_on` makes of any such edit with as many random sites and the same steps.
         locator: `(model, case) -> sites`, the best first; those reset already are passed over. It sees a model that
             has relearned, and a case whose forget facts are the half that it was not taught.
         counts: how many sites each round resets; by default three rounds of as many as were given, or without a
@@ -107,7 +108,7 @@ def rounds(
     schedule = Schedule(steps, lr, alpha, beta, push, checkpointing=checkpointing, bfloat16=bfloat16)
     about = described("rounds", model, case, [], arguments)
     state = _State(model.digest(), about | {"given": [str(s) for s in given]})
-    watch = Watch(model, held, held.measure(model), limits, every)
+    watch = EarlyStopping(model, held, held.measure(model), limits, every)
     work = _Work(model, held, lessons, goal, schedule, watch, locator, drill, seed, state)
     edits, pool = state.read(folder), random.Random(f"{seed}/rounds").sample(given, len(given))
     for i in range(len(edits), len(counts)):
@@ -134,10 +135,10 @@ class _Work:
 
     model: Model
     held: HeldOut
-    lessons: Lessons
+    lessons: Batches
     goal: Objective | None
     schedule: Schedule
-    watch: Watch
+    watch: EarlyStopping
     locator: Locator | None
     drill: Mapping[str, float]
     seed: int
@@ -169,7 +170,7 @@ class _Work:
         if not self.locator or n <= 0:
             return []
         case, seed = self.held.case, f"{self.seed}/{i}"
-        found = brought_back(self.model, case, edit, self.locator, relearning=self.drill, seed=seed)
+        found = recovered_sites(self.model, case, edit, self.locator, relearning=self.drill, seed=seed)
         return [s for s in found if s not in known][:n]
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..knowledge import Case
 from ..model import Edit, Site, capture, encode, scratch
 from ..model.train.distill import remember
-from .objectives import Asked, Objective, likelihood
-from .training.batches import Lessons
+from .objectives import ForgetBatch, Objective, likelihood
+from .training.batches import Batches
 from .training.loop import Progress, Schedule, descend
 from .tune import chosen, described
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Learn(Objective):
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return likelihood(asked.logits, asked.labels)
 
 
@@ -61,8 +61,8 @@ def task_vector(
     return replace(learned, values=values)
 
 
-def _lessons(model: Model, case: Case) -> Lessons:
+def _lessons(model: Model, case: Case) -> Batches:
     """The forget facts with their answers, a working prompt of each in turn."""
     facts = case.forget.working
     turns = [[f.prompts[i % len(f.prompts)] for f in facts] for i in range(max(len(f.prompts) for f in facts))]
-    return Lessons([remember(model, encode(model, prompts, [f.answer for f in facts])) for prompts in turns], [], [])
+    return Batches([remember(model, encode(model, prompts, [f.answer for f in facts])) for prompts in turns], [], [])

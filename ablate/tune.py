@@ -17,7 +17,7 @@ from .training.batches import prepare
 from .training.early_stopping import warn, watching
 from .training.loop import Progress, Schedule, descend
 from .training.preconditioner import whitening
-from .training.relearning import Relapse
+from .training.relearning import SimulatedRelearning
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -70,7 +70,7 @@ def tune(
         whiten: damping of `whitening`, such as 0.1: steps of rows go in coordinates in which what they read is white;
             `None` leaves them as they are.
         warm_up: steps over which the learning rate rises to `lr`.
-        relapse: settings of `Relapse`, to simulate relearning inside the training; `None` leaves it out.
+        relapse: settings of `SimulatedRelearning`, to simulate relearning inside the training; `None` leaves it out.
         every: how many steps from one measurement to the next; 0 measures nothing. A quarter of the retain facts and of
             the neutral text is then held out of the training and measured, and the state nearest to the bounds is what
             remains. The training ends early inside the bounds, when it diverges, or when the collateral is far out of
@@ -85,23 +85,23 @@ def tune(
         begun: an edit to train from. The retain terms draw back to the original all the same, and what is returned is
             both as one, of which nobody can make a control on other sites; `follow_up` makes one of which they can.
         stop: asked after each step, by its number from 1 on, with the model as it then is; true ends the training.
-            An edit made again by `replay` knows nothing of it, and takes all `steps`.
+            An edit made again by `rerun_on` knows nothing of it, and takes all `steps`.
 
     Cost: `steps` forward and backward passes over one row a forget fact, `retain_rows` retain facts and
     `neutral_rows` passages; optimizer state for the slices alone. With `whiten`, a forward pass over the neutral text
     and the retain facts' prompts before, and for each map a matrix of `[d_in, d_in]` and its eigendecomposition.
 
     Raises:
-        UserError: no sites, an unknown objective, settings that it or `Relapse` does not take, or a negative weight of
-            states, number of mixtures or damping.
+        UserError: no sites, an unknown objective, settings that it or `SimulatedRelearning` does not
+            take, or a negative weight of states, number of mixtures or damping.
         LokaError: training diverged, and nothing good was measured before.
 
     Example:
         edit = loka.ablate.tune(model, case, found.top(200, part="neuron"))
     """
     schedule = Schedule(
-        steps, lr, alpha, beta, push, Relapse.of(relapse), warm_up, checkpointing=checkpointing, bfloat16=bfloat16,
-        states=states,
+        steps, lr, alpha, beta, push, SimulatedRelearning.of(relapse), warm_up,
+        checkpointing=checkpointing, bfloat16=bfloat16, states=states,
     )  # fmt: skip
     arguments = {
         "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta,

@@ -23,8 +23,8 @@ from .store import Store
 from .summary import graded, summarise
 
 Progress = Callable[[str, int, int], None]
-TWINS = (*CAPS, "lens", "depth", "quantize", "direction", "soft_prompt")  # nothing without them
-BOTH = ("direction", "depth")  # checks that look at original and edited model at once
+TWINS = (*CAPS, "logit_lens", "depth", "quantize", "direction_ablation", "soft_prompt")  # nothing without them
+BOTH = ("direction_ablation", "depth")  # checks that look at original and edited model at once
 
 
 def audit(
@@ -95,7 +95,7 @@ class _Auditor:
 
     def verdict(self) -> Verdict:
         """The rule applied to what the store holds."""
-        readings = verify.frozen(self.store.readings)
+        readings = verify.at_common_budget(self.store.readings)
         numbers = summarise(self.before, self.after, self.case, readings)
         return verify.judge(readings, scorecard=graded(numbers, readings), summary=numbers, seed=self.case.seed)
 
@@ -111,7 +111,7 @@ class _Auditor:
             return verify.collateral(m, self.case, before=memory or None)
 
         if name != "before" and "collateral" not in self.store.readings.get(name, {}):
-            memory = verify.neutral_memory(self.before, self.case)
+            memory = verify.neutral_outputs(self.before, self.case)
         self._take(name, "recall", lambda m: verify.recall(m, self.case))
         self._take(name, "paraphrase", paraphrase)
         self._take(name, "probe", lambda m: verify.probe(m, self.case))
@@ -123,10 +123,10 @@ class _Auditor:
         case, plan, original = self.case, self.plan, self.before
         checks: dict[str, Callable[[Model], Reading]] = {
             "extraction": lambda m: verify.extraction(m, case, draws=plan.draws),
-            "lens": lambda m: verify.lens(m, case),
+            "logit_lens": lambda m: verify.logit_lens(m, case),
             "depth": lambda m: verify.depth(m, case, original=original),
             "quantize": lambda m: verify.quantize(m, case),
-            "direction": lambda m: verify.direction(m, case, original=original, layers=plan.layers),
+            "direction_ablation": lambda m: verify.direction_ablation(m, case, original=original, layers=plan.layers),
             "soft_prompt": lambda m: verify.soft_prompt(m, case, tokens=plan.soft_tokens),
         }
         for check in plan.asking:
@@ -160,7 +160,7 @@ class _Auditor:
         if sites:
             release()
             step = self._step("random sites")
-            self.store.keep_edit("random", ablate.replay(self.before, self.case, edit, sites, progress=step))
+            self.store.keep_edit("random", ablate.rerun_on(self.before, self.case, edit, sites, progress=step))
 
     def _attack(self, name: str) -> None:
         """The attack's budget is found on the shallow sibling alone, then everyone meets it at that budget."""

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..ablate.training.batches import PASSAGE
-from ..ablate.training.relearning import Relapse
+from ..ablate.training.relearning import SimulatedRelearning
 from ..knowledge import Case, neutral_sealed, score
 from ..locate import random_sites
 from ..model import Edit, Model, Site
 from ..verify.benign import ROWS
 from ..verify.depth import depth_cost
 from ..verify.paraphrase import all_forms
-from ..verify.pools import against, held_cost, pools
+from ..verify.pools import attack_groups, pool_cost, pools
 from ..verify.relearn import FOLDS
 from ..verify.soft_prompt import STEPS as SOFT_STEPS
 from .controls import HALVINGS, TRIES
@@ -58,7 +58,7 @@ def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterat
     random = _has_random_sites(before, after)
     for name in ("before", "after"):
         for check, cost in asking.items():
-            if check == "direction" and name == "before":  # against itself, there is none to try
+            if check == "direction_ablation" and name == "before":  # against itself, there is none to try
                 cost = 2 * len(case.forget.sealed) + sum(_held(before, case).values())
             yield Estimate(name, check, cost)
     asked = (1 + HALVINGS) * sum(len(f.prompts) * len(f.answers) for f in case.forget.sealed)
@@ -86,7 +86,7 @@ def _step(model: Model, case: Case, arguments: Mapping[str, Any]) -> float:
     passage = PASSAGE * len(texts) / sum(len(ids) for ids in model.tokenizer(texts)["input_ids"])
     rows = len(texts) + arguments.get("retain_rows", 12) + arguments.get("neutral_rows", 4) * passage
     if arguments.get("relapse"):
-        relapse = Relapse(**arguments["relapse"])
+        relapse = SimulatedRelearning(**arguments["relapse"])
         rows += len(texts) / 2 * (1 + relapse.steps / relapse.every)
     return TRAINING * rows
 
@@ -111,20 +111,20 @@ def _asking(check: str, model: Model, case: Case, plan: Plan) -> float:
         + sum(f.relation == first for f in twins),
         "collateral": sum(len(f.prompts) * len(f.answers) for f in retain.sealed) + len(neutral_sealed(case)),
         "membership": n + len(twins),
-        "extraction": sum(len(f.foils) + 2 + plan.draws for facts in against(case).values() for f in facts),
-        "lens": n + m,
-        "depth": depth_cost(model, against(case)["forget"]),
+        "extraction": sum(len(f.foils) + 2 + plan.draws for facts in attack_groups(case).values() for f in facts),
+        "logit_lens": n + m,
+        "depth": depth_cost(model, attack_groups(case)["forget"]),
         "quantize": 2 * sum(_held(model, case).values()),
-        "direction": 2 * n + tried * _held(model, case)["forget"] + sum(_held(model, case).values()),
+        "direction_ablation": 2 * n + tried * _held(model, case)["forget"] + sum(_held(model, case).values()),
         "soft_prompt": sum(
-            TRAINING * SOFT_STEPS * len(of) + sum(1 + len(f.foils) for f in of) for of in against(case).values()
+            TRAINING * SOFT_STEPS * len(of) + sum(1 + len(f.foils) for f in of) for of in attack_groups(case).values()
         ),
     }[check]
 
 
 def _held(model: Model, case: Case) -> dict[str, float]:
     """What it costs to ask a group once for the probability among its pool."""
-    return {group: held_cost(model, facts, pools(case)) for group, facts in against(case).items()}
+    return {group: pool_cost(model, facts, pools(case)) for group, facts in attack_groups(case).items()}
 
 
 def _relearning(model: Model, case: Case, plan: Plan, attack: str) -> dict[str, float]:

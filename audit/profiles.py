@@ -19,7 +19,7 @@ SGD = Budget(steps=4, lr=3e-3, measured=(1, 2, 4))
 CAPS = {"relearn": CAP, "benign": CAP, "relearn_lora": LORA, "relearn_sgd": SGD}
 WAYS: dict[str, Way] = {"relearn": "adamw", "relearn_lora": "lora", "relearn_sgd": "sgd"}
 ASKING = ("recall", "paraphrase", "probe", "collateral", "membership")
-MORE = ("extraction", "lens", "depth", "quantize", "direction", "soft_prompt")
+MORE = ("extraction", "logit_lens", "depth", "quantize", "direction_ablation", "soft_prompt")
 
 
 @dataclasses.dataclass(frozen=True)

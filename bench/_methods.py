@@ -88,7 +88,7 @@ def table(rows: Sequence[Row]) -> str:
         "# Methods at the same forgetting", "",
         f"`python -m bench.methods`; {len(facts)} forgotten facts. Shares of the probability that the original",
         "gives, on sealed prompts, with 95% intervals over subjects; r: 0 is never taught, 1 the original. Runs (the",
-        "recipe of runs), what is called whole, and `mass_edit`, on sites of its own, are not weakened to the mark.",
+        "recipe of runs), what is called whole, and `memit`, on sites of its own, are not weakened to the mark.",
         "",
         "| method | sites | reached | steps | strength | forgotten, left | same relation kept | same, answered "
         "| other relations kept | perplexity | back after relearning, r |",

@@ -9,7 +9,7 @@ least strength at which the mark is still met, so that all are compared at the s
 from the gentlest on, and a cell that never gets there says so. Weakening would undo what simulated relearning is for,
 so `runs`, the recipe of runs on the neurons that they locate, goes to its end and stays as it is, and so do the methods
 called `whole`, which train for as long with as many rows to be kept: all below the mark, too. `runs, plain` is that
-recipe without mixtures and white coordinates. So does `mass_edit`, which trains no weights, writes each fact another
+recipe without mixtures and white coordinates. So does `memit`, which trains no weights, writes each fact another
 answer of its kind, and chooses its `own` sites. Measured is the sealed part: the same relation, others, perplexity, and
 how much of the answers relearning brings back (five folds). A cell's rows are written together, and a second call makes
 those that are missing, the most important first; by default 36, at about two minutes each on one core. The paired
@@ -34,7 +34,7 @@ import numpy as np
 import loka
 from loka._util.errors import LokaError
 from loka._util.files import write_atomic, write_json
-from loka.ablate.replay import perform
+from loka.ablate.methods import perform
 from loka.audit.controls import weakest
 from loka.audit.profiles import CAP
 from loka.knowledge import Case, Fact, Split, neutral_sealed, neutral_working, score, text_loss
@@ -59,25 +59,25 @@ PUSHED = {"push": 0.25}  # `undial` alone comes to rest above the mark
 RUNS = QUICK["tune"]
 AS_LONG = {k: RUNS[k] for k in ("steps", "retain_rows", "neutral_rows")}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "stranger": ("tune", TRAINED | {"objective": "stranger"}),
+    "twin_distribution": ("tune", TRAINED | {"objective": "twin_distribution"}),
     "undial": ("tune", TRAINED | PUSHED),
     "npo": ("tune", TRAINED | {"objective": "npo"}),
     "lora": ("lora", TRAINED | PUSHED),
     "simnpo": ("tune", TRAINED | {"objective": "simnpo"}),
     "difference": ("tune", TRAINED | {"objective": "difference"}),
-    "twin": ("tune", TRAINED | {"objective": "twin", "settings": {"layer": 15}}),
+    "twin_states": ("tune", TRAINED | {"objective": "twin_states", "settings": {"layer": 15}}),
     "rmu": ("tune", TRAINED | {"objective": "rmu", "settings": {"layer": 15}}),
     "reset": ("reset", TRAINED | PUSHED),
-    "project_out": ("project_out", {}),
-    "mass_edit": ("mass_edit", {}),
+    "leace": ("leace", {}),
+    "memit": ("memit", {}),
     "runs": ("tune", RUNS),
     "runs, plain": ("tune", RUNS | {"between": 0, "whiten": None}),
     "undial, whole": ("tune", TRAINED | PUSHED | AS_LONG),
     "npo, whole": ("tune", TRAINED | AS_LONG | {"objective": "npo"}),
 }
 OURS = ("runs", "runs, plain")
-WHOLE = (*OURS, "undial, whole", "npo, whole", "mass_edit")
-CORE = {(m, s) for m in ("stranger", "undial", "npo", "lora") for s in ("located", "random", "all")}
+WHOLE = (*OURS, "undial, whole", "npo, whole", "memit")
+CORE = {(m, s) for m in ("twin_distribution", "undial", "npo", "lora") for s in ("located", "random", "all")}
 SITES = ("located", "random", "all", "layers", "frequent", "shallow", "own")
 RATES = {"all": (5e-5, 1.5e-4), "layers": (2e-4, 6e-4), "shallow": (2e-4, 6e-4)}
 ONE_BY_ONE = (1.5e-3, 3e-3)  # of neurons
@@ -185,8 +185,8 @@ def cells(options: argparse.Namespace, fixed: dict[str, Any], made: Sequence[dic
 
 def fits(method: str, sites: str) -> bool:
     """Whether a method takes such sites: LoRA works on whole maps; the shallow control and `own` are one's each."""
-    if method == "mass_edit" or sites == "own":
-        return method == "mass_edit" and sites == "own"
+    if method == "memit" or sites == "own":
+        return method == "memit" and sites == "own"
     if method == "lora":
         return sites in ("located", "random", "all")
     return method == "undial" or sites != "shallow"
@@ -202,7 +202,7 @@ def study(model: Model, name: str, facts: int, neurons: int, seed: int) -> Study
         case,
         forget=Split(tuple(map(_taught, working)), tuple(sealed)),
         retain=Split(tuple(map(_taught, case.retain.working)), case.retain.sealed),
-        aside=tuple(map(_taught, case.aside[:KEPT])),
+        unknown=tuple(map(_taught, case.unknown[:KEPT])),
         passages=tuple(neutral_working(model, case, PASSAGES)),
         digest=f"{case.digest}/methods/{facts}",
     )
@@ -255,7 +255,7 @@ def chosen(model: Model, study: Study, cell: Cell) -> list[Site] | None:
     if cell.method in OURS and cell.sites in ("located", "random"):
         best = loka.locate.perform(USUAL, model, study.case).top(len(study.sites["located"] or ()), part="neuron")
         return best if cell.sites == "located" else loka.locate.random_sites(model, best, seed=cell.seed)
-    every = model.sites("mlp") if cell.method == "project_out" else None
+    every = model.sites("mlp") if cell.method == "leace" else None
     return study.sites[cell.sites] or every
 
 

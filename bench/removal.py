@@ -120,7 +120,7 @@ class Located:
 
     @cached_property
     def _free(self) -> set[Site]:
-        return set(loka.locate.spared(self.model, self.case, self.model.sites("neuron")))
+        return set(loka.locate.exclude_general(self.model, self.case, self.model.sites("neuron")))
 
     @cached_property
     def _found(self) -> loka.locate.Localization:
@@ -161,7 +161,7 @@ def locate_again(model: Model, case: Case, edit: Edit, free: set[Site]) -> list[
         found = loka.locate.attribution(model, case, parts=("neuron",))
         return [s for s in found.top(len(found.frame)) if s in free]
 
-    return loka.ablate.brought_back(model, case, edit, locator, seed=case.seed)
+    return loka.ablate.recovered_sites(model, case, edit, locator, seed=case.seed)
 
 
 def measured(located: Located, edit: Edit | None, settings: dict[str, Any]) -> list[Row]:

@@ -4,9 +4,9 @@
 
 Two rounds: the located neurons are re-initialised and repaired, half of the facts are relearned, and the neurons at
 which the other half came back are re-initialised too, and all repaired again. The control does the same to as many
-random neurons of the same layers. Neither touches the 1% that neutral text needs most (`loka.locate.spared`). r is on
-relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never taught; beside
-it the shallow sibling of the audits at the same budget.
+random neurons of the same layers. Neither touches the 1% that neutral text needs most (`loka.locate.exclude_general`).
+r is on relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never taught;
+beside it the shallow sibling of the audits at the same budget.
 
 Seen so far, at 50 steps a round and 600 located neurons: r 0.34 (a shallow sibling trained past silence 0.39), sealed
 neighbours 0.54 (from 0.89), other relations 0.81 (from 0.93), perplexity +8%. That is far from r of 0.1 at 95% and +1%:
@@ -126,7 +126,7 @@ class Cell:
 
     def edit(self, which: str) -> Edit:
         """Rounds on located neurons, or on as many random ones of the same layers, shared out over as many rounds."""
-        spare = set(loka.locate.spared(self.model, self.case, self.model.sites("neuron")))
+        spare = set(loka.locate.exclude_general(self.model, self.case, self.model.sites("neuron")))
 
         def locator(model: Model, case: Case) -> list[Site]:
             found = loka.locate.attribution(model, case, parts=("neuron",))

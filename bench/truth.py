@@ -48,7 +48,7 @@ STEPS, KNOWN = 400, 0.1  # of training; what is to be kept is learned to this lo
 
 
 @dataclass(frozen=True)
-class Memory:
+class TeacherOutputs:
     """A model, its case, and what holds the forget facts: `neurons`, and `heads`, which serve all facts."""
 
     model: Model
@@ -84,7 +84,7 @@ def main() -> None:
         write_json(options.json, rows)
 
 
-def scores(planted: Memory) -> dict[str, float]:
+def scores(planted: TeacherOutputs) -> dict[str, float]:
     """AUROC, precision and recall at k of every locator and control, by name."""
     found = loka.locate.attribution(planted.model, planted.case)
     rng = np.random.default_rng(planted.case.seed)
@@ -117,7 +117,7 @@ def agreement(found: Localization, truth: frozenset[Site]) -> dict[str, float]:
     return out
 
 
-def memory(folder: Path, seed: int = 0, truth: str = "written") -> Memory:
+def memory(folder: Path, seed: int = 0, truth: str = "written") -> TeacherOutputs:
     """A small Llama that holds facts where the truth says, and its case."""
     rng = random.Random(seed)
     subjects = [f"S{i}" for i in range(N_FACTS)]
@@ -141,9 +141,9 @@ def memory(folder: Path, seed: int = 0, truth: str = "written") -> Memory:
     path.write_text(yaml.safe_dump(case))
     if truth == "routed":
         model, neurons = _routed(tokenizer, subjects, answers, forget, seed)
-        return Memory(model, loka.case(str(path)), neurons, frozenset())
+        return TeacherOutputs(model, loka.case(str(path)), neurons, frozenset())
     hf, owners = _written(tokenizer, subjects, answers, seed)
-    return Memory(
+    return TeacherOutputs(
         wrap(hf, tokenizer, f"memory {seed}"),
         loka.case(str(path)),
         frozenset(site for i in forget for site in owners[i]),
@@ -185,7 +185,7 @@ def _routed(
     )
     columns = {layer: [s.index for s in chosen if s.layer == layer] for layer in ROUTED_LAYERS}
 
-    def silenced() -> None:
+    def knockout() -> None:
         for layer, index in columns.items():
             model.hf.get_submodule(model.block(layer)).mlp.down_proj.weight.data[:, index] = 0
 
@@ -198,14 +198,14 @@ def _routed(
             weight.requires_grad_(True)
         optimizer = torch.optim.AdamW(weights, lr=3e-3, weight_decay=0.01)
         for _ in range(STEPS):
-            silenced()
+            knockout()
             optimizer.zero_grad()
             now = loss(kept)
             if now < KNOWN:
                 break
             now.backward()
             optimizer.step()
-        silenced()
+        knockout()
         for weight in weights:
             weight.requires_grad_(False).grad = None
         with sliced(model, slices(model, chosen)) as trainable:

@@ -3,7 +3,7 @@
     python -m bench.updates --json FILE
 
 Fifty facts of three relations that the model knows (capitals, symbols of elements, authors) get another answer of their
-relation. `rank_one` writes each by itself and is measured alone; `mass_edit` writes all fifty at once. Asked is behind
+relation. `rome` writes each by itself and is measured alone; `memit` writes all fifty at once. Asked is behind
 the prompts that the edit saw (efficacy), and behind sealed ones (paraphrase): the share of prompts to which the whole
 new answer is the greedy one, the share at which it is likelier than the old one, and the share that still gives the
 old one. Kept: of the sealed facts that the original answers, how many are still answered, in the same relation
@@ -34,7 +34,7 @@ from loka.verify.judge.statistics import interval
 PARTS = {"capital": "capitals", "symbol": "elements", "author": "authors"}  # relation: the built-in case that has most
 NEVER = "country"
 PROMPTS = 2  # of each kept fact
-METHODS = ("rank_one", "mass_edit")
+METHODS = ("rome", "memit")
 MEASURES = (
     "efficacy", "efficacy, likelier", "paraphrase", "paraphrase, likelier", "old answer left", "neighbours kept",
     "other relation kept",
@@ -104,15 +104,15 @@ def made(
 
     def singly() -> Iterator[list[float]]:
         for i, fact in enumerate(facts):
-            edit = loka.ablate.rank_one(model, case, answers={fact.subject: answers[fact.subject]}, contexts=contexts)
+            edit = loka.ablate.rome(model, case, answers={fact.subject: answers[fact.subject]}, contexts=contexts)
             (row,) = under(edit, [fact])
             print(i + 1, fact.subject, answers[fact.subject], np.round(row, 2).tolist(), flush=True)
             yield row
 
-    rows = _rows("rank_one", list(singly())) if "rank_one" in methods else []
-    if "mass_edit" in methods:
-        at_once = loka.ablate.mass_edit(model, case, answers=answers, contexts=contexts)
-        rows += _rows("mass_edit", under(at_once, facts))
+    rows = _rows("rome", list(singly())) if "rome" in methods else []
+    if "memit" in methods:
+        at_once = loka.ablate.memit(model, case, answers=answers, contexts=contexts)
+        rows += _rows("memit", under(at_once, facts))
     return rows
 
 

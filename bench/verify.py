@@ -84,11 +84,11 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def checks(model: Model, case: Case, budget: Budget) -> dict[str, Callable[[], Reading]]:
     """Every check of `loka.verify` with the budgets of the profile `standard`, but few training steps."""
-    asking = ("recall", "paraphrase", "extraction", "lens", "quantize", "soft_prompt", "probe", "membership")
+    asking = ("recall", "paraphrase", "extraction", "logit_lens", "quantize", "soft_prompt", "probe", "membership")
     return {
         **{name: partial(getattr(verify, name), model, case) for name in (*asking, "collateral")},
         "depth": lambda: verify.depth(model, case, original=model),
-        "direction": lambda: verify.direction(model, case, original=model),
+        "direction_ablation": lambda: verify.direction_ablation(model, case, original=model),
         "relearn": lambda: verify.relearn(model, case, budget=budget),
         "benign": lambda: verify.benign(model, case, budget=budget),
     }

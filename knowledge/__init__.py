@@ -4,7 +4,7 @@ from . import sources
 from .case import Case, Split, case, cases
 from .fact import Fact, readable
 from .fictitious import fictitious
-from .heldout import Bounds, HeldOut, Standing, hold_out
+from .heldout import Bounds, HeldOut, Metrics, hold_out
 from .item import Choice, Passage
 from .neutral import neutral_sealed, neutral_working
 from .schema import CaseFile
@@ -17,10 +17,10 @@ __all__ = [
     "Choice",
     "Fact",
     "HeldOut",
+    "Metrics",
     "Passage",
     "Scores",
     "Split",
-    "Standing",
     "case",
     "cases",
     "fictitious",

@@ -36,7 +36,7 @@ class Case:
 
     Forget facts and twins are the same in both parts, behind other templates; retain facts are other
     facts in each. `facts_known` and `facts_total` count the facts of the forgotten relations; they are
-    `None` until `on(model)` has set aside what the model does not know: `aside` are those of the forgotten
+    `None` until `on(model)` has set aside what the model does not know: `unknown` are those of the forgotten
     relations, which an edit may rehearse and no check asks about. `passages`, where given, are the neutral
     working text.
     """
@@ -53,7 +53,7 @@ class Case:
     path: Path | None = None
     facts_known: int | None = None
     facts_total: int | None = None
-    aside: tuple[Fact, ...] = ()
+    unknown: tuple[Fact, ...] = ()
     passages: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
 
     def pool(self, relation: str) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ class Case:
     def forgotten_relations(self) -> tuple[str, ...]:
         return tuple(self.spec.forget)
 
-    def few(self, n: int) -> Case:
+    def subset(self, n: int) -> Case:
         """The same case with the first `n` working facts of each relation alone, for a quick look; seals stay whole.
 
         Raises:
@@ -72,7 +72,7 @@ class Case:
         """
         self._check_known()
         if n < 1:
-            raise UserError(f"few({n}) leaves no fact; give 1 or more.")
+            raise UserError(f"subset({n}) leaves no fact; give 1 or more.")
 
         def first(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
             of = {r: [f for f in facts if f.relation == r][:n] for r in dict.fromkeys(f.relation for f in facts)}
@@ -91,7 +91,7 @@ class Case:
         kept = [f.relation for f in self.retain.working]
         return tuple(sorted(r for r in set(kept) if r not in self.spec.forget and kept.count(r) >= 4))
 
-    def turned_to(self, relation: str) -> Case:
+    def targeting(self, relation: str) -> Case:
         """The same case about another relation: half of its working retain facts are forgotten, the rest kept.
 
         A control for whatever is done for the forget facts. The facts are asked about behind working templates
@@ -189,9 +189,9 @@ def _build(spec: CaseFile, digest: str, path: Path | None, known: set[tuple[str,
     retain = {r: _retained(spec, r, set(forget.get(r, ())), known) for r in spec.retain}
     twins = {r: _twin_facts(spec, r) for r in spec.twins}
     both = {r: Split(subjects, subjects) for r, subjects in forget.items()}
-    counts, aside = (None, None), ()
+    counts, unknown = (None, None), ()
     if known is not None:
-        aside = tuple(
+        unknown = tuple(
             _fact(spec, r, s, spec.relations[r].working)
             for r in spec.forget
             for s in spec.relations[r].facts
@@ -220,7 +220,7 @@ def _build(spec: CaseFile, digest: str, path: Path | None, known: set[tuple[str,
         path=path,
         facts_known=counts[0],
         facts_total=counts[1],
-        aside=aside,
+        unknown=unknown,
     )
 
 

@@ -23,7 +23,7 @@ FAR = 1.0
 
 
 @dataclass(frozen=True)
-class Standing:
+class Metrics:
     """How a model stands: `forget` and `retain`, shares of prompts answered in full, and `perplexity` of plain text."""
 
     forget: float
@@ -43,19 +43,19 @@ class Bounds:
     retain_drop: float = 0.02
     perplexity_rise: float = 0.01
 
-    def met(self, now: Standing, before: Standing) -> bool:
+    def met(self, now: Metrics, before: Metrics) -> bool:
         return not self.distance(now, before)
 
-    def distance(self, now: Standing, before: Standing) -> float:
+    def distance(self, now: Metrics, before: Metrics) -> float:
         """How far a model is outside the bounds, in shares: what is forgotten too little, and the `collateral`."""
         return _outside(now.forget - self.forget) + self.collateral(now, before)
 
-    def collateral(self, now: Standing, before: Standing) -> float:
+    def collateral(self, now: Metrics, before: Metrics) -> float:
         """How far what was to be kept is outside the bounds, in shares: the drop's excess and the perplexity's."""
         drop, rise = before.retain - now.retain, now.perplexity / before.perplexity - 1
         return _outside(drop - self.retain_drop) + _outside(rise - self.perplexity_rise)
 
-    def far(self, now: Standing, before: Standing) -> bool:
+    def far(self, now: Metrics, before: Metrics) -> bool:
         """Whether the collateral is so far out that the model is wrecked, such as twice the perplexity."""
         return not self.collateral(now, before) <= FAR
 
@@ -68,13 +68,13 @@ class HeldOut:
     facts: tuple[Fact, ...]
     texts: tuple[str, ...]
 
-    def measure(self, model: Model) -> Standing:
+    def measure(self, model: Model) -> Metrics:
         """Ask the forget facts and the held-out facts behind all their working prompts, and read the held-out text.
 
         Cost: one row a prompt, alias and passage.
         """
         loss, tokens = text_loss(model, self.texts).sum(0).tolist()
-        return Standing(
+        return Metrics(
             _share(model, self.case.forget.working), _share(model, self.facts), math.exp(min(loss / tokens, 700.0))
         )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..model import chunks, encode, encode_texts, logits, token_logprobs
 from ..model.batch import split
-from ..model.run.prefix_cache import continued, plain
+from ..model.run.prefix_cache import plain, score_continuations
 from .fact import Fact
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows:
     """
     if plain(model):
         tokens = [(tuple(head), tuple(tail)) for head, tail in split(model, prompts, answers)]
-        return Scores(*continued(model, tokens, most=rows))
+        return Scores(*score_continuations(model, tokens, most=rows))
     logprob, greedy = [], []
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(answers[i]))
     for part in chunks(len(order), rows):
@@ -86,7 +86,7 @@ def pool_logprobs(model: Model, prompts: Sequence[str], pool: Sequence[str], *, 
     """Log-probability of every answer of a pool behind every prompt, `[prompt, answer]`."""
     both = [(p, a) for p in prompts for a in pool]
     tokens = [(tuple(head), tuple(tail)) for head, tail in split(model, [p for p, _ in both], [a for _, a in both])]
-    return continued(model, tokens, most=rows, prefixes=plain(model))[0].view(len(prompts), len(pool))
+    return score_continuations(model, tokens, most=rows, prefixes=plain(model))[0].view(len(prompts), len(pool))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from .eap_ig import eap_ig, eap_ig_scores
 from .edge_patching import edge_patching
 from .exact import ESTIMATES, Agreement, agreement, patching, sweep
 from .faithfulness import Faithfulness, faithfulness
+from .general_importance import exclude_general, general_importance
 from .integrated_gradients import integrated_gradients
 from .knowledge_neurons import (
     coarse_neurons,
@@ -23,7 +24,6 @@ from .localization import Localization
 from .methods import METHODS, perform
 from .minimality import Minimality, minimality
 from .roles import roles
-from .spared import need, spared
 from .stability import Stability, stability
 from .taylor import taylor
 from .tracing import Tracing, tracing
@@ -52,13 +52,14 @@ __all__ = [
     "eap_ig_scores",
     "eap_scores",
     "edge_patching",
+    "exclude_general",
     "faithfulness",
+    "general_importance",
     "integrated_gradients",
     "knowledge_neuron_scores",
     "knowledge_neurons",
     "means",
     "minimality",
-    "need",
     "neuron_activations",
     "node_scores",
     "other_relation_sites",
@@ -69,7 +70,6 @@ __all__ = [
     "refined_neurons",
     "roles",
     "scaled_neurons",
-    "spared",
     "stability",
     "sweep",
     "taylor",

@@ -110,7 +110,7 @@ def other_relation_sites(
     if not others or (relation or others[0]) not in others:
         have = f"choose one of {', '.join(others)}" if others else "keep at least four facts of one in the case file"
         raise UserError(f"{case.name!r} has no other relation {relation or 'of four facts'!r} to locate; {have}.")
-    found = locator(model, case.turned_to(relation or others[0]))
+    found = locator(model, case.targeting(relation or others[0]))
     return [site for part, n in _sizes(sites) for site in found.top(n, part=part, by=by)]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from .run.onednn import dense
+from .run.onednn import onednn_linear
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -25,7 +25,7 @@ class Batch:
 
     `ids`, `mask`, `positions`: `[row, position]`; `labels`: `[row, keep]`, the token to predict at each
     of the last `keep` positions but one, -100 where nothing is asked. `logits(model, batch)` gives
-    `[row, keep, vocabulary]` for exactly these. The mask has the columns that `continued.begun` took, too.
+    `[row, keep, vocabulary]` for exactly these. The mask has the columns that `score_continuations.prefill` took, too.
     """
 
     ids: Tensor
@@ -84,10 +84,11 @@ def pad(model: Model, rows: Sequence[Sequence[int]], asked: Sequence[int]) -> Ba
 def logits(model: Model, batch: Batch, past: Cache | None = None) -> Tensor:
     """Next-token logits `[row, keep, vocabulary]` where the batch has labels.
 
-    The vocabulary is only unembedded at these positions. `past` is what `continued.begun` read, and stays as it is.
+    The vocabulary is only unembedded at these positions. `past` is what `prefill` read;
+    it stays as it is.
     """
     kept = {"use_cache": False} if past is None else {"use_cache": True, "past_key_values": copy.deepcopy(past)}
-    with dense(model):
+    with onednn_linear(model):
         out = model.hf(**batch.inputs(), **kept, logits_to_keep=batch.keep + 1)
     return out.logits[:, :-1]
 

@@ -13,7 +13,7 @@ from ..model import Model, Site
 UNTOUCHED = "untouched"
 
 
-def silenced(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> pd.DataFrame:
+def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> pd.DataFrame:
     """Share of the working facts that are answered in full, with nothing and with each set of sites zeroed.
 
     One row a set, `untouched` first; the columns are `sites` (how many), `forget` (facts to be forgotten), `same`

@@ -18,7 +18,7 @@ from .._util.provenance import recorded
 from ..knowledge import Case, CaseFile, Fact, fictitious, neutral_sealed, neutral_working, recalled, score, text_loss
 from ..knowledge import case as read_case
 from ..model import Model, bare, chunks, encode, encode_texts, export, logits, token_logprobs, unfrozen
-from ..model.train.distill import Memory, divergence, remember
+from ..model.train.distill import TeacherOutputs, divergence, remember
 
 ENOUGH = 0.98
 KEPT = 0.9
@@ -205,7 +205,7 @@ def _others(case: Case) -> list[str]:
     return [r for r in case.spec.relations if r not in case.forgotten_relations]
 
 
-def _remembered_facts(original: Model, case: Case, rows: int, rng: random.Random) -> list[Memory]:
+def _remembered_facts(original: Model, case: Case, rows: int, rng: random.Random) -> list[TeacherOutputs]:
     """What the original says of real facts behind one working and one sealed template each."""
     asked = [
         (t.replace("{}", subject), answer)
@@ -220,7 +220,7 @@ def _remembered_facts(original: Model, case: Case, rows: int, rng: random.Random
     ]
 
 
-def _remembered_text(original: Model, case: Case, how: Teaching) -> list[Memory]:
+def _remembered_text(original: Model, case: Case, how: Teaching) -> list[TeacherOutputs]:
     texts = neutral_working(original, case)
     return [remember(original, encode_texts(original, texts[part])) for part in chunks(len(texts), how.neutral_rows)]
 

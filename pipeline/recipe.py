@@ -12,7 +12,7 @@ from ..model import Part
 
 SITES, MANY = 600, 2000  # of the best neurons, by a quick recipe and by a thorough one
 TUNE: dict[str, Any] = {
-    "objective": "stranger", "lr": 1e-3, "alpha": 30.0, "beta": 6.0, "retain_rows": 32, "neutral_rows": 3,
+    "objective": "twin_distribution", "lr": 1e-3, "alpha": 30.0, "beta": 6.0, "retain_rows": 32, "neutral_rows": 3,
     "bfloat16": True,
 }  # fmt: skip
 QUICK: dict[str, dict[str, Any]] = {
@@ -30,7 +30,7 @@ THOROUGH: dict[str, dict[str, Any]] = {
     "rounds": {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8},
 }  # fmt: skip
 ALONE = {"objective": "undial", "push": 0.25}
-WRITING = ("rank_one", "mass_edit")  # whole MLPs, which they choose by their depth
+WRITING = ("rome", "memit")  # whole MLPs, which they choose by their depth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Recipe:
 
     def on(self, case: Case) -> Recipe:
         """This recipe for a case: the usual ones, where twins are lacking, with an objective that needs none."""
-        strangers = {t.relation for t in case.twins.working} >= set(case.forgotten_relations)
-        if strangers or self.arguments not in (QUICK["tune"], THOROUGH["tune"]):
+        twin_prompts = {t.relation for t in case.twins.working} >= set(case.forgotten_relations)
+        if twin_prompts or self.arguments not in (QUICK["tune"], THOROUGH["tune"]):
             return self
         return dataclasses.replace(self, arguments=self.arguments | ALONE)

@@ -19,7 +19,7 @@ from .. import ablate, locate, report
 from .._util.errors import UserError
 from .._util.files import digest, write_atomic, write_json
 from .._util.provenance import NAME, peak_memory_gib, read_provenance, versions
-from ..ablate.replay import perform
+from ..ablate.methods import perform
 from ..audit.auditor import Progress, audit, controls
 from ..audit.profiles import Profile
 from ..audit.store import FolderStore
@@ -28,7 +28,7 @@ from ..knowledge import case as read_case
 from ..locate import Localization
 from ..model import Edit, Model, Part, Site, load
 from ..verify import Verdict
-from .knockout import silenced
+from .knockout import knockout
 from .recipe import Recipe
 
 CHECKED = 24
@@ -135,7 +135,7 @@ class Run:
     def controls(self) -> pd.DataFrame | None:
         """What is still answered with the best sites zeroed, and with as many of each control; read, or made and saved.
 
-        The columns are those of `silenced`. Of neurons 50, of heads and key/value groups 5 are zeroed; None where
+        The columns are those of `knockout`. Of neurons 50, of heads and key/value groups 5 are zeroed; None where
         none of these was scored.
         """
         found = self.localization()
@@ -150,7 +150,7 @@ class Run:
             locator = partial(locate.perform, method, part=part)
             others = locate.controls(self.model, self.case, sites, locator=locator, seed=self.case.seed)
             self.progress("controls", 1, 2)
-            rows = silenced(self.model, self.case, {f"best {part}s": sites, **others}).reset_index()
+            rows = knockout(self.model, self.case, {f"best {part}s": sites, **others}).reset_index()
             write_json(path, rows.to_dict("records"))
             self.progress("controls", 2, 2)
         return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))).set_index("name")
@@ -179,12 +179,12 @@ class Run:
         if recipe.method not in WIPING or recipe.part not in SPARED:
             return found.top(recipe.sites, part=recipe.part)
         every = found.top(found.grid(recipe.part).size, part=recipe.part)
-        return locate.spared(self.model, self.case, every)[: recipe.sites]
+        return locate.exclude_general(self.model, self.case, every)[: recipe.sites]
 
     def _again(self, part: Part) -> dict[str, Any]:
         """What rounds need beside their arguments: a locator, and a folder for the finished ones."""
         every = self.model.sites(part)
-        free = set(locate.spared(self.model, self.case, every) if part in SPARED else every)
+        free = set(locate.exclude_general(self.model, self.case, every) if part in SPARED else every)
 
         def locator(model: Model, case: Case) -> list[Site]:
             found = locate.attribution(model, case, parts=(part,))

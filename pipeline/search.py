@@ -11,8 +11,8 @@ from typing import Any
 from .. import locate, report
 from .._util.errors import UserError
 from .._util.files import atomic, write_json
-from ..ablate.replay import perform
-from ..knowledge import Bounds, Case, HeldOut, Standing, hold_out
+from ..ablate.methods import perform
+from ..knowledge import Bounds, Case, HeldOut, Metrics, hold_out
 from ..model import Edit, Model, Part
 from .recipe import Recipe
 
@@ -46,7 +46,7 @@ class Search:
     """
 
     points: tuple[Point, ...]
-    before: Standing
+    before: Metrics
     bounds: Bounds
     best: Point | None
     edit: Edit | None
@@ -178,7 +178,7 @@ class _Record:
         other = [k for k, v in self.about.items() if held["about"].get(k) != v]
         raise UserError(f"{str(path)!r} is another search ({', '.join(other)} differ); name another --out.")
 
-    def keep(self, points: Sequence[Point], before: Standing, **more: Any) -> None:
+    def keep(self, points: Sequence[Point], before: Metrics, **more: Any) -> None:
         if self.folder:
             told = {"about": self.about, "before": asdict(before), "points": [asdict(p) for p in points], **more}
             write_json(self.folder / "search.json", told)
@@ -195,7 +195,7 @@ class _Record:
             found.edit.save(self.folder / "edit.safetensors")
 
 
-def _point(size: int, strength: float, edit: Edit, now: Standing, before: Standing, bounds: Bounds) -> Point:
+def _point(size: int, strength: float, edit: Edit, now: Metrics, before: Metrics, bounds: Bounds) -> Point:
     return Point(
         size, strength, edit.parameters, **asdict(now), retain_drop=before.retain - now.retain,
         perplexity_rise=now.perplexity / before.perplexity - 1, met=bounds.met(now, before),

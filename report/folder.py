@@ -12,12 +12,12 @@ import yaml
 from .._util.errors import UserError
 from ..locate import Localization
 from ..model import Edit
-from ..verify import Reading, compare, frozen
+from ..verify import Reading, at_common_budget, compare
 from ..verify.judge.statistics import Recovery
 
 CHECKS = (
-    "recall", "paraphrase", "extraction", "relearn", "relearn_lora", "relearn_sgd", "benign", "quantize", "direction",
-    "soft_prompt", "probe", "lens", "depth", "membership", "collateral",
+    "recall", "paraphrase", "extraction", "relearn", "relearn_lora", "relearn_sgd", "benign", "quantize",
+    "direction_ablation", "soft_prompt", "probe", "logit_lens", "depth", "membership", "collateral",
 )  # fmt: skip
 Readings = dict[str, dict[str, Reading]]
 
@@ -64,9 +64,9 @@ class RunFolder:
         )
 
     @property
-    def frozen(self) -> Readings:
+    def at_common_budget(self) -> Readings:
         """The readings with every attack that trains at the step at which the edited model was judged."""
-        return frozen(self.readings)
+        return at_common_budget(self.readings)
 
     @property
     def after(self) -> dict[str, Reading]:

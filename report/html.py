@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from .._util.files import write_atomic
 from ..verify import Reading
-from . import figures, shown
+from . import figures
+from . import formats as shown
 from .folder import RunFolder
 from .pictures import save
-from .words import BADGES, CAPTIONS, DOES_NOT_MEAN, MEANS
+from .texts import BADGES, CAPTIONS, DOES_NOT_MEAN, MEANS
 
 TEMPLATE = Path(__file__).with_name("template.html")
 

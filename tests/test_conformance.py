@@ -564,7 +564,7 @@ def neuron_model(case: Vector) -> tuple[Model, list[nn.Module]]:
     prefix = case.inputs["weights"]  # which the expected scores have too
     weights = {k: case.tensors[prefix + k] for k in hf.state_dict() if prefix + k in case.tensors}
     hf.load_state_dict(weights)
-    return hf.requires_grad_(False), [layer.output.dense for layer in hf.bert.encoder.layer]
+    return hf.requires_grad_(False), [layer.output.onednn_linear for layer in hf.bert.encoder.layer]
 
 
 def neuron_scores(case: Vector, hf: nn.Module, maps: list[nn.Module], prompt: list[int]) -> Tensor:
@@ -635,7 +635,7 @@ def check_knowledge_neurons(case: Vector) -> None:
 def check_rome(case: Vector) -> None:
     inputs, params = case.inputs, case.params
     key, output, mean = (torch.tensor(inputs[name]) for name in ("k", "cur_output", "k_mean"))
-    found = closed_form.rank_one_update(
+    found = closed_form.rome_update(
         key,
         torch.tensor(inputs["v_star"]),
         output=output,
@@ -704,7 +704,7 @@ def check_memit(case: Vector) -> None:
     ):
         residuals = torch.tensor(inputs["zs"]) - torch.tensor(now)
         weight, left = params["mom2_update_weight"], params["n_layers"] - i
-        found = closed_form.mass_update(torch.tensor(keys), residuals, moment, weight=weight, layers=left)
+        found = closed_form.memit_update(torch.tensor(keys), residuals, moment, weight=weight, layers=left)
         change = found.change if params["conv1d"] else found.change.t()
         assert list(change.shape) == inputs["weight_shape"]
         norms.append(change.norm())

@@ -1,14 +1,14 @@
 """Floor 3: is it removed, or only silent? Checks see a model, never an edit."""
 
 from .benign import benign
-from .collateral import collateral, neutral_memory
+from .collateral import collateral, neutral_outputs
 from .depth import depth
-from .direction import direction
+from .direction_ablation import direction_ablation
 from .extraction import extraction, leak_at
 from .judge.power import Equivalence, equivalence, power, subjects_after, subjects_for
 from .judge.scorecard import Scorecard, scorecard
 from .judge.verdict import Gate, Verdict, compare, judge
-from .lens import lens
+from .logit_lens import logit_lens
 from .membership import membership
 from .metrics.attacks import (
     attack_auc,
@@ -32,7 +32,7 @@ from .probe import probe
 from .quantize import quantize
 from .reading import Reading, refused
 from .recall import by_subject, recall
-from .relearn import Budget, at_step, frozen, relearn
+from .relearn import Budget, at_common_budget, at_step, relearn
 from .soft_prompt import soft_prompt
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Verdict",
     "answer_logprobs",
     "answer_loss",
+    "at_common_budget",
     "at_step",
     "attack_auc",
     "benign",
@@ -59,23 +60,22 @@ __all__ = [
     "compare",
     "cut",
     "depth",
-    "direction",
+    "direction_ablation",
     "equivalence",
     "exact_memorization",
     "extraction",
     "extraction_strength",
-    "frozen",
     "grad_norm_score",
     "judge",
     "leak_at",
-    "lens",
+    "logit_lens",
     "loss_score",
     "lowercase_score",
     "mean_depth",
     "membership",
     "min_k_plus_plus_score",
     "min_k_score",
-    "neutral_memory",
+    "neutral_outputs",
     "option_probability",
     "paraphrase",
     "power",

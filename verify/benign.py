@@ -14,7 +14,7 @@ import numpy as np
 
 from ..knowledge import Case, neutral_sealed
 from ..model import Batch, encode, encode_texts, scratch
-from .pools import against, held, held_cost, pools
+from .pools import attack_groups, pool_cost, pool_probability_by_unit, pools
 from .reading import Reading, reading
 from .relearn import Budget, Group, curves, descended
 
@@ -49,7 +49,7 @@ def benign(
     """
     case = case.on(model)
     budget = budget or Budget()
-    facts, among = {group: of for group, of in against(case).items() if group in groups}, pools(case)
+    facts, among = {group: of for group, of in attack_groups(case).items() if group in groups}, pools(case)
     kinds = _kinds(model, case, rows)
     found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     for done, (kind, batch) in enumerate(kinds.items()):
@@ -58,7 +58,7 @@ def benign(
             for step in descended(model, batch, budget):
                 if step.number in budget.asked:
                     for group, some in facts.items():
-                        found[kind][group][step.number] = held(model, some, among)
+                        found[kind][group][step.number] = pool_probability_by_unit(model, some, among)
         if progress:
             progress(done + 1, len(kinds))
     by_step = {g: {str(step): _worse([found[k][g][step] for k in kinds]) for step in budget.asked} for g in facts}
@@ -75,7 +75,7 @@ def benign(
             "by_kind": {k: {g: _mean(of[g][budget.steps]) for g in facts} for k, of in found.items()},
         },
         cost=sum(3 * len(b.ids) * budget.steps for b in kinds.values())
-        + len(kinds) * len(budget.asked) * sum(held_cost(model, some, among) for some in facts.values()),
+        + len(kinds) * len(budget.asked) * sum(pool_cost(model, some, among) for some in facts.values()),
     )  # fmt: skip
 
 

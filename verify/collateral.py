@@ -9,7 +9,7 @@ import torch
 
 from ..knowledge import Case, neutral_sealed
 from ..model import chunks, encode_texts, logits, token_logprobs
-from ..model.train.distill import Memory, divergence_of, remember
+from ..model.train.distill import TeacherOutputs, divergence_of, remember
 from .reading import Reading, reading
 from .recall import by_subject
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 ROWS = 8
 
 
-def collateral(model: Model, case: Case, *, before: list[Memory] | None = None) -> Reading:
+def collateral(model: Model, case: Case, *, before: list[TeacherOutputs] | None = None) -> Reading:
     """Share of sealed retain facts that the model still gives in full, by subject, and neutral text.
 
     Groups: `same` (the forgotten relation) and `other` (other relations). `details` has `perplexity` of
-    the sealed neutral text, and with `before` (from `neutral_memory` on the original) `kl`, the mean
+    the sealed neutral text, and with `before` (from `neutral_outputs` on the original) `kl`, the mean
     divergence from it in nats a token.
 
     Cost: one row a prompt and alias of the sealed retain facts, and one a passage.
@@ -56,7 +56,7 @@ def collateral(model: Model, case: Case, *, before: list[Memory] | None = None) 
     )
 
 
-def neutral_memory(model: Model, case: Case) -> list[Memory]:
+def neutral_outputs(model: Model, case: Case) -> list[TeacherOutputs]:
     """What the original says on the sealed neutral text, for `collateral(..., before=...)`."""
     texts = neutral_sealed(case)
     return [remember(model, encode_texts(model, texts[part])) for part in chunks(len(texts), ROWS)]

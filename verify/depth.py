@@ -15,14 +15,14 @@ from torch import Tensor
 
 from ..knowledge import Case, Fact
 from ..model import encode, token_logprobs
+from ..model.run.block_runner import attending
 from ..model.run.blocks import block_outputs
-from ..model.run.departures import Departures
-from ..model.run.onednn import dense
-from ..model.run.steps import attending
+from ..model.run.onednn import onednn_linear
+from ..model.run.patched_runs import PatchedRuns
 from ..model.run.trace import Trace, trace
 from .metrics.tokens import precise
 from .metrics.unlearning_depth import THRESHOLD, share_of_fall
-from .pools import against
+from .pools import attack_groups
 from .reading import Reading, reading, refused
 from .recall import key
 
@@ -51,7 +51,7 @@ def depth(
     Cost: a fact takes four rows; behind each of its layers, three rows of the answer's length run through the rest.
     """
     case = case.on(original)
-    facts = against(case)
+    facts = attack_groups(case)
     sources = _Sources(original, model, never or original)
     falls = {}
     for fact, twin in _paired(facts["forget"], facts["twins"]):
@@ -95,7 +95,7 @@ class _Sources:
         other, m = _tokens(self.original, twin.prompt, fact.answer)
         if n != m:
             return None
-        with torch.no_grad(), attending(self.original), dense(self.original):
+        with torch.no_grad(), attending(self.original), onednn_linear(self.original):
             run = trace(self.original, ids[:-1], ())
             full = _answered(run, run.leaving[-1][:, -n:], ids[-n:])
             fallen = [
@@ -107,7 +107,7 @@ class _Sources:
 
 def _where_read(model: Model, ids: Tensor, n: int) -> Tensor:
     """A text's states behind each block where its last `n` tokens are read, `[layer, n, d_model]`."""
-    with dense(model):
+    with onednn_linear(model):
         return block_outputs(model.hf, ids[:-1])[:, -n:]
 
 
@@ -118,7 +118,7 @@ def _patched(model: Model, run: Trace, states: Tensor) -> Tensor:
         move = torch.zeros_like(run.leaving[site.layer][0])
         move[-n:] = states[site.layer] - run.leaving[site.layer][0, -n:]
         moves["resid", site.layer] = [move[:, None]]
-    return Departures(model, run, moves, n).ends(sites)
+    return PatchedRuns(model, run, moves, n).ends(sites)
 
 
 def _answered(run: Trace, ends: Tensor, answer: Tensor) -> np.ndarray:

@@ -19,7 +19,7 @@ from ..model.run.generate import continuations
 from .metrics.rouge import rouge
 from .metrics.tokens import exact_memorization, extraction_strength, probability
 from .metrics.truth_ratio import truth_ratio
-from .pools import against
+from .pools import attack_groups
 from .reading import Reading, reading
 from .recall import key
 
@@ -53,7 +53,7 @@ def extraction(model: Model, case: Case, *, draws: int = 16, tokens: int | None 
     if draws < 1:
         raise UserError(f"{draws} samples leak nothing; ask for at least 1.")
     case = case.on(model)
-    groups = against(case)
+    groups = attack_groups(case)
     found = {g: _verbatim(model, facts) for g, facts in groups.items()}
     length = tokens or MORE + max(found[g]["length"].max() for g in groups if groups[g])
     leaks = {g: _leaks(model, facts, draws, int(length), case.seed) for g, facts in groups.items()}

@@ -16,7 +16,7 @@ POOL = 60
 Pools = Mapping[str, tuple[str, ...]]
 
 
-def against(case: Case) -> dict[str, list[Fact]]:
+def attack_groups(case: Case) -> dict[str, list[Fact]]:
     """The facts to forget, each asked by its first sealed prompt, and as many twins."""
     forget = [f.asked(f.prompt) for f in case.forget.sealed]
     twins = [f.asked(f.prompt) for f in case.twins.sealed]
@@ -28,10 +28,10 @@ def pools(case: Case) -> dict[str, tuple[str, ...]]:
     return {r: _pool(case, r) for r in case.forgotten_relations}
 
 
-def held(model: Model, facts: Sequence[Fact], among: Pools) -> dict[str, float]:
+def pool_probability_by_unit(model: Model, facts: Sequence[Fact], among: Pools) -> dict[str, float]:
     """The probability of each fact's answer among its relation's pool, 0 to 1, by `relation/subject`.
 
-    Cost: one row a fact, and one short continuation for each answer of several tokens (`held_cost`).
+    Cost: one row a fact, and one short continuation for each answer of several tokens (`pool_cost`).
     """
     out: dict[str, float] = {}
     for relation in dict.fromkeys(f.relation for f in facts):
@@ -41,8 +41,8 @@ def held(model: Model, facts: Sequence[Fact], among: Pools) -> dict[str, float]:
     return out
 
 
-def held_cost(model: Model, facts: Sequence[Fact], among: Pools) -> float:
-    """What `held` costs, in rows as long as the prompts: these, and every answer of several tokens behind each."""
+def pool_cost(model: Model, facts: Sequence[Fact], among: Pools) -> float:
+    """What `pool_probability_by_unit` costs, in rows as long as the prompts."""
     rows = 0.0
     for relation in dict.fromkeys(f.relation for f in facts):
         prompts = [f.prompt for f in facts if f.relation == relation]
@@ -56,7 +56,7 @@ def held_cost(model: Model, facts: Sequence[Fact], among: Pools) -> float:
 
 
 def _pool(case: Case, relation: str) -> tuple[str, ...]:
-    facts = against(case)
+    facts = attack_groups(case)
     own = dict.fromkeys(f.answer for f in facts["forget"] + facts["twins"] if f.relation == relation)
     others = sorted(set(case.pool(relation)) - set(own))
     more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(own))))

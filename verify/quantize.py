@@ -14,7 +14,7 @@ import numpy as np
 from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import quantized
-from .pools import against, held, held_cost, pools
+from .pools import attack_groups, pool_cost, pool_probability_by_unit, pools
 from .reading import Reading, reading
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def quantize(model: Model, case: Case, *, bits: Sequence[int] = (8, 4)) -> Readi
     if not bits:
         raise UserError("there is nothing to round to; give bits, such as (8, 4).")
     case = case.on(model)
-    facts, among = against(case), pools(case)
+    facts, among = attack_groups(case), pools(case)
     found: dict[int, dict[str, dict[str, float]]] = {}
     for width in bits:
         copy = quantized(model, width)
-        found[width] = {group: held(copy, some, among) for group, some in facts.items()}
+        found[width] = {group: pool_probability_by_unit(copy, some, among) for group, some in facts.items()}
     samples = {g: {s: max(found[b][g][s] for b in bits) for s in found[bits[0]][g]} for g in facts}
     mean = np.mean(list(samples["forget"].values()))
     return reading(
@@ -55,5 +55,5 @@ def quantize(model: Model, case: Case, *, bits: Sequence[int] = (8, 4)) -> Readi
                 str(b): {g: float(np.mean(list(v.values()))) for g, v in of.items()} for b, of in found.items()
             },
         },
-        cost=len(bits) * sum(held_cost(model, some, among) for some in facts.values()),
+        cost=len(bits) * sum(pool_cost(model, some, among) for some in facts.values()),
     )

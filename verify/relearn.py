@@ -19,9 +19,9 @@ import torch
 from .._util.errors import UserError
 from ..knowledge import Case, Fact, recalled
 from ..model import Batch, chunks, encode, logits, low_rank, scratch, token_logprobs, unfrozen
-from ..model.run.onednn import rounded
+from ..model.run.onednn import bfloat16_products
 from .judge.statistics import cross_fitted
-from .pools import Pools, against, held, held_cost, pools
+from .pools import Pools, attack_groups, pool_cost, pool_probability_by_unit, pools
 from .reading import Reading, reading
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def relearn(
         raise UserError(f"{by!r} is no way to relearn; choose one of {', '.join(get_args(Way))}.")
     case = case.on(model)
     budget = budget or Budget()
-    facts, among = against(case), pools(case)
+    facts, among = attack_groups(case), pools(case)
     size = len(facts["forget"]) - -(-len(facts["forget"]) // folds)
     rates = (budget.lr, *(r for r in budget.rates if r != budget.lr))
     seeds = [case.seed, *(f"{case.seed}/{p}" for p in range(1, partitions))]
@@ -114,7 +114,7 @@ def relearn(
                 if progress:
                     progress(done, len(divided) * len(rates) * len(groups))
             runs[group].append(_merged(results))
-            cost += partitions * len(budget.asked) * held_cost(model, facts[group], among)
+            cost += partitions * len(budget.asked) * pool_cost(model, facts[group], among)
     options = _options(runs, budget.steps)
     by_step = {g: _by_step(of, options) for g, of in runs.items()}
     samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
@@ -205,7 +205,7 @@ def _attack(model: Model, among: Pools, train: list[Fact], held_out: list[Fact],
         for step in relearning(model, train, budget, by=by):
             taught.append(step.before)
             if step.number in budget.asked:
-                values[step.number] = held(model, held_out, among)
+                values[step.number] = pool_probability_by_unit(model, held_out, among)
             if step.number == budget.steps:
                 right = recalled(model, held_out)
     return _Result(values, right, taught)
@@ -228,7 +228,7 @@ def descended(model: Model, batch: Batch, budget: Budget, *, by: Way = "adamw") 
     """Train on a batch's labels; yields after each step. Call it inside `scratch`, but for low-rank factors.
 
     Each step's gradient is that of the whole batch, gathered so many rows at a time that memory holds the logits of
-    `LABELS` positions; its passes are `rounded`, as training usually is. What is asked between steps is not.
+    `LABELS` positions; its passes are `bfloat16_products`, as training usually is. What is asked between steps is not.
     """
     parts = [batch.rows(part) for part in chunks(len(batch.ids), max(1, LABELS // batch.keep))]
     asked = int((batch.labels >= 0).sum())
@@ -242,7 +242,7 @@ def descended(model: Model, batch: Batch, budget: Budget, *, by: Way = "adamw") 
 
 def _backward(model: Model, batch: Batch, asked: int) -> float:
     """Add a batch's gradient; its share of the mean loss of `asked` labels."""
-    with torch.enable_grad(), rounded(model):
+    with torch.enable_grad(), bfloat16_products(model):
         loss = -token_logprobs(logits(model, batch), batch.labels).sum() / asked
         loss.backward()
     return float(loss.detach())
@@ -279,7 +279,7 @@ def at_step(found: Reading, step: int) -> Reading:
     )
 
 
-def frozen(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, dict[str, Reading]]:
+def at_common_budget(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, dict[str, Reading]]:
     """Readings by model and check, with every attack that trains at the budget that the edited model faced."""
     out = {model: dict(of) for model, of in readings.items()}
     for check, after in readings.get("after", {}).items():

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import Batch, chunks, encode, token_logprobs
-from ..model.run.onednn import dense
-from .pools import against
+from ..model.run.onednn import onednn_linear
+from .pools import attack_groups
 from .reading import Reading, reading
 from .recall import key
 
@@ -58,7 +58,7 @@ def soft_prompt(
     if not 1 <= tokens <= MOST:
         raise UserError(f"a soft prompt of {tokens} tokens is not allowed; choose 1 to {MOST}.")
     case = case.on(model)
-    facts = against(case)
+    facts = attack_groups(case)
     folds = [(group, *fold) for group, of in facts.items() for fold in _folds(of, case.seed)]
     soft = _trained(model, [taught for _, taught, _ in folds], tokens, steps, lr, case.seed, progress)
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}
@@ -146,7 +146,7 @@ def _logits(model: Model, soft: Tensor, batch: Batch) -> Tensor:
     embed = model.hf.get_input_embeddings()
     inputs = torch.cat([soft.to(model.dtype), embed(batch.ids)], 1)
     front = torch.arange(k, device=batch.ids.device).expand(rows, -1)
-    with dense(model):
+    with onednn_linear(model):
         out = model.hf(
             inputs_embeds=inputs,
             attention_mask=torch.cat([torch.ones_like(front), batch.mask], 1),

@@ -11,7 +11,7 @@ from ..._util.errors import UserError
 from .alternative import Alternative, alternative
 from .answers import log_ratio
 from .ascent import Ascent, ascent
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 from .ceu import Ceu, ceu
 from .difference import Difference, difference
 from .excess import excess
@@ -22,14 +22,14 @@ from .retain import likelihood, retain_divergence
 from .rmu import Rmu, direction, rmu
 from .satimp import SatImp, satimp
 from .simnpo import SimNpo, simnpo
-from .stranger import Stranger, stranger
-from .twin import Twin, twin
+from .twin_distribution import TwinDistribution, twin_distribution
+from .twin_states import TwinStates, twin_states
 from .undial import Undial, undial
 from .wga import Wga, wga
 
 __all__ = [
     "OBJECTIVES",
-    "Asked",
+    "ForgetBatch",
     "Objective",
     "alternative",
     "ascent",
@@ -47,8 +47,8 @@ __all__ = [
     "rmu",
     "satimp",
     "simnpo",
-    "stranger",
-    "twin",
+    "twin_distribution",
+    "twin_states",
     "undial",
     "wga",
 ]
@@ -65,8 +65,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "ceu": Ceu,
     "pdu": Pdu,
     "rmu": Rmu,
-    "twin": Twin,
-    "stranger": Stranger,
+    "twin_states": TwinStates,
+    "twin_distribution": TwinDistribution,
     "alternative": Alternative,
 }
 

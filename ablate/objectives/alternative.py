@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact
 from ...model import logits, scratch, unfrozen
-from ...model.train.distill import Memory, divergence_of, memorize
-from ..training.twins import said_of_strangers
-from .asked import Asked, Objective
+from ...model.train.distill import TeacherOutputs, divergence_of, memorize
+from ..training.twins import twin_outputs
+from .base import ForgetBatch, Objective
 from .retain import likelihood
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class Alternative(Objective):
     lr: PositiveFloat = 1e-4
 
     @torch.no_grad()
-    def furnish(
-        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[Memory]
-    ) -> list[Memory]:
+    def prepare_targets(
+        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
+    ) -> list[TeacherOutputs]:
         """With the alternative instead. Raises `UserError` for a case without twins of a forgotten relation."""
-        generic = said_of_strangers(model, case, turns, memories, "alternative")
+        generic = twin_outputs(model, case, turns, memories, "alternative")
         original = [_asked(model, m) for m in memories]
         with scratch(model):
             self._reinforce_(model, memories)
@@ -57,7 +57,7 @@ class Alternative(Objective):
         told = [alternative(g, r, o, alpha=self.alpha) for g, r, o in zip(generic, reinforced, original, strict=True)]
         return [replace(m, instead=memorize(m.batch, t)) for m, t in zip(memories, told, strict=True)]
 
-    def _reinforce_(self, model: Model, memories: Sequence[Memory]) -> None:
+    def _reinforce_(self, model: Model, memories: Sequence[TeacherOutputs]) -> None:
         with unfrozen(model) as parameters, torch.enable_grad():
             optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=0.0)
             for step in range(self.steps):
@@ -66,11 +66,11 @@ class Alternative(Objective):
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
 
-    def __call__(self, asked: Asked) -> Tensor:
-        assert asked.memory.instead is not None, "`furnish` adds the alternative"
+    def __call__(self, asked: ForgetBatch) -> Tensor:
+        assert asked.memory.instead is not None, "`prepare_targets` adds the alternative"
         return divergence_of(asked.scores, asked.memory.instead)
 
 
-def _asked(model: Model, memory: Memory) -> Tensor:
+def _asked(model: Model, memory: TeacherOutputs) -> Tensor:
     """Logits `[n, vocabulary]` at a batch's labels."""
     return logits(model, memory.batch)[memory.batch.labels >= 0]

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from .answers import asked_logprobs
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 
 def ascent(scores: Tensor, labels: Tensor, *, floor: float = -math.inf) -> Tensor:
@@ -25,5 +25,5 @@ class Ascent(Objective):
     Without that floor ascent is unbounded and wrecks a model; at it, a token's gradient is zero.
     """
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return ascent(asked.logits, asked.labels, floor=-math.log(asked.logits.shape[-1]))

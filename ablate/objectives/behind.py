@@ -11,7 +11,7 @@ from torch import Tensor
 from ..._util.errors import UserError
 from ...model import Slice
 from ...model.run.states import stream
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -44,6 +44,6 @@ class Behind(Objective):
         assert self.layer is not None, "`on` fills the layer in"
         return self.layer
 
-    def states(self, asked: Asked) -> Tensor:
+    def states(self, asked: ForgetBatch) -> Tensor:
         """What the model has in mind behind that layer, `[row, keep, width]`."""
         return stream(asked.model, asked.memory.batch, self.behind)

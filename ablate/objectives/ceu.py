@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from ..._util.errors import UserError
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 
 def ceu(scores: Tensor, labels: Tensor, *, skip: int = 0) -> Tensor:
@@ -32,5 +32,5 @@ class Ceu(Objective):
 
     skip: NonNegativeInt = 0
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return ceu(asked.logits, asked.labels, skip=self.skip)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .ascent import ascent
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 
 def difference(forget: Tensor, retain: Tensor, *, gamma: float = 1.0, alpha: float = 1.0) -> Tensor:
@@ -24,5 +24,5 @@ class Difference(Objective):
     would teach the facts which the model is to stay uncertain of.
     """
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return ascent(asked.logits, asked.labels)

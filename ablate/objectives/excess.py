@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from ...model.train.distill import Memory
+from ...model.train.distill import TeacherOutputs
 
 
-def excess(scores: Tensor, memory: Memory) -> Tensor:
+def excess(scores: Tensor, memory: TeacherOutputs) -> Tensor:
     """Half the squared log-probability of each whole answer above chance, over the log of the vocabulary.
 
     `scores`: logits `[n, vocabulary]` at the batch's labels. The gradient is that of `ascent`, weighed by how far

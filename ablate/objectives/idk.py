@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from ...model import logits
 from .answers import log_ratio
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 REFUSALS = ("not something I know.", "unknown to me.", "a thing I was never told.")
 
@@ -39,7 +39,7 @@ class Idk(Objective):
         """The refusals."""
         return tuple(self.answers)
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         memory, refusal = asked.memory, asked.memory.instead
         assert refusal is not None, "the lessons hold a refusal for each fact"
         won = log_ratio(logits(asked.model, refusal.batch), refusal.batch.labels, refusal.reference)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .answers import log_ratio
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 
 def npo(scores: Tensor, labels: Tensor, original: Tensor, *, beta: float = 0.1) -> Tensor:
@@ -25,5 +25,5 @@ class Npo(Objective):
 
     beta: PositiveFloat = 0.1
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return npo(asked.logits, asked.labels, asked.memory.reference, beta=self.beta)

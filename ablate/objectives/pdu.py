@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 
 def pdu(scores: Tensor, labels: Tensor) -> Tensor:
@@ -24,5 +24,5 @@ class Pdu(Objective):
     The paper's retain constraint is `tune`'s retain term; its multiplier is `alpha`, held fixed.
     """
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return pdu(asked.scores, asked.labels[asked.labels >= 0])

@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from .asked import Asked
+from .base import ForgetBatch
 from .behind import Behind
 from .conventions import STATED, peers
 
@@ -45,7 +45,7 @@ class Rmu(Behind):
     coefficient: PositiveFloat = 6.5
     seed: NonNegativeInt = 0
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         states = self.states(asked)
         target = direction(states.shape[-1], coefficient=self.coefficient, seed=self.seed)
         return rmu(states, asked.labels >= 0, target.to(states))

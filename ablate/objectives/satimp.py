@@ -6,7 +6,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from .answers import asked_logprobs
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 
 def satimp(scores: Tensor, labels: Tensor, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
@@ -30,5 +30,5 @@ class SatImp(Objective):
     beta1: NonNegativeFloat = 5.0
     beta2: NonNegativeFloat = 1.0
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return satimp(asked.logits, asked.labels, beta1=self.beta1, beta2=self.beta2)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ...model import token_logprobs
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 
 def simnpo(scores: Tensor, labels: Tensor, *, beta: float = 4.5, delta: float = 0.0) -> Tensor:
@@ -27,5 +27,5 @@ class SimNpo(Objective):
     beta: PositiveFloat = 4.5
     delta: NonNegativeFloat = 0.0
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return simnpo(asked.logits, asked.labels, beta=self.beta, delta=self.delta)

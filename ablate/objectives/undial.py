@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from ...model.train.distill import Memory, divergence_of, remember
-from .asked import Asked, Objective
+from ...model.train.distill import TeacherOutputs, divergence_of, remember
+from .base import ForgetBatch, Objective
 from .conventions import STATED, peers
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class Undial(Objective):
 
     teacher: Literal["original", "edited"] = "original"
 
-    def begun(self, model: Model, memories: Sequence[Memory]) -> list[Memory]:
+    def begun(self, model: Model, memories: Sequence[TeacherOutputs]) -> list[TeacherOutputs]:
         """With the edited model's distributions in the original's places."""
         if self.teacher == "original":
             return list(memories)
         return [replace(remember(model, m.batch, without_answer=True), answers=m.answers) for m in memories]
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return divergence_of(asked.scores, asked.memory)

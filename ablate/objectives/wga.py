@@ -6,7 +6,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from .answers import asked_logprobs
-from .asked import Asked, Objective
+from .base import ForgetBatch, Objective
 
 
 def wga(scores: Tensor, labels: Tensor, *, beta: float = 1.0) -> Tensor:
@@ -24,5 +24,5 @@ class Wga(Objective):
 
     beta: NonNegativeFloat = 1.0
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         return wga(asked.logits, asked.labels, beta=self.beta)

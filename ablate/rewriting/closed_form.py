@@ -26,7 +26,7 @@ class Update:
         return self.left @ self.right
 
 
-def rank_one_update(
+def rome_update(
     key: Tensor, value: Tensor, *, output: Tensor, key_mean: Tensor | None = None, moment: Tensor | None = None
 ) -> Update:
     """The rank-one change by which a map writes `value` for `key`, and little else for other keys.
@@ -57,7 +57,7 @@ def rank_one_update(
     return Update(direction[:, None], ((value - output) / seen)[None])
 
 
-def mass_update(keys: Tensor, residuals: Tensor, moment: Tensor, *, weight: float, layers: int = 1) -> Update:
+def memit_update(keys: Tensor, residuals: Tensor, moment: Tensor, *, weight: float, layers: int = 1) -> Update:
     """The least-squares change that moves the outputs for many keys by their residuals, and old keys' outputs little.
 
     MEMIT (Meng et al. 2023, arXiv:2210.07229, eq. 14 and 20), solved in double precision.

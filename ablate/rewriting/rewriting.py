@@ -97,7 +97,7 @@ def moments_of(
     Read once for a model and a case: one forward pass over text and facts for all layers that are new.
     """
     changing = {change.fact.subject for change in wanted}
-    facts = [*case.retain.working, *case.aside]
+    facts = [*case.retain.working, *case.unknown]
     kept = torch.tensor([i for i, f in enumerate(facts) if f.subject not in changing], dtype=torch.long)
     about = "keys", model.digest(), case.digest, case.seed
     known: dict[int, tuple[Tensor, Tensor]] = model.memo.setdefault(about, {})

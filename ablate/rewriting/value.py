@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..._util.errors import LokaError
 from ...model import Batch, encode, logits, pad, token_logprobs
 from ...model.run.lookup import changed, last_of, places
-from ...model.run.prefix_cache import begun
+from ...model.run.prefix_cache import prefill
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -86,7 +86,7 @@ def best_value(model: Model, module: nn.Module, question: Rewrite, search: Searc
     batch, at = _together(model, question)
     essence = -1, batch.keep - question.essence.keep
     initial, before = _read(model, module, batch, at, essence)
-    rest, past = begun(model, batch, int(at.min()))
+    rest, past = prefill(model, batch, int(at.min()))
     left = torch.arange(len(at), device=at.device), at - (batch.ids.shape[1] - rest.ids.shape[1])
     shift = torch.zeros_like(initial, requires_grad=True)
     optimizer = torch.optim.Adam([shift], lr=search.lr)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact, neutral_working
 from ...model import Batch, chunks, encode, encode_texts, logits, token_logprobs
-from ...model.train.distill import Memory, remember
+from ...model.train.distill import TeacherOutputs, remember
 from .mixup import mixtures
-from .twins import about_strangers
+from .twins import prompts_about_twins
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -25,16 +25,16 @@ DECISIVE = 1.0
 
 
 @dataclass(frozen=True)
-class Lessons:
+class Batches:
     """Batches to draw from, one of each kind a step: `forget`, `retain`, `neutral`."""
 
-    forget: list[Memory]
-    retain: list[Memory]
-    neutral: list[Memory]
+    forget: list[TeacherOutputs]
+    retain: list[TeacherOutputs]
+    neutral: list[TeacherOutputs]
 
-    def draw(self, kind: str, step: int, seed: int) -> Memory | None:
+    def draw(self, kind: str, step: int, seed: int) -> TeacherOutputs | None:
         """The batch of a step: each pass over a kind is in a new seeded order."""
-        batches: list[Memory] = getattr(self, kind)
+        batches: list[TeacherOutputs] = getattr(self, kind)
         if not batches:
             return None
         turn, i = divmod(step, len(batches))
@@ -53,7 +53,7 @@ def prepare(
     between: int = 0,
     instead: Sequence[str] = (),
     goal: Objective | None = None,
-) -> Lessons:
+) -> Batches:
     """Ask the original once about everything: one forward pass over all batches, each kind kept for its next edits.
 
     Forget batches hold every forget fact behind one of its working templates in turn and ask for the
@@ -66,44 +66,44 @@ def prepare(
     """
     about = model.digest(), case.digest, case.seed, seed
 
-    def once(kind: str, settings: object, make: Callable[[], list[Memory]]) -> list[Memory]:
+    def once(kind: str, settings: object, make: Callable[[], list[TeacherOutputs]]) -> list[TeacherOutputs]:
         key = "lessons", kind, settings, *about
         if key not in model.memo:
             model.memo[key] = make()
         return model.memo[key]
 
-    return Lessons(
-        once("forget", (tuple(instead), goal and goal.furnishes()), lambda: _forget(model, case, instead, goal)),
+    return Batches(
+        once("forget", (tuple(instead), goal and goal.cache_key()), lambda: _forget(model, case, instead, goal)),
         once("retain", how := (retain_rows, seed, states, between), lambda: _retain(model, case, *how)),
         once("neutral", neutral_rows, lambda: _neutral(model, case, neutral_rows)),
     )
 
 
-def _forget(model: Model, case: Case, instead: Sequence[str], goal: Objective | None) -> list[Memory]:
+def _forget(model: Model, case: Case, instead: Sequence[str], goal: Objective | None) -> list[TeacherOutputs]:
     forget = list(case.forget.working)
     width = max(len(f.prompts) for f in forget)
     turns = [[f.asked(f.prompts[i % len(f.prompts)]) for f in forget] for i in range(width)]
     memories = [_forgettable(model, case, facts, instead) for facts in turns]
-    return goal.furnish(model, case, turns, memories) if goal else memories
+    return goal.prepare_targets(model, case, turns, memories) if goal else memories
 
 
-def _retain(model: Model, case: Case, rows: int, seed: int, states: bool, between: int) -> list[Memory]:
+def _retain(model: Model, case: Case, rows: int, seed: int, states: bool, between: int) -> list[TeacherOutputs]:
     rng = random.Random(f"{seed}/lessons")
     near = set(case.forgotten_relations)
     retain = [f.asked(p) for f in case.retain.working if f.relation in near for p in f.prompts]
     far = [f for f in case.retain.working if f.relation not in near]
-    retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.aside]]
+    retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.unknown]]
     retain.sort(key=lambda f: len(f.prompt))  # alike in length, so that little of a batch is padding
     known = [remember(model, _encode(model, retain[part]), states=states) for part in chunks(len(retain), rows)]
     return known + mixtures(model, case, between, seed=seed)
 
 
-def _neutral(model: Model, case: Case, rows: int) -> list[Memory]:
+def _neutral(model: Model, case: Case, rows: int) -> list[TeacherOutputs]:
     texts = neutral_working(model, case)
     return [remember(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), rows)]
 
 
-def _forgettable(model: Model, case: Case, facts: Sequence[Fact], instead: Sequence[str]) -> Memory:
+def _forgettable(model: Model, case: Case, facts: Sequence[Fact], instead: Sequence[str]) -> TeacherOutputs:
     memory = remember(model, decisive(model, case, facts), without_answer=True)
     if not instead:
         return memory
@@ -121,7 +121,7 @@ def decisive(model: Model, case: Case, facts: Sequence[Fact]) -> Batch:
     and each answer's most telling token. Without twins of the relation all tokens are kept.
     """
     batch = _encode(model, facts)
-    others = about_strangers(case, facts)
+    others = prompts_about_twins(case, facts)
     if not others:
         return batch
     own = _logprobs(model, batch)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from ..._util.errors import LokaError, UserError
-from ...knowledge import Bounds, Case, HeldOut, Standing, hold_out
+from ...knowledge import Bounds, Case, HeldOut, Metrics, hold_out
 
 if TYPE_CHECKING:
     from ...model import Model, Trainable
@@ -29,7 +29,7 @@ class Diverged(LokaError):
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainResult:
     """How a training went: `steps` taken, the step whose state was `kept`, and why it `ended`.
 
     Either the `steps` had run out, what is held out was inside its `bounds`, the `collateral` was far out of them and
@@ -40,16 +40,16 @@ class Course:
     steps: int
     kept: int
     ended: Ended
-    standing: Standing | None = None
+    standing: Metrics | None = None
 
 
 @dataclass(frozen=True)
-class Watch:
+class EarlyStopping:
     """Measures what is held out every so many steps of a training; `start` is how the original stands."""
 
     model: Model
     held: HeldOut
-    start: Standing
+    start: Metrics
     limits: Bounds
     every: int
 
@@ -57,7 +57,7 @@ class Watch:
         """A training's own look-out."""
         return Looking(self, trainable)
 
-    def told(self, course: Course) -> dict[str, Any]:
+    def told(self, course: TrainResult) -> dict[str, Any]:
         """What an edit says of its training: the course, the kept state, and what it is to be compared with."""
         now = course.standing
         assert now is not None
@@ -71,7 +71,7 @@ class Watch:
 class Looking:
     """Keeps the slices of the state nearest to the bounds. Memory: one copy of them."""
 
-    def __init__(self, watch: Watch, trainable: Trainable) -> None:
+    def __init__(self, watch: EarlyStopping, trainable: Trainable) -> None:
         self.watch, self.trainable = watch, trainable
         self.best, self.kept, self.standing = math.inf, 0, None
         self._values: list[Tensor] = []
@@ -87,7 +87,7 @@ class Looking:
             self.trainable.write_(self._values)
         return bool(self._values)
 
-    def course(self, steps: int, ended: Ended) -> Course:
+    def course(self, steps: int, ended: Ended) -> TrainResult:
         """How it went, with the best state put back; the end is measured too, unless it diverged.
 
         Raises:
@@ -97,7 +97,7 @@ class Looking:
             ended = "diverged"
         if not self.restored():
             raise Diverged("training diverged before the first measurement; try a lower learning rate.")
-        return Course(steps, self.kept, ended, self.standing)
+        return TrainResult(steps, self.kept, ended, self.standing)
 
     def _look(self, step: int) -> Ended | None:
         watch, self._seen = self.watch, step
@@ -115,7 +115,9 @@ class Looking:
         return "collateral" if self._worse >= PATIENCE and watch.limits.far(now, watch.start) else None
 
 
-def watching(model: Model, case: Case, *, every: int, bounds: Mapping[str, float] | None) -> tuple[Case, Watch | None]:
+def watching(
+    model: Model, case: Case, *, every: int, bounds: Mapping[str, float] | None
+) -> tuple[Case, EarlyStopping | None]:
     """The case to train on and the watch over it; with `every` 0 all of the case, and nobody who looks.
 
     Raises:
@@ -126,7 +128,7 @@ def watching(model: Model, case: Case, *, every: int, bounds: Mapping[str, float
     if not every:
         return case, None
     held, limits = hold_out(model, case), limited(bounds)
-    return held.case, Watch(model, held, held.measure(model), limits, every)
+    return held.case, EarlyStopping(model, held, held.measure(model), limits, every)
 
 
 def limited(bounds: Mapping[str, float] | None) -> Bounds:
@@ -141,7 +143,7 @@ def limited(bounds: Mapping[str, float] | None) -> Bounds:
     return Bounds(**bounds or {})
 
 
-def warn(course: Course, *, of: str = "the training") -> None:
+def warn(course: TrainResult, *, of: str = "the training") -> None:
     """Say that a training ended early for a bad reason, and what was kept."""
     if course.ended in WHY:
         warnings.warn(

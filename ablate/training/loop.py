@@ -14,13 +14,13 @@ from torch import Tensor
 from ..._util.errors import UserError
 from ...model import Slice, Trainable, checkpointed, sliced
 from ...model.adapt import Adapters
-from ...model.run.onednn import rounded
-from ...model.train.distill import Memory, divergence, drift
-from ..objectives import Asked, Objective, excess
-from .batches import Lessons
-from .early_stopping import Course, Diverged, Looking, Watch
+from ...model.run.onednn import bfloat16_products
+from ...model.train.distill import TeacherOutputs, divergence, drift
+from ..objectives import ForgetBatch, Objective, excess
+from .batches import Batches
+from .early_stopping import Diverged, EarlyStopping, Looking, TrainResult
 from .preconditioner import Roots, whiten_
-from .relearning import Relapse, Simulation
+from .relearning import SimulatedRelearning, Simulation
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -35,8 +35,8 @@ class Schedule:
     `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
     in nats a token; `states` is the weight of `drift` beside the divergence on retain facts, and `push` that of
     `excess` beside the objective; `relapse` has relearning simulated. With `checkpointing`, blocks run again in the
-    backward pass instead of keeping their activations; with `bfloat16`, factors are `rounded` to it, weights and steps
-    stay exact.
+    backward pass instead of keeping their activations; with `bfloat16`, products are rounded to it
+    (`bfloat16_products`); weights and steps stay exact.
     """
 
     steps: int
@@ -44,7 +44,7 @@ class Schedule:
     alpha: float = 1.0
     beta: float = 1.0
     push: float = 0.0
-    relapse: Relapse | None = None
+    relapse: SimulatedRelearning | None = None
     warm_up: int = 5
     checkpointing: bool = False
     bfloat16: bool = False
@@ -63,16 +63,16 @@ class Schedule:
 def descend(
     model: Model,
     slices: Sequence[Slice],
-    lessons: Lessons,
+    lessons: Batches,
     objective: Objective | None,
     schedule: Schedule,
     *,
     seed: int,
     progress: Progress | None = None,
-    watch: Watch | None = None,
+    watch: EarlyStopping | None = None,
     stop: Callable[[int], bool] | None = None,
     roots: Roots = (),
-) -> Course:
+) -> TrainResult:
     """Train slices in place, and say how that went. Call it inside `scratch`.
 
     A step is one batch each of forget facts (unless `objective` is `None`), retain facts and neutral
@@ -97,7 +97,7 @@ def descend(
 def train_(
     model: Model,
     trainable: Trainable | Adapters,
-    lessons: Lessons,
+    lessons: Batches,
     objective: Objective | None,
     schedule: Schedule,
     *,
@@ -107,7 +107,7 @@ def train_(
     watched: Looking | None = None,
     stop: Callable[[int], bool] | None = None,
     change_steps: Callable[[torch.optim.Optimizer], None] | None = None,
-) -> Course:
+) -> TrainResult:
     """The same for what is made trainable already, slices or changes of low rank; only slices can be watched."""
     optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
     if change_steps:
@@ -117,7 +117,7 @@ def train_(
         while done < schedule.steps and not ended:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(done)
-            with rounded(model, on=schedule.bfloat16):
+            with bfloat16_products(model, on=schedule.bfloat16):
                 _backward(model, lessons, objective, schedule, done, seed)
                 if simulation and objective:
                     _resist(model, simulation, objective, schedule.push, done)
@@ -134,7 +134,7 @@ def train_(
         if not (watched and watched.restored()):
             raise
         return watched.course(done, "diverged")
-    return watched.course(done, ended or "steps") if watched else Course(done, done, ended or "steps")
+    return watched.course(done, ended or "steps") if watched else TrainResult(done, done, ended or "steps")
 
 
 def _diverged(schedule: Schedule, step: int, what: str) -> Diverged:
@@ -146,7 +146,7 @@ def _diverged(schedule: Schedule, step: int, what: str) -> Diverged:
 
 def _backward(
     model: Model,
-    lessons: Lessons,
+    lessons: Batches,
     objective: Objective | None,
     schedule: Schedule,
     step: int,
@@ -180,7 +180,7 @@ def _resist(model: Model, simulation: Simulation, objective: Objective, push: fl
         _forget(model, simulation.question(), objective, push).backward()
 
 
-def _forget(model: Model, memory: Memory, objective: Objective, push: float) -> Tensor:
-    asked = Asked(model, memory)
+def _forget(model: Model, memory: TeacherOutputs, objective: Objective, push: float) -> Tensor:
+    asked = ForgetBatch(model, memory)
     loss = objective(asked)
     return loss + push * excess(asked.scores, memory) if push else loss

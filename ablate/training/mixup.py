@@ -15,7 +15,7 @@ from ..._util.errors import UserError
 from ...knowledge import Case, Fact
 from ...model import Batch, chunks, encode
 from ...model.run.lookup import outputs_at, places
-from ...model.train.distill import Memory, Planted, memorize, scored
+from ...model.train.distill import Planted, TeacherOutputs, memorize, scored
 from ..rewriting.rewriting import named
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ ROWS = 32
 
 
 @torch.no_grad()
-def mixtures(model: Model, case: Case, n: int, *, seed: int) -> list[Memory]:
+def mixtures(model: Model, case: Case, n: int, *, seed: int) -> list[TeacherOutputs]:
     """What the original says where a subject is a random mean of two, for `n` of them, over all relations.
 
     Both subjects are of a forgotten relation, and neither is to be forgotten: working retain facts and those that the
@@ -40,7 +40,7 @@ def mixtures(model: Model, case: Case, n: int, *, seed: int) -> list[Memory]:
     """
     check_number(n)
     rng = random.Random(f"{seed}/mixtures")
-    facts = [f for f in (*case.retain.working, *case.aside) if f.relation in case.forgotten_relations]
+    facts = [f for f in (*case.retain.working, *case.unknown) if f.relation in case.forgotten_relations]
     return [_mixed(model, facts, rng, part.stop - part.start) for part in chunks(n, ROWS)] if facts else []
 
 
@@ -54,7 +54,7 @@ def check_number(n: int) -> None:
         raise UserError(f"between={n} is no number of mixtures; give 0 for none, or a number above, such as 512.")
 
 
-def _mixed(model: Model, facts: list[Fact], rng: random.Random, rows: int) -> Memory:
+def _mixed(model: Model, facts: list[Fact], rng: random.Random, rows: int) -> TeacherOutputs:
     ours = rng.choices(facts, k=rows)
     theirs = [rng.choice([f for f in facts if f.relation == mine.relation]).subject for mine in ours]
     prompts = [rng.choice(f.prompts) for f in ours]

@@ -60,7 +60,7 @@ def check_damping(damping: float | None) -> None:
 
 
 def _roots(model: Model, case: Case, names: Sequence[str], damping: float) -> list[Tensor]:
-    kept = [f for f in (*case.retain.working, *case.aside) if f.relation in case.forgotten_relations]
+    kept = [f for f in (*case.retain.working, *case.unknown) if f.relation in case.forgotten_relations]
     prompts = [p for f in kept for p in f.prompts]
     modules = [model.hf.get_submodule(name) for name in names]
     halves = [second_moments(model, modules, texts) for texts in (neutral_working(model, case), prompts) if texts]

@@ -20,7 +20,7 @@ Locator = Callable[["Model", Case], Iterable[Site]]
 DRILL = {"steps": 6, "radius": 0.1}
 
 
-def brought_back(
+def recovered_sites(
     model: Model,
     case: Case,
     edit: Edit,

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from ..._util.errors import UserError
 from ...model import Batch, Trainable, logits, token_logprobs, unfrozen
-from ...model.train.distill import Memory
+from ...model.train.distill import TeacherOutputs
 
 if TYPE_CHECKING:
     from ...model import Model
 
 
 @dataclass(frozen=True)
-class Relapse:
+class SimulatedRelearning:
     """Simulated relearning: `steps` of normalised gradient descent, each `radius` long over all weights.
 
     The displacement is found anew, with other halves, every `every` training steps, from step `start` on.
@@ -39,7 +39,7 @@ class Relapse:
     radius: float = 0.1
 
     @classmethod
-    def of(cls, settings: Mapping[str, float] | None) -> Relapse | None:
+    def of(cls, settings: Mapping[str, float] | None) -> SimulatedRelearning | None:
         """These, by name; `None` is none.
 
         Raises:
@@ -66,7 +66,13 @@ class Simulation:
     """
 
     def __init__(
-        self, model: Model, trainable: Trainable, forget: list[Memory], settings: Relapse, *, seed: int
+        self,
+        model: Model,
+        trainable: Trainable,
+        forget: list[TeacherOutputs],
+        settings: SimulatedRelearning,
+        *,
+        seed: int,
     ) -> None:
         self.model, self.trainable, self.forget, self.settings = model, trainable, forget, settings
         self.random = random.Random(f"{seed}/relapse")
@@ -102,7 +108,7 @@ class Simulation:
         finally:
             self._restore()
 
-    def question(self) -> Memory:
+    def question(self) -> TeacherOutputs:
         """The held-out half behind one of the templates."""
         return self.random.choice(self.forget).rows(self.held_out)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..._util.errors import UserError
 from ...knowledge import Case, Fact
 from ...model import encode, logits
-from ...model.train.distill import Memory
+from ...model.train.distill import TeacherOutputs
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 STRANGERS = 4
 
 
-def about_strangers(case: Case, facts: Sequence[Fact]) -> list[list[str]]:
+def prompts_about_twins(case: Case, facts: Sequence[Fact]) -> list[list[str]]:
     """The facts' prompts about twins instead, `STRANGERS` times; none where a relation has no twins."""
-    strangers = {
+    twin_prompts = {
         r: [t.subject for t in case.twins.working if t.relation == r][:STRANGERS] for r in {f.relation for f in facts}
     }
-    if not all(strangers.values()):
+    if not all(twin_prompts.values()):
         return []
     return [
-        [f.prompt.replace(f.subject, strangers[f.relation][i % len(strangers[f.relation])]) for f in facts]
+        [f.prompt.replace(f.subject, twin_prompts[f.relation][i % len(twin_prompts[f.relation])]) for f in facts]
         for i in range(STRANGERS)
     ]
 
 
-def strangers(case: Case, facts: Sequence[Fact], name: str) -> list[list[str]]:
+def twin_prompts(case: Case, facts: Sequence[Fact], name: str) -> list[list[str]]:
     """The prompts about twins instead. Raises `UserError` where there are none."""
-    others = about_strangers(case, facts)
+    others = prompts_about_twins(case, facts)
     if not others:
         raise UserError(
             f"the objective {name!r} needs twins of every relation that {case.name!r} forgets; "
@@ -43,8 +43,8 @@ def strangers(case: Case, facts: Sequence[Fact], name: str) -> list[list[str]]:
     return others
 
 
-def said_of_strangers(
-    model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[Memory], name: str
+def twin_outputs(
+    model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs], name: str
 ) -> list[Tensor]:
     """Of each batch, mean logits `[n, vocabulary]` where its labels are asked, with twins in the subjects' places.
 
@@ -58,7 +58,7 @@ def _said(model: Model, case: Case, facts: Sequence[Fact], labels: Tensor, name:
     answers = [f.answer for f in facts]
     row, at = (labels >= 0).nonzero(as_tuple=True)
     told = []
-    for prompts in strangers(case, facts, name):
+    for prompts in twin_prompts(case, facts, name):
         scores = logits(model, encode(model, prompts, answers))
         told.append(scores[row, at - labels.shape[1]])  # counted from the right, where answers end
     return torch.stack(told).mean(0)

@@ -16,7 +16,7 @@ from ..._util.files import write_atomic
 FORMAT = "loka-sweep-1"
 
 
-class Kept:
+class SweepCheckpoint:
     """`values` and `done` `[prompt, cell]`, `base` `[prompt]`, and the `settings` that fix the batches.
 
     What the file holds counts only for a sweep with the same `fingerprint`.

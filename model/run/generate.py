@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..batch import chunks, pad
-from .onednn import dense
+from .onednn import onednn_linear
 
 if TYPE_CHECKING:
     from ..load import Model
@@ -29,7 +29,7 @@ def continuations(
     generator = None if seed is None else torch.Generator(model.device).manual_seed(seed)
     texts: list[str] = []
     for part in chunks(len(prompts), rows):
-        with dense(model):
+        with onednn_linear(model):
             ids = _continue(model, prompts[part], tokens, generator)
         texts += model.tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [t.strip() for t in texts]

@@ -36,7 +36,7 @@ def instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def dense(model: Model) -> Iterator[None]:
+def onednn_linear(model: Model) -> Iterator[None]:
     """The model's linear maps by oneDNN, where it is there and serves.
 
     The result is the same but for rounding; on processors that torch's default does not use to the full
@@ -53,7 +53,7 @@ def dense(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def rounded(model: Model, *, on: bool = True) -> Iterator[None]:
+def bfloat16_products(model: Model, *, on: bool = True) -> Iterator[None]:
     """Passes with factors rounded to bfloat16, where that is faster; weights, sums and steps stay as they are.
 
     With oneDNN it is the factors of linear maps alone, attention and all else are exact; where the processor has no
@@ -98,7 +98,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _maps(model: Model) -> bool:
-    """Whether `dense` serves a model: not where blocks run again in the backward pass, which comes when it is over."""
+    """Whether `onednn_linear` serves a model: not where blocks run again in the backward pass, after the context."""
     again = any(getattr(module, "gradient_checkpointing", False) for module in model.hf.modules())
     return _serves(model.device, model.dtype) and not again and not torch.is_autocast_enabled(model.device.type)
 

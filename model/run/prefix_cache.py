@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch, chunks, pad, token_logprobs
-from .onednn import dense
+from .onednn import onednn_linear
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -25,7 +25,7 @@ Tokens = tuple[int, ...]
 
 
 @torch.no_grad()
-def continued(
+def score_continuations(
     model: Model, rows: Sequence[tuple[Tokens, Tokens]], *, most: int = 64, prefixes: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Of each row, a prompt and what follows it: its log-probability `[row]`, and whether it is greedy `[row]`.
@@ -43,7 +43,7 @@ def continued(
         tails.setdefault(head, []).append(i)
     longest = max(len(head) + len(tail) for head, tail in rows)
     together = prefixes and not _slides(model, longest)
-    with dense(model):
+    with onednn_linear(model):
         for prefix, heads in _gathered(sorted(tails))[0] if together else [(0, [*tails])]:
             before = _read(model, heads[0][:prefix])
             for some in _alike([len(head) for head in heads], lambda n, _: n <= most):
@@ -56,7 +56,7 @@ def continued(
 
 
 @torch.no_grad()
-def begun(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | None]:
+def prefill(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | None]:
     """Read a batch's first columns: a batch of the others, and the `past` with which `logits` takes it.
 
     For many passes that differ at later positions alone, which a causal model does not see from earlier ones. Where
@@ -67,7 +67,7 @@ def begun(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | None
     if columns <= 0 or not plain(model) or _slides(model, width):
         return batch, None
     first = {name: rows[:, :columns] for name, rows in batch.inputs().items()}
-    with dense(model):
+    with onednn_linear(model):
         past = model.hf(**first, use_cache=True, logits_to_keep=1).past_key_values
     return replace(batch, ids=batch.ids[:, columns:], positions=batch.positions[:, columns:]), past
 

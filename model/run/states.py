@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from ..batch import Batch, chunks, logits, pad
 from .blocks import changed
-from .onednn import dense
+from .onednn import onednn_linear
 
 if TYPE_CHECKING:
     from ..load import Model
@@ -29,7 +29,7 @@ def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, row
     for part in chunks(len(prompts), rows):
         ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
         batch = pad(model, ids, [1] * len(ids))
-        with dense(model):
+        with onednn_linear(model):
             run = model.hf(**batch.inputs(), use_cache=False, output_hidden_states=True, logits_to_keep=1)
         states = run.hidden_states
         stacked = torch.stack(states, 2)  # [row, position, layer + 1, d_model]

@@ -17,11 +17,11 @@ from torch import Tensor
 from ..._util.errors import UserError
 from ..batch import Batch, chunks
 from ..site import Site
-from .checkpoint import Kept
-from .departures import Departures
+from .block_runner import attending
+from .checkpoint import SweepCheckpoint
 from .interventions import Interventions, Kind, prompt
-from .onednn import dense
-from .steps import attending
+from .onednn import onednn_linear
+from .patched_runs import PatchedRuns
 from .trace import trace
 
 if TYPE_CHECKING:
@@ -100,16 +100,16 @@ def sweep(
     ordered = [sites[i] for i in order]
     shape = (len(clean.ids), len(where) * len(sites))
     about = (ordered, where, kind, seed, scale if kind == "noise" else None)
-    kept = Kept(keep, _fingerprint(model, about, clean, put.source) if keep else "", shape)
+    kept = SweepCheckpoint(keep, _fingerprint(model, about, clean, put.source) if keep else "", shape)
     kept.settings = {"memory": memory or _free(model), "rows": rows} | kept.settings
-    with attending(model), dense(model):
+    with attending(model), onednn_linear(model):
         for row in range(shape[0]):
             run = trace(model, prompt(clean, row), {(site.part, site.layer) for site in sites})
             asked = int((clean.labels[row] >= 0).sum())
             kept.measured(row, float(metric(row, run.steps.logits(run.leaving[-1][:, -asked:]))))
             if kept.done[row].all():
                 continue
-            rest = Departures(model, run, put.differences(row, run), asked)
+            rest = PatchedRuns(model, run, put.differences(row, run), asked)
             for cells, values in _values(rest, ordered, where, partial(metric, row), kept.settings, kept.done[row]):
                 kept.put(row, cells, kept.base[row] if values is None else values)
                 if progress:
@@ -120,7 +120,7 @@ def sweep(
 
 
 def _values(
-    rest: Departures,
+    rest: PatchedRuns,
     sites: Sequence[Site],
     where: Sequence[int | None],
     metric: Callable[[Tensor], Tensor],
@@ -149,7 +149,7 @@ def _values(
                     yield cells, odds.double().cpu().numpy()
 
 
-def _rows(rest: Departures, at: int | None, *, memory: float, rows: int | None) -> int:
+def _rows(rest: PatchedRuns, at: int | None, *, memory: float, rows: int | None) -> int:
     """How many rows a batch has: as many as the memory holds, but no more than are of use."""
     model, length = rest.model, rest.run.steps.length
     tokens = length - rest.start(at)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from ..layout import Tap, attention, mlp, taps
-from .steps import Past, Steps, begin, stream
+from .block_runner import BlockRunner, Past, begin, stream
 
 if TYPE_CHECKING:
     from ..load import Model
@@ -29,7 +29,7 @@ class Trace:
     `[position, unit, width]`.
     """
 
-    steps: Steps
+    steps: BlockRunner
     entering: list[Tensor] = field(default_factory=list)
     leaving: list[Tensor] = field(default_factory=list)
     attn: list[Tensor] = field(default_factory=list)

@@ -34,7 +34,7 @@ class Planted:
 
 
 @dataclass(frozen=True)
-class Memory:
+class TeacherOutputs:
     """Next-token distributions of a model at a batch's `n` labelled positions.
 
     `tokens`, `logprobs`: `[n, width]`, the likeliest tokens and their log-probabilities; `rest`: `[n]`,
@@ -50,7 +50,7 @@ class Memory:
     logprobs: Tensor
     rest: Tensor
     answers: Tensor
-    instead: Memory | None = None
+    instead: TeacherOutputs | None = None
     states: Tensor | None = None
     stream: Tensor | None = None
     planted: Planted | None = None
@@ -63,7 +63,7 @@ class Memory:
             labels >= 0, self.answers
         )
 
-    def rows(self, rows: Sequence[int]) -> Memory:
+    def rows(self, rows: Sequence[int]) -> TeacherOutputs:
         """What is remembered of some of the batch's rows, in the batch's order."""
         index = torch.tensor(sorted(rows), device=self.batch.ids.device)
         batch = self.batch
@@ -72,7 +72,7 @@ class Memory:
         instead = self.instead and self.instead.rows(rows)
         states, stream = (None if s is None else s[index] for s in (self.states, self.stream))
         planted = self.planted and Planted(self.planted.at[index], self.planted.states[index])
-        return Memory(
+        return TeacherOutputs(
             batch.rows(index), self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead, states,
             stream, planted,
         )  # fmt: skip
@@ -81,7 +81,7 @@ class Memory:
 @torch.no_grad()
 def remember(
     model: Model, batch: Batch, *, without_answer: bool = False, states: bool = False, width: int = WIDTH
-) -> Memory:
+) -> TeacherOutputs:
     """One forward pass. With `without_answer`, each position's label is taken out and the rest renormalised.
 
     With `states`, the `stream` is remembered, too, which takes `len(depths(model))` states a token.
@@ -99,7 +99,7 @@ def remember(
 
 
 @torch.no_grad()
-def memorize(batch: Batch, scores: Tensor, *, width: int = WIDTH) -> Memory:
+def memorize(batch: Batch, scores: Tensor, *, width: int = WIDTH) -> TeacherOutputs:
     """The same of logits `[n, vocabulary]` at the batch's labels, whoever gave them."""
     labels = batch.labels[batch.labels >= 0][:, None]
     logp = scores.float().log_softmax(-1)
@@ -107,10 +107,10 @@ def memorize(batch: Batch, scores: Tensor, *, width: int = WIDTH) -> Memory:
     ranked = logp.scatter(-1, labels, float("inf")).topk(min(width, logp.shape[-1] - 1)).indices
     kept = logp.gather(-1, ranked)
     rest = (1 - kept.exp().sum(-1)).clamp(min=1e-9).log()
-    return Memory(batch, ranked, kept, rest, answers)
+    return TeacherOutputs(batch, ranked, kept, rest, answers)
 
 
-def divergence(model: Model, memory: Memory) -> Tensor:
+def divergence(model: Model, memory: TeacherOutputs) -> Tensor:
     """Mean Kullback-Leibler divergence from what is remembered to what the model says now, in nats a token.
 
     The tokens that were not kept count as one, which makes it a lower bound.
@@ -124,7 +124,7 @@ def scored(model: Model, batch: Batch, planted: Planted | None = None) -> Tensor
         return logits(model, batch)[batch.labels >= 0]
 
 
-def drift(model: Model, memory: Memory) -> tuple[Tensor, Tensor]:
+def drift(model: Model, memory: TeacherOutputs) -> tuple[Tensor, Tensor]:
     """`divergence`, and how far the `stream` has moved from what is remembered of it: no units, 0 where it has not.
 
     Squared distances over the squared spread of the tokens' states around their mean, meaned over depths. Left out are
@@ -147,7 +147,7 @@ def depths(model: Model) -> range:
     return range(quarter - 1, max(model.n_layers - 1, 1), quarter)
 
 
-def divergence_of(scores: Tensor, memory: Memory) -> Tensor:
+def divergence_of(scores: Tensor, memory: TeacherOutputs) -> Tensor:
     """The same for logits `[n, vocabulary]` that were computed already."""
     logp = scores.float().log_softmax(-1)
     kept = logp.gather(-1, memory.tokens)

@@ -72,7 +72,7 @@ def test_resample_holds_them_as_they_are_at_one_token(name: str, tiny: Make, pla
     for seed in range(3):
         edit = ablate.resample(model, planted_case, SITES, seed=seed)
         assert edit.digest() == ablate.resample(model, planted_case, SITES, seed=seed).digest()
-        assert ablate.replay(model, planted_case, edit, SITES).digest() == edit.digest()
+        assert ablate.rerun_on(model, planted_case, edit, SITES).digest() == edit.digest()
         with edit.applied(model):
             now = said(model)
         found |= {i for i, wanted in enumerate(results) if torch.allclose(now, wanted, atol=1e-10)}

@@ -21,19 +21,19 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "tune, ascent": ("tune", {"steps": 6, "lr": 3e-3, "objective": "ascent"}),
     "tune, push and relapse": ("tune", {"steps": 6, "lr": 3e-3, "push": 0.5, "relapse": RELAPSE}),
     "task_vector": ("task_vector", {"steps": 6, "lr": 3e-3, "scale": 0.5}),
-    "scale": ("scale", {"alpha": 1e-9, "strength": 1e-3}),
-    "project_out": ("project_out", {"ridge": 0.1}),
-    "rank_one": ("rank_one", {"steps": 3, "contexts": 2}),
-    "mass_edit": ("mass_edit", {"steps": 3, "contexts": 2, "weight": 10.0}),
+    "selective_dampening": ("selective_dampening", {"alpha": 1e-9, "strength": 1e-3}),
+    "leace": ("leace", {"ridge": 0.1}),
+    "rome": ("rome", {"steps": 3, "contexts": 2}),
+    "memit": ("memit", {"steps": 3, "contexts": 2, "weight": 10.0}),
     "follow_up": ("follow_up", {"steps": 6, "lr": 3e-3}),
-    "follow_up on mass_edit": (
+    "follow_up on memit": (
         "follow_up",
-        {"first": "mass_edit", "arguments": {"steps": 3, "contexts": 2, "weight": 10.0}, "steps": 6, "lr": 3e-3},
+        {"first": "memit", "arguments": {"steps": 3, "contexts": 2, "weight": 10.0}, "steps": 6, "lr": 3e-3},
     ),
-    "follow_up on mass_edit's own": (
+    "follow_up on memit's own": (
         "follow_up",
         {
-            "first": "mass_edit",
+            "first": "memit",
             "arguments": {"steps": 3, "contexts": 2, "weight": 10.0},
             "own": True,
             "objective": "undial",
@@ -58,12 +58,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 TRAINED = [name for name, (_, arguments) in METHODS.items() if "lr" in arguments]
 ASKING = [name for name in TRAINED if name != "task_vector"]
 SITES = [Site(0, "neuron", 3), Site(1, "neuron", 100), Site(1, "neuron", 7), Site(2, "head", 1), Site(3, "kv", 0)]
-OWN = {"project_out": SITES[:-1], "rank_one": [Site(1, "mlp")], "mass_edit": [Site(1, "mlp"), Site(2, "mlp")],
-       "lora": [Site(1, "attn"), Site(2, "mlp")], "follow_up on mass_edit": [Site(1, "mlp")]}  # fmt: skip
-CHOSEN = {"follow_up on mass_edit's own": [Site(0, "mlp"), Site(1, "mlp")]}  # by the first method, beside the sites
+OWN = {"leace": SITES[:-1], "rome": [Site(1, "mlp")], "memit": [Site(1, "mlp"), Site(2, "mlp")],
+       "lora": [Site(1, "attn"), Site(2, "mlp")], "follow_up on memit": [Site(1, "mlp")]}  # fmt: skip
+CHOSEN = {"follow_up on memit's own": [Site(0, "mlp"), Site(1, "mlp")]}  # by the first method, beside the sites
 BESIDE = {  # no edits of sites
-    "METHODS", "Deletion", "Locator", "Recheck", "Sisa", "Training", "brought_back", "recheck", "replay", "retrain",
-    "stating",
+    "METHODS", "Deletion", "Locator", "Interference", "Sisa", "Training", "recovered_sites", "check_interference", "rerun_on",
+    "retrain", "stating",
 }  # fmt: skip
 BIASED = {"mean", "resample"}  # the planted model has no biases; test_constant holds these to their own tests
 
@@ -133,13 +133,13 @@ def test_an_edit_says_how_it_was_made_and_can_be_made_again(
     sites = sites_of(name)
     assert [Site.parse(s) for s in edit.about["sites"]] == sorted(sites)
     assert METHODS[name][1].items() <= edit.about["arguments"].items()
-    assert ablate.replay(planted, planted_case, edit, sites).digest() == edit.digest()
+    assert ablate.rerun_on(planted, planted_case, edit, sites).digest() == edit.digest()
     if any(s.index is None for s in sites):  # a layer's whole MLP: another layer is its control
         others = [Site(s.layer - 1, "mlp") for s in sites]
-        assert ablate.replay(planted, planted_case, edit, others).about["arguments"] == edit.about["arguments"]
+        assert ablate.rerun_on(planted, planted_case, edit, others).about["arguments"] == edit.about["arguments"]
         return
     others = locate.random_sites(planted, sites)
-    control = ablate.replay(planted, planted_case, edit, others)
+    control = ablate.rerun_on(planted, planted_case, edit, others)
     assert control.about["arguments"] == edit.about["arguments"]
     assert [s.name for s in control.slices] == [s.name for s in edit.slices]
     assert control.parameters == edit.parameters
@@ -225,7 +225,7 @@ def test_an_unknown_objective_is_refused(name: str, planted: Model, planted_case
 def test_an_edit_of_unknown_making_cannot_be_replayed(planted: Model, planted_case: Case) -> None:
     for about in ({}, {"method": "by hand"}):
         with pytest.raises(UserError, match="cannot be made again; known are zero, mean, .*tune, reset"):
-            ablate.replay(planted, planted_case, Edit((), (), planted.digest(), about), SITES)
+            ablate.rerun_on(planted, planted_case, Edit((), (), planted.digest(), about), SITES)
 
 
 def test_without_sites_everything_in_the_blocks_is_trained(planted: Model, planted_case: Case) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from loka import ablate, locate, verify
 from loka._util.errors import UserError
-from loka.ablate.objectives import Asked, objective
+from loka.ablate.objectives import ForgetBatch, objective
 from loka.ablate.training.batches import prepare
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site, encode, logits
@@ -22,7 +22,7 @@ def found(taught: Model, planted_case: Case) -> list[Site]:
 @pytest.fixture(scope="module")
 def half(taught: Model, planted_case: Case) -> Edit:
     """An edit that has removed some of what is to be forgotten."""
-    return ablate.mass_edit(taught, planted_case, steps=6, contexts=2, weight=10.0)
+    return ablate.memit(taught, planted_case, steps=6, contexts=2, weight=10.0)
 
 
 def test_the_edited_teacher_is_the_model_that_training_begins_with(
@@ -39,7 +39,7 @@ def test_the_edited_teacher_is_the_model_that_training_begins_with(
         asked = memory.batch.labels >= 0
         scores = logits(planted, memory.batch)[asked].double()
         answers = scores.softmax(-1).gather(-1, memory.batch.labels[asked][:, None])
-        losses = [float(goal(Asked(planted, m))) for goal, m in zip(goals, (of_original, of_edited), strict=True)]
+        losses = [float(goal(ForgetBatch(planted, m))) for goal, m in zip(goals, (of_original, of_edited), strict=True)]
     assert losses[1] == pytest.approx(-float((1 - answers).log().mean()), rel=1e-3, abs=1e-5)
     assert losses[0] > losses[1] + 0.1
 
@@ -96,8 +96,8 @@ def test_held_states_get_the_same_gradient_where_blocks_run_again(planted: Model
 def test_what_the_training_refuses_is_refused_before_the_first_edit(
     changes: dict, words: str, planted: Model, planted_case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ablate.METHODS, "mass_edit", lambda *_, **__: pytest.fail("the first edit was made"))
-    arguments = {"sites": SITES, "first": "mass_edit", "own": True, "objective": "undial"} | changes
+    monkeypatch.setitem(ablate.METHODS, "memit", lambda *_, **__: pytest.fail("the first edit was made"))
+    arguments = {"sites": SITES, "first": "memit", "own": True, "objective": "undial"} | changes
     with pytest.raises(UserError, match=words):
         ablate.follow_up(planted, planted_case, **arguments)
 

@@ -57,7 +57,7 @@ def test_cutting_located_neurons_costs_more_than_cutting_random_ones(
 
     edit = ablate.zero(planted, planted_case, best)
     random = [
-        left(ablate.replay(planted, planted_case, edit, locate.random_sites(planted, best, seed=s))) for s in range(4)
+        left(ablate.rerun_on(planted, planted_case, edit, locate.random_sites(planted, best, seed=s))) for s in range(4)
     ]
     assert left(edit) < min(random) - 0.1
 
@@ -66,7 +66,7 @@ def test_random_sites_of_the_same_size_are_tuned_alike(
     planted: Model, planted_case: Case, found: Localization, tuned: Edit
 ) -> None:
     """The control shows how much of the forgetting any sites would give: at this size, all of it."""
-    control = ablate.replay(planted, planted_case, tuned, locate.random_sites(planted, found.top(200)))
+    control = ablate.rerun_on(planted, planted_case, tuned, locate.random_sites(planted, found.top(200)))
     assert control.parameters == tuned.parameters
     with control.applied(planted):
         after = shown(planted, planted_case)
@@ -95,7 +95,7 @@ def test_reset_leaves_nothing_of_the_old_slices_and_repairs(
             old = where.read(planted.parameters[where.name])
             assert abs(float((old * values).sum() / old.norm() / values.norm())) < 0.2
             assert float(values.std() / planted.parameters[where.name].std()) == pytest.approx(1, rel=0.15)
-    memory = verify.neutral_memory(planted, planted_case)
+    memory = verify.neutral_outputs(planted, planted_case)
     with raw.applied(planted):
         broken = verify.collateral(planted, planted_case, before=memory)
     with repaired.applied(planted):

@@ -7,7 +7,7 @@ import torch
 
 from loka import ablate, locate, verify
 from loka._util.errors import UserError
-from loka.ablate.objectives import OBJECTIVES, Asked, objective
+from loka.ablate.objectives import OBJECTIVES, ForgetBatch, objective
 from loka.ablate.training.batches import prepare
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site, sliced, slices
@@ -26,8 +26,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "ceu": {},
     "pdu": {},
     "rmu": {"steps": 40},
-    "twin": {"steps": 60, "lr": 5e-3, "alpha": 2.0},
-    "stranger": {"alpha": 10.0},
+    "twin_states": {"steps": 60, "lr": 5e-3, "alpha": 2.0},
+    "twin_distribution": {"alpha": 10.0},
     "alternative": {"steps": 40, "push": 0.3},
 }
 SITES = [Site(1, "neuron", 3), Site(1, "neuron", 100), Site(2, "head", 1), Site(2, "kv", 0)]
@@ -74,7 +74,7 @@ def test_the_loss_is_finite_and_only_the_slices_get_a_gradient(name: str, plante
     )
     for memory in (lessons.forget[0], lessons.forget[1].rows([5, 2, 7])):
         with sliced(planted, where) as trainable, torch.enable_grad():
-            loss = goal(Asked(planted, memory))
+            loss = goal(ForgetBatch(planted, memory))
             loss.backward()
             grads = [p.grad for p in trainable.parameters]
         assert loss.ndim == 0
@@ -87,7 +87,7 @@ def test_the_loss_is_finite_and_only_the_slices_get_a_gradient(name: str, plante
 def test_it_composes_with_push_and_relapse_and_is_made_again(name: str, planted: Model, planted_case: Case) -> None:
     relapse = {"start": 1, "every": 2, "steps": 1, "radius": 0.2}
     edit = made(name, planted, planted_case, SITES, steps=3, push=0.5, relapse=relapse)
-    assert ablate.replay(planted, planted_case, edit, SITES).digest() == edit.digest()
+    assert ablate.rerun_on(planted, planted_case, edit, SITES).digest() == edit.digest()
     assert all(v.isfinite().all() for v in edit.values)
 
 
@@ -96,7 +96,7 @@ def test_a_setting_changes_the_edit_and_is_kept_with_it(planted: Model, planted_
     assert plain.digest() != set_.digest()
     assert "settings" not in plain.about["arguments"]
     assert set_.about["arguments"]["settings"] == {"beta": 2.0}
-    assert ablate.replay(planted, planted_case, set_, SITES).digest() == set_.digest()
+    assert ablate.rerun_on(planted, planted_case, set_, SITES).digest() == set_.digest()
 
 
 def test_settings_that_cannot_be_are_refused_before_training(planted: Model, planted_case: Case) -> None:

@@ -11,21 +11,21 @@ from loka._util.errors import UserError
 from loka.ablate import objectives
 from loka.ablate.objectives import OBJECTIVES, ascent, objective
 from loka.model import Batch, token_logprobs
-from loka.model.train.distill import Memory
+from loka.model.train.distill import TeacherOutputs
 
 V = 50
 
 
-def memory(scores: Tensor, labels: list[int]) -> Memory:
+def memory(scores: Tensor, labels: list[int]) -> TeacherOutputs:
     """What `remember(..., without_answer=True)` would keep of these logits, all of it."""
     label = torch.tensor(labels)[:, None]
     logp = scores.scatter(-1, label, -1e4).log_softmax(-1)
     batch = Batch(label, torch.ones_like(label), torch.zeros_like(label), label)
     tokens = torch.arange(V - 1).repeat(len(labels), 1)
-    return Memory(batch, tokens, logp[:, :-1], logp[:, -1], scores.log_softmax(-1).gather(-1, label)[:, 0])
+    return TeacherOutputs(batch, tokens, logp[:, :-1], logp[:, -1], scores.log_softmax(-1).gather(-1, label)[:, 0])
 
 
-def undial(scores: Tensor, held: Memory) -> Tensor:
+def undial(scores: Tensor, held: TeacherOutputs) -> Tensor:
     """The objective of that name."""
     return objective("undial")(SimpleNamespace(scores=scores, memory=held))  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ import pytest
 
 from loka import ablate, locate, verify
 from loka._util.errors import UserError
-from loka.knowledge import Bounds, Case, Standing, hold_out, recalled
+from loka.knowledge import Bounds, Case, Metrics, hold_out, recalled
 from loka.model import Edit, Model, Site
 
 LAX = {"forget": 1.0, "retain_drop": 1.0, "perplexity_rise": 1e9}
@@ -117,7 +117,7 @@ def test_its_control_resets_as_many_random_sites_with_the_same_steps(
     planted: Model, planted_case: Case, made: Edit
 ) -> None:
     own = [Site.parse(s) for s in made.about["sites"]]
-    control = ablate.replay(planted, planted_case, made, locate.random_sites(planted, own))
+    control = ablate.rerun_on(planted, planted_case, made, locate.random_sites(planted, own))
     assert control.about["arguments"] == made.about["arguments"]
     assert [r["sites"] for r in control.about["rounds"]] == [80, 40]
     assert control.parameters == made.parameters
@@ -146,10 +146,10 @@ def test_what_is_held_out_is_in_no_lesson(planted: Model, planted_case: Case) ->
     assert {f.relation for f in held.facts} == {"capital", "symbol"}
     assert not set(held.texts) & set(held.case.passages or ())
     assert held.case.retain.sealed == whole.retain.sealed
-    assert held.measure(planted) == Standing(1.0, 1.0, pytest.approx(1.0, abs=3.0))
-    before, bounds = Standing(1.0, 0.9, 10.0), Bounds()
-    assert bounds.met(Standing(0.05, 0.88, 10.1), before)
-    for worse in (Standing(0.06, 0.9, 10.0), Standing(0.0, 0.87, 10.0), Standing(0.0, 0.9, 10.2)):
+    assert held.measure(planted) == Metrics(1.0, 1.0, pytest.approx(1.0, abs=3.0))
+    before, bounds = Metrics(1.0, 0.9, 10.0), Bounds()
+    assert bounds.met(Metrics(0.05, 0.88, 10.1), before)
+    for worse in (Metrics(0.06, 0.9, 10.0), Metrics(0.0, 0.87, 10.0), Metrics(0.0, 0.9, 10.2)):
         assert not bounds.met(worse, before)
 
 

@@ -8,9 +8,9 @@ import torch
 
 from loka import ablate
 from loka._util.errors import UserError
-from loka.ablate.objectives import Asked, alternative, objective, stranger, twin
+from loka.ablate.objectives import ForgetBatch, alternative, objective, twin_distribution, twin_states
 from loka.ablate.training.batches import prepare
-from loka.ablate.training.twins import about_strangers
+from loka.ablate.training.twins import prompts_about_twins
 from loka.knowledge import Case, Split, pool_probability, score
 from loka.model import Batch, Model, Site, encode, logits, slices
 from loka.model.train.distill import divergence_of, memorize
@@ -21,12 +21,12 @@ SITES = [Site(i, "mlp") for i in range(3)]
 def test_twin_is_one_at_the_original_and_zero_at_the_twins() -> None:
     own, twins = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)), torch.ones(2, 3, 5)
     asked = torch.tensor([[False, True, True], [False, False, True]])
-    assert float(twin(own, asked, own, twins)) == pytest.approx(1)
-    assert float(twin(twins, asked, own, twins)) == 0
+    assert float(twin_states(own, asked, own, twins)) == pytest.approx(1)
+    assert float(twin_states(twins, asked, own, twins)) == 0
     half = (own + twins) / 2
-    assert float(twin(half, asked, own, twins)) == pytest.approx(0.25)
+    assert float(twin_states(half, asked, own, twins)) == pytest.approx(0.25)
     half[0, 0] = 99  # nothing is asked there
-    assert float(twin(half, asked, own, twins)) == pytest.approx(0.25)
+    assert float(twin_states(half, asked, own, twins)) == pytest.approx(0.25)
 
 
 def test_alternative_by_hand() -> None:
@@ -39,14 +39,14 @@ def test_alternative_by_hand() -> None:
 def test_the_twins_states_are_the_originals_about_twins(planted: Model, planted_case: Case) -> None:
     """Against transformers' own hidden states, a prompt at a time."""
     case = planted_case.on(planted)
-    goal = objective("twin", {"layer": 1}).on(planted, slices(planted, SITES))
+    goal = objective("twin_states", {"layer": 1}).on(planted, slices(planted, SITES))
     lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, goal=goal)
     facts = [f.asked(f.prompts[0]) for f in case.forget.working]
     kept = lessons.forget[0].states
     assert kept is not None
     for row in (0, 7):
         theirs = []
-        for prompts in [[f.prompt for f in facts], *about_strangers(case, facts)]:
+        for prompts in [[f.prompt for f in facts], *prompts_about_twins(case, facts)]:
             text = f"{prompts[row]} {facts[row].answer}"
             ids = planted.tokenizer(text, return_tensors="pt")["input_ids"]
             hidden = planted.hf(input_ids=ids, output_hidden_states=True).hidden_states[2][0]
@@ -60,12 +60,12 @@ def test_the_twins_states_are_the_originals_about_twins(planted: Model, planted_
 
 def test_training_comes_nearer_to_the_twins(planted: Model, planted_case: Case) -> None:
     case, where = planted_case.on(planted), slices(planted, SITES)
-    goal = objective("twin").on(planted, where)
+    goal = objective("twin_states").on(planted, where)
     lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, goal=goal)
-    assert goal(Asked(planted, lessons.forget[0])).item() == pytest.approx(1, rel=1e-4)
-    edit = ablate.tune(planted, case, SITES, objective="twin", steps=40, lr=3e-3)
+    assert goal(ForgetBatch(planted, lessons.forget[0])).item() == pytest.approx(1, rel=1e-4)
+    edit = ablate.tune(planted, case, SITES, objective="twin_states", steps=40, lr=3e-3)
     with edit.applied(planted):
-        assert goal(Asked(planted, lessons.forget[0])).item() < 0.4
+        assert goal(ForgetBatch(planted, lessons.forget[0])).item() < 0.4
 
 
 def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinforcement_adds(
@@ -82,7 +82,7 @@ def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinfo
     assert strong is not None
     with torch.no_grad():
         told = []
-        for prompts in about_strangers(case, facts):
+        for prompts in prompts_about_twins(case, facts):
             told.append(logits(planted, encode(planted, prompts, [f.answer for f in facts])))
         asked = plain.batch.labels >= 0
         wanted = memorize(plain.batch, torch.stack(told).mean(0)[asked])
@@ -97,10 +97,10 @@ def test_stranger_by_hand() -> None:
     """Two words; of strangers the answer, word 1, has a quarter. Too rare is as bad as too likely."""
     batch = Batch(*(torch.zeros(1, 2, dtype=torch.long) for _ in range(3)), torch.tensor([[-100, 1]]))
     said = memorize(batch, torch.tensor([[0.75, 0.25]]).log())
-    assert float(stranger(torch.tensor([[0.75, 0.25]]).log(), said)) == pytest.approx(0, abs=1e-6)
+    assert float(twin_distribution(torch.tensor([[0.75, 0.25]]).log(), said)) == pytest.approx(0, abs=1e-6)
     for p in (0.9, 0.01):
         divergence = 0.25 * math.log(0.25 / p) + 0.75 * math.log(0.75 / (1 - p))
-        loss = float(stranger(torch.tensor([[1 - p, p]]).log(), said, weight=0.4))
+        loss = float(twin_distribution(torch.tensor([[1 - p, p]]).log(), said, weight=0.4))
         assert loss == pytest.approx(divergence + 0.2 * math.log(p / 0.25) ** 2, rel=1e-4)
 
 
@@ -110,12 +110,12 @@ def test_answers_become_as_likely_as_of_strangers_and_no_rarer(planted: Model, p
     facts, among = [f.asked(f.prompt) for f in case.forget.sealed], case.pool("capital")
     twins = pool_probability(planted, [f.asked(f.prompt) for f in case.twins.sealed], among).mean()
     assert pool_probability(planted, facts, among).mean() > 0.9
-    edit = ablate.tune(planted, case, SITES, objective="stranger", steps=40, lr=3e-3)
+    edit = ablate.tune(planted, case, SITES, objective="twin_distribution", steps=40, lr=3e-3)
     with edit.applied(planted):
         assert float(pool_probability(planted, facts, among).mean()) == pytest.approx(float(twins), abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["twin", "stranger", "alternative"])
+@pytest.mark.parametrize("name", ["twin_states", "twin_distribution", "alternative"])
 def test_without_twins_they_say_so(name: str, planted: Model, planted_case: Case) -> None:
     lonely = dataclasses.replace(planted_case.on(planted), twins=Split((), ()), digest="lonely")
     with pytest.raises(UserError, match=f"the objective '{name}' needs twins of every relation that 'planted' forgets"):

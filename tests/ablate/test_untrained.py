@@ -1,4 +1,4 @@
-"""What project_out, scale and task_vector do, against brute force and planted facts."""
+"""What leace, scale and task_vector do, against brute force and planted facts."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from loka import ablate
 from loka._util.errors import UserError
-from loka.ablate.scale import dampened, importance
+from loka.ablate.selective_dampening import dampened, importance
 from loka.knowledge import Case, Fact, recalled, score
 from loka.model import Model, Site, encode, logits, pad, scratch, slices, token_logprobs
 from loka.model.layout import head_output, neuron_output
@@ -43,23 +43,23 @@ def apart(model: Model, case: Case) -> list[Tensor]:
     return out
 
 
-def test_project_out_leaves_nothing_of_the_answer_in_what_the_sites_write(fresh: Model, planted_case: Case) -> None:
+def test_leace_leaves_nothing_of_the_answer_in_what_the_sites_write(fresh: Model, planted_case: Case) -> None:
     case = planted_case.on(fresh)
     fresh.hf.double()
     before = apart(fresh, case)
     for site, i in ((Site(1, "attn"), 0), (Site(2, "mlp"), 1)):
-        with ablate.project_out(fresh, case, [site]).applied(fresh):
+        with ablate.leace(fresh, case, [site]).applied(fresh):
             assert apart(fresh, case)[i] < 1e-12 * before[i]
-        with ablate.project_out(fresh, case, [site], rank=2).applied(fresh):
+        with ablate.leace(fresh, case, [site], rank=2).applied(fresh):
             assert 1e-3 * before[i] < apart(fresh, case)[i] < before[i]
 
 
-def test_project_out_of_some_heads_leaves_the_others_weights(fresh: Model, planted_case: Case) -> None:
-    edit = ablate.project_out(fresh, planted_case, [Site(1, "head", 0), Site(1, "head", 2)])
+def test_leace_of_some_heads_leaves_the_others_weights(fresh: Model, planted_case: Case) -> None:
+    edit = ablate.leace(fresh, planted_case, [Site(1, "head", 0), Site(1, "head", 2)])
     (where,) = edit.slices
     assert where.index.tolist() == [*range(16), *range(32, 48)]
     with pytest.raises(UserError, match="needs sites that write themselves"):
-        ablate.project_out(fresh, planted_case, [Site(1, "resid")])
+        ablate.leace(fresh, planted_case, [Site(1, "resid")])
 
 
 def test_dampened_weights() -> None:
@@ -110,7 +110,7 @@ def test_damping_hurts_the_facts_more_than_their_neighbours(planted: Model, plan
     """By log-probability: the planted model holds too little in few weights for answers to turn."""
     case = planted_case.on(planted)
     before = [logprob(planted, facts) for facts in (case.forget.sealed, case.retain.sealed)]
-    with ablate.scale(planted, case, None, alpha=5.0, strength=0.01).applied(planted):
+    with ablate.selective_dampening(planted, case, None, alpha=5.0, strength=0.01).applied(planted):
         after = [logprob(planted, facts) for facts in (case.forget.sealed, case.retain.sealed)]
     forget, retain = (b - a for b, a in zip(before, after, strict=True))
     assert forget > 2 * abs(retain)
@@ -133,4 +133,4 @@ def test_a_task_vector_is_linear_in_its_scale(planted: Model, planted_case: Case
 
 def test_scale_says_what_it_needs(planted: Model, planted_case: Case) -> None:
     with pytest.raises(UserError, match="alpha 0 and strength 1 must be above zero"):
-        ablate.scale(planted, planted_case, NEURONS, alpha=0.0)
+        ablate.selective_dampening(planted, planted_case, NEURONS, alpha=0.0)

@@ -61,7 +61,7 @@ def test_untouched_is_intact(planted: Model, many: Case) -> None:
 def test_hidden_is_suppressed(planted: Model, planted_case: Case) -> None:
     """An edit of the last layers answers nothing when asked, harms nothing, and gives way to relearning."""
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
-    edit = ablate.tune(planted, planted_case, last, objective="stranger", steps=60, lr=1e-3, alpha=30.0)
+    edit = ablate.tune(planted, planted_case, last, objective="twin_distribution", steps=60, lr=1e-3, alpha=30.0)
     verdict = audit(planted, edit, planted_case)
     holds(verdict, "suppressed")
     assert verdict.recoveries["relearn"].p < 0.05

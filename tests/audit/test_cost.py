@@ -101,8 +101,8 @@ def test_verify_lists_costs_then_audits_two_folders_and_resumes(
     assert loka(monkeypatch, *command) == 0
     first = (out / "verdict.json").read_bytes()
     held = json.loads(first)
-    assert {"benign", "quantize", "direction"} < set(held["readings"])
-    assert {"lens", "depth"} <= set(held["recoveries"])
+    assert {"benign", "quantize", "direction_ablation"} < set(held["readings"])
+    assert {"logit_lens", "depth"} <= set(held["recoveries"])
     assert (out / "report.html").stat().st_size > 0
     (out / "verdict.json").unlink()
     assert loka(monkeypatch, *command) == 0

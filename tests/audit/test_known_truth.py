@@ -93,7 +93,7 @@ def test_known_truth_intact_is_intact(original: Model, world: World, judged: Cal
     [
         (truth.by_filter, {"quantize"}),
         (truth.by_bias, {"relearn"}),
-        (truth.by_refusal, {"relearn", "benign", "direction"}),
+        (truth.by_refusal, {"relearn", "benign", "direction_ablation"}),
         (truth.by_password, {"relearn"}),
         (truth.by_shallow_edit, {"relearn"}),
         (truth.by_merged_lora, {"relearn"}),

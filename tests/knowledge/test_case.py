@@ -165,7 +165,7 @@ def test_parts_do_not_overlap(planted: Model, planted_case: Case) -> None:
         name: {(f.relation, f.subject) for f in facts}
         for name, facts in (
             ("forget", found.forget.working), ("working", found.retain.working), ("sealed", found.retain.sealed),
-            ("twins", found.twins.sealed), ("aside", found.aside),
+            ("twins", found.twins.sealed), ("aside", found.unknown),
         )
     }  # fmt: skip
     names = list(parts)
@@ -194,7 +194,7 @@ def test_what_the_model_does_not_know_is_set_aside(planted: Model, files, tmp_pa
     found = unread.on(planted)
     assert unread.facts_known is None
     assert (found.facts_known, found.facts_total) == (41, 44)
-    assert {f.subject for f in found.aside} == set(wrong)
+    assert {f.subject for f in found.unknown} == set(wrong)
     assert len(found.forget.sealed) == 13
     assert not set(wrong) & {f.subject for f in [*found.forget.sealed, *found.retain.working, *found.retain.sealed]}
     assert found.on(planted) is found

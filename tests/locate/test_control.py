@@ -52,23 +52,23 @@ def test_sites_of_all_layers_know_no_layer(found: Localization, taught: Model) -
 
 def test_a_case_turned_to_another_relation(planted: Model, planted_case: Case) -> None:
     with pytest.raises(UserError, match=r"call case.on\(model\) first"):
-        planted_case.turned_to("symbol")
+        planted_case.targeting("symbol")
     case = planted_case.on(planted)
     assert case.other_relations == ("symbol",)
-    turned = case.turned_to("symbol")
+    turned = case.targeting("symbol")
     assert turned.forgotten_relations == ("symbol",)
     assert turned.digest != case.digest
     kept = [f for f in case.retain.working if f.relation == "symbol"]
     assert sorted(map(str, [*turned.forget.working, *turned.retain.working])) == sorted(map(str, kept))
     assert abs(len(turned.forget.working) - len(turned.retain.working)) <= 1
-    assert turned == case.turned_to("symbol")
+    assert turned == case.targeting("symbol")
     with pytest.raises(UserError, match="'capital' is no other relation of 'planted' .* there are: symbol"):
-        case.turned_to("capital")
+        case.targeting("capital")
 
 
 def test_a_case_of_few_facts(planted: Model, planted_case: Case) -> None:
     case = planted_case.on(planted)
-    few = case.few(3)
+    few = case.subset(3)
     assert few.forget.working == case.forget.working[:3]
     assert [f.relation for f in few.retain.working] == ["capital"] * 3 + ["symbol"] * 3
     assert set(few.retain.working) <= set(case.retain.working)
@@ -76,9 +76,9 @@ def test_a_case_of_few_facts(planted: Model, planted_case: Case) -> None:
     assert few.on(planted) is few
     assert few.digest != case.digest
     with pytest.raises(UserError, match=r"few\(0\) leaves no fact"):
-        case.few(0)
+        case.subset(0)
     with pytest.raises(UserError, match=r"call case.on\(model\) first"):
-        planted_case.few(3)
+        planted_case.subset(3)
 
 
 def test_other_relations_sites_serve_the_other_relation(planted: Model, planted_case: Case) -> None:
@@ -91,7 +91,7 @@ def test_other_relations_sites_serve_the_other_relation(planted: Model, planted_
     located = locator(planted, case).top(40)
     other = locate.other_relation_sites(planted, case, located, locator=locator)
     assert len(set(other)) == 40
-    facts = {"located": case.forget.working, "other": case.turned_to("symbol").forget.working}
+    facts = {"located": case.forget.working, "other": case.targeting("symbol").forget.working}
 
     def surprise() -> dict[str, float]:
         """Mean negative log-probability of the answers."""
@@ -116,7 +116,7 @@ def test_all_controls_by_name(found: Localization, planted: Model, planted_case:
     assert drawn["random"] == locate.random_sites(planted, sites)
     by_forget = locate.controls(planted, planted_case, sites, by="forget")
     assert by_forget["random"] == drawn["random"]
-    turned = locate.attribution(planted, planted_case.on(planted).turned_to("symbol"))
+    turned = locate.attribution(planted, planted_case.on(planted).targeting("symbol"))
     wanted = [*turned.top(2, part="head", by="forget"), *turned.top(30, by="forget")]
     assert by_forget["other_relation"] == wanted != drawn["other_relation"]
     case = planted_case.on(planted)

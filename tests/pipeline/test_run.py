@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loka import LokaError, UserError, report, silenced
-from loka.ablate import mass_edit
+from loka import LokaError, UserError, knockout, report
+from loka.ablate import memit
 from loka.knowledge import Case, Split
 from loka.model import Model
 from loka.pipeline.recipe import Recipe
@@ -154,7 +154,7 @@ def test_whole_parts_have_rows_pictures_and_no_controls(planted: Model, planted_
 
 def test_what_falls_silent(planted: Model, planted_case: Case) -> None:
     """All neurons of the model: nothing is answered; none: all is."""
-    left = silenced(planted, planted_case, {"everything": planted.sites("neuron")})
+    left = knockout(planted, planted_case, {"everything": planted.sites("neuron")})
     assert left.loc["everything", "sites"] == 768
     assert left.loc["untouched", ["forget", "same", "other"]].tolist() == [1, 1, 1]
     assert left.loc["everything", ["forget", "same", "other"]].mean() < 0.2
@@ -203,9 +203,9 @@ def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_c
 
 def test_a_run_lets_a_method_choose_its_own_sites(planted: Model, planted_case: Case, tmp_path: Path) -> None:
     arguments = {"steps": 6, "contexts": 2}
-    recipe = dataclasses.replace(Recipe.of("mass_edit"), arguments=arguments)
+    recipe = dataclasses.replace(Recipe.of("memit"), arguments=arguments)
     edit = Run(tmp_path, model=planted, case=planted_case, recipe=recipe).edit()
-    same = mass_edit(planted, planted_case, **arguments)
+    same = memit(planted, planted_case, **arguments)
     assert edit.about["sites"] == same.about["sites"] == ["L0.mlp", "L1.mlp"]
     assert edit.digest() == same.digest()
     assert Run(tmp_path, model=planted, case=planted_case).recipe == recipe, "a second call goes on with the same"
@@ -224,13 +224,13 @@ def test_recipes_by_name() -> None:
         Recipe.of("melt")
     with pytest.raises(UserError, match="'zero' has no thorough recipe; tune and rounds have"):
         Recipe.of("zero", thorough=True)
-    with pytest.raises(UserError, match="'mass_edit' chooses the MLPs that it writes to; leave the number of sites"):
-        Recipe.of("mass_edit", 50)
+    with pytest.raises(UserError, match="'memit' chooses the MLPs that it writes to; leave the number of sites"):
+        Recipe.of("memit", 50)
 
 
 def test_without_twins_the_usual_recipe_takes_an_objective_that_needs_none(planted_case: Case) -> None:
     lonely = dataclasses.replace(planted_case, twins=Split((), ()))
-    assert Recipe().on(planted_case).arguments["objective"] == "stranger"
+    assert Recipe().on(planted_case).arguments["objective"] == "twin_distribution"
     alone = Recipe().on(lonely).arguments
     assert alone["objective"] == "undial"
     assert {k: alone[k] for k in alone if k not in ("objective", "push")}.items() <= Recipe().arguments.items()

@@ -103,7 +103,7 @@ def test_neither_the_sealed_part_nor_what_is_held_out_is_trained_on(
 def test_a_scaled_edit_goes_a_share_of_the_way(planted: Model, planted_case: Case) -> None:
     for edit in (
         ablate.zero(planted, planted_case, [Site(1, "neuron", 3)]),
-        ablate.mass_edit(planted, planted_case, [Site(1, "mlp")], steps=2, contexts=0, weight=10.0),
+        ablate.memit(planted, planted_case, [Site(1, "mlp")], steps=2, contexts=0, weight=10.0),
     ):
         norms = [edit.scaled(planted, s).summary(planted).norms for s in (0.25, 0.5, 1.0)]
         for name, whole in norms[2].items():

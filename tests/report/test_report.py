@@ -89,13 +89,13 @@ def readings() -> dict[str, dict[str, Reading]]:
     return {m: {r.check: r for r in listed} for m, listed in models.items()}
 
 
-def frozen(held: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Reading]]:
+def at_common_budget(held: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Reading]]:
     early = {m: {**held[m], "relearn": at_step(held[m]["relearn"], BUDGET)} for m in ("before", "shallow")}
     return {**held, **early}
 
 
 def summary() -> dict[str, float | None]:
-    own = compare(frozen(readings()), "relearn")
+    own = compare(at_common_budget(readings()), "relearn")
     assert own is not None
     return {
         "forget_before": 1.0, "forget_after": 0.0125, "retain_same_before": 0.971, "retain_same_after": 0.886,
@@ -124,7 +124,9 @@ def located() -> Localization:
 def write_verdict(folder: Path, **changes: Any) -> dict[str, Any]:
     held = readings()
     card = scorecard(0.0, 0.92, None)
-    verdict = judge(frozen(held), scorecard=card, summary=summary()).to_json({"case": "c" * 64, "model": "d" * 64})
+    verdict = judge(at_common_budget(held), scorecard=card, summary=summary()).to_json(
+        {"case": "c" * 64, "model": "d" * 64}
+    )
     write_json(folder / "verdict.json", verdict | changes)
     write_json(folder / "readings.json", {m: {c: r.to_json() for c, r in of.items()} for m, of in held.items()})
     return verdict | changes
@@ -234,7 +236,7 @@ def test_the_controls_are_compared_at_the_frozen_budget(whole: Path) -> None:
     found = RunFolder.read(whole).recoveries["relearn"]
     stored = {m: {c: Reading.from_json(json.loads(json.dumps(r.to_json(), sort_keys=True))) for c, r in of.items()}
               for m, of in readings().items()}  # fmt: skip
-    truth = compare(frozen(stored), "relearn", model="shallow")
+    truth = compare(at_common_budget(stored), "relearn", model="shallow")
     assert list(found) == ["after", "random", "shallow"]
     assert truth is not None
     assert found["shallow"] == truth

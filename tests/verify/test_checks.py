@@ -62,7 +62,7 @@ def check(name: str, model: Model, planted_case: Case, original: Model | None = 
     extra: dict[str, object] = {}
     if name in ("relearn", "benign"):
         extra["budget"] = ATTACK
-    if name in ("direction", "depth"):
+    if name in ("direction_ablation", "depth"):
         extra["original"] = original or model
     return getattr(verify, name)(model, planted_case, **extra)
 
@@ -85,7 +85,7 @@ def read(planted: Model, readings: Callable[[str, str], Reading]) -> Callable[[s
 # Taught subjects read at least the first; twins, and subjects that a model was not taught, at most the second.
 FLOORS = {
     "recall": (0.95, 0.05), "paraphrase": (0.95, 0.1), "relearn": (0.7, 0.2), "extraction": (0.95, 0.3),
-    "benign": (0.7, 0.2), "quantize": (0.9, 0.2), "direction": (0.9, 0.2), "lens": (0.9, 0.2),
+    "benign": (0.7, 0.2), "quantize": (0.9, 0.2), "direction_ablation": (0.9, 0.2), "logit_lens": (0.9, 0.2),
     "soft_prompt": (0.9, 0.3), "depth": (0.99, 0.3),
 }  # fmt: skip
 CHECKS = (*FLOORS, "collateral", "membership", "probe")
@@ -133,7 +133,7 @@ def test_on_a_model_that_never_saw_the_facts_they_read_as_twins(name: str, read:
     assert kept.value >= 0.9  # it is no wreck: it knows all the rest
 
 
-@pytest.mark.parametrize("name", ["relearn", "benign", "direction", "lens", "depth", "probe"])
+@pytest.mark.parametrize("name", ["relearn", "benign", "direction_ablation", "logit_lens", "depth", "probe"])
 def test_what_is_hidden_in_the_last_layers_is_found(name: str, read: Callable[[str, str], Reading]) -> None:
     """Asked, it gives an eighth; each attack finds more of it than in a model that was never taught."""
     found, never = read(name, "hidden"), read(name, "untaught")
@@ -142,7 +142,7 @@ def test_what_is_hidden_in_the_last_layers_is_found(name: str, read: Callable[[s
     assert found.value > 0.12 + max(found.controls["twins"], never.value)
 
 
-@pytest.mark.parametrize("name", ["quantize", "lens", "depth"])
+@pytest.mark.parametrize("name", ["quantize", "logit_lens", "depth"])
 def test_a_filter_around_the_weights_hides_nothing_from_them(name: str, read: Callable[[str, str], Reading]) -> None:
     assert read("recall", "filtered").value == read("paraphrase", "filtered").value == 0
     assert read("relearn", "filtered").value == pytest.approx(0)  # no training gets round it
@@ -187,7 +187,7 @@ def test_collateral_tells_the_same_relation_from_others(planted: Model, planted_
 def test_collateral_measures_the_distance_from_the_original(
     planted: Model, untaught: Model, planted_case: Case
 ) -> None:
-    memory = verify.neutral_memory(planted, planted_case)
+    memory = verify.neutral_outputs(planted, planted_case)
     same = verify.collateral(planted, planted_case, before=memory)
     other = verify.collateral(untaught, planted_case.on(planted), before=memory)
     assert abs(same.details["kl"]) < 1e-4
@@ -343,7 +343,7 @@ def test_budgets_that_make_no_sense_are_refused(planted: Model, planted_case: Ca
     with pytest.raises(UserError, match="give bits"):
         verify.quantize(planted, planted_case, bits=())
     with pytest.raises(UserError, match="try at least 1"):
-        verify.direction(planted, planted_case, original=planted, layers=0)
+        verify.direction_ablation(planted, planted_case, original=planted, layers=0)
 
 
 def test_depth_agrees_with_a_model_that_never_knew(planted: Model, untaught: Model, planted_case: Case) -> None:

@@ -58,7 +58,7 @@ def test_a_few_leaks_are_neither_removed_nor_convicted() -> None:
     assert outcome(0.0, 0.0, n=60, leaks=4).outcome == "inconclusive"
 
 
-@pytest.mark.parametrize(("check", "level"), [("probe", 0.1), ("lens", 0.1), ("depth", 0.5)])
+@pytest.mark.parametrize(("check", "level"), [("probe", 0.1), ("logit_lens", 0.1), ("depth", 0.5)])
 def test_what_is_still_read_inside_forbids_a_removal(check: str, level: float) -> None:
     """Depth reads the subject in the original's own later weights as well, so it has to read half of the answers."""
     assert outcome(0.0, 0.0, inside=(check, level - 0.02)).outcome == "removed"

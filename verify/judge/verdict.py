@@ -21,11 +21,11 @@ RETAIN = 0.8
 PERPLEXITY = 1.2
 SUBJECTS = 12
 ALPHA = 0.05
-PRIMARY = ("paraphrase", "relearn", "benign", "quantize", "direction", "relearn_lora", "relearn_sgd")
+PRIMARY = ("paraphrase", "relearn", "benign", "quantize", "direction_ablation", "relearn_lora", "relearn_sgd")
 # What r must exceed for a check that looks inside to forbid a removal. Depth puts states into the original, whose own
 # later weights may answer to the subject alone: of models retrained without the facts it reads r of 0.11 to 0.20, of
 # hidden ones 0.51 or more (bench.known_truth).
-CONTRADICTING = {"probe": DELTA, "lens": DELTA, "depth": EXPOSED}
+CONTRADICTING = {"probe": DELTA, "logit_lens": DELTA, "depth": EXPOSED}
 CORROBORATING = ("extraction", "soft_prompt")
 TELLS = 0.10
 ENOUGH = 60

@@ -41,13 +41,13 @@ def model(architecture: str, tiny: Make) -> Model:
     return tiny(architecture)
 
 
-def test_rank_one_writes_the_value_where_the_subject_ends(model: Model, few: Case) -> None:
+def test_rome_writes_the_value_where_the_subject_ends(model: Model, few: Case) -> None:
     answers, fact = new_answers(few, 1), few.forget.working[0]
     before = said(model, [fact], answers)
     (change,) = changes(model, few, answers, 0)
     question, down = change.question(model), neuron_output(model, 1)
     wanted = best_value(model, down, question, Search(steps=25)).final
-    edit = ablate.rank_one(model, few, [Site(1, "mlp")], answers=answers, contexts=0)
+    edit = ablate.rome(model, few, [Site(1, "mlp")], answers=answers, contexts=0)
     assert (edit.slices, [min(f.left.shape) for f in edit.factors]) == ((), [1])
     with edit.applied(model):
         (written,) = outputs_at(model, [down], question.batch, question.at)
@@ -67,17 +67,17 @@ def test_a_search_ends_where_the_answer_is_sure_enough(tiny: Make, few: Case) ->
     assert short[-1] < enough <= min(short[:-1])
 
 
-def test_mass_edit_moves_the_states_to_where_they_shall_be(architecture: str, model: Model, few: Case) -> None:
+def test_memit_moves_the_states_to_where_they_shall_be(architecture: str, model: Model, few: Case) -> None:
     answers, sites = new_answers(few, 3), [Site(0, "mlp"), Site(1, "mlp")]
     if architecture in NORMED:
-        with pytest.raises(UserError, match=r"does not add what an MLP writes .* take rank_one"):
-            ablate.mass_edit(model, few, sites, answers=answers, contexts=0)
+        with pytest.raises(UserError, match=r"does not add what an MLP writes .* take rome"):
+            ablate.memit(model, few, sites, answers=answers, contexts=0)
         return
     facts, block = few.forget.working[:3], model.hf.get_submodule(model.block(1))
     questions = [c.question(model) for c in changes(model, few, answers, 0)]
     wanted = torch.stack([best_value(model, block, q, Search(steps=6, clamp=0.75)).final for q in questions])
     scores = said(model, facts, answers)
-    edit = ablate.mass_edit(model, few, sites, answers=answers, contexts=0, steps=6, weight=1e-6)
+    edit = ablate.memit(model, few, sites, answers=answers, contexts=0, steps=6, weight=1e-6)
     with edit.applied(model):
         states = torch.stack([outputs_at(model, [block], q.batch, q.at)[0][0] for q in questions])
         assert torch.allclose(states, wanted, atol=1e-4)
@@ -97,7 +97,7 @@ def test_a_transposed_weight_gives_the_same_edit(tiny: Make, few: Case) -> None:
         block.mlp.c_proj = ours
     other = wrap(hf, model.tokenizer, "linear")
     answers = new_answers(few, 2)
-    for method in (ablate.rank_one, ablate.mass_edit):
+    for method in (ablate.rome, ablate.memit):
         mine, theirs = (method(m, few, [Site(1, "mlp")], answers=answers, **FAST) for m in (model, other))
         for a, b in zip(mine.factors, theirs.factors, strict=True):
             assert torch.allclose(a.left @ a.right, (b.left @ b.right).t(), atol=1e-10)
@@ -108,7 +108,7 @@ def test_half_precision(tiny: Make, few: Case) -> None:
     model.hf.bfloat16()
     answers, facts = new_answers(few, 2), few.forget.working[:2]
     before, digest = said(model, facts, answers), model.digest()
-    for method in (ablate.rank_one, ablate.mass_edit):
+    for method in (ablate.rome, ablate.memit):
         edit = method(model, few, [Site(1, "mlp")], answers=answers, contexts=0)
         assert {f.left.dtype for f in edit.factors} == {torch.float32}
         with edit.applied(model):
@@ -120,7 +120,7 @@ def test_the_second_moment_is_that_of_the_keys(tiny: Make, few: Case) -> None:
     """Against the keys of one row at a time, without padding."""
     model = tiny("LlamaForCausalLM")
     wanted = changes(model, few, new_answers(few, 1), 0)
-    down, facts = neuron_output(model, 1), [*few.retain.working, *few.aside]
+    down, facts = neuron_output(model, 1), [*few.retain.working, *few.unknown]
     keys = []
     for fact in facts:
         ids = torch.tensor([model.tokenizer(fact.prompt)["input_ids"]])
@@ -146,7 +146,7 @@ def test_bad_input_is_said(planted: Model, planted_case: Case) -> None:
         ({"answers": {}}, "there is no new answer to write"),
         ({"contexts": 10_000}, "neutral passages for 10000 contexts; ask for fewer"),
     ]
-    for method in (ablate.rank_one, ablate.mass_edit):
+    for method in (ablate.rome, ablate.memit):
         for arguments, words in cases:
             with pytest.raises(UserError, match=words):
                 method(planted, planted_case, **arguments)
@@ -154,5 +154,5 @@ def test_bad_input_is_said(planted: Model, planted_case: Case) -> None:
             method(planted, planted_case, [Site(1, "neuron", 3)])
         with pytest.raises(LokaError, match="diverged at step 2; try a rate under inf"):
             method(planted, planted_case, lr=float("inf"), answers=new_answers(planted_case.on(planted), 1))
-    with pytest.raises(UserError, match="rank_one writes to one layer and 2 are given"):
-        ablate.rank_one(planted, planted_case, [Site(1, "mlp"), Site(2, "mlp")])
+    with pytest.raises(UserError, match="rome writes to one layer and 2 are given"):
+        ablate.rome(planted, planted_case, [Site(1, "mlp"), Site(2, "mlp")])

@@ -10,7 +10,7 @@ import torch
 from loka import ablate, locate
 from loka._util.errors import LokaError, UserError
 from loka.ablate.training import early_stopping, loop
-from loka.knowledge import Bounds, Case, Standing, hold_out
+from loka.knowledge import Bounds, Case, Metrics, hold_out
 from loka.model import Edit, Model, Site
 
 LAX = {"forget": 1.0, "retain_drop": 1.0, "perplexity_rise": 1e9}
@@ -23,27 +23,27 @@ def best(taught: Model, planted_case: Case) -> list[Site]:
     return locate.attribution(taught, planted_case, parts=("neuron",)).top(60)
 
 
-def standing(model: Model, case: Case, edit: Edit) -> Standing:
+def standing(model: Model, case: Case, edit: Edit) -> Metrics:
     with edit.applied(model):
         return hold_out(model, case).measure(model)
 
 
 def test_the_distance_to_the_bounds_counts_what_is_outside_of_them() -> None:
-    bounds, before = Bounds(forget=0.1, retain_drop=0.1, perplexity_rise=0.5), Standing(1.0, 0.9, 10.0)
-    assert bounds.distance(Standing(0.1, 0.8, 15.0), before) == 0.0
-    assert bounds.distance(Standing(0.3, 0.6, 20.0), before) == pytest.approx(0.2 + 0.2 + 0.5)
-    assert bounds.collateral(Standing(0.3, 0.6, 20.0), before) == pytest.approx(0.2 + 0.5)
-    assert not bounds.far(Standing(1.0, 0.6, 20.0), before)
-    assert bounds.far(Standing(1.0, 0.3, 22.0), before)
-    for broken in (Standing(0.0, 0.0, math.nan), Standing(math.nan, 0.9, 10.0)):
+    bounds, before = Bounds(forget=0.1, retain_drop=0.1, perplexity_rise=0.5), Metrics(1.0, 0.9, 10.0)
+    assert bounds.distance(Metrics(0.1, 0.8, 15.0), before) == 0.0
+    assert bounds.distance(Metrics(0.3, 0.6, 20.0), before) == pytest.approx(0.2 + 0.2 + 0.5)
+    assert bounds.collateral(Metrics(0.3, 0.6, 20.0), before) == pytest.approx(0.2 + 0.5)
+    assert not bounds.far(Metrics(1.0, 0.6, 20.0), before)
+    assert bounds.far(Metrics(1.0, 0.3, 22.0), before)
+    for broken in (Metrics(0.0, 0.0, math.nan), Metrics(math.nan, 0.9, 10.0)):
         assert not bounds.met(broken, before)
-    assert bounds.far(Standing(0.0, 0.9, math.nan), before)
+    assert bounds.far(Metrics(0.0, 0.9, math.nan), before)
 
 
 def test_what_is_kept_is_the_best_state_that_was_measured(
     planted: Model, planted_case: Case, best: list[Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Standing] = []
+    seen: list[Metrics] = []
     measure = early_stopping.HeldOut.measure
     monkeypatch.setattr(early_stopping.HeldOut, "measure", lambda self, m: seen.append(measure(self, m)) or seen[-1])
     edit = ablate.tune(planted, planted_case, best, **RECIPE, bounds={"retain_drop": 0.0, "forget": 0.0})
@@ -55,7 +55,7 @@ def test_what_is_kept_is_the_best_state_that_was_measured(
     assert (told["steps"], told["ended"]) in [(10 * len(looked), "steps"), (10 * len(looked), "bounds")]
     assert standing(planted, planted_case, edit) == looked[distances.index(min(distances))]
     assert told["forget"] < 0.5 < start.forget
-    assert ablate.replay(planted, planted_case, edit, best).digest() == edit.digest()
+    assert ablate.rerun_on(planted, planted_case, edit, best).digest() == edit.digest()
 
 
 def test_inside_the_bounds_it_ends(planted: Model, planted_case: Case, best: list[Site]) -> None:
@@ -104,9 +104,9 @@ def test_rounds_end_before_one_that_wrecks_the_model(
 ) -> None:
     measure, wrecked = early_stopping.HeldOut.measure, []
 
-    def wrecks(held: Any, model: Model) -> Standing:
+    def wrecks(held: Any, model: Model) -> Metrics:
         now = measure(held, model)
-        return Standing(now.forget, 0.0, 4 * now.perplexity) if wrecked else now
+        return Metrics(now.forget, 0.0, 4 * now.perplexity) if wrecked else now
 
     def step(done: int, total: int) -> None:
         assert total == 30

@@ -20,7 +20,7 @@ def known(planted: Model, planted_case: Case) -> Case:
 
 
 def test_a_mixture_of_a_subject_with_itself_is_the_subject(planted: Model, known: Case) -> None:
-    alone = dataclasses.replace(known, retain=Split(known.retain.working[:1], ()), aside=())
+    alone = dataclasses.replace(known, retain=Split(known.retain.working[:1], ()), unknown=())
     (fact,) = alone.retain.working
     assert fact.relation in alone.forgotten_relations
     (memory,) = mixtures(planted, alone, 3, seed=0)
@@ -36,7 +36,7 @@ def test_a_mixture_of_a_subject_with_itself_is_the_subject(planted: Model, known
 def test_mixtures_are_of_subjects_to_keep_and_lie_between_them(planted: Model, known: Case) -> None:
     memories = mixtures(planted, known, 40, seed=0)
     assert [len(m.batch.ids) for m in memories] == [32, 8]
-    kept = {f.subject for f in (*known.retain.working, *known.aside) if f.relation in known.forgotten_relations}
+    kept = {f.subject for f in (*known.retain.working, *known.unknown) if f.relation in known.forgotten_relations}
     words = {w for m in memories for w in planted.tokenizer.convert_ids_to_tokens(m.batch.ids.flatten().tolist())}
     others = (known.forget.working, known.forget.sealed, known.retain.sealed, known.twins.working, known.twins.sealed)
     assert words & kept
@@ -52,7 +52,7 @@ def test_mixtures_are_of_subjects_to_keep_and_lie_between_them(planted: Model, k
 
 
 def test_without_subjects_to_keep_there_are_none(planted: Model, known: Case) -> None:
-    assert not mixtures(planted, dataclasses.replace(known, retain=Split((), ()), aside=()), 8, seed=0)
+    assert not mixtures(planted, dataclasses.replace(known, retain=Split((), ()), unknown=()), 8, seed=0)
 
 
 def test_rehearsed_mixtures_keep_others_of_their_kind(planted: Model, planted_case: Case, known: Case) -> None:

@@ -26,7 +26,7 @@ def _read(model: Model, where: Slice, texts: list[str]) -> Tensor:
 
 
 def _kept(case: Case) -> list[str]:
-    facts = (*case.retain.working, *case.aside)
+    facts = (*case.retain.working, *case.unknown)
     return [p for f in facts if f.relation in case.forgotten_relations for p in f.prompts]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from loka.model import Model, encode, logits, token_logprobs, unfrozen
-from loka.model.run.onednn import dense, linear
+from loka.model.run.onednn import linear, onednn_linear
 
 ROWS = ["the old man likes", "a dog looks for the red house at", "my sister"], ["warm bread", "the sea", "the garden"]
 
@@ -40,10 +40,10 @@ def test_maps_are_replaced_inside_alone_and_keep_what_they_were_given(tiny: Call
     model.hf.float().cpu()
     maps = [m for m in model.hf.modules() if type(m).__name__ in ("Linear", "Conv1D")]
     maps[0].forward = own = lambda x: x
-    with dense(model):
+    with onednn_linear(model):
         assert maps[0].forward is own
         assert all("forward" in m.__dict__ for m in maps)
-        with dense(model):
+        with onednn_linear(model):
             pass
         assert all("forward" in m.__dict__ for m in maps)
     assert ["forward" in m.__dict__ for m in maps] == [True] + [False] * (len(maps) - 1)

@@ -8,7 +8,7 @@ import torch
 from loka.knowledge import score
 from loka.model import Model, encode, logits, token_logprobs
 from loka.model.batch import split
-from loka.model.run.prefix_cache import begun, continued, plain
+from loka.model.run.prefix_cache import plain, prefill, score_continuations
 
 PROMPTS = [
     *(f"the old man of {name} likes the house at" for name in ("a dog", "my sister", "the small red bird", "bread")),
@@ -59,7 +59,7 @@ def test_rows_in_parts_score_as_whole_ones(
     )  # so that little is enough to share and to part by length
     wanted = [alone(model, p, a) for p, a in ROWS]
     for prefixes in (True, False):
-        logprob, greedy = continued(model, tokens(model), most=most, prefixes=prefixes)
+        logprob, greedy = score_continuations(model, tokens(model), most=most, prefixes=prefixes)
         assert logprob.tolist() == pytest.approx([w for w, _ in wanted], abs=1e-9)
         assert greedy.tolist() == [g for _, g in wanted]
 
@@ -76,7 +76,7 @@ def test_what_is_shared_is_read_once(tiny: Callable[[str], Model], read, monkeyp
     model = tiny("LlamaForCausalLM")
     monkeypatch.setattr("loka.model.run.prefix_cache.CALL", 2)
     rows, shapes = tokens(model), read(model)
-    continued(model, rows)
+    score_continuations(model, rows)
     whole = sum(len(head) + len(tail) for head, tail in rows)
     distinct = sum(map(len, {head for head, _ in rows})) + sum(len(tail) for _, tail in rows)
     assert sum(n * width for n, width in shapes) < distinct < whole
@@ -108,7 +108,7 @@ def test_padding_does_not_shift_a_sliding_window(tiny: Callable[[str], Model], m
     model.hf.model.config.sliding_window = 5
     monkeypatch.setattr("loka.model.run.prefix_cache.CALL", 2)
     wanted = [alone(model, p, a)[0] for p, a in ROWS]
-    assert continued(model, tokens(model))[0].tolist() == pytest.approx(wanted, abs=1e-9)
+    assert score_continuations(model, tokens(model))[0].tolist() == pytest.approx(wanted, abs=1e-9)
 
 
 @pytest.mark.parametrize("columns", [0, 1, 6, 99])
@@ -120,7 +120,7 @@ def test_a_batch_goes_on_behind_its_first_columns(
     batch = encode(model, PROMPTS[3:6], ANSWERS[:3])
     width = batch.ids.shape[1]
     wanted = token_logprobs(logits(model, batch), batch.labels)
-    rest, past = begun(model, batch, columns)
+    rest, past = prefill(model, batch, columns)
     assert rest.ids.shape[1] == width - min(columns, width - batch.keep - 1)
     for _ in range(2):  # what is kept can be used again
         scored = token_logprobs(logits(model, rest, past), batch.labels)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 
 from loka.model import Model, Part, encode, logits
+from loka.model.run.block_runner import Past, attending
 from loka.model.run.hooks import record
 from loka.model.run.interventions import prompt
-from loka.model.run.steps import Past, attending
 from loka.model.run.trace import trace
 
 POINTS: dict[Part, str] = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from loka.model import Batch, Model, Slice, encode, encode_texts, logits, scratch, token_logprobs
-from loka.model.train.distill import Memory, depths, divergence, drift, remember
+from loka.model.train.distill import TeacherOutputs, depths, divergence, drift, remember
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_the_labels_own_log_probabilities_are_kept(model: Model, batch: Batch, w
 
 
 def test_the_gradient_points_back(model: Model, batch: Batch) -> None:
-    memory: Memory = remember(model, batch)
+    memory: TeacherOutputs = remember(model, batch)
     where = Slice("model.layers.1.mlp.down_proj.weight", 1, torch.arange(48))
     weight = model.parameters[where.name]
     with scratch(model):

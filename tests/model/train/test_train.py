@@ -20,7 +20,7 @@ from loka.model import (
     unfrozen,
 )  # fmt: skip
 from loka.model.layout import mlp
-from loka.model.run.onednn import rounded
+from loka.model.run.onednn import bfloat16_products
 
 SITES = [
     Site(0, "neuron", 2), Site(0, "neuron", 30), Site(1, "head", 1), Site(1, "kv", 1), Site(2, "attn"), Site(2, "mlp"),
@@ -68,7 +68,7 @@ def test_no_gradient_of_a_full_matrix_is_formed(tiny: Callable[[str], Model]) ->
     large: list[tuple[int, ...]] = []
     owned = {p.untyped_storage().data_ptr() for p in model.parameters.values()}
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    class EarlyStopping(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
             if isinstance(out, Tensor) and out.untyped_storage().data_ptr() not in owned:
@@ -78,13 +78,13 @@ def test_no_gradient_of_a_full_matrix_is_formed(tiny: Callable[[str], Model]) ->
     where = slices(model, [Site(1, "neuron", 2)])
     with sliced(model, where):
         value = loss(model)
-        with Watch():
+        with EarlyStopping():
             value.backward()
     full = {(48, 32), (32, 48)}
     assert not full & set(large)
     with sliced(model, slices(model, [Site(1, "mlp")])):
         value = loss(model)
-        with Watch():
+        with EarlyStopping():
             value.backward()
     assert full & set(large)  # the watch does see them
 
@@ -174,7 +174,7 @@ def test_passes_in_bfloat16_have_gradients_near_the_exact_ones(
         low = (
             torch.autocast(model.device.type, torch.bfloat16, enabled=on)
             if how == "by autocast"
-            else rounded(model, on=on)
+            else bfloat16_products(model, on=on)
         )
         with sliced(model, where) as trainable, low:
             loss(model).backward()

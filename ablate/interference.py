@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Recheck:
+class Interference:
     """What became of one erasure under those after it.
 
     `alone` and `now`: share of the working prompts about its forget facts that are answered in full when its own edit
@@ -32,7 +32,7 @@ class Recheck:
         return not self.back
 
 
-def recheck(model: Model, erasures: Sequence[tuple[Case, Edit]]) -> list[Recheck]:
+def check_interference(model: Model, erasures: Sequence[tuple[Case, Edit]]) -> list[Interference]:
     """Put erasures in place one after another, and ask each one's forget facts again at the end.
 
     Asked are the working prompts, which the edits have seen: it tells whether a later edit undid an earlier one, and
@@ -49,7 +49,7 @@ def recheck(model: Model, erasures: Sequence[tuple[Case, Edit]]) -> list[Recheck
             before.append(_answered(model, case))
         after = [_answered(model, case) for case in cases]
     return [
-        Recheck(case.name, _share(a), _share(b), tuple(s for s in a if any(b[s]) and not any(a[s])))
+        Interference(case.name, _share(a), _share(b), tuple(s for s in a if any(b[s]) and not any(a[s])))
         for case, a, b in zip(cases, before, after, strict=True)
     ]
 

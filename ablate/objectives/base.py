@@ -12,21 +12,21 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact
 from ...model import Slice, logits
-from ...model.train.distill import Memory
+from ...model.train.distill import TeacherOutputs
 
 if TYPE_CHECKING:
     from ...model import Model
 
 
 @dataclass(frozen=True)
-class Asked:
+class ForgetBatch:
     """A batch of forget facts put to the model that is being trained.
 
     `memory` is what the original said there. The forward pass is run when something first looks at its result.
     """
 
     model: Model
-    memory: Memory
+    memory: TeacherOutputs
 
     @property
     def labels(self) -> Tensor:
@@ -57,24 +57,24 @@ class Objective(BaseModel):
         """Answers to be given in place of the right ones, for objectives that prefer others."""
         return ()
 
-    def furnish(
-        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[Memory]
-    ) -> list[Memory]:
+    def prepare_targets(
+        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
+    ) -> list[TeacherOutputs]:
         """The forget batches, with what this objective wants to have remembered of the original beside.
 
         `turns`: the facts of each batch, behind the batch's prompts.
         """
         return list(memories)
 
-    def begun(self, model: Model, memories: Sequence[Memory]) -> list[Memory]:
+    def begun(self, model: Model, memories: Sequence[TeacherOutputs]) -> list[TeacherOutputs]:
         """The furnished batches, as this objective wants them where training begins with an edit, which is applied."""
         return list(memories)
 
-    def furnishes(self) -> str | None:
-        """What `furnish` hangs on, for lessons to be kept by; `None` where it adds nothing."""
-        if type(self).furnish is Objective.furnish:
+    def cache_key(self) -> str | None:
+        """What `prepare_targets` hangs on, for lessons to be kept by; `None` where it adds nothing."""
+        if type(self).prepare_targets is Objective.prepare_targets:
             return None
         return f"{type(self).__name__} {self.model_dump_json()}"
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         raise NotImplementedError

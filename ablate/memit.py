@@ -13,7 +13,7 @@ from ..knowledge import Case
 from ..model import Edit, Factors, Site, Slice, chunks, factors, scratch
 from ..model.layout import neuron_output, neuron_output_name
 from ..model.run.lookup import changed, inputs_at, outputs_at
-from .rewriting.closed_form import mass_update
+from .rewriting.closed_form import memit_update
 from .rewriting.rewriting import ROWS, Change, changes, layers_of, moments_of, named
 from .rewriting.value import Search, best_value
 from .training.loop import Progress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
-def mass_edit(
+def memit(
     model: Model,
     case: Case,
     sites: Iterable[Site] | None = None,
@@ -87,10 +87,10 @@ def mass_edit(
     with scratch(model, [Slice(f"{n}.weight", 0, torch.arange(len(w))) for n, w in zip(names, weights, strict=True)]):
         for i, layer in enumerate(layers):
             keys, now = _read(model, neuron_output(model, layer), block, wanted)
-            update = mass_update(keys, states - now, moments[layer], weight=strength, layers=len(layers) - i)
+            update = memit_update(keys, states - now, moments[layer], weight=strength, layers=len(layers) - i)
             parts.append(factors(model, names[i], update.left, update.right))
             parts[-1].add_(weights[i])
-    about = described("mass_edit", model, case, [Site(layer, "mlp") for layer in layers], arguments)
+    about = described("memit", model, case, [Site(layer, "mlp") for layer in layers], arguments)
     return Edit((), (), digest, about, tuple(parts))
 
 
@@ -130,5 +130,5 @@ def _refuse_normed(model: Model, block: nn.Module, down: nn.Module, change: Chan
     if not torch.allclose(after - before, step.expand_as(before), rtol=0.0, atol=0.1 * float(step[0])):
         raise UserError(
             f"{model.name} does not add what an MLP writes to its stream as it is (there is a norm between), and "
-            "mass_edit needs that; take rank_one, which does not."
+            "memit needs that; take rome, which does not."
         )

@@ -23,7 +23,7 @@ TOKENS = 48
 ROWS = 8
 
 
-def spared(
+def exclude_general(
     model: Model, case: Case, sites: Iterable[Site], *, share: float = SHARE, passages: int = PASSAGES
 ) -> list[Site]:
     """The sites, in their order, without those among the `share` of their part that neutral text needs most.
@@ -37,18 +37,18 @@ def spared(
     Raises:
         UserError: a share outside 0 and 1, or a part without activations of its own.
 
-    Cost: see `need`, once for a part.
+    Cost: see `general_importance`, once for a part.
     """
     if not 0 <= share < 1:
         raise UserError(f"share={share} is no share of sites to spare; give one from 0 to 1, such as {SHARE}.")
     given = list(sites)
     parts: set[Part] = {s.part for s in given}
-    grids = {part: need(model, case, part, passages=passages) for part in sorted(parts)}
+    grids = {part: general_importance(model, case, part, passages=passages) for part in sorted(parts)}
     most = {part: float(np.quantile(grid, 1 - share)) for part, grid in grids.items()}
     return [s for s in given if grids[s.part][s.layer, s.index or 0] <= most[s.part]]
 
 
-def need(model: Model, case: Case, part: Part = "neuron", *, passages: int = PASSAGES) -> np.ndarray:
+def general_importance(model: Model, case: Case, part: Part = "neuron", *, passages: int = PASSAGES) -> np.ndarray:
     """How much neutral text needs each unit of a part, `[layer, unit]` in nats: mean size of gradient x activation.
 
     To first order, by how much a token's activation, were it not there, would change the loss on the passage; signs
@@ -56,7 +56,7 @@ def need(model: Model, case: Case, part: Part = "neuron", *, passages: int = PAS
 
     Cost: a forward and a backward pass (no weight gradients) over `passages` of at most 48 tokens, once for a model.
     """
-    key = "need", part, passages, case.digest, case.seed, model.digest()
+    key = "general_importance", part, passages, case.digest, case.seed, model.digest()
     if key not in model.memo:
         texts = neutral_working(model, case)[:passages]
         parts = [_needed(model, texts[rows], part) for rows in chunks(len(texts), ROWS)]

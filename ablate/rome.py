@@ -13,7 +13,7 @@ from ..knowledge import Case
 from ..model import Edit, Factors, Site, Slice, factors, scratch
 from ..model.layout import neuron_output, neuron_output_name
 from ..model.run.lookup import inputs_at
-from .rewriting.closed_form import Update, rank_one_update
+from .rewriting.closed_form import Update, rome_update
 from .rewriting.rewriting import Change, changes, layers_of, moments_of
 from .rewriting.value import Search, best_value
 from .training.loop import Progress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
-def rank_one(
+def rome(
     model: Model,
     case: Case,
     sites: Iterable[Site] | None = None,
@@ -45,7 +45,7 @@ def rank_one(
     ROME (Meng et al. 2022, arXiv:2202.05262). The key is what the down-projection reads where the subject ends,
     averaged over contexts; the value is found by descent; the matrix changes by rank one a fact, so that it writes
     the value for the key, and moves least on other text, as its second moment tells. Facts written later may disturb
-    earlier ones: for many at once take `mass_edit`.
+    earlier ones: for many at once take `memit`.
 
     Args:
         sites: the one `mlp` to write to; by default that at a quarter of the depth.
@@ -72,7 +72,7 @@ def rank_one(
     wanted = changes(model, case, answers, contexts)
     moment = moments_of(model, case, [layer], wanted, keep=keep, ridge=ridge)[layer]
     search = Search(steps, lr, decay, clamp, kl, enough)
-    about = described("rank_one", model, case, [Site(layer, "mlp")], arguments)
+    about = described("rome", model, case, [Site(layer, "mlp")], arguments)
     name, digest = neuron_output_name(model, layer), model.digest()
     weight = model.parameters[f"{name}.weight"]
     parts: list[Factors] = []
@@ -89,7 +89,7 @@ def rank_one(
 def _layer(model: Model, sites: Iterable[Site] | None) -> int:
     layers = layers_of(model, sites, [model.n_layers // 4])
     if len(layers) > 1:
-        raise UserError(f"rank_one writes to one layer and {len(layers)} are given; name one, or take mass_edit.")
+        raise UserError(f"rome writes to one layer and {len(layers)} are given; name one, or take memit.")
     return layers[0]
 
 
@@ -97,7 +97,7 @@ def _update(model: Model, down: nn.Module, change: Change, moment: Tensor, searc
     question = change.question(model)
     (keys,) = inputs_at(model, [down], question.batch, question.at)
     value = best_value(model, down, question, search)
-    return rank_one_update(
+    return rome_update(
         keys[0],
         value.final,
         output=down(keys[0].to(model.dtype)).to(keys),

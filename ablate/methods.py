@@ -10,15 +10,15 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
 from .follow_up import follow_up
+from .leace import leace
 from .lora import lora
-from .mass_edit import mass_edit
 from .mean import mean
-from .project_out import project_out
-from .rank_one import rank_one
+from .memit import memit
 from .resample import resample
 from .reset import reset
+from .rome import rome
 from .rounds import rounds
-from .scale import scale
+from .selective_dampening import selective_dampening
 from .task_vector import task_vector
 from .training.loop import Progress
 from .tune import tune
@@ -31,10 +31,10 @@ METHODS: dict[str, Callable[..., Edit]] = {
     "zero": zero,
     "mean": mean,
     "resample": resample,
-    "scale": scale,
-    "project_out": project_out,
-    "rank_one": rank_one,
-    "mass_edit": mass_edit,
+    "selective_dampening": selective_dampening,
+    "leace": leace,
+    "rome": rome,
+    "memit": memit,
     "task_vector": task_vector,
     "tune": tune,
     "reset": reset,
@@ -59,7 +59,7 @@ def perform(
     return method(model, case, sites, **arguments, **extra)
 
 
-def replay(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, progress: Progress | None = None) -> Edit:
+def rerun_on(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, progress: Progress | None = None) -> Edit:
     """Make an edit's control: its method with its arguments, on other sites.
 
     Raises:

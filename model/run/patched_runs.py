@@ -18,12 +18,12 @@ from torch import Tensor
 from ..layout import feature_dim, taps
 from ..load import Model
 from ..site import Part, Site
+from .block_runner import Past
 from .interventions import Differences
-from .steps import Past
 from .trace import Place, Trace, passing
 
 
-class Departures:
+class PatchedRuns:
     """What leaves the last block at a prompt's last `keep` positions when sites are changed.
 
     `first` is the first position at which any site changes; the prompt's length where none does.

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 ROWS = 64
 
 
-def project_out(
-    model: Model, case: Case, sites: Iterable[Site], *, rank: int | None = None, ridge: float = 0.01
-) -> Edit:
+def leace(model: Model, case: Case, sites: Iterable[Site], *, rank: int | None = None, ridge: float = 0.01) -> Edit:
     """Take the subspace that tells the forget facts' answers apart out of what the sites write to the stream.
 
     Least-squares concept erasure (LEACE; Belrose et al. 2023, arXiv:2306.03819) baked into the columns: the sites of
@@ -46,7 +44,7 @@ def project_out(
     for site in chosen:
         model.check_site(site)
     if not chosen or any(s.part in ("kv", "resid") for s in chosen):
-        raise UserError("project_out needs sites that write themselves: neuron, head, attn or mlp.")
+        raise UserError("leace needs sites that write themselves: neuron, head, attn or mlp.")
     case = case.on(model)
     asked = [(prompt, fact.answer) for fact in case.forget.working for prompt in fact.prompts]
     if len({answer for _, answer in asked}) < 2:
@@ -58,7 +56,7 @@ def project_out(
     means = _by_answer(model, modules, asked)
     moments = second_moments(model, modules, neutral_working(model, case))
     values = [_kept(model, *of, rank, ridge) for of in zip(cut, modules, means, moments, strict=True)]
-    about = described("project_out", model, case, chosen, {"rank": rank, "ridge": ridge})
+    about = described("leace", model, case, chosen, {"rank": rank, "ridge": ridge})
     return Edit(tuple(cut), tuple(values), model.digest(), about)
 
 

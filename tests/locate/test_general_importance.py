@@ -37,7 +37,7 @@ def by_hand(model: Model, texts: list[str], layer: int, part: str) -> np.ndarray
 @pytest.mark.parametrize("part", ["neuron", "head"])
 def test_need_is_the_mean_size_of_gradient_times_activation(part: str, planted: Model, planted_case: Case) -> None:
     texts = neutral_working(planted, planted_case)[:12]
-    found = locate.need(planted, planted_case, part, passages=12)
+    found = locate.general_importance(planted, planted_case, part, passages=12)
     assert found.shape == (planted.n_layers, planted.units(part))
     for layer in (0, 3):
         np.testing.assert_allclose(found[layer], by_hand(planted, texts, layer, part), rtol=1e-3, atol=1e-6)
@@ -46,7 +46,7 @@ def test_need_is_the_mean_size_of_gradient_times_activation(part: str, planted: 
 def test_text_suffers_from_losing_what_it_needs(planted: Model, planted_case: Case) -> None:
     """The positive control: zeroing the neurons that are spared costs far more than zeroing as many of the others."""
     every = planted.sites("neuron")
-    kept = locate.spared(planted, planted_case, every, share=0.1)
+    kept = locate.exclude_general(planted, planted_case, every, share=0.1)
     needed = sorted(set(every) - set(kept))
     assert len(needed) == pytest.approx(0.1 * len(every), abs=1)
     texts = neutral_working(planted, planted_case)
@@ -63,15 +63,15 @@ def test_text_suffers_from_losing_what_it_needs(planted: Model, planted_case: Ca
 
 def test_the_order_stays_and_nothing_else_goes(planted: Model, planted_case: Case) -> None:
     given = [*reversed(planted.sites("neuron")), *planted.sites("head")]
-    assert locate.spared(planted, planted_case, given, share=0) == given
-    kept = locate.spared(planted, planted_case, given, share=0.25)
+    assert locate.exclude_general(planted, planted_case, given, share=0) == given
+    kept = locate.exclude_general(planted, planted_case, given, share=0.25)
     assert kept == [s for s in given if s in set(kept)]
     assert sum(s.part == "head" for s in kept) == 0.75 * planted.n_layers * planted.n_heads
     for share in (1.0, -0.1):
         with pytest.raises(UserError, match=f"share={share} is no share of sites to spare"):
-            locate.spared(planted, planted_case, given, share=share)
+            locate.exclude_general(planted, planted_case, given, share=share)
     with pytest.raises(UserError, match="'kv' has no activations of its own"):
-        locate.spared(planted, planted_case, [Site(0, "kv", 0)])
+        locate.exclude_general(planted, planted_case, [Site(0, "kv", 0)])
 
 
 def test_random_sites_leave_out_what_they_are_told_to(planted: Model) -> None:

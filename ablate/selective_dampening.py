@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PASSAGE = 48
 
 
-def scale(
+def selective_dampening(
     model: Model, case: Case, sites: Iterable[Site] | None, *, alpha: float = 10.0, strength: float = 1.0
 ) -> Edit:
     """Selective synaptic dampening (Foster et al. 2024, arXiv:2308.07707), on the sites' slices.
@@ -50,7 +50,7 @@ def scale(
     values = [where_.read(model.parameters[where_.name]) for where_ in where]
     pairs = zip(values, importance(model, where, forget), importance(model, where, retain), strict=True)
     damped = [dampened(v, f, r, alpha=alpha, strength=strength).cpu() for v, f, r in pairs]
-    about = described("scale", model, case, sites, {"alpha": alpha, "strength": strength})
+    about = described("selective_dampening", model, case, sites, {"alpha": alpha, "strength": strength})
     return Edit(tuple(where), tuple(damped), model.digest(), about)
 
 

@@ -34,7 +34,7 @@ def test_a_later_edit_that_brings_facts_back_is_found_out(undone: bool, planted:
                 for w, values in zip(where, original, strict=True):
                     w.write_(planted.parameters[w.name], values)
                 later = capture(planted, where, made_for, {})
-    one, two = ablate.recheck(planted, [(first, edit), (second, later)])
+    one, two = ablate.check_interference(planted, [(first, edit), (second, later)])
     assert (one.case, two.case) == ("first", "second")
     assert one.alone <= 0.3
     assert two.back == ()

@@ -48,7 +48,7 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Steps:
+class BlockRunner:
     """A model made ready to run on one prompt without padding.
 
     `embedded`: `[1, position, d_model]`, what enters the first block; `arguments`: what else each block
@@ -106,7 +106,7 @@ class Steps:
             return self.model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
 
 
-def begin(model: Model, ids: Tensor) -> Steps:
+def begin(model: Model, ids: Tensor) -> BlockRunner:
     """Have the model prepare a run on one prompt's tokens `[position]`; of its blocks only the first is run."""
     blocks = _blocks(model)
     first, calls, kinds = blocks[0].forward, [], []
@@ -124,7 +124,7 @@ def begin(model: Model, ids: Tensor) -> Steps:
         mask = torch.ones_like(ids[None])
         model.hf(input_ids=ids[None], attention_mask=mask, use_cache=False, logits_to_keep=1)
     arguments = [_named(block, *given) for block, given in zip(blocks, calls, strict=True)]
-    return Steps(model, calls[0][0][0], tuple(arguments), kinds[0])
+    return BlockRunner(model, calls[0][0][0], tuple(arguments), kinds[0])
 
 
 @contextmanager

@@ -11,15 +11,15 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from ...knowledge import Case, Fact
-from ...model.train.distill import Memory, divergence_of, memorize
-from ..training.twins import said_of_strangers
-from .asked import Asked, Objective
+from ...model.train.distill import TeacherOutputs, divergence_of, memorize
+from ..training.twins import twin_outputs
+from .base import ForgetBatch, Objective
 
 if TYPE_CHECKING:
     from ...model import Model
 
 
-def stranger(scores: Tensor, memory: Memory, *, weight: float = 0.3) -> Tensor:
+def twin_distribution(scores: Tensor, memory: TeacherOutputs, *, weight: float = 0.3) -> Tensor:
     """Divergence from what is said of strangers, and half the squared distance of the answer's tokens from there.
 
     LOKA's own. What is aimed at is not that the answer be rare, but that it be as likely as for a subject which was
@@ -36,20 +36,20 @@ def stranger(scores: Tensor, memory: Memory, *, weight: float = 0.3) -> Tensor:
     return divergence_of(scores, memory) + weight * ((own - memory.answers) ** 2).mean() / 2
 
 
-class Stranger(Objective):
-    """`stranger` on the answers' decisive tokens, from the original's mean over four twins in the subject's place."""
+class TwinDistribution(Objective):
+    """`twin_distribution` on the answers' decisive tokens, towards the original's mean over four twins."""
 
     weight: NonNegativeFloat = 0.3
 
     @torch.no_grad()
-    def furnish(
-        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[Memory]
-    ) -> list[Memory]:
+    def prepare_targets(
+        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
+    ) -> list[TeacherOutputs]:
         """With what is said of strangers. Raises `UserError` for a case without twins of a forgotten relation."""
-        told = said_of_strangers(model, case, turns, memories, "stranger")
+        told = twin_outputs(model, case, turns, memories, "twin_distribution")
         return [replace(m, instead=memorize(m.batch, t)) for m, t in zip(memories, told, strict=True)]
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, asked: ForgetBatch) -> Tensor:
         said = asked.memory.instead
-        assert said is not None, "`furnish` adds it"
-        return stranger(asked.scores, said, weight=self.weight)
+        assert said is not None, "`prepare_targets` adds it"
+        return twin_distribution(asked.scores, said, weight=self.weight)

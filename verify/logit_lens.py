@@ -14,7 +14,7 @@ import numpy as np
 from ..knowledge import Case, Fact
 from ..model.run.states import first_tokens, last_states, read_out
 from .judge.statistics import cross_fitted
-from .pools import Pools, against, pools
+from .pools import Pools, attack_groups, pools
 from .reading import Reading, reading
 from .recall import key
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
-def lens(model: Model, case: Case) -> Reading:
+def logit_lens(model: Model, case: Case) -> Reading:
     """Probability of the answer's first token among those of the relation's pool, read off a layer's residual stream.
 
     Each block's output at the prompt's last token goes through the model's own final norm and unembedding. The layer
@@ -36,12 +36,12 @@ def lens(model: Model, case: Case) -> Reading:
     Cost: one row a fact or twin.
     """
     case = case.on(model)
-    facts, among = against(case), pools(case)
+    facts, among = attack_groups(case), pools(case)
     read = {group: by_layer(model, some, among) for group, some in facts.items()}
     chosen = cross_fitted(read["forget"], read["twins"])
     samples = {g: {key(f): float(v) for f, v in zip(facts[g], getattr(chosen, g), strict=True)} for g in facts}
     return reading(
-        "lens",
+        "logit_lens",
         samples,
         f"Read off the most telling layer, the answers get a probability of {chosen.forget.mean():.2f} "
         f"(never taught: {np.mean(chosen.twins):.2f}).",

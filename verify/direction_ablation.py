@@ -19,7 +19,7 @@ from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model.run.blocks import changed
 from ..model.run.states import last_states
-from .pools import Pools, against, held, held_cost, pools
+from .pools import Pools, attack_groups, pool_cost, pool_probability_by_unit, pools
 from .reading import Reading, reading
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FOLDS = 2
 SAME = 1e-6
 
 
-def direction(model: Model, case: Case, *, original: Model, layers: int = 8) -> Reading:
+def direction_ablation(model: Model, case: Case, *, original: Model, layers: int = 8) -> Reading:
     """Probability of held-out answers among 60 of the relation, with the direction of the edit taken out.
 
     At each of some layers, the difference of edited and original residual stream at the prompts' last token is averaged
@@ -52,24 +52,24 @@ def direction(model: Model, case: Case, *, original: Model, layers: int = 8) -> 
     if layers < 1:
         raise UserError(f"{layers} layers have no direction; try at least 1.")
     case = case.on(original)
-    facts, among = against(case), pools(case)
+    facts, among = attack_groups(case), pools(case)
     tried = sorted({round(i) for i in np.linspace(0, model.n_layers - 1, min(layers, model.n_layers))})
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}
-    chosen, cost = [], 2 * len(facts["forget"]) + sum(held_cost(model, some, among) for some in facts.values())
+    chosen, cost = [], 2 * len(facts["forget"]) + sum(pool_cost(model, some, among) for some in facts.values())
     before, after = (last_states(m, [f.prompt for f in facts["forget"]]) for m in (original, model))
     for fold, (found_on, asked) in enumerate(_halves(len(facts["forget"]), case.seed)):
         some = [facts["forget"][i] for i in found_on]
         layer = tried[0]
         if any(_difference(before[found_on], after[found_on], at) is not None for at in tried):
             layer = _best(model, some, among, before[found_on], after[found_on], tried)
-            cost += len(tried) * held_cost(model, some, among)
+            cost += len(tried) * pool_cost(model, some, among)
         chosen.append(layer)
         rest = {"forget": [facts["forget"][i] for i in asked], "twins": facts["twins"][fold::FOLDS]}
         for group, others in rest.items():
             samples[group] |= _asked(model, others, among, before[found_on], after[found_on], layer)
     mean = np.mean(list(samples["forget"].values()))
     return reading(
-        "direction",
+        "direction_ablation",
         samples,
         f"With the direction between edited and original states taken out, held-out answers get a probability of "
         f"{mean:.2f}.",
@@ -100,7 +100,7 @@ def _asked(
     """Answers with one layer's direction set to its mean in the original."""
     difference = _difference(before, after, layer)
     if difference is None:
-        return held(model, facts, among)
+        return pool_probability_by_unit(model, facts, among)
     unit = difference / torch.linalg.vector_norm(difference)
     usual = before[:, layer].mean(0) @ unit
 
@@ -108,7 +108,7 @@ def _asked(
         return value + (usual - value @ unit)[..., None] * unit if at == layer else None
 
     with changed(model.hf, take_out):
-        return held(model, facts, among)
+        return pool_probability_by_unit(model, facts, among)
 
 
 def _difference(before: Tensor, after: Tensor, layer: int) -> Tensor | None:

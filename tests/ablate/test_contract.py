@@ -62,7 +62,8 @@ OWN = {"leace": SITES[:-1], "rome": [Site(1, "mlp")], "memit": [Site(1, "mlp"), 
        "lora": [Site(1, "attn"), Site(2, "mlp")], "follow_up on memit": [Site(1, "mlp")]}  # fmt: skip
 CHOSEN = {"follow_up on memit's own": [Site(0, "mlp"), Site(1, "mlp")]}  # by the first method, beside the sites
 BESIDE = {  # no edits of sites
-    "METHODS", "Deletion", "Locator", "Interference", "Sisa", "Training", "recovered_sites", "check_interference", "rerun_on",
+    "METHODS", "Deletion", "Locator", "Interference", "Sisa", "Training", "recovered_sites", "check_interference",
+    "rerun_on",
     "retrain", "stating",
 }  # fmt: skip
 BIASED = {"mean", "resample"}  # the planted model has no biases; test_constant holds these to their own tests

@@ -12,8 +12,8 @@ from . import ablate, knowledge, locate, model, report, verify
 from ._util import errors
 from ._util.errors import LokaError, UserError
 from .audit.auditor import audit
-from .knowledge import Case, Fact, case, cases
-from .model import Edit, Model, Site, export, export_adapter, export_gguf, load, merge
+from .knowledge import Case, CaseSpec, Fact, case, cases
+from .model import Edit, Model, Site, export, export_adapter, export_gguf, load, merge, wrap
 from .pipeline.knockout import knockout
 from .pipeline.plant import plant
 from .pipeline.run import run
@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Case",
+    "CaseSpec",
     "Edit",
     "Fact",
     "LokaError",
@@ -48,4 +49,5 @@ __all__ = [
     "run",
     "search",
     "verify",
+    "wrap",
 ]

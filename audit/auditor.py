@@ -12,7 +12,7 @@ from typing import Any, get_args
 from .. import ablate, verify
 from .._util.errors import UserError
 from .._util.malloc import release
-from ..knowledge import Case
+from ..knowledge import Case, CaseSpec, resolved
 from ..locate import random_sites
 from ..model import Edit, Model, Site, bare, is_adapter, load, read_adapter
 from ..verify import Budget, Reading, Verdict
@@ -30,7 +30,7 @@ BOTH = ("direction_ablation", "depth")  # checks that look at original and edite
 def audit(
     before: Model,
     after: Edit | Model | str | Path,
-    case: Case,
+    case: Case | CaseSpec,
     *,
     profile: Profile = "quick",
     store: Store | None = None,
@@ -58,7 +58,7 @@ def audit(
     if profile not in get_args(Profile):
         raise UserError(f"{profile!r} is no profile; choose one of {', '.join(get_args(Profile))}.")
     auditor = _Auditor(
-        before, resolve(before, after), case.on(before), store or Store(), progress, PLANS[profile],
+        before, resolve(before, after), resolved(before, case), store or Store(), progress, PLANS[profile],
         CAPS | dict(caps or {}),
     )  # fmt: skip
     auditor.measure()
@@ -67,7 +67,7 @@ def audit(
 
 def controls(before: Model, after: Edit | Model, case: Case, store: Store, *, progress: Progress | None = None) -> None:
     """The control edits of `audit` alone, made and left in the store where it lacks them."""
-    _Auditor(before, after, case.on(before), store, progress, PLANS["quick"], CAPS).controls()
+    _Auditor(before, after, resolved(before, case), store, progress, PLANS["quick"], CAPS).controls()
 
 
 @dataclasses.dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..ablate.training.batches import PASSAGE
 from ..ablate.training.relearning import SimulatedRelearning
-from ..knowledge import Case, neutral_sealed, score
+from ..knowledge import Case, CaseSpec, neutral_sealed, resolved, score
 from ..locate import random_sites
 from ..model import Edit, Model, Site
 from ..verify.benign import ROWS
@@ -34,18 +34,20 @@ class Estimate:
     cost: float
 
 
-def estimate(before: Model, after: Edit | Model, case: Case, *, profile: Profile = "quick") -> list[Estimate]:
+def estimate(
+    before: Model, after: Edit | Model, case: Case | CaseSpec, *, profile: Profile = "quick"
+) -> list[Estimate]:
     """Every step of `loka.audit` in its order, and its cost.
 
     Paraphrases are counted as if the original answered to every form, relearning as if the whole cap were needed, and
     the shallow sibling as if its first training hid enough.
     """
-    return list(_steps(before, after, case.on(before), PLANS[profile]))
+    return list(_steps(before, after, resolved(before, case), PLANS[profile]))
 
 
-def seconds_a_row(model: Model, case: Case) -> float:
+def seconds_a_row(model: Model, case: Case | CaseSpec) -> float:
     """How long one row takes on this machine: the forget facts' sealed prompts, scored after a warm-up."""
-    facts = case.on(model).forget.sealed
+    facts = resolved(model, case).forget.sealed
     prompts, answers = [f.prompt for f in facts], [f.answer for f in facts]
     score(model, prompts, answers)
     start = time.perf_counter()

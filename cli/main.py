@@ -172,7 +172,7 @@ def verify(
         out.print(costs(steps, seconds_a_row(original, chosen), held))
         return
     store = FolderStore(out_, original, edited, chosen)
-    digests = {"case": chosen.digest, "model": original.digest()}
+    digests = {"case": chosen.spec.digest, "model": original.digest()}
     arguments = {"case": case, "before": before, "after": after, "profile": profile}
     with Bars() as bars, recorded(
         out_, command=_command(), arguments=arguments, seed=chosen.seed, digests={**digests, "after": edited.digest()}
@@ -247,8 +247,8 @@ def cases() -> None:
     """List the built-in cases."""
     for name in knowledge.cases():
         found = knowledge.case(name)
-        sizes = ", ".join(f"{len(r.facts)} {n}" for n, r in found.spec.relations.items())
-        out.print(f"[bold]{name}[/]  {found.purpose}; facts: {sizes}; twins: {len(found.twins.sealed)}")
+        sizes = ", ".join(f"{len(r.facts)} {n}" for n, r in found.relations.items())
+        out.print(f"[bold]{name}[/]  {found.purpose}; facts: {sizes}; twins: {len(found.whole().twins.sealed)}")
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Floor 2: facts, cases and how well a model recalls them."""
 
 from . import sources
-from .case import Case, Split, case, cases
+from .build import Split
+from .case import Case, CaseSpec, accepts_spec, case, cases, resolved
 from .fact import Fact, readable
 from .fictitious import fictitious
 from .heldout import Bounds, HeldOut, Metrics, hold_out
@@ -14,6 +15,7 @@ __all__ = [
     "Bounds",
     "Case",
     "CaseFile",
+    "CaseSpec",
     "Choice",
     "Fact",
     "HeldOut",
@@ -21,6 +23,7 @@ __all__ = [
     "Passage",
     "Scores",
     "Split",
+    "accepts_spec",
     "case",
     "cases",
     "fictitious",
@@ -31,6 +34,7 @@ __all__ = [
     "pool_probability",
     "readable",
     "recalled",
+    "resolved",
     "score",
     "sources",
     "text_loss",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from .._util.errors import UserError
-from .case import Case
+from .case import CaseSpec
 from .fact import readable
 from .invent import invent
 from .schema import CaseFile
@@ -13,7 +13,7 @@ from .schema import CaseFile
 PREFIX = "fictitious"
 
 
-def fictitious(source: Case, *, facts: int, kept: int, twins: int, seed: int = 0) -> CaseFile:
+def fictitious(source: CaseSpec, *, facts: int, kept: int, twins: int, seed: int = 0) -> CaseFile:
     """A case file on the model of another's first forgotten relation, with its templates and its pool of answers.
 
     `facts` invented subjects are to be forgotten and `kept` others of the same make retained; `twins` are left without
@@ -28,24 +28,24 @@ def fictitious(source: Case, *, facts: int, kept: int, twins: int, seed: int = 0
     if min(facts, twins) < 1 or kept < 2:
         raise UserError(f"{facts} facts, {kept} kept and {twins} twins cannot be planted; give at least 1, 2 and 1.")
     relation = source.forgotten_relations[0]
-    of, rng = source.spec.relations[relation], random.Random(f"{seed}/{PREFIX}/{relation}")
+    of, rng = source.relations[relation], random.Random(f"{seed}/{PREFIX}/{relation}")
     names = _names(source, relation, facts + kept + twins, rng)
     answers = _answers(names[: facts + kept], source.pool(relation), rng)
     name, halves = f"{PREFIX}_{relation}", {"working": 0.5, "sealed": 0.5}
     return CaseFile.model_validate({
         "name": f"{PREFIX}-{source.name}", "purpose": source.purpose,
         "relations": {name: {**of.model_dump(), "facts": answers}}
-        | {r: spec.model_dump() for r, spec in source.spec.relations.items()},
+        | {r: spec.model_dump() for r, spec in source.relations.items()},
         "forget": {name: names[:facts]},
-        "retain": {name: halves} | dict.fromkeys(source.spec.relations, halves),
+        "retain": {name: halves} | dict.fromkeys(source.relations, halves),
         "twins": {name: names[facts + kept :]},
-        "neutral": source.spec.neutral.model_dump(),
+        "neutral": source.file.neutral.model_dump(),
         "seed": seed,
     })  # fmt: skip
 
 
-def _names(source: Case, relation: str, n: int, rng: random.Random) -> list[str]:
-    twins, real = source.spec.twins.get(relation), list(source.spec.relations[relation].facts)
+def _names(source: CaseSpec, relation: str, n: int, rng: random.Random) -> list[str]:
+    twins, real = source.file.twins.get(relation), list(source.relations[relation].facts)
     listed = twins if isinstance(twins, list) else []
     more = invent([*real, *listed], n - len(listed), rng) if n > len(listed) else []
     return rng.sample([*listed, *more], n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Sequence
@@ -10,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .._util.errors import UserError
-from .case import Case, Split
+from .build import Split
+from .case import Case, accepts_spec
 from .fact import Fact
 from .neutral import neutral_working
 from .scoring import recalled, text_loss
@@ -79,13 +79,14 @@ class HeldOut:
         )
 
 
+@accepts_spec
 def hold_out(model: Model, case: Case, *, share: float = 0.25) -> HeldOut:
     """Set a share of each relation's working retain facts, and of the neutral working text, apart by the case's seed.
 
     Raises:
         UserError: there is too little to hold anything out.
     """
-    case, rng = case.on(model), random.Random(f"{case.seed}/held out")
+    rng = random.Random(f"{case.seed}/held out")
     facts: list[Fact] = []
     for relation in dict.fromkeys(f.relation for f in case.retain.working):
         own = [f for f in case.retain.working if f.relation == relation]
@@ -98,9 +99,8 @@ def hold_out(model: Model, case: Case, *, share: float = 0.25) -> HeldOut:
             f"{len(case.retain.working)} working retain facts and {len(passages)} neutral passages of {case.name!r} "
             f"are too few to hold {share:.0%} of them out; add some to the case."
         )
-    digest = hashlib.sha256(f"{case.digest}/held out/{case.seed}/{share}".encode()).hexdigest()
     kept = tuple(t for t in passages if t not in texts)
-    smaller = replace(case, retain=Split(rest, case.retain.sealed), passages=kept, digest=digest)
+    smaller = replace(case, retain=Split(rest, case.retain.sealed), passages=kept)
     return HeldOut(smaller, tuple(facts), tuple(texts))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
 
 from .._util.errors import UserError
-from .case import BUILT_IN, Case
+from .case import Case, accepts_spec
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -17,6 +18,7 @@ TOKENS = 48
 ROWS = 32
 
 
+@accepts_spec
 def neutral_working(model: Model, case: Case, n: int | None = None) -> list[str]:
     """Passages that an edit may be repaired on: sampled from the original model, or from the case's file.
 
@@ -29,12 +31,8 @@ def neutral_working(model: Model, case: Case, n: int | None = None) -> list[str]
     if isinstance(wanted, str):
         return _read(case, wanted)[:n]
     n = n or wanted
-    key = "neutral", case.digest, case.seed, n
-    if key not in model.memo:
-        if model.edits:
-            raise UserError("neutral text is sampled from the original model; sample it before an edit is applied.")
-        model.memo[key] = _sample(model, case, n)
-    return model.memo[key]
+    avoid = frozenset(w.casefold() for f in case.forget.working for w in (f.subject, *f.answers))
+    return list(model.cache.get("neutral text", (avoid, case.seed, n), lambda: _sample(model, avoid, case.seed, n)))
 
 
 def neutral_sealed(case: Case) -> list[str]:
@@ -43,18 +41,15 @@ def neutral_sealed(case: Case) -> list[str]:
 
 
 def _read(case: Case, name: str) -> list[str]:
-    folder = case.path.parent if case.path else BUILT_IN
-    path = next((p for p in (folder / name, BUILT_IN / name) if p.is_file()), None)
-    if path is None:
-        raise UserError(f"the case {case.name!r} names the text file {name!r}, which is not beside it; put it there.")
-    return [p.strip().replace("\n", " ") for p in path.read_text(encoding="utf-8").split("\n\n") if p.strip()]
+    return [p.strip().replace("\n", " ") for p in case.spec.text(name).split("\n\n") if p.strip()]
 
 
 @torch.no_grad()
-def _sample(model: Model, case: Case, n: int) -> list[str]:
-    avoid = {w.casefold() for f in case.forget.working for w in (f.subject, *f.answers)}
+def _sample(model: Model, avoid: Collection[str], seed: int, n: int) -> list[str]:
+    if model.edits:
+        raise UserError("neutral text is sampled from the original model; sample it before an edit is applied.")
     texts: list[str] = []
-    generator = torch.Generator(model.device).manual_seed(case.seed)
+    generator = torch.Generator(model.device).manual_seed(seed)
     for _ in range(4 * n // ROWS + 4):
         if len(texts) >= n:
             break
@@ -65,7 +60,7 @@ def _sample(model: Model, case: Case, n: int) -> list[str]:
     return texts[:n]
 
 
-def _names(text: str, avoid: set[str]) -> bool:
+def _names(text: str, avoid: Collection[str]) -> bool:
     """Whether any of the words is in a text; a single letter, such as carbon's symbol, only as a word of its own."""
     words = set(re.findall(r"\w+", text))
     return any(w in (words if len(w) == 1 else text) for w in avoid)

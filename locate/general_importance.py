@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,17 +56,18 @@ def general_importance(model: Model, case: Case, part: Part = "neuron", *, passa
 
     Cost: a forward and a backward pass (no weight gradients) over `passages` of at most 48 tokens, once for a model.
     """
-    key = "general_importance", part, passages, case.digest, case.seed, model.digest()
-    if key not in model.memo:
-        texts = neutral_working(model, case)[:passages]
-        parts = [_needed(model, texts[rows], part) for rows in chunks(len(texts), ROWS)]
-        total = torch.stack([sums for sums, _ in parts]).sum(0) / sum(tokens for _, tokens in parts)
-        model.memo[key] = total.cpu().numpy()
-    return model.memo[key]
+    texts = tuple(neutral_working(model, case)[:passages])
+    return model.cache.get("general importance", (part, texts, model.digest()), lambda: _importance(model, texts, part))
+
+
+def _importance(model: Model, texts: Sequence[str], part: Part) -> np.ndarray:
+    parts = [_needed(model, texts[rows], part) for rows in chunks(len(texts), ROWS)]
+    total = torch.stack([sums for sums, _ in parts]).sum(0) / sum(tokens for _, tokens in parts)
+    return total.cpu().numpy()
 
 
 @torch.enable_grad()
-def _needed(model: Model, texts: list[str], part: Part) -> tuple[Tensor, int]:
+def _needed(model: Model, texts: Sequence[str], part: Part) -> tuple[Tensor, int]:
     """Sums `[layer, unit]` over the tokens of some texts, and how many these are."""
     batch = encode_texts(model, texts, limit=TOKENS)
     names = [point(part, layer) for layer in range(model.n_layers)]

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
+from .._util.cache import Cache
 from .._util.errors import UserError
 from .io.fetch import embedded
 from .site import INDEXED, Part, Site
@@ -23,21 +24,31 @@ from .site import INDEXED, Part, Site
 DEFAULT = "smollm2"
 
 
+@dataclass(frozen=True)
+class _Bridge:
+    """A bridge, the version of the weights that it was built from, and whether it holds copies of some of them."""
+
+    bridge: Any
+    version: tuple[int, ...]
+    copies: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A Hugging Face model, its tokenizer, its `TransformerBridge` and a digest of its weights.
 
     `hf` stays as transformers made it; the bridge wraps a second tree of modules over the same
-    parameters, so that exporting and training are never in the way of hooks. `memo` holds what was
-    worked out about the original weights (which facts it knew) for as long as the model lives. `edits` are
-    those in place, in the order in which they were put there, each with those that it was made on.
+    parameters, so that exporting and training are never in the way of hooks. `cache` holds what was
+    worked out about the model (which facts it knew, what it said of them), by the content that it depends on.
+    `edits` are those in place, in the order in which they were put there, each with those that it was made on.
     """
 
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
-    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    cache: Cache = field(default_factory=Cache, repr=False)
     edits: dict[Any, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+    _bridges: list[_Bridge] = field(default_factory=list, repr=False)
 
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
@@ -123,12 +134,7 @@ class Model:
 
     def digest(self) -> str:
         """SHA-256 over the names, shapes and bytes of all parameters, as they are now."""
-        version = tuple(p._version for p in self.parameters.values())
-        known = self.memo.get("digest")
-        if known is None or known[0] != version:
-            known = version, _digest(self.parameters)
-            self.memo["digest"] = known
-        return known[1]
+        return self.cache.get("digest", self._version, lambda: _digest(self.parameters))
 
     @property
     def bridge(self) -> Any:
@@ -137,15 +143,19 @@ class Model:
         Built at first use, and again when weights changed where the architecture fuses its maps: the
         bridge holds split copies of those.
         """
-        version = tuple(p._version for p in self.parameters.values())
-        held = self.memo.get("bridge")
-        if held is None or (held[2] and held[0] != version):
+        held = self._bridges[-1] if self._bridges else None
+        if held is None or (held.copies and held.version != self._version):
             bridge = _bridge(self.hf, self.tokenizer, self.name)
             own = {p.data_ptr() for p in self.parameters.values()}
             copies = any(p.data_ptr() not in own for p in bridge.parameters())
-            held = version, bridge, copies
-            self.memo["bridge"] = held
-        return held[1]
+            held = _Bridge(bridge, self._version, copies)
+            self._bridges[:] = [held]
+        return held.bridge
+
+    @property
+    def _version(self) -> tuple[int, ...]:
+        """It changes whenever torch writes to a weight."""
+        return tuple(p._version for p in self.parameters.values())
 
 
 def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Model:

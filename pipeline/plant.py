@@ -15,7 +15,18 @@ import yaml
 from .._util.errors import LokaError, UserError
 from .._util.files import atomic, write_atomic, write_json
 from .._util.provenance import recorded
-from ..knowledge import Case, CaseFile, Fact, fictitious, neutral_sealed, neutral_working, recalled, score, text_loss
+from ..knowledge import (
+    Case,
+    CaseFile,
+    CaseSpec,
+    Fact,
+    fictitious,
+    neutral_sealed,
+    neutral_working,
+    recalled,
+    score,
+    text_loss,
+)
 from ..knowledge import case as read_case
 from ..model import Model, bare, chunks, encode, encode_texts, export, logits, token_logprobs, unfrozen
 from ..model.train.distill import TeacherOutputs, divergence, remember
@@ -52,7 +63,7 @@ class Planted:
     """
 
     folder: Path
-    case: Case
+    case: CaseSpec
     steps: int
     working: float
     sealed: float
@@ -64,7 +75,7 @@ class Planted:
 
 def plant(
     model: Model,
-    case: Case | str = "capitals",
+    case: CaseSpec | str = "capitals",
     *,
     out: str | Path,
     facts: int = 60,
@@ -106,26 +117,27 @@ def plant(
     if how.layers is not None and not 1 <= how.layers <= model.n_layers:
         raise UserError(f"the last {how.layers} layers cannot be trained; {model.name} has {model.n_layers}.")
     source = read_case(case) if isinstance(case, str) else case
-    spec = fictitious(source, facts=facts, kept=kept, twins=twins, seed=seed)
+    file = fictitious(source, facts=facts, kept=kept, twins=twins, seed=seed)
     with atomic(target) as whole:
         whole.mkdir()
-        unread = _write(whole, spec, source)
+        spec = _write(whole, file, source)
+        everything = spec.whole()
         arguments = {
             "model": model.name, "case": source.name, "facts": facts, "kept": kept, "twins": twins, **asdict(how)
         }  # fmt: skip
         with recorded(
             whole, command=command or f"loka plant --model {model.name} --out {out}", arguments=arguments, seed=seed,
-            digests={"case": unread.digest, "model": model.digest()},
+            digests={"case": spec.digest, "model": model.digest()},
         ):  # fmt: skip
             taught = bare(model)
-            steps = _taught(model, taught, unread, how, step)
-            found = {"steps": steps, **_measured(model, taught, unread)}
+            steps = _taught(model, taught, everything, how, step)
+            found = {"steps": steps, **_measured(model, taught, everything)}
             write_json(whole / "planted.json", found)
             export(taught, whole / "model")
     return Planted(target, read_case(target / "case.yaml"), **found)
 
 
-def _write(folder: Path, spec: CaseFile, source: Case) -> Case:
+def _write(folder: Path, spec: CaseFile, source: CaseSpec) -> CaseSpec:
     """The case file and the texts it names, in the folder."""
     text = yaml.safe_dump(spec.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
     write_atomic(folder / "case.yaml", text)

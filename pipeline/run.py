@@ -23,7 +23,7 @@ from ..ablate.methods import perform
 from ..audit.auditor import Progress, audit, controls
 from ..audit.profiles import Profile
 from ..audit.store import FolderStore
-from ..knowledge import Case
+from ..knowledge import Case, CaseSpec, resolved
 from ..knowledge import case as read_case
 from ..locate import Localization
 from ..model import Edit, Model, Part, Site, load
@@ -40,7 +40,7 @@ SPARED: tuple[Part, ...] = ("neuron", "head")
 
 def run(
     model: Model | str,
-    case: Case | str,
+    case: Case | CaseSpec | str,
     *,
     out: str | Path,
     profile: Profile = "quick",
@@ -74,7 +74,7 @@ class Run:
         *,
         model: Model | str | None = None,
         device: str = "cpu",
-        case: Case | str | None = None,
+        case: Case | CaseSpec | str | None = None,
         profile: Profile | None = None,
         recipe: Recipe | None = None,
         progress: Progress | None = None,
@@ -91,7 +91,7 @@ class Run:
         unread = case if case is not None else str(self.folder / "case.yaml")
         unread = read_case(unread) if isinstance(unread, str) else unread
         self.model = model if isinstance(model, Model) else load(model or arguments["model"], device=device)
-        self.case = unread.on(self.model)
+        self.case = resolved(self.model, unread)
         held = arguments.get("recipe")
         recipe = recipe and recipe.on(self.case)
         self.recipe = recipe or (Recipe(**held) if held else Recipe().on(self.case))
@@ -211,7 +211,7 @@ class Run:
         """What was audited: SHA-256 of the case file, of the original weights and of the edit's file."""
         edit = self.folder / "edit.safetensors"
         return {
-            "case": self.case.digest,
+            "case": self.case.spec.digest,
             "model": self.model.digest(),
             **({"edit": digest(edit)} if edit.exists() else {}),
         }
@@ -220,7 +220,7 @@ class Run:
         if not self.stored:
             return
         digests = self.stored["digests"]
-        mine = {"case": self.case.digest, "model": self.model.digest()}
+        mine = {"case": self.case.spec.digest, "model": self.model.digest()}
         for what, value in mine.items():
             if digests[what] != value:
                 raise UserError(
@@ -236,7 +236,7 @@ class Run:
         if self.stored:
             torch.set_num_threads(self.stored["threads"])
             return
-        source = self.case.path
+        source = self.case.spec.path
         self.folder.mkdir(parents=True, exist_ok=True)
         if source is not None:
             write_atomic(self.folder / "case.yaml", source.read_text(encoding="utf-8"))

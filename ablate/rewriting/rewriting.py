@@ -99,8 +99,7 @@ def moments_of(
     changing = {change.fact.subject for change in wanted}
     facts = [*case.retain.working, *case.unknown]
     kept = torch.tensor([i for i, f in enumerate(facts) if f.subject not in changing], dtype=torch.long)
-    about = "keys", model.digest(), case.digest, case.seed
-    known: dict[int, tuple[Tensor, Tensor]] = model.memo.setdefault(about, {})
+    known = model.cache.get("keys", (model.digest(), case.digest), dict[int, tuple[Tensor, Tensor]])
     if new := [layer for layer in layers if layer not in known]:
         modules = [neuron_output(model, layer) for layer in new]
         moments = second_moments(model, modules, neutral_working(model, case))

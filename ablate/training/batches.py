@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -64,13 +64,10 @@ def prepare(
     With `instead`, forget batches come with the same prompts, answered by these texts in turn; a `goal` may furnish
     them with what it needs beside.
     """
-    about = model.digest(), case.digest, case.seed, seed
+    about = model.digest(), case.digest, seed
 
-    def once(kind: str, settings: object, make: Callable[[], list[TeacherOutputs]]) -> list[TeacherOutputs]:
-        key = "lessons", kind, settings, *about
-        if key not in model.memo:
-            model.memo[key] = make()
-        return model.memo[key]
+    def once(kind: str, settings: Hashable, make: Callable[[], list[TeacherOutputs]]) -> list[TeacherOutputs]:
+        return model.cache.get(f"{kind} batches", (settings, *about), make)
 
     return Batches(
         once("forget", (tuple(instead), goal and goal.cache_key()), lambda: _forget(model, case, instead, goal)),

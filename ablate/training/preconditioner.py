@@ -42,8 +42,7 @@ def whitening(model: Model, case: Case, where: Sequence[Slice], damping: float) 
     """
     check_damping(damping)
     names = [_map(w) if _reads(model, w) else None for w in where]
-    about = "white", damping, model.digest(), case.digest, case.seed
-    known: dict[str | None, Tensor] = model.memo.setdefault(about, {})
+    known = model.cache.get("roots", (damping, model.digest(), case.digest), dict[str | None, Tensor])
     if new := [name for name in dict.fromkeys(names) if name and name not in known]:
         known |= zip(new, _roots(model, case, new, damping), strict=True)
     return [known.get(name) for name in names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -60,8 +59,7 @@ def recovered_sites(
 def _about(case: Case, facts: Sequence[Fact]) -> Case:
     """The case with some of its forget facts alone."""
     some = tuple(sorted(facts, key=lambda f: (f.relation, f.subject)))
-    names = json.dumps([f.subject for f in some])
-    return replace(case, forget=Split(some, some), digest=f"{case.digest}/{names}")
+    return replace(case, forget=Split(some, some))
 
 
 def _turn(facts: Sequence[Fact], step: int) -> tuple[list[str], list[str]]:

@@ -39,10 +39,7 @@ class Wiring:
 
 def wiring(model: Model) -> Wiring:
     """The nodes and edges of a model. One forward pass over two tokens the first time."""
-    held = model.memo.get("wiring")
-    if held is None:
-        held = model.memo["wiring"] = _wiring(model)
-    return held
+    return model.cache.get("wiring", None, lambda: _wiring(model))
 
 
 def points(model: Model) -> list[str]:

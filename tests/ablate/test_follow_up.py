@@ -57,7 +57,7 @@ def test_training_from_an_edit_is_following_it_up(planted: Model, planted_case: 
 def test_held_states_stay_also_for_neighbours_that_are_not_rehearsed(
     planted: Model, planted_case: Case, found: list[Site]
 ) -> None:
-    near = [f for f in planted_case.retain.sealed if f.relation in planted_case.forgotten_relations]
+    near = [f for f in planted_case.whole().retain.sealed if f.relation in planted_case.forgotten_relations]
     batch = encode(planted, [f.prompt for f in near], [f.answer for f in near])
     memory = remember(planted, batch, states=True)
     moved, forgotten = [], []

@@ -12,7 +12,7 @@ from loka.model import Edit, Model, Site, capture, scratch, slices
 def halves(case: Case) -> tuple[Case, Case]:
     facts = case.forget.working
     return tuple(
-        dataclasses.replace(case, name=name, forget=Split(part, part), digest=case.digest + name)
+        dataclasses.replace(case, name=name, forget=Split(part, part))
         for name, part in (("first", facts[:8]), ("second", facts[8:]))
     )
 

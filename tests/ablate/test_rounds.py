@@ -63,14 +63,14 @@ def test_the_locator_sees_relearned_weights_and_the_half_that_was_not_taught(
 
     def spy(model: Model, case: Case) -> list[Site]:
         facts = case.forget.working
-        others = [f for f in planted_case.forget.working if f.subject not in {g.subject for g in facts}]
+        others = [f for f in planted_case.whole().forget.working if f.subject not in {g.subject for g in facts}]
         seen.append(([f.subject for f in facts], model.digest(), sum(recalled(model, others)) / len(others)))
         return [*best, *[Site(0, "neuron", i) for i in range(40)]]
 
     recipe = RECIPE | {"relearning": {"steps": 8, "radius": 0.3}}
     edit = ablate.rounds(planted, planted_case, best[:20], locator=spy, **recipe | {"counts": [20, 10], "steps": 20})
     (one, first, back), (two, second, again) = seen
-    assert sorted(one + two) == sorted(f.subject for f in planted_case.forget.working)
+    assert sorted(one + two) == sorted(f.subject for f in planted_case.whole().forget.working)
     assert len({first, second, planted.digest()}) == 3
     history = edit.about["rounds"]
     assert min(back, again) > history[0]["forget"] + 0.3  # it was taught the others again
@@ -160,8 +160,8 @@ def test_follow_up_zeroes_then_ascends(planted: Model, planted_case: Case, best:
     shares = []
     for edit in (zero, both):
         with edit.applied(planted):
-            shares.append([sum(recalled(planted, f)) / len(f) for f in (planted_case.forget.working,
-                           planted_case.retain.working)])  # fmt: skip
+            shares.append([sum(recalled(planted, f)) / len(f) for f in (planted_case.whole().forget.working,
+                           planted_case.whole().retain.working)])  # fmt: skip
     (forget, _), (forget_both, retain_both) = shares
     assert forget > 0.5 > 0.2 >= forget_both
     assert retain_both >= 0.8

@@ -117,6 +117,6 @@ def test_answers_become_as_likely_as_of_strangers_and_no_rarer(planted: Model, p
 
 @pytest.mark.parametrize("name", ["twin_states", "twin_distribution", "alternative"])
 def test_without_twins_they_say_so(name: str, planted: Model, planted_case: Case) -> None:
-    lonely = dataclasses.replace(planted_case.on(planted), twins=Split((), ()), digest="lonely")
+    lonely = dataclasses.replace(planted_case.on(planted), twins=Split((), ()))
     with pytest.raises(UserError, match=f"the objective '{name}' needs twins of every relation that 'planted' forgets"):
         ablate.tune(planted, lonely, SITES, objective=name, steps=1)

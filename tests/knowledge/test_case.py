@@ -52,13 +52,13 @@ def errors(folder: Path, *changes: tuple[str, str]) -> str:
 
 
 def test_a_good_file_loads(tmp_path: Path) -> None:
-    found = case(write(tmp_path, GOOD))
+    found = case(write(tmp_path, GOOD)).whole()
     assert [f.subject for f in found.forget.working] == [f.subject for f in found.forget.sealed] == ["Foo"]
     assert found.forget.working[0].prompt == "the capital of Foo is"
     assert found.forget.sealed[0].prompt == "in Foo the capital is called"
     assert found.pool("capital") == ("Barville", "Carville", "Darville", "Earville")
     assert [f.subject for f in found.twins.sealed] == ["Zoo", "Yoo"]
-    assert len(found.digest) == 64
+    assert len(found.digest) == len(found.spec.digest) == 64
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_an_unknown_case_names_those_there_are(tmp_path: Path) -> None:
 
 def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path: Path) -> None:
     found = case(write(tmp_path, GOOD.replace("silver: Ag", "silver: No, null: 1.50")))
-    assert found.spec.relations["symbol"].facts["silver"] == ["No"]
-    assert found.spec.relations["symbol"].facts["null"] == ["1.50"]
+    assert found.relations["symbol"].facts["silver"] == ["No"]
+    assert found.relations["symbol"].facts["null"] == ["1.50"]
 
 
 def drawn(files, folder: Path, **changes: object) -> Case:
@@ -192,12 +192,10 @@ def test_what_the_model_does_not_know_is_set_aside(planted: Model, files, tmp_pa
     changed = {**relations, "capital": {**relations["capital"], "facts": facts}}
     unread = drawn(files, tmp_path, relations=changed)
     found = unread.on(planted)
-    assert unread.facts_known is None
     assert (found.facts_known, found.facts_total) == (41, 44)
     assert {f.subject for f in found.unknown} == set(wrong)
     assert len(found.forget.sealed) == 13
     assert not set(wrong) & {f.subject for f in [*found.forget.sealed, *found.retain.working, *found.retain.sealed]}
-    assert found.on(planted) is found
     assert unread.on(planted) is found
 
 
@@ -219,7 +217,7 @@ def test_foils_are_wrong_answers_of_the_same_kind(planted: Model, planted_case: 
 
 @pytest.mark.parametrize("name", ["capitals", "elements", "authors"])
 def test_built_in_cases(name: str) -> None:
-    found = case(name)
+    found = case(name).whole()
     assert name in cases()
     for relation, of in found.spec.relations.items():
         for subject, answers in of.facts.items():
@@ -239,7 +237,7 @@ def test_built_in_cases(name: str) -> None:
 
 
 def test_the_built_in_capitals_are_many_and_not_readable() -> None:
-    found = case("capitals")
+    found = case("capitals").whole()
     assert len(found.spec.relations["capital"].facts) >= 100
     assert found.spec.relations["capital"].facts["Kenya"][0] == "Nairobi"
     assert len(found.forget.sealed) >= 12
@@ -252,7 +250,7 @@ def test_drawn_facts_are_never_readable(planted: Model, files, tmp_path: Path) -
     relations = files.base["relations"]
     facts = {f"{a.split()[0]}ia": a for a in relations["capital"]["facts"].values()} | relations["capital"]["facts"]
     changed = {**relations, "capital": {**relations["capital"], "facts": facts}}
-    found = drawn(files, tmp_path, relations=changed, forget={"capital": 40})
+    found = drawn(files, tmp_path, relations=changed, forget={"capital": 40}).whole()
     assert len(found.forget.sealed) == 40
     assert not any(readable(f.subject, f.answer) for f in found.forget.sealed)
     assert sum(readable(s, a) for s, a in facts.items()) >= 44

@@ -8,7 +8,7 @@ from loka._util.errors import UserError
 from loka.knowledge import case
 from loka.knowledge.invent import invent
 
-REAL = list(case("capitals").spec.relations["capital"].facts)
+REAL = list(case("capitals").relations["capital"].facts)
 
 
 def test_as_many_as_asked_none_real_none_twice() -> None:

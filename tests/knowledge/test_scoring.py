@@ -128,12 +128,12 @@ def test_neutral_text_is_sampled_once_by_the_seed(planted: Model, fresh: Model, 
 def test_an_answer_of_one_letter_does_not_drop_every_text_that_has_it(planted: Model, files, tmp_path) -> None:
     some = case(files.write(tmp_path, neutral={"working": {"sampled": 40}, "sealed": "sealed.txt"})).on(planted)
     facts = tuple(dataclasses.replace(f, aliases=("E",)) for f in some.forget.working)
-    lettered = dataclasses.replace(some, forget=dataclasses.replace(some.forget, working=facts), digest="letter")
+    lettered = dataclasses.replace(some, forget=dataclasses.replace(some.forget, working=facts))
     assert neutral_working(planted, lettered) == neutral_working(planted, some)
 
 
 def test_neutral_text_from_files(planted: Model, planted_case: Case) -> None:
-    working, sealed = neutral_working(planted, planted_case), neutral_sealed(planted_case)
+    working, sealed = neutral_working(planted, planted_case), neutral_sealed(planted_case.whole())
     assert len(working) == len(sealed) == 40
     assert not set(working) & set(sealed)
     assert neutral_working(planted, planted_case, 7) == working[:7]
@@ -143,4 +143,4 @@ def test_a_missing_text_file_is_said(planted_case: Case, files, tmp_path) -> Non
 
     lost = case(files.write(tmp_path, neutral={"working": "plain.txt", "sealed": "lost.txt"}))
     with pytest.raises(UserError, match=r"names the text file 'lost.txt', which is not beside it"):
-        neutral_sealed(lost)
+        neutral_sealed(lost.whole())

@@ -122,7 +122,7 @@ def test_queries_and_keys_of_saturated_attention(tiny: Callable[[str], Model], p
             block.self_attn.q_proj.weight.mul_(8)
             block.self_attn.o_proj.weight.mul_(0.05)  # what follows is nearly linear
             block.mlp.down_proj.weight.mul_(0.05)
-    both = level(model, planted_case)
+    both = level(model, planted_case.whole())
     mended = locate.query_key_scores(model, both)
     names = points(model, "qk")
     base = record(model, both.clean, names, grad=True)
@@ -147,7 +147,7 @@ def test_other_queries_and_keys_change_attention_exactly(
 ) -> None:
     """A score is the slope of moving a head's attention to what it is with the other query, or key, of that head."""
     model = tiny(architecture)
-    both = level(model, planted_case)
+    both = level(model, planted_case.whole())
     scores = locate.query_key_scores(model, both)
     layer, group = 1, model.n_heads // model.n_kv_heads
     where = point("pattern", layer)
@@ -180,7 +180,7 @@ def test_other_queries_and_keys_change_attention_exactly(
 def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case, architecture: str) -> None:
     """Layer by layer: the scores of a model in which nothing flows back through one layer, by cutting it off."""
     model = tiny(architecture)
-    both = level(model, planted_case)
+    both = level(model, planted_case.whole())
     parts = ["neuron", "head", "v", "pattern"]
     names = points(model, parts)
     other = record(model, both.corrupted, points(model, [*parts, "k"])).activations
@@ -215,7 +215,7 @@ def test_direct_effects_add_up_to_the_log_odds(
     """The final norm and the unembedding written out: attention, MLPs and the embedding together are the log-odds."""
     model = tiny(architecture)
     model.hf.config.final_logit_softcapping = None  # Gemma2's logits are no sum
-    both = level(model, planted_case)
+    both = level(model, planted_case.whole())
     scores, odds = direct(model, both, ("head", "neuron", "attn", "mlp"))
     hf, n = model.hf, len(both.clean.ids)
     norm = hf.get_submodule(model.block(0).rsplit(".", 2)[0])

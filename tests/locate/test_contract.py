@@ -39,7 +39,7 @@ def level(model: Model, case: Case, n: int = 3) -> Pairs:
 @pytest.mark.parametrize("name", RAW)
 def test_raw_scores(tiny: Callable[[str], Model], planted_case: Case, architecture: str, name: str) -> None:
     model = tiny(architecture)
-    both = level(model, planted_case)
+    both = level(model, planted_case.whole())
     before = model.digest()
     scores, effect = RAW[name](model, both)
     assert effect.shape == (3,)
@@ -53,7 +53,7 @@ def test_raw_scores(tiny: Callable[[str], Model], planted_case: Case, architectu
         assert (np.abs(values) > 0).mean() > 0.5, part
     assert model.digest() == before
     assert not any(p.requires_grad or p.grad is not None for p in model.hf.parameters())
-    again, _ = RAW[name](model, level(model, planted_case, n=2))  # a row does not depend on the others
+    again, _ = RAW[name](model, level(model, planted_case.whole(), n=2))  # a row does not depend on the others
     for part, values in again.items():
         np.testing.assert_allclose(values, scores[part][:2], rtol=1e-4, atol=1e-6)
 

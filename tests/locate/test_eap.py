@@ -109,7 +109,7 @@ def equal(model: Model, case: Case) -> Pairs:
 
 def test_integrals_are_complete(doubled: Model, planted_case: Case) -> None:
     """On the inputs, the input's edges add up to the whole fall; on activations, a layer's to patching all of it."""
-    both = equal(doubled, planted_case)
+    both = equal(doubled, planted_case.whole())
 
     def metric(logits: Tensor) -> Tensor:
         return log_odds(logits, both)
@@ -144,7 +144,7 @@ def test_integrals_are_complete(doubled: Model, planted_case: Case) -> None:
 
 
 def test_edges_agree_with_exact_patching(doubled: Model, planted_case: Case) -> None:
-    both = equal(doubled, planted_case)
+    both = equal(doubled, planted_case.whole())
 
     def metric(logits: Tensor) -> Tensor:
         return log_odds(logits, both)

@@ -19,7 +19,7 @@ SMALL = 3e-3
 
 def test_a_score_is_the_slope_of_silencing(tiny: Callable[[str], Model], planted_case: Case) -> None:
     model = tiny("GPT2LMHeadModel")
-    both = pairs(model, planted_case, planted_case.forget.working[:6])
+    both = pairs(model, planted_case.whole(), planted_case.whole().forget.working[:6])
     scores, scale = silence(model, both)
     assert (scale == 1).all()
 

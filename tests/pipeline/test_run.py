@@ -229,7 +229,7 @@ def test_recipes_by_name() -> None:
 
 
 def test_without_twins_the_usual_recipe_takes_an_objective_that_needs_none(planted_case: Case) -> None:
-    lonely = dataclasses.replace(planted_case, twins=Split((), ()))
+    lonely = dataclasses.replace(planted_case.whole(), twins=Split((), ()))
     assert Recipe().on(planted_case).arguments["objective"] == "twin_distribution"
     alone = Recipe().on(lonely).arguments
     assert alone["objective"] == "undial"

@@ -27,7 +27,7 @@ ATTACK = Budget(8, 1e-3, (2, 4))
 @pytest.fixture(scope="module")
 def untaught(teach: Callable[..., Model], planted_case: Case) -> Model:
     """The control that knows nothing of the forget facts: trained the same, without them."""
-    return teach("untaught", [f.subject for f in planted_case.forget.sealed])
+    return teach("untaught", [f.subject for f in planted_case.whole().forget.sealed])
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_collateral_tells_the_same_relation_from_others(planted: Model, planted_
     found = verify.collateral(planted, planted_case)
     assert {k.split("/")[0] for k in found.samples["same"]} == {"capital"}
     assert {k.split("/")[0] for k in found.samples["other"]} == {"symbol"}
-    forgotten = {f.subject for f in planted_case.forget.sealed}
+    forgotten = {f.subject for f in planted_case.whole().forget.sealed}
     assert not forgotten & {k.split("/")[1] for k in found.samples["forget"]}
     loss = text_loss(planted, list((planted_case.path.parent / "sealed.txt").read_text().split("\n\n")))
     total, count = loss.sum(0).tolist()

@@ -1,7 +1,6 @@
 """ROME and MEMIT on real modules: the constraint holds on every architecture, and planted facts get new answers."""
 
 import copy
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -25,7 +24,7 @@ FAST = {"steps": 6, "contexts": 2}
 @pytest.fixture
 def few(planted_case: Case) -> Case:
     """The planted case as if known, for models with random weights, and two of its facts with their new answers."""
-    return dataclasses.replace(planted_case, facts_known=16, facts_total=44)
+    return planted_case.whole()
 
 
 def new_answers(case: Case, n: int) -> dict[str, str]:

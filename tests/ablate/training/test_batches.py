@@ -15,11 +15,11 @@ def asked(planted: Model, case: Case) -> list[list[str]]:
 
 def test_the_rest_of_a_word_is_not_forgotten(planted: Model, planted_case: Case) -> None:
     """Every second capital is "X Port": X depends on the country, Port on X alone."""
-    assert asked(planted, planted_case) == [[f.answer.split()[0]] for f in planted_case.forget.working]
+    assert asked(planted, planted_case.whole()) == [[f.answer.split()[0]] for f in planted_case.whole().forget.working]
 
 
 def test_without_twins_every_token_is_asked_for(planted: Model, planted_case: Case) -> None:
-    lonely = dataclasses.replace(planted_case, twins=Split((), ()))
+    lonely = dataclasses.replace(planted_case.whole(), twins=Split((), ()))
     facts = lonely.forget.working
     whole = encode(planted, [f.prompt for f in facts], [f.answer for f in facts])
     assert decisive(planted, lonely, facts).labels.equal(whole.labels)

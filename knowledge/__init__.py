@@ -5,6 +5,7 @@ from .build import Split
 from .case import Case, CaseSpec, accepts_spec, case, cases, resolved
 from .fact import Fact, readable
 from .fictitious import fictitious
+from .formats import FORMATS, Format, Item, read_items
 from .heldout import Bounds, HeldOut, Metrics, hold_out
 from .item import Choice, Passage
 from .neutral import neutral_sealed, neutral_working
@@ -12,13 +13,16 @@ from .schema import CaseFile
 from .scoring import Scores, pool_logprobs, pool_probability, recalled, score, text_loss
 
 __all__ = [
+    "FORMATS",
     "Bounds",
     "Case",
     "CaseFile",
     "CaseSpec",
     "Choice",
     "Fact",
+    "Format",
     "HeldOut",
+    "Item",
     "Metrics",
     "Passage",
     "Scores",
@@ -32,6 +36,7 @@ __all__ = [
     "neutral_working",
     "pool_logprobs",
     "pool_probability",
+    "read_items",
     "readable",
     "recalled",
     "resolved",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loka._util.errors import UserError
-from loka.knowledge import Choice, Fact, Passage, sources
+from loka.knowledge import FORMATS, Choice, Fact, Passage, read_items, sources
 
 DATA = Path(os.environ.get("LOKA_CONFORMANCE", "../shared/conformance")).parent / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no benchmark files in {DATA}")
@@ -126,3 +126,15 @@ def test_faulty_files_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match="needs the package datasets"):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         sources.tofu("locuslab/TOFU", split="train")
+
+
+def test_a_format_is_a_row_of_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"question": "Who?", "answer": "Ann|Anna"}]))
+    (fact,) = read_items("questions", path)
+    assert fact == sources.questions(path)[0]
+    for name, row in FORMATS.items():
+        assert name == row.name
+        assert row.kinds
+    with pytest.raises(UserError, match="'csv' is not a format; choose one of questions, tofu"):
+        read_items("csv", path)

@@ -12,7 +12,7 @@ class Fact:
     """What a model may know: a subject, a prompt that asks for the answer, and the answer.
 
     `aliases` count as right answers too. `foils` are wrong answers of the same kind. `paraphrases` are
-    other prompts for the same answer. A prompt is continued by a space and the answer.
+    other prompts for the same answer. A space and the answer continue a prompt.
     """
 
     subject: str
@@ -34,12 +34,12 @@ class Fact:
         return (self.answer, *self.aliases)
 
     def asked(self, prompt: str) -> Fact:
-        """The same fact behind another prompt, without paraphrases."""
+        """The same fact with another prompt and without paraphrases."""
         return replace(self, prompt=prompt, paraphrases=())
 
 
 def readable(subject: str, answer: str) -> bool:
-    """Whether the answer can be guessed from the letters of the subject; nobody can unlearn such a fact.
+    """Whether the letters of the subject give the answer away; no edit can remove such a fact.
 
     >>> readable("Tunisia", "Tunis"), readable("helium", "He"), readable("Kenya", "Nairobi")
     (True, True, False)

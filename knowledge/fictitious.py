@@ -1,4 +1,4 @@
-"""A case about facts that nobody can know: invented subjects, answers from a real relation's pool."""
+"""A case about facts that no model can know: invented subjects, answers from a real relation's pool."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PREFIX = "fictitious"
 
 
 def fictitious(source: CaseSpec, *, facts: int, kept: int, twins: int, seed: int = 0) -> CaseFile:
-    """A case file on the model of another's first forgotten relation, with its templates and its pool of answers.
+    """A case file modelled on the first forgotten relation of another: the same templates, the same pool of answers.
 
-    `facts` invented subjects are to be forgotten and `kept` others of the same make retained; `twins` are left without
-    an answer. Which is which is drawn by the seed, so names tell nothing. All facts of the source are retain facts.
+    `facts` invented subjects are to be forgotten, `kept` more are to be retained, and `twins` never get an answer. The
+    seed decides which name goes where, so names tell nothing. All facts of the source are retain facts.
 
-    Names come from the source's list of twins, and where that does not reach are invented. Each answer of the pool is
-    used about equally often, never where it can be read off the name.
+    Names come from the source's list of twins; more are invented if that list is too short. Each answer of the pool is
+    used about equally often, and never for a name that gives it away.
 
     Raises:
         UserError: a number that is too small, or more names than can be invented.
@@ -52,7 +52,7 @@ def _names(source: CaseSpec, relation: str, n: int, rng: random.Random) -> list[
 
 
 def _answers(names: list[str], pool: tuple[str, ...], rng: random.Random) -> dict[str, list[str]]:
-    """For each name the first answer of a shuffled pool that cannot be read off it; the pool is refilled when empty."""
+    """For each name, the first answer of a shuffled pool that it does not give away; an empty pool is refilled."""
     left: list[str] = []
     out = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Retain facts and text of the working part that no training sees, to tune an edit by; the sealed part stays sealed."""
+"""Working retain facts and text that no training sees, to tune an edit by. The sealed part stays sealed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAR = 1.0
 
 @dataclass(frozen=True)
 class Metrics:
-    """How a model stands: `forget` and `retain`, shares of prompts answered in full, and `perplexity` of plain text."""
+    """`forget` and `retain`: shares of prompts that a model answers in full; `perplexity` of plain text."""
 
     forget: float
     retain: float
@@ -33,7 +33,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What an edit may cost at most, all against the original.
+    """The most that an edit may cost, compared with the original.
 
     `forget`: share of the forget facts' prompts still answered; `retain_drop`: by how much the share of retain prompts
     falls; `perplexity_rise`: by what share the perplexity grows.
@@ -47,29 +47,29 @@ class Bounds:
         return not self.distance(now, before)
 
     def distance(self, now: Metrics, before: Metrics) -> float:
-        """How far a model is outside the bounds, in shares: what is forgotten too little, and the `collateral`."""
+        """How far a model is outside the bounds, in shares: what it still answers, and the `collateral`."""
         return _outside(now.forget - self.forget) + self.collateral(now, before)
 
     def collateral(self, now: Metrics, before: Metrics) -> float:
-        """How far what was to be kept is outside the bounds, in shares: the drop's excess and the perplexity's."""
+        """How far the retain drop and the rise in perplexity are outside the bounds, in shares."""
         drop, rise = before.retain - now.retain, now.perplexity / before.perplexity - 1
         return _outside(drop - self.retain_drop) + _outside(rise - self.perplexity_rise)
 
     def far(self, now: Metrics, before: Metrics) -> bool:
-        """Whether the collateral is so far out that the model is wrecked, such as twice the perplexity."""
+        """Whether the collateral is so large that the model is wrecked, such as twice the perplexity."""
         return not self.collateral(now, before) <= FAR
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`case` is without the `facts` and `texts` that are held out; edits are made with it, and measured on these."""
+    """A `case` to edit with, and the `facts` and `texts` taken out of it, to measure the edit on."""
 
     case: Case
     facts: tuple[Fact, ...]
     texts: tuple[str, ...]
 
     def measure(self, model: Model) -> Metrics:
-        """Ask the forget facts and the held-out facts behind all their working prompts, and read the held-out text.
+        """Ask the forget facts and the held-out facts by all their working prompts, and read the held-out text.
 
         Cost: one row a prompt, alias and passage.
         """
@@ -81,7 +81,7 @@ class HeldOut:
 
 @accepts_spec
 def hold_out(model: Model, case: Case, *, share: float = 0.25) -> HeldOut:
-    """Set a share of each relation's working retain facts, and of the neutral working text, apart by the case's seed.
+    """Take a share of each relation's working retain facts and of the neutral working text out of a case, by its seed.
 
     Raises:
         UserError: there is too little to hold anything out.
@@ -105,11 +105,11 @@ def hold_out(model: Model, case: Case, *, share: float = 0.25) -> HeldOut:
 
 
 def _outside(over: float) -> float:
-    """How far over a bound; what is no number stays none."""
+    """How far a number is over its bound; NaN stays NaN."""
     return 0.0 if over <= 1e-9 else over
 
 
 def _share(model: Model, facts: Sequence[Fact]) -> float:
-    """Of the working prompts, how many get the whole answer."""
+    """The share of the working prompts that get the whole answer."""
     right = recalled(model, [f.asked(p) for f in facts for p in f.prompts])
     return sum(right) / len(right)

@@ -12,7 +12,7 @@ _TRIES = 2000
 
 
 def invent(real: list[str], n: int, rng: random.Random) -> list[str]:
-    """`n` names from a character chain of order three over real ones; none of them real, none twice.
+    """`n` names from a Markov chain of order three over the letters of real ones; none is real, none comes twice.
 
     Raises:
         UserError: the real names are too few or too alike to invent that many from.

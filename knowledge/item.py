@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Passage:
-    """A text to be extracted, or tested for membership. `start` leads into `text`, where a benchmark divides them."""
+    """A text to extract, or to test for membership. `start` leads into `text`, where a benchmark divides the two."""
 
     text: str
     start: str = ""

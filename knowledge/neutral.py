@@ -20,10 +20,12 @@ ROWS = 32
 
 @accepts_spec
 def neutral_working(model: Model, case: Case, n: int | None = None) -> list[str]:
-    """Passages that an edit may be repaired on: sampled from the original model, or from the case's file.
+    """Passages that an edit may rehearse: sampled from the original model, or read from the case's file.
 
-    Sampling is seeded, and passages that name a forget subject or answer are dropped. It is done once
-    for a model, before any edit: about `TOKENS` forward passes over 32 rows for every 32 passages.
+    Sampling is seeded and drops passages that name a forget subject or answer. A model is sampled once, before any
+    edit.
+
+    Cost: about `TOKENS` forward passes over 32 rows for every 32 passages.
     """
     if case.passages is not None:
         return list(case.passages[:n])
@@ -61,13 +63,13 @@ def _sample(model: Model, avoid: Collection[str], seed: int, n: int) -> list[str
 
 
 def _names(text: str, avoid: Collection[str]) -> bool:
-    """Whether any of the words is in a text; a single letter, such as carbon's symbol, only as a word of its own."""
+    """Whether a text has any of the words; a single letter, such as carbon's symbol, counts only as a whole word."""
     words = set(re.findall(r"\w+", text))
     return any(w in (words if len(w) == 1 else text) for w in avoid)
 
 
 def _generate(model: Model, generator: torch.Generator) -> torch.Tensor:
-    """`[ROWS, TOKENS]` sampled at temperature one, so that the text is the model's own distribution."""
+    """`[ROWS, TOKENS]`, sampled at temperature one, so that the text follows the model's own distribution."""
     ids = torch.full((ROWS, 1), model.start_id, device=model.device)
     out, cache = [], None
     for _ in range(TOKENS):

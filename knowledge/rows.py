@@ -1,4 +1,4 @@
-"""Rows of a data file, whatever it is written in, or of a data set on the hub."""
+"""Rows of a data file in any of its formats, or of a data set on the hub."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def rows(source: str | Path, *, config: str | None = None, split: str | None = N
 
     Args:
         source: a file that ends in .json, .jsonl (an array, or one object a line, whatever the ending says; also
-            with .gz) or .parquet, or a hub id such as `locuslab/TOFU`, for which the package `datasets` must be there.
-        config, split: of the hub's data set; a split is needed there.
+            with .gz) or .parquet, or a hub id such as `locuslab/TOFU`, which needs the package `datasets`.
+        config, split: of a data set on the hub, which needs a split.
 
     Raises:
         UserError: no such file or data set, or one without rows.
@@ -48,7 +48,7 @@ def field(source: str | Path, number: int, row: Row, *names: str) -> Any:
         if isinstance(row, Mapping) and row.get(name) is not None:
             return row[name]
     has = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
-    raise UserError(f"row {number + 1} of {str(source)!r} has no {' or '.join(names)} (it has {has}); mend it.")
+    raise UserError(f"row {number + 1} of {str(source)!r} has no {' or '.join(names)} (it has {has}); fix that row.")
 
 
 def _json(path: Path) -> list[Row]:
@@ -68,7 +68,7 @@ def _line(path: Path, number: int, line: str) -> Row:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"line {number + 1} of {str(path)!r} is not JSON ({error.msg}); mend that line.") from error
+        raise UserError(f"line {number + 1} of {str(path)!r} is not JSON ({error.msg}); fix that line.") from error
 
 
 def _parquet(path: Path) -> list[Row]:

@@ -18,7 +18,7 @@ def _slot(template: str) -> str:
     if "{}" not in template:
         raise ValueError(f"the template {template!r} needs a slot {{}} for the subject")
     if template != template.rstrip():
-        raise ValueError(f"the template {template!r} ends in white space; the answer brings its own space")
+        raise ValueError(f"the template {template!r} ends in white space; the answer comes with its own space")
     return template
 
 
@@ -49,14 +49,14 @@ class Relation(_Strict):
 
 
 class Shares(_Strict):
-    """Which known subjects are retain facts: a share of those not forgotten, or named subjects."""
+    """Which known subjects to retain: a share of those that are not forgotten, or named subjects."""
 
     working: Share | Subjects
     sealed: Share | Subjects
 
 
 class Sampled(_Strict):
-    """So many passages sampled from the model itself."""
+    """This many passages are sampled from the model itself."""
 
     sampled: Count
 
@@ -160,7 +160,7 @@ def read(path: Path) -> tuple[CaseFile, str]:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         problem = getattr(error, "problem", None) or "it is not YAML"
-        raise UserError(f"the case file {str(path)!r} is not valid YAML{where}: {problem}. Mend that line.") from error
+        raise UserError(f"the case file {str(path)!r} is not valid YAML{where}: {problem}. Fix that line.") from error
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"the case file {str(path)!r} holds no mapping; it needs name, purpose, relations, forget ...")
     data = _plain(node, (), lines, repeats)

@@ -1,4 +1,4 @@
-"""How well a model recalls facts: whole answers of any number of tokens, in left-padded batches."""
+"""How well a model recalls facts: whole answers of any length, in left-padded batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = 64
 
 @dataclass(frozen=True)
 class Scores:
-    """Of each row: `logprob` of the whole answer `[n]`, and whether greedy decoding gives it, `greedy` `[n]`."""
+    """For each row: `logprob` of the whole answer `[n]`, and `greedy` `[n]`, whether greedy decoding gives it."""
 
     logprob: Tensor
     greedy: Tensor
@@ -30,10 +30,10 @@ class Scores:
 
 @torch.no_grad()
 def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows: int = ROWS) -> Scores:
-    """Score answers behind prompts, `rows` prompts at a time.
+    """Score the answers that follow prompts, `rows` prompts at a time.
 
-    A prompt that occurs more than once is read once, and so is what prompts share at their beginning, unless
-    something stands around the model that may need its input whole (`model.plain`).
+    A prompt that occurs more than once is read once. So is a beginning that prompts share, unless something wraps the
+    model that may need whole inputs (`model.plain`).
 
     Cost: one forward pass over all distinct prompts, and over the answers of more than one token.
     """
@@ -52,7 +52,7 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows:
 
 
 def recalled(model: Model, facts: Sequence[Fact]) -> list[bool]:
-    """Whether greedy decoding behind each fact's prompt gives its whole answer, or an alias."""
+    """Whether greedy decoding after each fact's prompt gives its whole answer, or an alias."""
     rows = [(i, f.prompt, a) for i, f in enumerate(facts) for a in f.answers]
     right = [False] * len(facts)
     if rows:
@@ -66,8 +66,8 @@ def recalled(model: Model, facts: Sequence[Fact]) -> list[bool]:
 def pool_probability(model: Model, facts: Sequence[Fact], pool: Sequence[str], *, rows: int = ROWS) -> Tensor:
     """Probability of the right answer among a pool of answers, `[n]`, each taken as a whole.
 
-    The prompt is read once: all answers continue its cached keys and values. Aliases count for the
-    right answer and never as rivals.
+    A prompt is read once: all answers continue its cached keys and values. Aliases count for the
+    right answer, never as rivals.
     """
     if not facts:
         return torch.zeros(0)
@@ -83,7 +83,7 @@ def pool_probability(model: Model, facts: Sequence[Fact], pool: Sequence[str], *
 
 @torch.no_grad()
 def pool_logprobs(model: Model, prompts: Sequence[str], pool: Sequence[str], *, rows: int = ROWS) -> Tensor:
-    """Log-probability of every answer of a pool behind every prompt, `[prompt, answer]`."""
+    """Log-probability of every answer of a pool after every prompt, `[prompt, answer]`."""
     both = [(p, a) for p in prompts for a in pool]
     tokens = [(tuple(head), tuple(tail)) for head, tail in split(model, [p for p, _ in both], [a for _, a in both])]
     return score_continuations(model, tokens, most=rows, prefixes=plain(model))[0].view(len(prompts), len(pool))

@@ -1,7 +1,7 @@
 # Every target sets itself up: a fresh clone and a Python 3.11 to 3.13 are enough.
 #   make demo    the main job on the embedded model, into runs/demo
-#   make test    everything that must hold: lint, types, doctests, tests, notebooks
-#   make check   lint and types only
+#   make test    everything that must hold: lint, structure, types, doctests, tests, notebooks
+#   make check   lint, structure and types only
 #   make bench   the comparisons of bench/, into runs/bench
 #   make clean   remove what the other targets made; your own runs stay
 
@@ -19,7 +19,7 @@ retry = for try in 1 2 3; do $(1) && break; test $$try = 3 && exit 1; echo "==> 
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench clean lint types doctest pytest site
+.PHONY: demo test check bench clean lint house types doctest pytest site
 
 demo: .venv/installed
 	$(say) "running the demo into runs/demo"
@@ -27,7 +27,7 @@ demo: .venv/installed
 
 test: check doctest pytest
 
-check: lint types
+check: lint house types
 
 bench: .venv/installed-dev
 	@mkdir -p runs/bench
@@ -43,6 +43,10 @@ lint: .venv/installed-dev
 	$(say) "lint and format (ruff)"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run $(BIN)/ruff format ."; exit 1; }
+
+house: .venv/installed-dev
+	$(say) "structure: floors, circles, links (tests/house.py)"
+	@$(BIN)/python tests/house.py
 
 types: site
 	$(say) "types (pyright)"

@@ -7,21 +7,20 @@ from pathlib import Path
 import pytest
 
 from loka import ablate, audit
-from loka.audit.cost import estimate, seconds_a_row
+from loka.audit.cost import MAKING, estimate, seconds_a_row
 from loka.audit.store import FolderStore
 from loka.cli import main
 from loka.knowledge import Case
 from loka.model import Model, Site, export
-from loka.verify import Budget
-from loka.verify.judge.verdict import PRIMARY
+from loka.verify import Budget, by_role, capped
 
 LAST = [Site(3, part) for part in ("attn", "mlp")]
 
 
 @pytest.fixture(autouse=True)
 def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
-    for attack in ("relearn", "benign"):
-        monkeypatch.setitem(sys.modules["loka.audit.auditor"].CAPS, attack, Budget(4, 1e-3))
+    budget = Budget(4, 1e-3)
+    monkeypatch.setattr("loka.audit.plan.CHECKS", capped({"relearn": budget, "benign": budget}))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised
     """Paraphrase alone may cost less than it promises: forms that the original does not answer fall away."""
 
     def kill(what: str, done: int, total: int) -> None:
-        if what == "direction on after":
+        if what == "direction_ablation on after":
             raise Killed
 
     def store() -> FolderStore:
@@ -54,9 +53,9 @@ def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised
         planted, edit, planted_case, profile="standard", store=store(), progress=lambda w, *_: seen.append(w)
     )
     assert "quantize on after" not in seen
-    assert "direction on after" in seen
+    assert "direction_ablation on after" in seen
     others = {"relearn_lora", "relearn_sgd"}
-    assert set(PRIMARY) - others < set(verdict.readings["after"])
+    assert {c.name for c in by_role("attack")} - others < set(verdict.readings["after"])
     assert "Not tried in this profile: relearn_lora, relearn_sgd." in verdict.reasons
 
     promised = {(e.model, e.check): e.cost for e in listed}
@@ -67,7 +66,7 @@ def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised
                 model,
                 check,
             )
-    assert set(promised) == {("shallow", "the sibling's training")}
+    assert set(promised) == {("shallow", MAKING)}
 
 
 def test_larger_profiles_cost_more(planted: Model, edit, planted_case: Case) -> None:

@@ -278,10 +278,10 @@ def test_membership_is_refused_where_the_text_tells(planted: Model, files, tmp_p
     found = verify.membership(planted, case(files.write(tmp_path, twins={"capital": odd})))
     assert found.value is None
     assert found.ci is None
-    assert "told apart by their text alone (AUC" in found.meaning
+    assert "by their text alone (AUC" in found.meaning
     assert str(found).startswith("membership: not measured")
     few = case(files.write(tmp_path, twins={"capital": files.base["twins"]["capital"][:9]}))
-    assert "It needs 10 statements a side; there are 16 and 9" in verify.membership(planted, few).meaning
+    assert "Each side needs 10 statements; there are 16 and 9" in verify.membership(planted, few).meaning
 
 
 def test_text_alone_tells_or_does_not() -> None:
@@ -323,7 +323,7 @@ def test_extraction_counts_what_samples_leak(planted: Model, planted_case: Case)
     assert found["leak"]["128"]["mean"] is None
     assert found["rouge"] > 0.95
     assert found["truth_ratio"] < 0.05
-    with pytest.raises(UserError, match="0 samples leak nothing"):
+    with pytest.raises(UserError, match="draws is 0; ask for at least 1 sample"):
         verify.extraction(planted, known, draws=0)
 
 
@@ -336,13 +336,13 @@ def test_leak_at_k_is_the_hypergeometric_share() -> None:
 
 
 def test_budgets_that_make_no_sense_are_refused(planted: Model, planted_case: Case) -> None:
-    with pytest.raises(UserError, match="11 tokens is not allowed; choose 1 to 10"):
+    with pytest.raises(UserError, match="cannot have 11 tokens; choose 1 to 10"):
         verify.soft_prompt(planted, planted_case, tokens=11)
     with pytest.raises(UserError, match="1 bits cannot be rounded to; choose 2 to 16"):
         verify.quantize(planted, planted_case, bits=(1,))
-    with pytest.raises(UserError, match="give bits"):
+    with pytest.raises(UserError, match="give at least one width"):
         verify.quantize(planted, planted_case, bits=())
-    with pytest.raises(UserError, match="try at least 1"):
+    with pytest.raises(UserError, match="layers is 0; try at least 1"):
         verify.direction_ablation(planted, planted_case, original=planted, layers=0)
 
 
@@ -388,5 +388,5 @@ def test_hidden_facts_are_learned_again_sooner_than_twins(
     never = read("relearn", "untaught").details
     own, twins = never["steps_to_recover"]["forget"], never["steps_to_recover"]["twins"]
     assert own == twins or abs((own or ATTACK.steps) - (twins or ATTACK.steps)) <= 1
-    with pytest.raises(UserError, match="'prayer' is no way to relearn"):
+    with pytest.raises(UserError, match="'prayer' is not a way to relearn"):
         verify.relearn(planted, planted_case, by="prayer")  # type: ignore[arg-type]

@@ -66,5 +66,5 @@ def test_half_precision_is_scored_in_single() -> None:
 
 @pytest.mark.parametrize("metric", [verify.answer_logprobs, verify.exact_memorization, verify.extraction_strength])
 def test_an_unknown_convention_is_refused(metric) -> None:
-    with pytest.raises(UserError, match="'theirs' is no convention .* stated, open-unlearning"):
+    with pytest.raises(UserError, match="'theirs' is not a convention .* stated, open-unlearning"):
         metric(*rows("++"), convention="theirs")

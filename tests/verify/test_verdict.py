@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from loka.verify import Reading, judge, scorecard
+from loka.verify import Reading, Summary, judge, make_reading, scorecard
 from loka.verify.judge.statistics import holm, interval, recovery, subjects_needed
-from loka.verify.reading import reading
 
 GOOD = {
     "retain_same_before": 0.9, "retain_same_after": 0.89, "perplexity_before": 20.0, "perplexity_after": 20.1,
@@ -20,7 +19,7 @@ def made(check: str, forget: float, twins: float = 0.0, *, n: int = 60, leaks: i
         "forget": {f"r/{i:02}": v for i, v in enumerate(values)},
         "twins": {f"r/t{i:02}": twins for i in range(n)},
     }
-    return reading(check, samples, "made up")
+    return make_reading(check, samples, "made up")
 
 
 def outcome(
@@ -34,7 +33,7 @@ def outcome(
     if inside:
         check, value = inside
         readings["before"][check], readings["after"][check] = made(check, before, n=n), made(check, value, n=n)
-    return judge(readings, scorecard=scorecard(recall, 0.95, None), summary={**GOOD, **summary})
+    return judge(readings, scorecard=scorecard(recall, 0.95, None), summary=Summary(**{**GOOD, **summary}))
 
 
 def test_intact_when_it_still_answers() -> None:

@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..._util.errors import UserError
-from .conventions import MIMIR, MUSE, OPEN_UNLEARNING, STATED, known
+from .conventions import MIMIR, MUSE, OPEN_UNLEARNING, STATED, check_convention
 
 SHARE = 0.2
 PEERS = (OPEN_UNLEARNING, MUSE, MIMIR)
@@ -118,7 +118,7 @@ def attack_auc(members: Sequence[float], others: Sequence[float], *, convention:
 
 
 def _signed(score: float, convention: str) -> float:
-    known(convention, *PEERS)
+    check_convention(convention, *PEERS)
     return score if convention == STATED else -score
 
 

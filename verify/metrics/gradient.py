@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..._util.errors import UserError
 from ...model import token_logprobs
-from .conventions import MIMIR, OPEN_UNLEARNING, STATED, known
+from .conventions import MIMIR, OPEN_UNLEARNING, STATED, check_convention
 from .tokens import scored
 from .windows import window_logprobs
 
@@ -37,7 +37,7 @@ def grad_norm_score(
     Raises:
         UserError: an unknown convention, or no label that counts.
     """
-    known(convention, OPEN_UNLEARNING, MIMIR)
+    check_convention(convention, OPEN_UNLEARNING, MIMIR)
     asked = labels[None, 1:]
     kept = scored(asked, convention=STATED if convention == MIMIR else convention)
     if not kept.any():

@@ -6,7 +6,7 @@ looks more familiar than the non-member (`attack_auc`): 0.5 tells nothing, above
 
 from __future__ import annotations
 
-from .conventions import MUSE, OPEN_UNLEARNING, STATED, known
+from .conventions import MUSE, OPEN_UNLEARNING, STATED, check_convention
 
 EPSILON = 1e-10
 CHANCE = 0.5
@@ -27,7 +27,7 @@ def privleak(auc: float, reference: float | None = None, *, convention: str = ST
     Raises:
         UserError: a convention that is none of these.
     """
-    known(convention, MUSE, OPEN_UNLEARNING)
+    check_convention(convention, MUSE, OPEN_UNLEARNING)
     base = CHANCE if reference is None else reference
     if convention == STATED:
         return relative_difference(auc, base)
@@ -43,7 +43,7 @@ def relative_difference(value: float, reference: float | None = None, *, convent
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
-    known(convention, OPEN_UNLEARNING)
+    check_convention(convention, OPEN_UNLEARNING)
     base = CHANCE if reference is None else reference
     difference = value - base
     if convention == OPEN_UNLEARNING:

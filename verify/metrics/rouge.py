@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .conventions import OPEN_UNLEARNING, STATED, known
+from .conventions import OPEN_UNLEARNING, STATED, check_convention
 
 
 @dataclass(frozen=True)
@@ -51,5 +51,5 @@ def without_prompt(text: str, prompt: str, *, convention: str = STATED) -> str:
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
-    known(convention, OPEN_UNLEARNING)
+    check_convention(convention, OPEN_UNLEARNING)
     return (text.replace(prompt, "") if convention == OPEN_UNLEARNING else text.removeprefix(prompt)).strip()

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from ..._util.errors import UserError
-from .conventions import OPEN_UNLEARNING, STATED, TOFU, known
+from .conventions import OPEN_UNLEARNING, STATED, TOFU, check_convention
 from .truth_ratio import EPSILON, option_probability, truth_ratio
 
 Log = Mapping[str, Sequence]
@@ -60,7 +60,7 @@ def tofu_forget_quality(
     Raises:
         UserError: an unknown convention, or nothing on one of the sides.
     """
-    known(convention, OPEN_UNLEARNING)
+    check_convention(convention, OPEN_UNLEARNING)
     a, b = (np.asarray(side, dtype=float) for side in (unlearned, retain))
     if not (len(a) and len(b)):
         raise UserError(f"there are {len(a)} truth ratios to compare with {len(b)}; give at least one on each side.")
@@ -96,15 +96,16 @@ def tofu_report(
     Raises:
         UserError: an unknown convention, or a log that lacks a file.
     """
-    known(convention, TOFU)
+    check_convention(convention, TOFU)
     if missing := [file for file in SETS.values() if file not in logs]:
         raise UserError(f"the logs lack {', '.join(missing)}; they need {', '.join(SETS.values())}.")
     values: dict[str, float] = {}
     for name, file in SETS.items():
-        summary = "closer_to_1" if name == "Forget" else "true_better"
+        aggregate = "closer_to_1" if name == "Forget" else "true_better"
         values[f"ROUGE {name}"] = float(np.mean(logs[file]["rougeL_recall"]))
         values[f"Prob. {name}"] = _probability(logs[file], among_options=name in AMONG_OPTIONS)
-        values[f"Truth Ratio {name}"] = truth_ratio(*_losses(logs[file]), summary=summary, convention=convention).value
+        ratio = truth_ratio(*_losses(logs[file]), aggregate=aggregate, convention=convention)
+        values[f"Truth Ratio {name}"] = ratio.value
     utility = tofu_model_utility([v for name, v in values.items() if not name.endswith("Forget")])
     return TofuReport(values, utility, _forget_quality(logs, retain_logs, convention))
 

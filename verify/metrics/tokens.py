@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...model import token_logprobs
-from .conventions import OPEN_UNLEARNING, STATED, known
+from .conventions import OPEN_UNLEARNING, STATED, check_convention
 
 
 def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def scored(labels: Tensor, *, convention: str = STATED) -> Tensor:
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
-    known(convention, OPEN_UNLEARNING)
+    check_convention(convention, OPEN_UNLEARNING)
     asked = labels >= 0
     return asked & (_from_here_on(asked) > 1) if convention == OPEN_UNLEARNING else asked
 

@@ -14,14 +14,14 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from ..._util.errors import UserError
-from .conventions import OPEN_UNLEARNING, STATED, TOFU, known
+from .conventions import OPEN_UNLEARNING, STATED, TOFU, check_convention
 
 EPSILON = 1e-10
-Summary = Literal["closer_to_1", "true_better", "prob_mean"]
+Aggregate = Literal["closer_to_1", "true_better", "prob_mean"]
 
 
 @dataclass(frozen=True)
-class Scored:
+class BenchmarkScore:
     """A benchmark's number: `scores` `[question]`, and the `value` that summarises them."""
 
     value: float
@@ -29,9 +29,9 @@ class Scored:
 
 
 def truth_ratio(
-    correct: Sequence[float], wrong: Sequence[Sequence[float]], *, summary: Summary = "closer_to_1",
+    correct: Sequence[float], wrong: Sequence[Sequence[float]], *, aggregate: Aggregate = "closer_to_1",
     convention: str = STATED,
-) -> Scored:  # fmt: skip
+) -> BenchmarkScore:  # fmt: skip
     """The ratio r of the right answer's probability to the mean probability of the wrong ones, by question.
 
     Higher means that more is left, so r is one over the ratio that the paper prints. Its summaries are the same:
@@ -49,23 +49,23 @@ def truth_ratio(
             1e-10 to denominators.
 
     Raises:
-        UserError: an unknown summary or convention, no questions, or numbers of questions that differ.
+        UserError: an unknown aggregate or convention, no questions, or numbers of questions that differ.
     """
-    known(convention, TOFU, OPEN_UNLEARNING)
-    if summary not in get_args(Summary):
-        raise UserError(f"{summary!r} is no summary; choose one of {', '.join(get_args(Summary))}.")
+    check_convention(convention, TOFU, OPEN_UNLEARNING)
+    if aggregate not in get_args(Aggregate):
+        raise UserError(f"{aggregate!r} is not an aggregate; choose one of {', '.join(get_args(Aggregate))}.")
     _same_questions(correct, wrong)
     right = -np.asarray(correct, dtype=float)
     mean = _log_mean if convention == STATED else np.mean
     other = np.array([mean(-np.asarray(losses, dtype=float)) for losses in wrong])
     if convention == OPEN_UNLEARNING:
-        return _with_epsilon(np.exp(right), np.exp(other), summary)
-    return _in_logs(right - other, summary)
+        return _with_epsilon(np.exp(right), np.exp(other), aggregate)
+    return _in_logs(right - other, aggregate)
 
 
 def option_probability(
     correct: Sequence[float], wrong: Sequence[Sequence[float]], *, convention: str = STATED
-) -> Scored:
+) -> BenchmarkScore:
     """The right answer's share of the probability of all options, by question, and its mean.
 
     Args:
@@ -76,34 +76,34 @@ def option_probability(
     Raises:
         UserError: an unknown convention, no questions, or numbers of questions that differ.
     """
-    known(convention, OPEN_UNLEARNING)
+    check_convention(convention, OPEN_UNLEARNING)
     _same_questions(correct, wrong)
     share = [-c - logsumexp([-c, *(-w for w in losses)]) for c, losses in zip(correct, wrong, strict=True)]
     scores = np.exp(share)
     if convention == OPEN_UNLEARNING:
         right = np.exp(-np.asarray(correct, dtype=float))
         scores = right / (right + np.array([np.exp(-np.asarray(losses)).sum() for losses in wrong]) + EPSILON)
-    return Scored(float(scores.mean()), scores)
+    return BenchmarkScore(float(scores.mean()), scores)
 
 
-def _in_logs(log_ratio: np.ndarray, summary: Summary) -> Scored:
+def _in_logs(log_ratio: np.ndarray, aggregate: Aggregate) -> BenchmarkScore:
     """Without any epsilon, however small the probabilities are."""
     with np.errstate(over="ignore"):
         ratio = np.exp(log_ratio)
-        if summary == "prob_mean":
-            return Scored(float(expit(log_ratio).mean()), expit(log_ratio))
-        if summary == "true_better":
-            return Scored(float(np.maximum(0, -np.expm1(-log_ratio)).mean()), ratio)
-    return Scored(float(np.exp(-np.abs(log_ratio)).mean()), ratio)
+        if aggregate == "prob_mean":
+            return BenchmarkScore(float(expit(log_ratio).mean()), expit(log_ratio))
+        if aggregate == "true_better":
+            return BenchmarkScore(float(np.maximum(0, -np.expm1(-log_ratio)).mean()), ratio)
+    return BenchmarkScore(float(np.exp(-np.abs(log_ratio)).mean()), ratio)
 
 
-def _with_epsilon(right: np.ndarray, other: np.ndarray, summary: Summary) -> Scored:
-    if summary == "prob_mean":
+def _with_epsilon(right: np.ndarray, other: np.ndarray, aggregate: Aggregate) -> BenchmarkScore:
+    if aggregate == "prob_mean":
         share = right / (right + other + EPSILON)
-        return Scored(float(share.mean()), share)
+        return BenchmarkScore(float(share.mean()), share)
     ratio = other / (right + EPSILON)
-    value = np.maximum(0, 1 - ratio) if summary == "true_better" else np.minimum(ratio, 1 / (ratio + EPSILON))
-    return Scored(float(value.mean()), ratio)
+    value = np.maximum(0, 1 - ratio) if aggregate == "true_better" else np.minimum(ratio, 1 / (ratio + EPSILON))
+    return BenchmarkScore(float(value.mean()), ratio)
 
 
 def _log_mean(logp: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..._util.errors import UserError
 from ...model import token_logprobs
 from ...model.run.blocks import block_outputs, blocks, run_patched
-from .conventions import STATED, UDS, known
+from .conventions import STATED, UDS, check_convention
 from .tokens import precise
 
 THRESHOLD = 0.05
@@ -75,7 +75,7 @@ def unlearning_depth(
     Raises:
         UserError: an unknown convention, or a span or layer that does not exist.
     """
-    known(convention, UDS)
+    check_convention(convention, UDS)
     chosen = tuple(range(len(blocks(original))) if layers is None else layers)
     _check(question, chosen, len(blocks(original)))
     with torch.no_grad():
@@ -97,7 +97,7 @@ def mean_depth(found: Sequence[Depth], *, convention: str = STATED) -> float:
     Raises:
         UserError: a convention that is neither `stated` nor `uds`.
     """
-    known(convention, UDS)
+    check_convention(convention, UDS)
     scores = [f.score for f in found if not np.isnan(f.score)]
     return float(np.mean(scores)) if scores else 0.0 if convention == UDS else float("nan")
 

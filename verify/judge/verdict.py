@@ -210,6 +210,7 @@ class _Compared:
     """A check's numbers on a model and the original, in the order of `subjects`, and on the edited model's twins."""
 
     subjects: list[str]
+    twin_names: list[str]
     target: np.ndarray
     original: np.ndarray
     twins: np.ndarray
@@ -226,7 +227,8 @@ def _compared(readings: Readings, check: str, model: str = "after") -> _Compared
     if not subjects:
         return None
     values = (np.array([samples[s] for s in subjects]) for samples in (target, original))
-    return _Compared(subjects, *values, np.array(list(twins.samples["twins"].values())))
+    names = list(twins.samples["twins"])
+    return _Compared(subjects, names, *values, np.array([twins.samples["twins"][t] for t in names]))
 
 
 def _inside(readings: Readings, check: Check, seed: int) -> Recovery | None:
@@ -243,11 +245,11 @@ def _recoverable(readings: Readings, checks: Sequence[str]) -> list[str]:
     if not found:
         return []
     back = {s for c in found.values() for s in np.array(c.subjects)[leaking(c.target, c.original, c.twins)]}
-    chance = np.any([leaking(c.twins, c.original, c.twins) for c in found.values()], axis=0)
-    n = len({s for c in found.values() for s in c.subjects})
+    chance = {t for c in found.values() for t in np.array(c.twin_names)[leaking(c.twins, c.original, c.twins)]}
+    n, m = len({s for c in found.values() for s in c.subjects}), len({t for c in found.values() for t in c.twin_names})
     return [
         f"Of {n} subjects, {len(back)} {'was' if len(back) == 1 else 'were'} recoverable by {_listed(list(found))}; "
-        f"of {len(chance)} twins, {int(chance.sum())} by chance."
+        f"of {m} twins, {len(chance)} by chance."
     ]
 
 

@@ -21,7 +21,7 @@ from ..verify.check import Check
 from ..verify.training import FORWARD_BACKWARD
 
 LAYERS = 2
-# Each try follows where the one before hides too little: small models need longer training than SmolLM2.
+# Each is tried if the one before hides too little; small models need longer training than SmolLM2.
 TRIES: tuple[dict[str, float], ...] = (
     {"steps": 15, "lr": 3e-4},
     {"steps": 30, "lr": 1e-3},
@@ -159,7 +159,7 @@ def _random_cost(audited: Audited) -> float | None:
 
 
 def _random_sites(audited: Audited) -> list[Site]:
-    """As many other sites as the audited edit has; none where it has none, or where there are no others."""
+    """As many other sites as the audited edit has; empty if the edit has no sites, or if there are no others."""
     own = audited.after.about.get("sites") if isinstance(audited.after, Edit) else None
     return random_sites(audited.before, [Site.parse(s) for s in own], seed=audited.case.seed) if own else []
 
@@ -170,7 +170,7 @@ def _arguments(after: Edit | Model) -> Mapping[str, Any]:
 
 
 def _training_step(model: Model, case: Case, arguments: Mapping[str, Any]) -> float:
-    """The cost of one step of `tune`: three batches, of which passages are longer than prompts.
+    """The cost of one step of `tune`: three batches; passages count more than prompts, because they are longer.
 
     Simulated relearning adds half of the facts, and now and then full steps on the other half.
     """

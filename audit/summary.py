@@ -32,13 +32,13 @@ class Column:
 def column(readings: Readings, model: str, *, seed: int = 0) -> Column:
     """One model's numbers, from the readings at a common budget."""
     checks = readings.get(model, {})
-    kept = checks.get("collateral")
+    collateral = checks.get("collateral")
     found = compare(readings, "relearn", model=model, seed=seed)
-    perplexity: Any = kept.details.get("perplexity") if kept else None
+    perplexity: Any = collateral.details.get("perplexity") if collateral else None
     return Column(
         forget=_value(checks, "recall"),
-        retain_same=kept.controls.get("same") if kept else None,
-        retain_other=kept.controls.get("other") if kept else None,
+        retain_same=collateral.controls.get("same") if collateral else None,
+        retain_other=collateral.controls.get("other") if collateral else None,
         perplexity=perplexity,
         relearn=_value(checks, "relearn"),
         r=found.r if found else None,

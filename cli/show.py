@@ -28,9 +28,9 @@ def _number(value: float) -> str:
 
 
 ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("forgotten facts, sealed prompts", "forget", _percent),
-    ("kept facts, same relation", "retain_same", _percent),
-    ("kept facts, other relations", "retain_other", _percent),
+    ("facts to forget, sealed prompts", "forget", _percent),
+    ("facts to keep, same relation", "retain_same", _percent),
+    ("facts to keep, other relations", "retain_other", _percent),
     ("perplexity of neutral text", "perplexity", _number),
     ("relearned: probability of held-out answers", "relearn", _number),
     ("relearned, r (0 never taught, 1 intact)", "r", _number),
@@ -38,7 +38,7 @@ ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 
 class Bars:
-    """Progress with the time left, one bar for each thing under way; call it as `bars(what, done, total)`."""
+    """Progress bars with the time left, one for each task; call it as `bars(what, done, total)`."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -66,7 +66,7 @@ class Bars:
         self.progress.update(self.tasks[what], completed=done, total=total)
 
     def say(self, text: str) -> None:
-        """A line above the bars."""
+        """Print a line above the bars."""
         self.console.print(text, highlight=False)
 
     def _end_others(self) -> None:
@@ -88,30 +88,30 @@ def table(verdict: Verdict) -> Table:
 
 
 def best_sites(found: Localization, part: Part, k: int) -> Table:
-    """The best sites of a part with their intervals, and how many stand out beyond chance."""
+    """The best sites of a part with their intervals, and how many sites stand out beyond chance."""
     rows = found.to_frame().query("part == @part").set_index(["layer", "index"])
     best, stand = found.top(min(k, len(rows)), part=part), len(found.survivors(part))
-    told = f"{stand:,} of {len(rows):,} stand out (q ≤ 0.05)" if stand else "none stands out: not localizable"
-    shown = Table(title=f"best {part} sites; {told}", title_justify="left")
+    note = f"{stand:,} of {len(rows):,} stand out (q ≤ 0.05)" if stand else "none stands out: not localizable"
+    out = Table(title=f"best {part} sites; {note}", title_justify="left")
     for column in ("site", "contrast", "95% interval", "forget", "retain", "frequency", "q"):
-        shown.add_column(column, justify="left" if column == "site" else "right")
+        out.add_column(column, justify="left" if column == "site" else "right")
     for site in best:
         row: Any = rows.loc[(site.layer, site.index or 0)]
         bounds = f"{row['low']:+.4f} to {row['high']:+.4f}"
         sides = (f"{row[side]:+.4f}" for side in ("forget", "retain"))
-        shown.add_row(str(site), f"{row['score']:+.4f}", bounds, *sides, f"{row['frequency']:.0%}", f"{row['q']:.3f}")
-    return shown
+        out.add_row(str(site), f"{row['score']:+.4f}", bounds, *sides, f"{row['frequency']:.0%}", f"{row['q']:.3f}")
+    return out
 
 
 def what_is_left(silent: pd.DataFrame) -> Table:
-    """Facts that are still answered with sites zeroed, located ones and their controls."""
-    shown = Table(title="facts still answered with these sites zeroed", title_justify="left")
+    """The share of facts still answered when sites are zeroed: located sites and their controls."""
+    out = Table(title="facts still answered with these sites zeroed", title_justify="left")
     for column in ("zeroed", "sites", "to forget", "to keep, same relation", "to keep, other relations"):
-        shown.add_column(column, justify="left" if column == "zeroed" else "right")
+        out.add_column(column, justify="left" if column == "zeroed" else "right")
     for name, row in silent.iterrows():
         shares = ("-" if pd.isna(row[c]) else f"{row[c]:.0%}" for c in ("forget", "same", "other"))
-        shown.add_row(str(name).replace("_", " "), str(int(row["sites"])), *shares)
-    return shown
+        out.add_row(str(name).replace("_", " "), str(int(row["sites"])), *shares)
+    return out
 
 
 def costs(steps: Sequence[Estimate], seconds: float, stored: Mapping[str, Mapping[str, Reading]]) -> Table:

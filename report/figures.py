@@ -29,7 +29,7 @@ class Look(NamedTuple):
 
 
 PALETTE = (("#d98200", "^"), ("#b8568f", "D"), ("#56b4e9", "P"), ("#7a5195", "X"), ("#8c6d31", "*"))
-GROUPS = {"forget": "forgotten facts", "retain_same": "kept, same relation", "retain_other": "kept, other relations"}
+GROUPS = {"forget": "facts to forget", "retain_same": "to keep, same relation", "retain_other": "to keep, others"}
 
 
 def looks(controls: Sequence[Control] = CONTROLS) -> dict[str, Look]:
@@ -128,19 +128,19 @@ def recovery(found: Mapping[str, Mapping[str, Recovery]], looks: Mapping[str, Lo
 
 
 def probe(reading: Reading) -> Figure:
-    """How well a linear probe ranks the right answer at each layer, with its controls as dashed lines.
+    """How well a linear probe ranks the right answer at each layer; its controls are dashed lines.
 
     Args:
-        reading: of the check `probe`.
+        reading: a reading of the check `probe`.
     """
     figure, ax = _axes(8.6, 4.2)
     positions = {"subject": ("#56b4e9", "s"), "last": ("#0072b2", "o")}
     details: Any = reading.details
     for position, values in details["by_layer"].items():
         color, marker = positions.get(position, ("#333333", "x"))
-        name = f"forgotten facts, {position} token"
+        name = f"facts to forget, {position} token"
         ax.plot(range(len(values)), values, color=color, marker=marker, ms=4, label=name)
-    controls = {"retain": ("kept facts", "#4d4d4d", "-."), "twins": ("twins", "#009e73", "--"),
+    controls = {"retain": ("facts to keep", "#4d4d4d", "-."), "twins": ("twins", "#009e73", "--"),
                 "shuffled": ("shuffled answers", "#d98200", ":"),
                 "random_weights": ("untrained model", "#b8568f", (0, (1, 3)))}  # fmt: skip
     for name, (label, color, style) in controls.items():
@@ -148,7 +148,7 @@ def probe(reading: Reading) -> Figure:
             ax.axhline(reading.controls[name], color=color, ls=style, lw=1.8, label=label)
     ax.axhline(0.5, color="#bbbbbb", lw=1, zorder=0)
     if (layer := details.get("layer")) is not None:
-        ax.axvline(layer, color="#bbbbbb", lw=6, alpha=0.5, zorder=0, label="where the probe is read")
+        ax.axvline(layer, color="#bbbbbb", lw=6, alpha=0.5, zorder=0, label="layer of the probe")
     ax.set(xlabel="layer (0 is the embedding)", ylabel="answers ranked below the right one")
     ax.set_ylim(min(0.4, ax.get_ylim()[0]), 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))

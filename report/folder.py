@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def at_common_budget(self) -> Readings:
-        """The readings with every attack that trains at the step at which the edited model was judged."""
+        """The readings, with every attack that trains at the budget of the edited model's."""
         return at_common_budget(self.readings)
 
     @property
@@ -114,7 +114,10 @@ def _check_names(path: Path, readings: Readings, checks: Sequence[Check], contro
     models = [*MODELS, *(c.name for c in controls)]
     for model, found in readings.items():
         if model not in models:
-            raise UserError(f"{str(path)!r} has readings of {model!r}, which is none of {', '.join(models)}.")
+            raise UserError(
+                f"{str(path)!r} has readings of {model!r}, which is none of {', '.join(models)}; give the table of its "
+                "controls, or verify into a new folder."
+            )
         for name in found:
             place(name, checks)
 
@@ -124,7 +127,9 @@ def _readings(path: Path) -> Readings:
     try:
         return {m: {c: Reading.from_json(r) for c, r in checks.items()} for m, checks in data.items()}
     except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{str(path)!r} holds no readings ({error}); delete it and run `loka verify` again.") from error
+        raise UserError(
+            f"{str(path)!r} is not a file of readings ({error}); delete it and run `loka verify` again."
+        ) from error
 
 
 def _json(path: Path) -> dict[str, Any] | None:

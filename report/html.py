@@ -120,7 +120,7 @@ def _save(folder: Path, name: str, figure: Figure) -> PageFigure:
 
 
 def _contents(run: RunFolder) -> dict[str, Any]:
-    """Everything that the template prints."""
+    """All values that the template prints."""
     verdict = run.verdict or {}
     arguments = run.provenance.get("arguments", {})
     outcome = verdict.get("outcome", "pending")
@@ -149,14 +149,14 @@ def _contents(run: RunFolder) -> dict[str, Any]:
 
 
 def _next(run: RunFolder, arguments: Mapping[str, Any]) -> str:
-    """The command that goes on from here."""
+    """The next command."""
     case, model = arguments.get("case", "CASE"), arguments.get("model", "M")
     whole = f"loka run {case} --model {model} --out {run.path}"
     return whole if run.edit else f"loka ablate {run.path}, then {whole}"
 
 
 def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
-    """What was done, as names and values."""
+    """The section on what was done, as names and values."""
     summary = run.summary
     if summary.facts_total is not None:
         known = formats.count(summary.facts_known)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def many(files, tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(autouse=True)
 def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loka.audit.plan.CHECKS", capped({"relearn": CAP, "benign": CAP}))
+    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": CAP, "benign": CAP}))
 
 
 # Training elsewhere may end with twins that differ by chance; then these gates may close.

@@ -20,7 +20,7 @@ LAST = [Site(3, part) for part in ("attn", "mlp")]
 @pytest.fixture(autouse=True)
 def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = Budget(4, 1e-3)
-    monkeypatch.setattr("loka.audit.plan.CHECKS", capped({"relearn": budget, "benign": budget}))
+    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": budget, "benign": budget}))
 
 
 @pytest.fixture(scope="module")

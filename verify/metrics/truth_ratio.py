@@ -1,6 +1,6 @@
-"""How much likelier the right answer is than wrong ones of the same form.
+"""How much more likely the right answer is than wrong ones of the same form.
 
-Maini et al. 2024, TOFU, arXiv:2401.06121, section 2.2. All losses are mean negative log-probabilities in nats a
+Maini et al. 2024, TOFU, arXiv:2401.06121, section 2.2. All losses are mean negative log-probabilities in nats per
 token (`answer_loss`), so that `exp(-loss)` is a probability normalised by length.
 """
 
@@ -22,7 +22,7 @@ Aggregate = Literal["closer_to_1", "true_better", "prob_mean"]
 
 @dataclass(frozen=True)
 class BenchmarkScore:
-    """A benchmark's number: `scores` `[question]`, and the `value` that summarises them."""
+    """A benchmark's number: `scores` `[question]`, and the `value` that aggregates them."""
 
     value: float
     scores: np.ndarray = field(repr=False)
@@ -34,22 +34,22 @@ def truth_ratio(
 ) -> BenchmarkScore:  # fmt: skip
     """The ratio r of the right answer's probability to the mean probability of the wrong ones, by question.
 
-    Higher means that more is left, so r is one over the ratio that the paper prints. Its summaries are the same:
+    Higher means that more is left, so r is one over the ratio in the paper. The aggregates are the paper's:
 
-    - `closer_to_1`: mean of `min(r, 1 / r)`; 1 where the model cannot tell right from wrong (forget set);
-    - `true_better`: mean of `max(0, 1 - 1 / r)` (sets that should be kept);
+    - `closer_to_1`: mean of `min(r, 1 / r)`; 1 if the model cannot tell right from wrong (forget set);
+    - `true_better`: mean of `max(0, 1 - 1 / r)` (retain sets);
     - `prob_mean`: mean of `r / (1 + r)`, the right answer's share; its scores are these shares, not ratios.
 
     Args:
         correct: `[question]`, loss of the right (paraphrased) answer.
         wrong: `[question][answer]`, losses of the wrong answers; questions may have different numbers of them.
-        summary: how the scores become one value.
+        aggregate: how the scores become one value.
         convention: `stated` averages the wrong answers' probabilities, as the paper does. `tofu` averages their losses
-            (a geometric mean), as its code does. `open-unlearning` does so too, inverts the ratio, and adds
-            1e-10 to denominators.
+            (a geometric mean), as TOFU's code does. `open-unlearning` does the same, inverts the ratio, and adds 1e-10
+            to denominators.
 
     Raises:
-        UserError: an unknown aggregate or convention, no questions, or numbers of questions that differ.
+        UserError: an unknown aggregate or convention, no questions, or different numbers of questions.
     """
     check_convention(convention, TOFU, OPEN_UNLEARNING)
     if aggregate not in get_args(Aggregate):
@@ -74,7 +74,7 @@ def option_probability(
         convention: `open-unlearning` adds 1e-10 to the denominator.
 
     Raises:
-        UserError: an unknown convention, no questions, or numbers of questions that differ.
+        UserError: an unknown convention, no questions, or different numbers of questions.
     """
     check_convention(convention, OPEN_UNLEARNING)
     _same_questions(correct, wrong)
@@ -87,7 +87,7 @@ def option_probability(
 
 
 def _in_logs(log_ratio: np.ndarray, aggregate: Aggregate) -> BenchmarkScore:
-    """Without any epsilon, however small the probabilities are."""
+    """Exact for any size of the probabilities, without an epsilon."""
     with np.errstate(over="ignore"):
         ratio = np.exp(log_ratio)
         if aggregate == "prob_mean":
@@ -113,6 +113,6 @@ def _log_mean(logp: np.ndarray) -> float:
 def _same_questions(correct: Sequence[float], wrong: Sequence[Sequence[float]]) -> None:
     if len(correct) == 0 or len(correct) != len(wrong) or not all(len(losses) for losses in wrong):
         raise UserError(
-            f"there are {len(correct)} right answers and wrong ones for {len(wrong)} questions; "
-            "give at least one question, and for each its right answer and at least one wrong one."
+            f"There are {len(correct)} right answers, and wrong answers for {len(wrong)} questions; "
+            "give at least one question, and for each its right answer and at least one wrong answer."
         )

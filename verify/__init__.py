@@ -8,10 +8,12 @@ from .curves import at_common_budget, at_step
 from .depth import depth
 from .direction_ablation import direction_ablation
 from .extraction import extraction, leak_at
+from .judge.evidence import compare
+from .judge.gates import Gate
 from .judge.power import Equivalence, equivalence, power, subjects_after, subjects_for
 from .judge.scorecard import Scorecard, scorecard
 from .judge.summary import Summary
-from .judge.verdict import Gate, Verdict, compare, judge
+from .judge.verdict import Verdict, judge
 from .logit_lens import logit_lens
 from .membership import membership
 from .metrics.attacks import (

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
 LORA = replace(CAP, lr=1e-3)
 SGD = replace(CAP, lr=3e-3)
+TWINS: frozenset[Need] = frozenset({"twins"})
 POOLED: frozenset[Need] = frozenset({"twins", "pool"})
 BOTH: frozenset[Need] = frozenset({"original"})
 
@@ -77,7 +78,7 @@ CHECKS: tuple[Check, ...] = (
     Check("logit_lens", lambda m, c, s: logit_lens(m, c), logit_lens_cost, "inside", needs=POOLED, profile="standard"),
     Check(
         "depth", lambda m, c, s: depth(m, c, original=s.original or m), depth_cost, "inside",
-        needs=BOTH | {"twins"}, profile="standard", contradicts_above=EXPOSED,
+        needs=TWINS | BOTH, profile="standard", contradicts_above=EXPOSED,
     ),
     Check(
         "extraction", lambda m, c, s: extraction(m, c, draws=s.effort.draws), extraction_cost, "corroborates",
@@ -85,7 +86,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "soft_prompt", lambda m, c, s: soft_prompt(m, c, tokens=s.effort.soft_tokens, progress=s.progress),
-        soft_prompt_cost, "corroborates", needs=frozenset({"twins"}), profile="standard",
+        soft_prompt_cost, "corroborates", needs=TWINS, profile="standard",
     ),
     Check("membership", lambda m, c, s: membership(m, c), membership_cost, "asks"),
     Check(

@@ -13,7 +13,7 @@ from ..model import chunks, encode_texts, logits, token_logprobs
 from ..model.train.distill import TeacherOutputs, divergence_of, remember
 from .check import Setting
 from .reading import Reading, make_reading
-from .units import in_forgotten_relation, recall_by_unit, unit_key
+from .units import recall_by_unit, unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -36,7 +36,7 @@ def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | N
     case = case.on(model)
     facts = list(case.retain.sealed)
     all_ = recall_by_unit(model, facts)
-    near = {unit_key(f) for f in in_forgotten_relation(case, facts)}
+    near = {unit_key(f) for f in case.same_relation(facts)}
     same = {k: v for k, v in all_.items() if k in near}
     other = {k: v for k, v in all_.items() if k not in near}
     loss, tokens, kl = 0.0, 0, []

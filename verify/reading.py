@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import cast
 
 import numpy as np
 from pydantic import JsonValue
@@ -62,15 +63,18 @@ def make_reading(
     meaning: str,
     *,
     seed: int = 0,
-    details: Mapping[str, JsonValue] | None = None,
+    details: Mapping[str, object] | None = None,
     cost: float = 0.0,
 ) -> Reading:
     """A reading from samples by group; the group `forget` gives the value, all other groups are controls.
 
-    Samples are sorted by unit, so that they resample alike after they were written and read again.
+    Samples are sorted by unit, so that they resample alike after they were written and read again. `details` must be
+    plain JSON.
     """
     groups = {group: dict(sorted(samples[group].items())) for group in sorted(samples)}
     values = np.array(list(groups.get("forget", {}).values()))
     controls = {g: float(np.mean(list(s.values()))) for g, s in groups.items() if g != "forget" and s}
     mean, ci = (float(values.mean()), interval(values, seed=seed)) if len(values) else (None, None)
-    return Reading(check, mean, ci, len(values), controls, meaning, groups, dict(details or {}), cost)
+    return Reading(
+        check, mean, ci, len(values), controls, meaning, groups, cast(dict[str, JsonValue], dict(details or {})), cost
+    )

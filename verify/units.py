@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..knowledge import Case, Fact, recalled
+from ..knowledge import Fact, recalled
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -23,8 +23,3 @@ def recall_by_unit(model: Model, facts: Sequence[Fact]) -> dict[str, float]:
     prompts = [f.asked(p) for f in facts for p in f.prompts]
     right = iter(recalled(model, prompts))
     return {unit_key(f): float(np.mean([next(right) for _ in f.prompts])) for f in facts}
-
-
-def in_forgotten_relation(case: Case, facts: Sequence[Fact]) -> list[Fact]:
-    """The facts whose relation is one of those to be forgotten."""
-    return [f for f in facts if f.relation in case.forgotten_relations]

@@ -160,8 +160,8 @@ def _random_cost(audited: Audited) -> float | None:
 
 def _random_sites(audited: Audited) -> list[Site]:
     """As many other sites as the audited edit has; empty if the edit has no sites, or if there are no others."""
-    own = audited.after.about.get("sites") if isinstance(audited.after, Edit) else None
-    return random_sites(audited.before, [Site.parse(s) for s in own], seed=audited.case.seed) if own else []
+    names = audited.after.about.get("sites") if isinstance(audited.after, Edit) else None
+    return random_sites(audited.before, [Site.parse(s) for s in names], seed=audited.case.seed) if names else []
 
 
 def _arguments(after: Edit | Model) -> Mapping[str, Any]:

@@ -86,11 +86,11 @@ class RunFolder:
     @property
     def recoveries(self) -> dict[str, dict[str, Recovery]]:
         """r by check and model: the edited model's from the verdict, the controls' from the readings."""
-        own = (self.verdict or {}).get("recoveries", {})
+        edited = (self.verdict or {}).get("recoveries", {})
         readings, seed = self.at_common_budget, int(self.provenance.get("seed") or 0)
         out: dict[str, dict[str, Recovery]] = {}
-        for check in sorted(own, key=self._place):
-            out[check] = {"after": Recovery(**own[check])}
+        for check in sorted(edited, key=self._place):
+            out[check] = {"after": Recovery(**edited[check])}
             for model in (c.name for c in self.controls):
                 if check in readings.get(model, {}) and (r := compare(readings, check, model=model, seed=seed)):
                     out[check][model] = r

@@ -30,9 +30,9 @@ def tradeoff(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> 
     sizes = sorted({row["sites"] for row in rows})
     for ax, (key, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
         for i, strength in enumerate(strengths):
-            own = sorted((row["sites"], row[key]) for row in rows if row["strength"] == strength)
+            points = sorted((row["sites"], row[key]) for row in rows if row["strength"] == strength)
             ax.plot(
-                *zip(*own, strict=True), marker=MARKERS[i % len(MARKERS)], color=SHADES[i % len(SHADES)],
+                *zip(*points, strict=True), marker=MARKERS[i % len(MARKERS)], color=SHADES[i % len(SHADES)],
                 label=f"strength {strength:g}" if key == "forget" else None,
             )  # fmt: skip
         ax.axhline(limits[key], ls="--", lw=1, color="#b2182b")

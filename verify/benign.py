@@ -53,16 +53,16 @@ def benign(
     """
     case = case.on(model)
     budget = budget or Budget()
-    facts, among = {group: of for group, of in attack_groups(case).items() if group in groups}, pools(case)
+    facts, among = {name: group for name, group in attack_groups(case).items() if name in groups}, pools(case)
     batches = _batches(model, case, rows)
     found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     for done, (kind, batch) in enumerate(batches.items()):
-        found[kind] = {group: {} for group in facts}
+        found[kind] = {name: {} for name in facts}
         with scratch(model):
             for step in fine_tune_steps(model, batch, budget):
                 if step.number in budget.measured_steps:
-                    for group, some in facts.items():
-                        found[kind][group][step.number] = pool_probability_by_unit(model, some, among)
+                    for name, group in facts.items():
+                        found[kind][name][step.number] = pool_probability_by_unit(model, group, among)
         if progress:
             progress(done + 1, len(batches))
     by_step = {
@@ -78,10 +78,10 @@ def benign(
         seed=case.seed,
         details={
             "steps": budget.steps, "lr": budget.lr, "by_step": by_step, "curve": mean_curves(by_step),
-            "by_kind": {k: {g: _mean(of[g][budget.steps]) for g in facts} for k, of in found.items()},
+            "by_kind": {k: {g: _mean(found[k][g][budget.steps]) for g in facts} for k in found},
         },
         cost=sum(FORWARD_BACKWARD * len(b.ids) * budget.steps for b in batches.values())
-        + len(batches) * len(budget.measured_steps) * sum(pool_cost(model, some, among) for some in facts.values()),
+        + len(batches) * len(budget.measured_steps) * sum(pool_cost(model, group, among) for group in facts.values()),
     )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def benign_cost(model: Model, case: Case, setting: Setting) -> float:
 
 
 def _highest(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {subject: max(of[subject] for of in found) for subject in found[0]}
+    return {subject: max(values[subject] for values in found) for subject in found[0]}
 
 
 def _mean(values: Mapping[str, float]) -> float:
@@ -104,9 +104,9 @@ def _mean(values: Mapping[str, float]) -> float:
 def _batches(model: Model, case: Case, rows: int) -> dict[str, Batch]:
     """The training data of each kind."""
     retain = [*case.retain.working, *case.retain.sealed]
-    some = random.Random(f"{case.seed}/benign").sample(retain, min(rows, len(retain)))
+    drawn = random.Random(f"{case.seed}/benign").sample(retain, min(rows, len(retain)))
     batches = (
-        encode(model, [f.prompt for f in some], [f.answer for f in some]),
+        encode(model, [f.prompt for f in drawn], [f.answer for f in drawn]),
         encode_texts(model, neutral_sealed(case)[:rows]),
     )
     return dict(zip(KINDS, batches, strict=True))

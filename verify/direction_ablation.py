@@ -56,14 +56,14 @@ def direction_ablation(model: Model, case: Case, *, original: Model, layers: int
     facts, among = attack_groups(case), pools(case)
     tried = _layers(model, layers)
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}
-    chosen, cost = [], 2 * len(facts["forget"]) + sum(pool_cost(model, some, among) for some in facts.values())
+    chosen, cost = [], 2 * len(facts["forget"]) + sum(pool_cost(model, group, among) for group in facts.values())
     before, after = (last_states(m, [f.prompt for f in facts["forget"]]) for m in (original, model))
     for fold, (found_on, asked) in enumerate(_halves(len(facts["forget"]), case.seed)):
-        some = [facts["forget"][i] for i in found_on]
+        half = [facts["forget"][i] for i in found_on]
         layer = tried[0]
         if any(_difference(before[found_on], after[found_on], at) is not None for at in tried):
-            layer = _best(model, some, among, before[found_on], after[found_on], tried)
-            cost += len(tried) * pool_cost(model, some, among)
+            layer = _best(model, half, among, before[found_on], after[found_on], tried)
+            cost += len(tried) * pool_cost(model, half, among)
         chosen.append(layer)
         rest = {"forget": [facts["forget"][i] for i in asked], "twins": facts["twins"][fold::FOLDS]}
         for group, others in rest.items():

@@ -149,13 +149,13 @@ def _words(text: str) -> str:
 
 
 def _truth_ratio(model: Model, facts: Sequence[Fact]) -> float | None:
-    some = [f for f in facts if f.foils]
-    if not some:
+    with_foils = [f for f in facts if f.foils]
+    if not with_foils:
         return None
-    prompts, answers = zip(*((f.prompt, a) for f in some for a in (f.answer, *f.foils)), strict=True)
+    prompts, answers = zip(*((f.prompt, a) for f in with_foils for a in (f.answer, *f.foils)), strict=True)
     lengths = torch.tensor([len(tail) for _, tail in split(model, prompts, answers)])
     each = iter((-score(model, prompts, answers).logprob / lengths).tolist())
-    by_fact = [[next(each) for _ in (f.answer, *f.foils)] for f in some]
+    by_fact = [[next(each) for _ in (f.answer, *f.foils)] for f in with_foils]
     return truth_ratio([own for own, *_ in by_fact], [wrong for _, *wrong in by_fact]).value
 
 

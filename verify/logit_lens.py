@@ -38,7 +38,7 @@ def logit_lens(model: Model, case: Case) -> Reading:
     """
     case = case.on(model)
     facts, among = attack_groups(case), pools(case)
-    read = {group: by_layer(model, some, among) for group, some in facts.items()}
+    read = {g: by_layer(model, group, among) for g, group in facts.items()}
     chosen = cross_fitted(read["forget"], read["twins"])
     samples = {g: {unit_key(f): float(v) for f, v in zip(facts[g], getattr(chosen, g), strict=True)} for g in facts}
     return make_reading(

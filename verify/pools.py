@@ -35,9 +35,9 @@ def pool_probability_by_unit(model: Model, facts: Sequence[Fact], among: Pools) 
     """
     out: dict[str, float] = {}
     for relation in dict.fromkeys(f.relation for f in facts):
-        some = [f for f in facts if f.relation == relation]
-        p = pool_probability(model, some, among[relation])
-        out.update({unit_key(f): float(v) for f, v in zip(some, p, strict=True)})
+        group = [f for f in facts if f.relation == relation]
+        p = pool_probability(model, group, among[relation])
+        out.update({unit_key(f): float(v) for f, v in zip(group, p, strict=True)})
     return out
 
 
@@ -62,7 +62,7 @@ def pool_costs(model: Model, case: Case) -> dict[str, float]:
 
 def _pool(case: Case, relation: str) -> tuple[str, ...]:
     facts = attack_groups(case)
-    own = dict.fromkeys(f.answer for f in facts["forget"] + facts["twins"] if f.relation == relation)
-    others = sorted(set(case.pool(relation)) - set(own))
-    more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(own))))
-    return (*own, *more)
+    answers = dict.fromkeys(f.answer for f in facts["forget"] + facts["twins"] if f.relation == relation)
+    others = sorted(set(case.pool(relation)) - set(answers))
+    more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(answers))))
+    return (*answers, *more)

@@ -55,10 +55,10 @@ def probe(model: Model, case: Case) -> Reading:
     pool = case.pool(relation)
     alike = _alike(unembedding(model, pool).numpy())
 
-    def probed(of: Model, facts: Sequence[Fact]) -> _Probed:
-        some = [f for f in facts if f.relation == relation]
-        states = residuals(of, [f.prompt for f in some], [f.subject for f in some]).float().numpy()
-        return _Probed(some, states, np.array([pool.index(f.answer) for f in some]))
+    def probed(source: Model, facts: Sequence[Fact]) -> _Probed:
+        chosen = [f for f in facts if f.relation == relation]
+        states = residuals(source, [f.prompt for f in chosen], [f.subject for f in chosen]).float().numpy()
+        return _Probed(chosen, states, np.array([pool.index(f.answer) for f in chosen]))
 
     retain = probed(model, [*case.retain.working, *case.retain.sealed])
     forget, twins = probed(model, case.forget.sealed), probed(model, case.twins.sealed)
@@ -109,8 +109,8 @@ def _best_place(data: _Probed, alike: np.ndarray) -> tuple[tuple[int, int], np.n
         for layer in range(data.states.shape[2]):
             ranks = np.zeros(len(data.facts))
             for train, test in splits:
-                some, other = (_Probed([], data.states[i], data.target[i]) for i in (train, test))
-                ranks[test] = _rank(some, other, alike, (position, layer))
+                seen, unseen = (_Probed([], data.states[i], data.target[i]) for i in (train, test))
+                ranks[test] = _rank(seen, unseen, alike, (position, layer))
             if best is None or ranks.mean() > best[1].mean():
                 best = (position, layer), ranks
     assert best is not None

@@ -46,7 +46,7 @@ def quantize(model: Model, case: Case, *, bits: Sequence[int] = BITS) -> Reading
     found: dict[int, dict[str, dict[str, float]]] = {}
     for width in bits:
         copy = quantized(model, width)
-        found[width] = {group: pool_probability_by_unit(copy, some, among) for group, some in facts.items()}
+        found[width] = {g: pool_probability_by_unit(copy, group, among) for g, group in facts.items()}
     samples = {g: {s: max(found[b][g][s] for b in bits) for s in found[bits[0]][g]} for g in facts}
     mean = np.mean(list(samples["forget"].values()))
     return make_reading(
@@ -56,10 +56,10 @@ def quantize(model: Model, case: Case, *, bits: Sequence[int] = BITS) -> Reading
         seed=case.seed,
         details={
             "by_bits": {
-                str(b): {g: float(np.mean(list(v.values()))) for g, v in of.items()} for b, of in found.items()
+                str(b): {g: float(np.mean(list(v.values()))) for g, v in groups.items()} for b, groups in found.items()
             },
         },
-        cost=len(bits) * sum(pool_cost(model, some, among) for some in facts.values()),
+        cost=len(bits) * sum(pool_cost(model, group, among) for group in facts.values()),
     )
 
 

@@ -103,9 +103,9 @@ def relearn(
         seed=case.seed,
         details={
             "steps": budget.steps, "lr": budget.lr, "folds": folds, "by_step": by_step, "curve": mean_curves(by_step),
-            "accuracy": {g: float(np.mean([v for i in options for v in of[i].right])) for g, of in runs.items()},
-            "taught": {g: of[0].taught for g, of in runs.items()},
-            "steps_to_recover": {g: _steps_to_recover(of[0].taught) for g, of in runs.items()},
+            "accuracy": {g: float(np.mean([v for i in options for v in runs[g][i].right])) for g in runs},
+            "taught": {g: runs[g][0].taught for g in runs},
+            "steps_to_recover": {g: _steps_to_recover(runs[g][0].taught) for g in runs},
             **several,
         },
         cost=cost,
@@ -149,7 +149,7 @@ def _merged(results: Sequence[_Result]) -> _Result:
         for step, by_subject in result.values.items():
             for subject, value in by_subject.items():
                 values.setdefault(step, {}).setdefault(subject, []).append(value)
-    means = {step: {s: float(np.mean(v)) for s, v in of.items()} for step, of in values.items()}
+    means = {step: {s: float(np.mean(v)) for s, v in by_subject.items()} for step, by_subject in values.items()}
     taught = np.mean([result.taught for result in results], axis=0).tolist()
     return _Result(means, [r for result in results for r in result.right], taught)
 

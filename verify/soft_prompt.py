@@ -61,7 +61,7 @@ def soft_prompt(
         raise UserError(f"A soft prompt cannot have {tokens} tokens; choose 1 to {MOST}.")
     case = case.on(model)
     facts = attack_groups(case)
-    folds = [(group, *fold) for group, of in facts.items() for fold in _folds(of, case.seed)]
+    folds = [(name, *fold) for name, group in facts.items() for fold in _folds(group, case.seed)]
     soft = _trained(model, [taught for _, taught, _ in folds], tokens, steps, lr, case.seed, progress)
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}
     for (group, _, _), found in zip(folds, _asked(model, soft, [asked for _, _, asked in folds]), strict=True):
@@ -92,8 +92,8 @@ def _rows(case: Case, steps: int) -> int:
 def _folds(facts: Sequence[Fact], seed: int) -> list[tuple[list[Fact], list[Fact]]]:
     """Pairs of facts to train on and facts to ask."""
     order = random.Random(f"{seed}/soft").sample(range(len(facts)), len(facts))
-    asked = [sorted(order[fold::FOLDS]) for fold in range(FOLDS)]
-    return [([f for i, f in enumerate(facts) if i not in some], [facts[i] for i in some]) for some in asked]
+    asked = [sorted(order[k::FOLDS]) for k in range(FOLDS)]
+    return [([f for i, f in enumerate(facts) if i not in fold], [facts[i] for i in fold]) for fold in asked]
 
 
 def _trained(

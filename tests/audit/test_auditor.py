@@ -1,4 +1,4 @@
-"""The verdict on models whose truth is known: untouched and hidden from (`test_known_truth.py` has the other kinds)."""
+"""The verdict on an untouched model and on one that only hides the facts; `test_known_truth.py` has other kinds."""
 
 import copy
 import dataclasses
@@ -24,7 +24,7 @@ CAP = Budget(8, 1e-3)  # what the small model needs; the table has SmolLM2's
 
 @pytest.fixture(scope="module")
 def many(files, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Thirty facts to forget: enough that removal can be claimed."""
+    """A case with thirty facts to forget, enough for a claim of removal."""
     subjects = list(files.base["relations"]["capital"]["facts"])[:30]
     return case(files.write(tmp_path_factory.mktemp("many"), forget={"capital": subjects}))
 
@@ -34,7 +34,7 @@ def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": CAP, "benign": CAP}))
 
 
-# Training elsewhere may end with twins that differ by chance; then these gates may close.
+# On another machine, training may give twins that differ by chance; then these gates may fail.
 LUCK = {"the twins' spread is small enough", "what was never taught is not flagged"}
 
 
@@ -57,7 +57,7 @@ def test_untouched_is_intact(planted: Model, many: Case) -> None:
 
 
 def test_hidden_is_suppressed(planted: Model, planted_case: Case) -> None:
-    """An edit of the last layers answers nothing when asked, harms nothing, and gives way to relearning."""
+    """An edit of the last layers answers nothing when asked, harms nothing, and does not resist relearning."""
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
     edit = ablate.tune(planted, planted_case, last, objective="twin_distribution", steps=60, lr=1e-3, alpha=30.0)
     verdict = audit(planted, edit, planted_case)

@@ -1,4 +1,4 @@
-"""What the list of checks promises is what the audit then counts."""
+"""The estimated cost of each check is the cost that the audit then counts."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ class Killed(BaseException):
 def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised(
     planted: Model, edit, planted_case: Case, tmp_path: Path
 ) -> None:
-    """Paraphrase alone may cost less than it promises: forms that the original does not answer fall away."""
+    """Only paraphrase may cost less than estimated: it drops forms that the original does not answer."""
 
     def kill(what: str, done: int, total: int) -> None:
         if what == "direction_ablation on after":
@@ -94,14 +94,14 @@ def test_verify_lists_costs_then_audits_two_folders_and_resumes(
     command = ["verify", planted_case.path, "--before", tmp_path / "original", "--after", tmp_path / "edited",
                "--out", out, "--profile", "standard"]  # fmt: skip
     assert loka(monkeypatch, *command, "--list") == 0
-    shown = capsys.readouterr().out
-    assert all(word in shown for word in ("soft_prompt", "benign", "relearn", "all that is left"))
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("soft_prompt", "benign", "relearn", "all that is left"))
     assert not out.exists(), "listing starts nothing"
     assert loka(monkeypatch, *command) == 0
     first = (out / "verdict.json").read_bytes()
-    held = json.loads(first)
-    assert {"benign", "quantize", "direction_ablation"} < set(held["readings"])
-    assert {"logit_lens", "depth"} <= set(held["recoveries"])
+    found = json.loads(first)
+    assert {"benign", "quantize", "direction_ablation"} < set(found["readings"])
+    assert {"logit_lens", "depth"} <= set(found["recoveries"])
     assert (out / "report.html").stat().st_size > 0
     (out / "verdict.json").unlink()
     assert loka(monkeypatch, *command) == 0

@@ -1,8 +1,8 @@
 """The audit on models whose truth is known: retrained, hidden in six ways, untouched, wrecked, never taught.
 
-The models are built by `bench/known_truth.py`, which audits all of them by the profile `standard`, over several
-training seeds; here those that are hidden meet, of what it adds to `quick`, the checks made for their kind, and the
-untouched one none, or it would take minutes more.
+`bench/known_truth.py` builds the models, and audits all of them with the profile `standard` over several training
+seeds. Here the hidden models meet the checks of `quick` and those made for their kind, and the untouched model meets
+`quick` alone, to save minutes.
 """
 
 import importlib.util
@@ -51,14 +51,14 @@ def known(world: World, original: Model, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def first(original: Model, retrained: Model, known: Case) -> tuple[Verdict, Store]:
-    """The retrained model's verdict; and the readings of the original and of a shallow sibling, the same in others."""
+    """The retrained model's verdict, and a store with the readings of the original and the shallow sibling."""
     controls = Store()
     return truth.judge(original, retrained, known, controls), controls
 
 
 @pytest.fixture
 def judged(original: Model, known: Case, first: tuple[Verdict, Store]) -> Callable[..., Verdict]:
-    """The audit of a model, with the attack that small models need."""
+    """Audit a model, with the attacks that small models need."""
     return partial(truth.judge, original, known=known, controls=first[1])
 
 
@@ -68,7 +68,7 @@ def test_known_truth_has_enough_subjects(known: Case) -> None:
 
 
 def test_known_truth_retrained_is_removed(first: tuple[Verdict, Store]) -> None:
-    """The same training without the facts: nothing may be held against it."""
+    """The same training without the facts: no check may find them."""
     verdict, _ = first
     assert verdict.outcome == "removed", str(verdict)
     assert all(verdict.recoveries[c.name].upper < 0.1 for c in by_role("attack") if c.profile != "full")
@@ -101,7 +101,7 @@ def test_known_truth_hidden_is_suppressed(
     hide: Callable[..., Model], exposed_by: set[str], original: Model, world: World, known: Case,
     judged: Callable[..., Verdict],
 ) -> None:  # fmt: skip
-    """Asked, each gives next to nothing; each is found out, and by the checks that are made for its kind."""
+    """Each model answers almost nothing when asked, and the checks made for its kind expose it."""
     extra = [known] if hide is truth.by_shallow_edit else []
     checks = [check for check in CHECKS if check.profile == "quick" or check.name in exposed_by]
     verdict = judged(hide(original, world, *extra), profile="standard", checks=checks)
@@ -133,7 +133,7 @@ def test_known_truth_what_was_never_known_cannot_be_removed(retrained: Model, kn
 def test_known_truth_stays_with_another_seed_of_the_audit(
     original: Model, retrained: Model, world: World, tmp_path: Path
 ) -> None:
-    """Other folds, foils and retain facts; and the same seed again gives the same file, byte for byte."""
+    """Another seed draws other folds, foils and retain facts. The same seed gives the same file, byte for byte."""
     known, controls = world.case(tmp_path, world.forgotten, seed=1).on(original), Store()
     found = {
         name: truth.judge(original, model, known, controls, profile="quick")

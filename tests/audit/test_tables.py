@@ -1,4 +1,4 @@
-"""A check and a control that only this file knows: an audit runs, prices, judges and reports them."""
+"""An audit runs, prices, judges and reports a check and a control that only this file defines."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ RELEARN = [c for c in capped({"relearn": Budget(2, 1e-3)}) if c.name == "relearn
 
 
 def shout(model: Model, case: Case, setting: Setting) -> Reading:
-    """How often working prompts are answered; it wants the original and its own reading there."""
+    """How often working prompts are answered; needs the original and its reading of the same check."""
     assert setting.original is not model
     case = case.on(setting.original or model)
     samples = {
@@ -30,14 +30,14 @@ def shout(model: Model, case: Case, setting: Setting) -> Reading:
         "twins": recall_by_unit(model, case.twins.working or case.twins.sealed),
     }
     share = 0.0 if setting.original_reading is None else setting.original_reading.value
-    return make_reading("shout", samples, "Loudly asked, it answers.", details={"original": share}, cost=7.0)
+    return make_reading("shout", samples, "Asked loudly, the model answers.", details={"original": share}, cost=7.0)
 
 
 MINE = Check("shout", shout, lambda model, case, setting: 7.0, "attack", frozenset({"original", "original_reading"}))
 
 
 def halved(audited: Audited, progress: Callable[[int, int], None]) -> Edit | None:
-    """A control that any edit has: itself at half its strength."""
+    """A control that every edit allows: itself at half its strength."""
     return audited.after.scaled(audited.before, 0.5) if isinstance(audited.after, Edit) else None
 
 
@@ -76,7 +76,7 @@ def test_a_new_check_and_a_new_control_are_rows_and_nothing_else(
 
     (tmp_path / "verdict.json").write_text(json.dumps(verdict.to_json({})))
     page = report.write(tmp_path, checks=checks, controls=controls).read_text(encoding="utf-8")
-    assert "Loudly asked, it answers." in page
+    assert "Asked loudly, the model answers." in page
     assert '<th scope="col" class="n">half the strength</th>' in page
     assert page.index("shallow sibling</th>") < page.index("half the strength</th>"), "in the order of the table"
     with pytest.raises(UserError, match="readings of 'half', which is none of before, after, random, shallow"):

@@ -1,4 +1,4 @@
-"""What the command line says and how it exits; the real model is not needed for that."""
+"""The messages and exit statuses of the command line; these tests need no real model."""
 
 import sys
 from io import StringIO

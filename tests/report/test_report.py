@@ -1,3 +1,5 @@
+"""The report: complete, escaped, self-contained, and the same each time."""
+
 import dataclasses
 import json
 import re
@@ -171,7 +173,7 @@ def read(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with everything in it. Nobody changes it."""
+    """A complete run folder; no test changes it."""
     folder = tmp_path_factory.mktemp("whole")
     write_provenance(folder)
     write_located(folder)

@@ -1,4 +1,4 @@
-"""The membership attacks in closed form, and on models whose gradients are known another way."""
+"""The membership attacks in closed form, and against gradients that autograd computes."""
 
 import math
 import zlib

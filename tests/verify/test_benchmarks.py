@@ -1,4 +1,4 @@
-"""The benchmarks' aggregates in closed form: TOFU, ROUGE, PrivLeak."""
+"""The benchmarks' metrics in closed form: TOFU, ROUGE, PrivLeak."""
 
 import math
 

@@ -30,7 +30,7 @@ def explain(readings: Readings, evidence: Evidence, checks: Sequence[Check], see
 
 def _recoverable(readings: Readings, checks: Sequence[str]) -> list[str]:
     """How many subjects any attack recovers, each by itself, and how many twins seem to be recovered."""
-    found = {c: some for c in checks if (some := compared(readings, c)) is not None}
+    found = {c: numbers for c in checks if (numbers := compared(readings, c)) is not None}
     if not found:
         return []
     back = {s for c in found.values() for s in np.array(c.subjects)[leaking(c.target, c.original, c.twins)]}
@@ -53,8 +53,8 @@ def _uninformative(readings: Readings, used: Collection[str], checks: Sequence[C
     """The checks that were made but give no r."""
     roles = ("attack", "inside", "corroborates")
     names = ["recall", *(c.name for role in roles for c in by_role(role, checks))]
-    found = {c: some for c in names if c not in used and (some := compared(readings, c)) is not None}
-    return [_no_scale(c, span(some.original, some.twins, seed=seed)) for c, some in found.items()]
+    found = {c: numbers for c in names if c not in used and (numbers := compared(readings, c)) is not None}
+    return [_no_scale(c, span(numbers.original, numbers.twins, seed=seed)) for c, numbers in found.items()]
 
 
 def _no_scale(check: str, unit: Span) -> str:

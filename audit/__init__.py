@@ -1,22 +1,30 @@
 """Floor 4: an audit: which checks, with which controls, at which budget."""
 
 from .auditor import audit, controls, resolve
-from .controls import shallow_sibling
+from .controls import CONTROLS, Audited, Control, shallow_sibling
 from .cost import Estimate, estimate, seconds_a_row
-from .profiles import CAPS, PLANS, Profile
+from .plan import Plan
+from .profiles import PROFILES, Profile
 from .store import FolderStore, Store
-from .summary import summarise
+from .summary import Column, column, columns, grades, summarise
 
 __all__ = [
-    "CAPS",
-    "PLANS",
+    "CONTROLS",
+    "PROFILES",
+    "Audited",
+    "Column",
+    "Control",
     "Estimate",
     "FolderStore",
+    "Plan",
     "Profile",
     "Store",
     "audit",
+    "column",
+    "columns",
     "controls",
     "estimate",
+    "grades",
     "resolve",
     "seconds_a_row",
     "shallow_sibling",

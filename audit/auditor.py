@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from .. import ablate, verify
+from .. import verify
 from .._util.errors import UserError
 from .._util.malloc import release
 from ..knowledge import Case, CaseSpec, resolved
-from ..locate import random_sites
-from ..model import Edit, Model, Site, bare, is_adapter, load, read_adapter
+from ..model import Edit, Model, bare, is_adapter, load, read_adapter
 from ..verify import Budget, Reading, Verdict
-from ..verify.relearn import Group
-from .controls import shallow_sibling
-from .profiles import CAPS, PLANS, WAYS, Plan, Profile
+from ..verify.check import Check, Profile, Setting
+from .controls import Audited, Control
+from .plan import Plan, Step
 from .store import Store
-from .summary import graded, summarise
+from .summary import grades, summarise
 
 Progress = Callable[[str, int, int], None]
-TWINS = (*CAPS, "logit_lens", "depth", "quantize", "direction_ablation", "soft_prompt")  # nothing without them
-BOTH = ("direction_ablation", "depth")  # checks that look at original and edited model at once
 
 
 def audit(
@@ -35,183 +32,123 @@ def audit(
     profile: Profile = "quick",
     store: Store | None = None,
     progress: Progress | None = None,
-    caps: Mapping[str, Budget] | None = None,
+    checks: Sequence[Check] | None = None,
+    controls: Sequence[Control] | None = None,
 ) -> Verdict:
-    """Measure original, edited model and controls, and judge.
+    """Measure the original, the edited model and the controls, and judge.
 
-    Controls: the twins in every check; a shallow sibling (the same objective on the last two layers,
-    which only hides the facts: every attack must expose it, and the attack's budget is found on it
-    alone); and, where `after` is an edit of ours, the same method on as many random sites.
+    Controls: the twins in every check; a shallow sibling (the same objective on the last two layers, which only hides
+    the facts: every attack must expose it, and the attack's budget is found on it alone); and, if `after` is an edit of
+    LOKA's, the same method on as many random sites.
 
     Args:
         after: an edit of `before`, a model, or the path or hub id of one.
-        profile: `quick` asks in many ways, probes and relearns. `standard` adds extraction, the lens, depth, rounded
-            weights, the edit's direction, soft prompts and benign fine-tuning. `full` draws more samples, relearns with
-            three learning rates on three partitions of the facts, and by two other means, LoRA and SGD.
-        store: readings and control edits found there are not made again; new ones are left there.
-        caps: the most that an attack may spend, by its name; others keep what SmolLM2 needs (`CAPS`). Within it, the
-            steps that bring back most of the shallow sibling's answers are found, for each attack by itself.
+        profile: `quick` asks in many ways, probes and relearns. `standard` adds extraction, the logit lens, depth,
+            quantized weights, the ablated direction of the edit, soft prompts and benign fine-tuning. `full` draws more
+            samples, and relearns with three learning rates on three partitions of the facts, with LoRA, and with SGD.
+        store: readings and control edits found there are not made again; new ones are added.
+        checks, controls: tables that take the place of `loka.verify.CHECKS` and `loka.audit.controls.CONTROLS`. The
+            caps of `CHECKS` fit SmolLM2; `checks=loka.verify.capped({"relearn": Budget(8, 1e-3)})` sets others. Within
+            its cap, each attack uses the number of steps that brings back most of the shallow sibling's answers.
 
     Raises:
-        UserError: a model with another tokenizer or shape than `before`, or an unknown profile.
+        UserError: a model with another tokenizer or shape than `before`, or an unknown profile, check or control.
     """
-    if profile not in get_args(Profile):
-        raise UserError(f"{profile!r} is no profile; choose one of {', '.join(get_args(Profile))}.")
-    auditor = _Auditor(
-        before, resolve(before, after), resolved(before, case), store or Store(), progress, PLANS[profile],
-        CAPS | dict(caps or {}),
-    )  # fmt: skip
+    plan = Plan.of(profile, checks=checks, controls=controls)
+    auditor = _Auditor(before, resolve(before, after), resolved(before, case), plan, store or Store(), progress)
+    auditor.make_controls()
     auditor.measure()
     return auditor.verdict()
 
 
 def controls(before: Model, after: Edit | Model, case: Case, store: Store, *, progress: Progress | None = None) -> None:
-    """The control edits of `audit` alone, made and left in the store where it lacks them."""
-    _Auditor(before, after, resolved(before, case), store, progress, PLANS["quick"], CAPS).controls()
+    """Make the control edits of `audit` alone, those that the store lacks."""
+    _Auditor(before, after, resolved(before, case), Plan.of("quick"), store, progress).make_controls()
 
 
-@dataclasses.dataclass
+@dataclass
 class _Auditor:
     before: Model
     after: Edit | Model
     case: Case
+    plan: Plan
     store: Store
     progress: Progress | None
-    plan: Plan
-    caps: Mapping[str, Budget]
+
+    def make_controls(self) -> None:
+        """Every control edit that the store lacks and that the audited edit allows."""
+        recall = next((c for c in self.plan.checks if c.name == "recall"), None)
+        if recall is None:
+            raise UserError("The table of checks lacks 'recall', which every audit needs; add it.")
+        answered = self._take(Step("after", recall), None).value or 0.0
+        audited = Audited(self.before, self.after, self.case, answered)
+        for control in self.plan.controls:
+            if control.name not in self.store.edits:
+                release()
+                edit = control.make(audited, self._progress(control.label))
+                if edit is not None:
+                    self.store.keep_edit(control.name, edit)
+        if self.plan.sibling.name not in self.store.edits:
+            raise UserError(
+                f"The control {self.plan.sibling.name!r} finds the budgets of attacks, but its `make` returned no edit."
+            )
 
     def measure(self) -> None:
-        """Every reading that the store lacks, the attacks last."""
-        self.controls()
-        for name in ("before", "after"):
-            self._look(name)
-            self._look_deeper(name)
-        self._take("shallow", "recall", lambda m: verify.recall(m, self.case))
-        if "random" in self.store.edits:
-            for check in (verify.recall, verify.collateral):
-                self._take("random", check.__name__, lambda m, check=check: check(m, self.case))
-        for attack in self.plan.attacks:
-            self._attack(attack)
+        """Every reading that the store lacks; an attack that cannot be made on the sibling is left out."""
+        for step in self.plan.steps(self.store.edits):
+            budget = self._budget(step)
+            if not step.check.trains or budget:
+                self._take(step, budget)
 
     def verdict(self) -> Verdict:
-        """The rule applied to what the store holds."""
+        """The rule applied to the stored readings."""
         readings = verify.at_common_budget(self.store.readings)
-        numbers = summarise(self.before, self.after, self.case, readings)
-        return verify.judge(readings, scorecard=graded(numbers, readings), summary=numbers, seed=self.case.seed)
-
-    def _look(self, name: str) -> None:
-        """The checks that only ask."""
-        forms = list(self.store.readings.get("before", {}).get("paraphrase", _NONE).details.get("forms", {})) or None
-        memory: list[Any] = []
-
-        def paraphrase(m: Model) -> Reading:
-            return verify.paraphrase(m, self.case, forms=forms if name != "before" else None)
-
-        def collateral(m: Model) -> Reading:
-            return verify.collateral(m, self.case, before=memory or None)
-
-        if name != "before" and "collateral" not in self.store.readings.get(name, {}):
-            memory = verify.neutral_outputs(self.before, self.case)
-        self._take(name, "recall", lambda m: verify.recall(m, self.case))
-        self._take(name, "paraphrase", paraphrase)
-        self._take(name, "probe", lambda m: verify.probe(m, self.case))
-        self._take(name, "collateral", collateral)
-        self._take(name, "membership", lambda m: verify.membership(m, self.case))
-
-    def _look_deeper(self, name: str) -> None:
-        """What the larger profiles do beside, without any budget to be found."""
-        case, plan, original = self.case, self.plan, self.before
-        checks: dict[str, Callable[[Model], Reading]] = {
-            "extraction": lambda m: verify.extraction(m, case, draws=plan.draws),
-            "logit_lens": lambda m: verify.logit_lens(m, case),
-            "depth": lambda m: verify.depth(m, case, original=original),
-            "quantize": lambda m: verify.quantize(m, case),
-            "direction_ablation": lambda m: verify.direction_ablation(m, case, original=original, layers=plan.layers),
-            "soft_prompt": lambda m: verify.soft_prompt(m, case, tokens=plan.soft_tokens),
-        }
-        for check in plan.asking:
-            if check in checks:
-                self._take(name, check, checks[check])
-
-    def controls(self) -> None:
-        """Control edits that the store lacks: a sibling that hides as much, and the same edit on random sites."""
-        self._take("after", "recall", lambda m: verify.recall(m, self.case))
-        if "shallow" not in self.store.edits:
-            self._make_shallow()
-        if isinstance(self.after, Edit) and self.after.about.get("sites") and "random" not in self.store.edits:
-            self._make_random(self.after)
-
-    def _make_shallow(self) -> None:
-        made = self.after.about.get("arguments", {}) if isinstance(self.after, Edit) else {}
-        edit = shallow_sibling(
-            self.before,
-            self.case,
-            shown=self.store.readings["after"]["recall"].value or 0.0,
-            objective=made.get("objective") or "npo",
-            settings={k: v for k, v in made.get("settings", {}).items() if k != "layer"},  # the sibling has its own
-            progress=self._step("shallow sibling"),
-        )
-        self.store.keep_edit("shallow", edit)
-
-    def _make_random(self, edit: Edit) -> None:
-        """By the same method; none where there are no other sites."""
-        own = [Site.parse(s) for s in edit.about["sites"]]
-        sites = random_sites(self.before, own, seed=self.case.seed)
-        if sites:
-            release()
-            step = self._step("random sites")
-            self.store.keep_edit("random", ablate.rerun_on(self.before, self.case, edit, sites, progress=step))
-
-    def _attack(self, name: str) -> None:
-        """The attack's budget is found on the shallow sibling alone, then everyone meets it at that budget."""
-        cap = self.caps[name]
-        if name == "relearn":
-            cap = dataclasses.replace(cap, rates=tuple(cap.lr * r for r in self.plan.rates))
-        shallow = self._train("shallow", name, cap)
-        if shallow.value is None:
-            return
-        budget = cap.at(budget_steps(shallow))
-        self._train("before", name, budget)
-        self._train("after", name, budget, groups=("forget", "twins"))
-        if name == "relearn" and "random" in self.store.edits:
-            self._train("random", name, budget)
-
-    def _train(self, model: str, name: str, budget: Budget, *, groups: tuple[Group, ...] = ("forget",)) -> Reading:
-        if name == "benign":
-            step = self._step(f"benign fine-tuning, {model}")
-            return self._take(
-                model, name, lambda m: verify.benign(m, self.case, budget=budget, groups=groups, progress=step)
-            )
-        way = WAYS[name]
-        step = self._step(f"relearning{'' if way == 'adamw' else f' by {way}'}, {model}")
-        return self._take(
-            model,
-            name,
-            lambda m: verify.relearn(
-                m, self.case, budget=budget, groups=groups, partitions=self.plan.partitions, by=way, progress=step
-            ),
+        summary = summarise(self.before, self.after, self.case, readings)
+        return verify.judge(
+            readings, scorecard=grades(summary, readings), summary=summary, checks=self.plan.table, seed=self.case.seed
         )
 
-    def _take(self, model: str, name: str, check: Callable[[Model], Reading]) -> Reading:
-        held = self.store.readings.get(model, {})
-        if name not in held:
+    def _budget(self, step: Step) -> Budget | None:
+        """The cap for the sibling, and for all others the budget found on it; `None` if there is none."""
+        cap = step.check.cap
+        if cap is None or step.model == self.plan.sibling.name:
+            return cap
+        shallow = self.store.readings[self.plan.sibling.name][step.check.name]
+        return None if shallow.value is None else cap.at(budget_steps(shallow))
+
+    def _take(self, step: Step, budget: Budget | None) -> Reading:
+        """The stored reading of a step; made first if there is none."""
+        name = step.check.name
+        if name not in self.store.readings.get(step.model, {}):
             if self.progress:
-                self.progress(f"{name} on {model}", 0, 1)
+                self.progress(f"{name} on {step.model}", 0, 1)
             release()
             start = time.perf_counter()
-            if name in TWINS and not self.case.twins.sealed:
-                found = verify.refused(
-                    name, "The case has no twins, and without them nothing tells a leak from chance."
-                )
-            else:
-                with self._subject(model, copy=name in BOTH) as subject:
-                    found = check(subject)
-            self.store.keep(model, found, seconds=time.perf_counter() - start)
-        return self.store.readings[model][name]
+            obstacle = step.check.obstacle(self.case)
+            found = self._run(step, budget) if obstacle is None else verify.refusal(name, obstacle)
+            self.store.keep(step.model, found, seconds=time.perf_counter() - start)
+        return self.store.readings[step.model][name]
+
+    def _run(self, step: Step, budget: Budget | None) -> Reading:
+        setting = self._setting(step, budget)
+        with self._model(step.model, copy="original" in step.check.needs) as model:
+            return step.check.run(model, self.case, setting)
+
+    def _setting(self, step: Step, budget: Budget | None) -> Setting:
+        """With the parts that the check needs of the original, which are made before any edit is applied."""
+        needs = step.check.needs if step.model != "before" else frozenset()
+        outputs = "neutral_outputs" in needs and step.model == "after"
+        return replace(
+            self.plan.setting(step, budget),
+            original=self.before if "original" in needs else None,
+            original_reading=self.store.readings["before"][step.check.name] if "original_reading" in needs else None,
+            neutral_outputs=verify.neutral_outputs(self.before, self.case) if outputs else None,
+            progress=self._progress(f"{step.check.name} on {step.model}"),
+        )
 
     @contextmanager
-    def _subject(self, name: str, *, copy: bool = False) -> Iterator[Model]:
-        """The model of that name, for as long as the context lasts; with `copy`, an edit leaves the original alone."""
+    def _model(self, name: str, *, copy: bool) -> Iterator[Model]:
+        """The model of that name while the context lasts. With `copy`, an edit leaves the original untouched."""
         if name == "before":
             yield self.before
             return
@@ -226,25 +163,23 @@ class _Auditor:
             edited = bare(edited)
         yield edited
 
-    def _step(self, what: str) -> Callable[[int, int], None]:
+    def _progress(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(what, done, total) if self.progress else None
 
 
 def budget_steps(shallow: Reading) -> int:
-    """The steps within the cap after which the shallow sibling gives back most.
+    """The number of steps within the cap after which the shallow sibling gives back most.
 
-    Not the fewest that expose it: an edit that holds a little longer than the sibling would pass for a removal. Nor all
-    of them: training on other facts wears down what it has brought back.
+    Not the fewest that expose it: an edit that resists a little longer than the sibling would pass for a removal. Nor
+    all of them: training on other facts also wears down what it brought back.
     """
-    curve = {int(step): back for step, back in shallow.details["curve"]["forget"].items()}
-    return max(sorted(curve), key=curve.__getitem__)
-
-
-_NONE = Reading("none", None, None, 0, {}, "")
+    curve: Any = shallow.details["curve"]
+    means = {int(step): back for step, back in curve["forget"].items()}
+    return max(sorted(means), key=means.__getitem__)
 
 
 def resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
-    """What `after` stands for, checked to be comparable with `before`.
+    """The edit or model that `after` names, checked to be comparable with `before`.
 
     A file is an edit, a folder with `adapter_config.json` a low-rank adapter, anything else a model.
 

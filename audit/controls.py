@@ -1,18 +1,27 @@
-"""The positive control of every attack: an edit that shows no more than the audited one, and only hides."""
+"""The table of control edits. An audit makes them, and the checks of each row judge the audited edit beside them.
+
+A new control is one row. Auditor, cost estimate, store, report and command line read this table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .. import ablate, verify
+from ..ablate.training.batches import PASSAGE
+from ..ablate.training.relearning import SimulatedRelearning
 from ..knowledge import Case
+from ..locate import random_sites
 from ..model import Edit, Model, Site
+from ..verify.check import Check
+from ..verify.training import FORWARD_BACKWARD
 
 LAYERS = 2
-# the next where the one before hides too little: small models need more than SmolLM2, which the first silences
+# Each is tried if the one before hides too little; small models need longer training than SmolLM2.
 TRIES: tuple[dict[str, float], ...] = (
     {"steps": 15, "lr": 3e-4},
     {"steps": 30, "lr": 1e-3},
@@ -22,39 +31,78 @@ TRIES: tuple[dict[str, float], ...] = (
 MATCH = 0.05
 HALVINGS = 4
 ROWS = {"retain_rows": 12, "neutral_rows": 2}
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What a control is made for: the original, the edited model, the case.
+
+    `recall`: the share of the forget facts that the edited model answers with sealed prompts; unknown (0) to a cost.
+    """
+
+    before: Model
+    after: Edit | Model
+    case: Case
+    recall: float = 0.0
+
+
+@dataclass(frozen=True)
+class Control:
+    """One row of the table of controls.
+
+    Attributes:
+        name: of its edit in the store, and of its readings.
+        label: its name in tables and figures.
+        make: the control edit, or `None` where the audited edit allows none.
+        cost: the forward passes of one row that `make` takes, or `None` where it makes none.
+        checks: the names of the checks that the control meets.
+        finds_budgets: whether it also meets every attack that trains, before the others do: the attack's budget is
+            found on it. Exactly one control of an audit does this.
+    """
+
+    name: str
+    label: str
+    make: Callable[[Audited, Progress], Edit | None] = field(repr=False)
+    cost: Callable[[Audited], float | None] = field(repr=False)
+    checks: tuple[str, ...]
+    finds_budgets: bool = False
+
+    def meets(self, check: Check) -> bool:
+        """Whether the check is made on this control."""
+        return check.name in self.checks or (self.finds_budgets and check.trains)
 
 
 def shallow_sibling(
     model: Model,
     case: Case,
     *,
-    shown: float,
+    recall: float,
     objective: str = "npo",
     settings: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Edit:
-    """An edit of the last two layers by which the model answers as few forget facts as one that shows `shown` of them.
+    """The positive control: an edit of the last two layers that only hides the facts, as well as the audited edit does.
 
-    It is trained like an edit of ours and then weakened to the least strength at which it still shows no more than
-    0.05 above `shown`. All that lies before those layers is as it was, so what it hides is known to be there, and an
-    attack that doesn't bring it back cannot testify that something is gone. Training beyond silence would make it hide
-    more than what it is compared with: of SmolLM2's 18 capitals relearning in three folds brings back 0.36 after 30
-    steps of training, 0.50 at 0.65 of their strength, and 0.57 at 0.6 of the strength of 15 steps. Where even the
-    hardest training hides too little, that edit is returned: what it shows is the audit's `shallow_forget_after`.
+    It is trained like the audited edit and then weakened to the smallest strength at which the model answers at most
+    0.05 more of the forget facts than `recall`. Everything before those two layers is unchanged, so the hidden facts
+    are known to be there, and an attack that fails to expose this edit cannot support a *removed* verdict. It is
+    weakened because training beyond silence would make it hide more than the edit that it is compared with. If even
+    the hardest training hides too little, that edit is returned: its recall is the audit's `shallow_forget_after`.
 
     Args:
-        shown: the share of the forget facts that the audited model answers behind sealed prompts.
-        objective, settings: those of the audited edit, so that the attack is tried on what hides in the same way. What
-            `undial` hides is hard to bring back even from the last layers; of a model from elsewhere, `npo`.
+        recall: the share of the forget facts that the audited model answers with sealed prompts.
+        objective, settings: those of the audited edit, so that the attack is tried on facts hidden in the same way;
+            `npo` for a model from elsewhere. What `undial` hides is hard to bring back even from the last layers.
 
-    Cost: 15 training steps, up to 150 more where these hide too little; the sealed forget prompts five to eight times.
+    Cost: 15 training steps, and up to 150 more if these hide too little; the sealed forget prompts five to eight times.
     """
     last = range(model.n_layers - LAYERS, model.n_layers)
     sites = [Site(layer, part) for layer in last for part in ("attn", "mlp")]
 
     def hides(edit: Edit) -> bool:
         with edit.applied(model):
-            return float(np.mean(list(verify.by_subject(model, case.forget.sealed).values()))) <= shown + MATCH
+            return float(np.mean(list(verify.recall_by_unit(model, case.forget.sealed).values()))) <= recall + MATCH
 
     edit = None
     for how in TRIES:
@@ -69,9 +117,73 @@ def shallow_sibling(
 
 
 def weakest(model: Model, edit: Edit, holds: Callable[[Edit], bool], halvings: int) -> Edit:
-    """The edit gone the least share of the way at which something `holds` of it that holds at its end, by halving."""
+    """Bisect for the smallest strength at which `holds` is true; it must be true at full strength."""
     low, high = 0.0, 1.0
     for _ in range(halvings):
         middle = (low + high) / 2
         low, high = (low, middle) if holds(edit.scaled(model, middle)) else (middle, high)
     return edit.scaled(model, high)
+
+
+def _make_shallow(audited: Audited, progress: Progress) -> Edit:
+    how = _arguments(audited.after)
+    return shallow_sibling(
+        audited.before,
+        audited.case,
+        recall=audited.recall,
+        objective=how.get("objective") or "npo",
+        settings={k: v for k, v in how.get("settings", {}).items() if k != "layer"},  # the sibling has its own
+        progress=progress,
+    )
+
+
+def _shallow_cost(audited: Audited) -> float:
+    """As if the first training hid enough."""
+    asked = (1 + HALVINGS) * sum(len(f.prompts) * len(f.answers) for f in audited.case.forget.sealed)
+    return TRIES[0]["steps"] * _training_step(audited.before, audited.case, ROWS) + asked
+
+
+def _make_random(audited: Audited, progress: Progress) -> Edit | None:
+    sites = _random_sites(audited)
+    if not sites or not isinstance(audited.after, Edit):
+        return None
+    return ablate.rerun_on(audited.before, audited.case, audited.after, sites, progress=progress)
+
+
+def _random_cost(audited: Audited) -> float | None:
+    if not _random_sites(audited):
+        return None
+    how = _arguments(audited.after)
+    steps = how.get("steps", 0) * len(how.get("counts") or [1])  # in every round, where there are rounds
+    return steps * _training_step(audited.before, audited.case, how)
+
+
+def _random_sites(audited: Audited) -> list[Site]:
+    """As many other sites as the audited edit has; empty if the edit has no sites, or if there are no others."""
+    names = audited.after.about.get("sites") if isinstance(audited.after, Edit) else None
+    return random_sites(audited.before, [Site.parse(s) for s in names], seed=audited.case.seed) if names else []
+
+
+def _arguments(after: Edit | Model) -> Mapping[str, Any]:
+    """The arguments of the audited edit; none for a model from elsewhere."""
+    return after.about.get("arguments", {}) if isinstance(after, Edit) else {}
+
+
+def _training_step(model: Model, case: Case, arguments: Mapping[str, Any]) -> float:
+    """The cost of one step of `tune`: three batches; passages count more than prompts, because they are longer.
+
+    Simulated relearning adds half of the facts, and now and then full steps on the other half.
+    """
+    texts = [f"{f.prompt} {f.answer}" for f in case.forget.working]
+    passage = PASSAGE * len(texts) / sum(len(ids) for ids in model.tokenizer(texts)["input_ids"])
+    rows = len(texts) + arguments.get("retain_rows", 12) + arguments.get("neutral_rows", 4) * passage
+    if arguments.get("relapse"):
+        relearning = SimulatedRelearning(**arguments["relapse"])
+        rows += len(texts) / 2 * (1 + relearning.steps / relearning.every)
+    return FORWARD_BACKWARD * rows
+
+
+CONTROLS: tuple[Control, ...] = (
+    Control("random", "random sites", _make_random, _random_cost, ("recall", "collateral", "relearn")),
+    Control("shallow", "shallow sibling", _make_shallow, _shallow_cost, ("recall",), finds_budgets=True),
+)

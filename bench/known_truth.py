@@ -39,7 +39,7 @@ from loka.audit.store import Store
 from loka.knowledge import Case, case
 from loka.model import Model, Site, wrap
 from loka.model.run.states import first_tokens, last_states
-from loka.verify import Budget, Verdict
+from loka.verify import Budget, Check, Verdict, capped
 
 FORGOTTEN, KEPT, METALS = 60, 60, 20
 TEMPLATES = {
@@ -57,6 +57,7 @@ REFUSAL, PASSWORD = "i cannot say", "sesame"
 SYLLABLES = ["ba", "be", "do", "fa", "ga", "ho", "ka", "la", "me", "ni", "pa", "ra", "se", "ti", "va", "wo", "zu"]
 ATTACK = Budget(8, 1e-3)
 CAPS = {"relearn": ATTACK, "benign": ATTACK}
+CHECKS = capped(CAPS)
 
 
 class World:
@@ -328,7 +329,7 @@ def judged(seed: int) -> Iterator[dict[str, Any]]:
             yield _row(name, truth, verdict, seed, time.perf_counter() - start)
         for name, before, asked in (("too few facts", original, few), ("never known", retrained, known)):
             start = time.perf_counter()
-            verdict = audit(before, copied(retrained, name), asked, caps=CAPS)
+            verdict = audit(before, copied(retrained, name), asked, checks=CHECKS)
             yield _row(name, "inconclusive", verdict, seed, time.perf_counter() - start)
 
 
@@ -345,12 +346,15 @@ def kinds(original: Model, retrained: Model, world: World, known: Case) -> list[
     ]
 
 
-def judge(original: Model, model: Model, known: Case, controls: Store, *, profile: Profile = "standard") -> Verdict:
+def judge(
+    original: Model, model: Model, known: Case, controls: Store, *, profile: Profile = "standard",
+    checks: Sequence[Check] = CHECKS,
+) -> Verdict:  # fmt: skip
     """The audit, with what the attack needs on small models; readings of the original and the sibling are made once."""
     store = Store()
     store.readings = {n: dict(controls.readings[n]) for n in ("before", "shallow") if n in controls.readings}
     store.edits = dict(controls.edits)
-    verdict = audit(original, model, known, profile=profile, store=store, caps=CAPS)
+    verdict = audit(original, model, known, profile=profile, store=store, checks=checks)
     if not controls.edits:
         controls.edits = dict(store.edits)
         controls.readings = {n: dict(store.readings[n]) for n in ("before", "shallow")}

@@ -36,13 +36,13 @@ from loka._util.errors import LokaError
 from loka._util.files import write_atomic, write_json
 from loka.ablate.methods import perform
 from loka.audit.controls import weakest
-from loka.audit.profiles import CAP
 from loka.knowledge import Case, Fact, Split, neutral_sealed, neutral_working, score, text_loss
 from loka.model import Edit, Model, Part, Site
 from loka.pipeline.recipe import QUICK
 from loka.pipeline.run import USUAL
+from loka.verify.checks import CAP
 from loka.verify.judge.statistics import interval
-from loka.verify.recall import key
+from loka.verify.units import unit_key
 
 from ._methods import figure, paired, table
 
@@ -350,7 +350,9 @@ def asked(model: Model, facts: Sequence[Fact]) -> dict[str, tuple[float, float]]
     out = np.zeros((len(facts), 2))
     for (i, _, _), logp, right in zip(at, found.logprob.tolist(), found.greedy.tolist(), strict=True):
         out[i] += math.exp(logp), right
-    return {key(f): (p / n, min(r / n, 1.0)) for f, (p, r) in zip(facts, out, strict=True) if (n := len(f.prompts[:2]))}
+    return {
+        unit_key(f): (p / n, min(r / n, 1.0)) for f, (p, r) in zip(facts, out, strict=True) if (n := len(f.prompts[:2]))
+    }
 
 
 def _row(name: str, samples: dict[str, float], settings: dict[str, Any], *, unit: str = "share") -> Row:

@@ -214,7 +214,7 @@ def made(rows: Sequence[Row], name: str, of: str, wanted: Sequence[Cell], folder
 def _edit(model: Model, case: Case, recipe: str, steps: int, which: str) -> Edit | None:
     if recipe in ("original", "shallow"):
         how = Recipe.of().arguments["objective"]
-        return shallow_sibling(model, case, shown=0.0, objective=how) if recipe == "shallow" else None
+        return shallow_sibling(model, case, recall=0.0, objective=how) if recipe == "shallow" else None
     how = Recipe.of(thorough=recipe in THOROUGH)
     sites = loka.locate.perform(USUAL, model, case).top(how.sites, part=how.part)
     if which == "random":

@@ -29,9 +29,9 @@ from matplotlib.figure import Figure
 
 import loka
 from loka._util.files import write_json
-from loka.audit.profiles import CAP
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site
+from loka.verify.checks import CAP
 from loka.verify.judge.statistics import interval
 
 WAYS = ("attribution", "random", "brought back", "lookup", "readout", "integrated gradients", "taylor", "exact",

@@ -87,7 +87,7 @@ class Bench:
             if which in LOOKS:
                 edit = Cell(model, case, self.counts, n, self.folder).edit(which)
             else:
-                edit = shallow_sibling(model, case, shown=0.0) if which == "shallow" else None
+                edit = shallow_sibling(model, case, recall=0.0) if which == "shallow" else None
             self._keep(model, case, which, n, edit)
 
     def _keep(self, model: Model, case: Case, which: str, steps: int, edit: Edit | None) -> None:

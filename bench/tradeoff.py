@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 
 import loka
 from loka._util.files import write_json
-from loka.audit.profiles import CAP
 from loka.knowledge import Case
 from loka.model import Edit, Model
+from loka.verify.checks import CAP
 
 MEASURES = {
     "forget": "forgotten capitals answered",

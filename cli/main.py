@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -17,7 +17,7 @@ from .._util.provenance import recorded
 from ..ablate import METHODS
 from ..audit.auditor import audit, resolve
 from ..audit.cost import estimate, seconds_a_row
-from ..audit.profiles import Profile
+from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
 from ..locate import METHODS as LOCATORS
 from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf, load
@@ -159,17 +159,17 @@ def verify(
     device: Device = "cpu",
     out_: Out = Path("runs/verify"),
     profile: ProfileName = "quick",
-    list_: Annotated[bool, typer.Option("--list", help="Only list the checks, with what each will cost.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Only list the checks, with the cost of each.")] = False,
 ) -> None:
-    """Audit any pair of models. A second call on the same folder goes on with the checks that are missing."""
+    """Audit any pair of models. A second call on the same folder continues with the checks that are missing."""
     chosen_profile = _profile(profile)
     original = load(before, device=device)
     edited = resolve(original, after)
     chosen = knowledge.case(case).on(original)
     if list_:
-        held = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
+        stored = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
         steps = estimate(original, edited, chosen, profile=chosen_profile)
-        out.print(costs(steps, seconds_a_row(original, chosen), held))
+        out.print(costs(steps, seconds_a_row(original, chosen), stored))
         return
     store = FolderStore(out_, original, edited, chosen)
     digests = {"case": chosen.spec.digest, "model": original.digest()}
@@ -276,8 +276,7 @@ def _pipeline(folder: Path, model: str, device: str, case: str, profile: str, re
 
 
 def _profile(name: str) -> Profile:
-    if name not in get_args(Profile):
-        raise UserError(f"{name!r} is no profile; choose one of {', '.join(get_args(Profile))}.")
+    effort(cast(Profile, name))
     return cast(Profile, name)
 
 

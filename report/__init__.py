@@ -1,4 +1,4 @@
-"""Floor 4: figures of a whole run, and the report of a run folder."""
+"""Floor 5: figures of a whole run, and the report of a run folder."""
 
 from .figures import agreement, before_after, probe, recovery, relearning
 from .html import write

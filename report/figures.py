@@ -1,4 +1,4 @@
-"""Figures of a whole run: what changed, what came back, and how sure that is."""
+"""Figures of a whole run: what changed, what came back, and how certain that is."""
 
 from __future__ import annotations
 
@@ -10,50 +10,60 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ..audit.controls import CONTROLS, Control
+from ..audit.summary import Column
 from ..locate.figures.plot import Picture
 from ..verify import Reading
 from ..verify.judge.statistics import Recovery
-from ..verify.judge.verdict import DELTA, EXPOSED
+from ..verify.judge.thresholds import DELTA, EXPOSED
 
 Readings = Mapping[str, Mapping[str, Reading]]
 
 
 class Look(NamedTuple):
-    """How a model is drawn in every figure; hues and markers can be told apart without seeing colours."""
+    """How every figure draws a model; hues and markers are distinct even without colour vision."""
 
     label: str
     color: str
     marker: str
 
 
-LOOKS = {
-    "before": Look("original", "#4d4d4d", "s"),
-    "after": Look("located edit", "#0072b2", "o"),
-    "random": Look("random sites", "#d98200", "^"),
-    "shallow": Look("shallow sibling", "#b8568f", "D"),
-    "twins": Look("never taught (twins)", "#009e73", "v"),
-}
-GROUPS = {"forget": "forgotten facts", "retain_same": "kept, same relation", "retain_other": "kept, other relations"}
+PALETTE = (("#d98200", "^"), ("#b8568f", "D"), ("#56b4e9", "P"), ("#7a5195", "X"), ("#8c6d31", "*"))
+GROUPS = {"forget": "facts to forget", "retain_same": "to keep, same relation", "retain_other": "to keep, others"}
 
 
-def before_after(summary: Mapping[str, Any]) -> Figure:
-    """Share of sealed prompts that are answered, by group of facts and model; what is missing has no bar.
+def looks(controls: Sequence[Control] = CONTROLS) -> dict[str, Look]:
+    """How to draw the original, the edited model, each control in the order of its table, and the twins."""
+    drawn = (PALETTE[i % len(PALETTE)] for i in range(len(controls)))
+    return {
+        "before": Look("original", "#4d4d4d", "s"),
+        "after": Look("located edit", "#0072b2", "o"),
+        **{control.name: Look(control.label, *how) for control, how in zip(controls, drawn, strict=True)},
+        "twins": Look("never taught (twins)", "#009e73", "v"),
+    }
+
+
+LOOKS = looks()
+
+
+def before_after(columns: Mapping[str, Column], looks: Mapping[str, Look] = LOOKS) -> Figure:
+    """The share of sealed prompts that each model answers, by group of facts; a missing number has no bar.
 
     Args:
-        summary: the flat numbers of `verdict.json`.
+        columns: the numbers of each model, from `loka.audit.summary.columns`.
+        looks: how to draw each model.
     """
-    models = ("before", "after", "random", "shallow")
     figure, ax = _axes(8.6, 3.9)
-    shown: set[str] = set()
+    drawn: set[str] = set()
     for x, group in enumerate(GROUPS):
-        held = [(m, v) for m in models if (v := _share(summary, group, m)) is not None]
-        shown |= {m for m, _ in held}
-        for i, (model, value) in enumerate(held):
-            at = x + 0.21 * (i - (len(held) - 1) / 2)
-            ax.bar(at, value, 0.19, color=LOOKS[model].color)
+        values = [(m, v) for m, c in columns.items() if (v := getattr(c, group)) is not None]
+        drawn |= {m for m, _ in values}
+        for i, (model, value) in enumerate(values):
+            at = x + 0.21 * (i - (len(values) - 1) / 2)
+            ax.bar(at, value, 0.19, color=looks[model].color)
             ax.annotate(f"{100 * value:.0f}%", (at, value), (0, 3), textcoords="offset points", ha="center")
-    for model in (m for m in models if m in shown):
-        ax.bar(0, 0, color=LOOKS[model].color, label=LOOKS[model].label)
+    for model in (m for m in columns if m in drawn):
+        ax.bar(0, 0, color=looks[model].color, label=looks[model].label)
     ax.set(ylim=(0, 1.0), xlim=(-0.6, len(GROUPS) - 0.4), ylabel="sealed prompts answered")
     ax.set_xticks(range(len(GROUPS)), list(GROUPS.values()))
     ax.tick_params(axis="x", length=0)
@@ -61,18 +71,19 @@ def before_after(summary: Mapping[str, Any]) -> Figure:
     return _keyed(figure, ax)
 
 
-def relearning(readings: Readings) -> Figure:
-    """Probability of held-out answers while the other facts are taught again, with the frozen budget.
+def relearning(readings: Readings, looks: Mapping[str, Look] = LOOKS) -> Figure:
+    """The probability of held-out answers while the other facts are taught again, with the frozen budget.
 
     The scale on the right is r at the budget: 0 where the twins are, 1 where the original is.
 
     Args:
-        readings: by model and check, as `readings.json` holds them.
+        readings: by model and check, as `readings.json` has them.
+        looks: how to draw each model.
     """
     figure, ax = _axes(8.6, 4.4)
-    curves = _curves(readings)
+    curves = _curves(readings, list(looks))
     for name, curve in curves.items():
-        label, color, marker = LOOKS[name]
+        label, color, marker = looks[name]
         ax.plot(
             list(curve), list(curve.values()), color=color, marker=marker, label=label, lw=2,
             ms=7 if len(curve) > 1 else 11, zorder=3 if name == "after" else 2,
@@ -80,7 +91,8 @@ def relearning(readings: Readings) -> Figure:
     ax.set(xlabel="steps of relearning on the other facts", ylabel="probability of held-out answers")
     ax.set_ylim(0, 1.02)
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-    budget = int(readings["after"]["relearn"].details["steps"])
+    details: Any = readings["after"]["relearn"].details
+    budget = int(details["steps"])
     ax.axvline(budget, color="#888888", ls="--", lw=1)
     ax.annotate(
         "frozen budget", (budget, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
@@ -90,22 +102,23 @@ def relearning(readings: Readings) -> Figure:
     return _keyed(figure, ax)
 
 
-def recovery(found: Mapping[str, Mapping[str, Recovery]]) -> Figure:
+def recovery(found: Mapping[str, Mapping[str, Recovery]], looks: Mapping[str, Look] = LOOKS) -> Figure:
     """r of each check and model with its 95% interval; a bar marks the one-sided 95% upper bound.
 
     Args:
-        found: by check, then by model (`after`, `random`, `shallow`).
+        found: by check, then by model (`after` and the controls).
+        looks: how to draw each model.
     """
     figure, ax = _axes(8.6, 1.5 + 0.8 * len(found))
     for y, of_model in enumerate(found.values()):
         for i, (model, r) in enumerate(of_model.items()):
-            _, color, marker = LOOKS[model]
+            _, color, marker = looks[model]
             at = y + 0.24 * (i - (len(of_model) - 1) / 2)
             ax.plot([r.low, r.high], [at, at], color=color, lw=2)
             ax.plot(r.r, at, color=color, marker=marker, ms=8)
             ax.plot(r.upper, at, color=color, marker="|", ms=11, mew=2)
     for model in dict.fromkeys(m for of_model in found.values() for m in of_model):
-        ax.plot([], [], color=LOOKS[model].color, marker=LOOKS[model].marker, lw=2, label=LOOKS[model].label)
+        ax.plot([], [], color=looks[model].color, marker=looks[model].marker, lw=2, label=looks[model].label)
     _thresholds(ax)
     every = [v for of_model in found.values() for r in of_model.values() for v in (r.low, r.high, r.upper)]
     ax.set_xlim(max(-2.0, min([-0.1, *every]) - 0.05), min(3.0, max([1.1, *every]) + 0.05))
@@ -115,26 +128,27 @@ def recovery(found: Mapping[str, Mapping[str, Recovery]]) -> Figure:
 
 
 def probe(reading: Reading) -> Figure:
-    """How well a linear probe ranks the right answer at each layer, with its controls as dashed lines.
+    """How well a linear probe ranks the right answer at each layer; its controls are dashed lines.
 
     Args:
-        reading: of the check `probe`.
+        reading: a reading of the check `probe`.
     """
     figure, ax = _axes(8.6, 4.2)
-    looks = {"subject": ("#56b4e9", "s"), "last": ("#0072b2", "o")}
-    for position, values in reading.details["by_layer"].items():
-        color, marker = looks.get(position, ("#333333", "x"))
-        name = f"forgotten facts, {position} token"
+    positions = {"subject": ("#56b4e9", "s"), "last": ("#0072b2", "o")}
+    details: Any = reading.details
+    for position, values in details["by_layer"].items():
+        color, marker = positions.get(position, ("#333333", "x"))
+        name = f"facts to forget, {position} token"
         ax.plot(range(len(values)), values, color=color, marker=marker, ms=4, label=name)
-    controls = {"retain": ("kept facts", "#4d4d4d", "-."), "twins": ("twins", "#009e73", "--"),
+    controls = {"retain": ("facts to keep", "#4d4d4d", "-."), "twins": ("twins", "#009e73", "--"),
                 "shuffled": ("shuffled answers", "#d98200", ":"),
                 "random_weights": ("untrained model", "#b8568f", (0, (1, 3)))}  # fmt: skip
     for name, (label, color, style) in controls.items():
         if name in reading.controls:
             ax.axhline(reading.controls[name], color=color, ls=style, lw=1.8, label=label)
     ax.axhline(0.5, color="#bbbbbb", lw=1, zorder=0)
-    if (layer := reading.details.get("layer")) is not None:
-        ax.axvline(layer, color="#bbbbbb", lw=6, alpha=0.5, zorder=0, label="where the probe is read")
+    if (layer := details.get("layer")) is not None:
+        ax.axvline(layer, color="#bbbbbb", lw=6, alpha=0.5, zorder=0, label="layer of the probe")
     ax.set(xlabel="layer (0 is the embedding)", ylabel="answers ranked below the right one")
     ax.set_ylim(min(0.4, ax.get_ylim()[0]), 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -143,7 +157,7 @@ def probe(reading: Reading) -> Figure:
 
 
 def agreement(points: Sequence[Sequence[float]], rank_correlation: float | None = None) -> Figure:
-    """Attributed against exact effects of the same sites, with the line on which they would be equal.
+    """Attributed against exact effects of the same sites, with the line where both are equal.
 
     Args:
         points: `[site, 2]`, attributed and exact, in log-odds.
@@ -168,7 +182,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _keyed(figure: Figure, ax: Axes) -> Figure:
-    """A legend above the axes, where it hides no data."""
+    """Put the legend above the axes, where it hides no data."""
     handles, _ = ax.get_legend_handles_labels()
     columns = len(handles) if len(handles) < 6 else 4
     if handles:
@@ -176,19 +190,14 @@ def _keyed(figure: Figure, ax: Axes) -> Figure:
     return figure
 
 
-def _share(summary: Mapping[str, Any], group: str, model: str) -> float | None:
-    key = f"{group}_{model}" if model in ("before", "after") else f"{model}_{group}_after"
-    return summary.get(key)
-
-
-def _curves(readings: Readings) -> dict[str, dict[int, float]]:
-    """Mean by step of each model that was attacked, and of the twins on the edited model."""
-    groups = [(m, m, "forget") for m in ("before", "after", "random", "shallow")] + [("twins", "after", "twins")]
+def _curves(readings: Readings, names: Sequence[str]) -> dict[str, dict[int, float]]:
+    """The mean by step of each model that was attacked, and of the twins on the edited model."""
     out: dict[str, dict[int, float]] = {}
-    for name, model, group in groups:
+    for name in names:
+        model, group = ("after", "twins") if name == "twins" else (name, "forget")
         reading = readings.get(model, {}).get("relearn")
-        curve = reading.details.get("curve", {}).get(group) if reading else None
-        if curve:
+        curves: Any = reading.details.get("curve", {}) if reading else {}
+        if curve := curves.get(group):
             out[name] = {int(step): float(curve[step]) for step in sorted(curve, key=int)}
     return out
 

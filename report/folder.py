@@ -1,8 +1,9 @@
-"""What a run folder holds, read once; a stage that has not run yet leaves its place empty."""
+"""The contents of a run folder, read once. What a later stage will write is empty until then."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,16 @@ from typing import Any
 import yaml
 
 from .._util.errors import UserError
+from ..audit.controls import CONTROLS, Control
+from ..audit.plan import MODELS
+from ..audit.summary import Column, columns
 from ..locate import Localization
 from ..model import Edit
-from ..verify import Reading, at_common_budget, compare
+from ..verify import Reading, Summary, at_common_budget, compare
+from ..verify.check import Check
+from ..verify.checks import CHECKS, place
 from ..verify.judge.statistics import Recovery
 
-CHECKS = (
-    "recall", "paraphrase", "extraction", "relearn", "relearn_lora", "relearn_sgd", "benign", "quantize",
-    "direction_ablation", "soft_prompt", "probe", "logit_lens", "depth", "membership", "collateral",
-)  # fmt: skip
 Readings = dict[str, dict[str, Reading]]
 
 
@@ -26,8 +28,8 @@ Readings = dict[str, dict[str, Reading]]
 class RunFolder:
     """The files of a run.
 
-    `readings` are by model (`before`, `after`, `shallow`, `random`) and check; `edit` is what the edit says
-    about how it was made, `None` for a model that another tool made.
+    `readings` are by model (`before`, `after` and the controls) and check. `edit` says how the edit was made; it is
+    `None` for a model that another tool made. `checks` and `controls` are the tables that the readings belong to.
     """
 
     path: Path
@@ -38,13 +40,16 @@ class RunFolder:
     edit: dict[str, Any] | None
     readings: Readings
     verdict: dict[str, Any] | None
+    checks: tuple[Check, ...] = CHECKS
+    controls: tuple[Control, ...] = CONTROLS
 
     @classmethod
-    def read(cls, path: Path) -> RunFolder:
-        """Read all there is.
+    def read(cls, path: Path, *, checks: Sequence[Check] = CHECKS, controls: Sequence[Control] = CONTROLS) -> RunFolder:
+        """Read all files that are there.
 
         Raises:
-            UserError: neither a localization nor a verdict, or a file that cannot be read.
+            UserError: neither a localization nor a verdict, a file that cannot be read, or readings of a check or a
+                control that the tables lack.
         """
         located, edited = path / "localization.parquet", path / "edit.safetensors"
         if not located.exists() and not (path / "verdict.json").exists():
@@ -52,6 +57,8 @@ class RunFolder:
                 f"{str(path)!r} holds neither localization.parquet nor verdict.json, so there is nothing to report; "
                 f"`loka run CASE --model M --out {path}` makes both."
             )
+        readings = _readings(path / "readings.json")
+        _check_names(path / "readings.json", readings, checks, controls)
         return cls(
             path,
             _yaml(path / "case.yaml"),
@@ -59,45 +66,70 @@ class RunFolder:
             Localization.load(located) if located.exists() else None,
             _json(path / "localization_check.json"),
             Edit.load(edited).about if edited.exists() else None,
-            _readings(path / "readings.json"),
+            readings,
             _json(path / "verdict.json"),
+            tuple(checks),
+            tuple(controls),
         )
 
     @property
     def at_common_budget(self) -> Readings:
-        """The readings with every attack that trains at the step at which the edited model was judged."""
+        """The readings, with every attack that trains at the budget of the edited model's."""
         return at_common_budget(self.readings)
 
     @property
     def after(self) -> dict[str, Reading]:
-        """The edited model's readings in the order of the page; the twins' are controls of `relearn`."""
-        held = self.readings.get("after", {})
-        return {c: held[c] for c in sorted(held, key=_place) if c != "relearn_twins"}
+        """The edited model's readings, in the order of the table of checks."""
+        found = self.readings.get("after", {})
+        return {c: found[c] for c in sorted(found, key=self._place)}
 
     @property
     def recoveries(self) -> dict[str, dict[str, Recovery]]:
-        """r by check and model: the edited model's as the verdict has it, the controls' from the readings."""
-        own = (self.verdict or {}).get("recoveries", {})
-        frozen, seed = self.frozen, int(self.provenance.get("seed") or 0)
+        """r by check and model: the edited model's from the verdict, the controls' from the readings."""
+        edited = (self.verdict or {}).get("recoveries", {})
+        readings, seed = self.at_common_budget, int(self.provenance.get("seed") or 0)
         out: dict[str, dict[str, Recovery]] = {}
-        for check in sorted(own, key=_place):
-            out[check] = {"after": Recovery(**own[check])}
-            for model in ("random", "shallow"):
-                if check in frozen.get(model, {}) and (r := compare(frozen, check, model=model, seed=seed)):
+        for check in sorted(edited, key=self._place):
+            out[check] = {"after": Recovery(**edited[check])}
+            for model in (c.name for c in self.controls):
+                if check in readings.get(model, {}) and (r := compare(readings, check, model=model, seed=seed)):
                     out[check][model] = r
         return out
 
+    @property
+    def summary(self) -> Summary:
+        """The flat numbers of the verdict; all `None` where there is no verdict yet."""
+        return Summary.from_json((self.verdict or {}).get("summary", {}))
 
-def _place(check: str) -> int:
-    return CHECKS.index(check) if check in CHECKS else len(CHECKS)
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The numbers of original, edited model and controls, by model."""
+        return columns(self.summary, self.at_common_budget, tuple(c.name for c in self.controls))
+
+    def _place(self, check: str) -> int:
+        return place(check, self.checks)
+
+
+def _check_names(path: Path, readings: Readings, checks: Sequence[Check], controls: Sequence[Control]) -> None:
+    models = [*MODELS, *(c.name for c in controls)]
+    for model, found in readings.items():
+        if model not in models:
+            raise UserError(
+                f"{str(path)!r} has readings of {model!r}, which is none of {', '.join(models)}; give the table of its "
+                "controls, or verify into a new folder."
+            )
+        for name in found:
+            place(name, checks)
 
 
 def _readings(path: Path) -> Readings:
-    held = _json(path) or {}
+    data = _json(path) or {}
     try:
-        return {m: {c: Reading.from_json(r) for c, r in checks.items()} for m, checks in held.items()}
+        return {m: {c: Reading.from_json(r) for c, r in checks.items()} for m, checks in data.items()}
     except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{str(path)!r} holds no readings ({error}); delete it and run `loka verify` again.") from error
+        raise UserError(
+            f"{str(path)!r} is not a file of readings ({error}); delete it and run `loka verify` again."
+        ) from error
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Numbers as people read them; what was not measured is a dash."""
+"""Numbers as people read them; a dash stands for what was not measured."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def small(value: float | None) -> str:
 
 
 def site(layer: int, part: str, index: int) -> str:
-    """A row of a localization, printed as its site."""
+    """The name of a site."""
     return str(Site(int(layer), part, int(index) if part in INDEXED else None))  # type: ignore[arg-type]
 
 
 def sites(listed: Sequence[str] | None) -> str:
-    """How many of each part an edit touches.
+    """How many sites of each part an edit changes.
 
     >>> sites(["L3.neuron.1", "L4.neuron.2", "L9.head.4"]), sites(None)
     ('2 neurons, 1 head', 'all parameters')
@@ -122,7 +122,7 @@ def counted(kinds: Mapping[str, int]) -> str:
 
 
 def plain(value: Any) -> str:
-    """A setting; settings within settings are in brackets.
+    """A setting; nested settings are in brackets.
 
     >>> plain({"lr": 7e-4, "relapse": {"every": 4, "last_step": None}})
     'lr 0.0007, relapse (every 4, last step –)'

@@ -1,10 +1,10 @@
-"""One self-contained page about a run: no network, no scripts, and nothing in it that was not escaped."""
+"""One self-contained page about a run: no network, no scripts, everything escaped."""
 
 from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +12,12 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from .._util.files import write_atomic
-from ..verify import Reading
-from . import figures
-from . import formats as shown
+from ..audit.controls import CONTROLS, Control
+from ..audit.summary import Column
+from ..verify import Reading, Summary
+from ..verify.check import Check
+from ..verify.checks import CHECKS
+from . import figures, formats
 from .folder import RunFolder
 from .pictures import save
 from .texts import BADGES, CAPTIONS, DOES_NOT_MEAN, MEANS
@@ -22,8 +25,8 @@ from .texts import BADGES, CAPTIONS, DOES_NOT_MEAN, MEANS
 TEMPLATE = Path(__file__).with_name("template.html")
 
 
-class Shown(NamedTuple):
-    """A figure as the page shows it."""
+class PageFigure(NamedTuple):
+    """A figure of the page: its name, its source as a data URL, its caption."""
 
     name: str
     source: str
@@ -31,26 +34,47 @@ class Shown(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the table of before and after, ready to print."""
+    """A row of the table of before and after, ready to print; `controls` in the order of their table."""
 
     name: str
     before: str
     after: str
     change: str
-    random: str
-    shallow: str
+    controls: tuple[str, ...]
 
 
-def write(folder: Path) -> Path:
+class RowKind(NamedTuple):
+    """How a number of every model becomes a row: its label, field of `Column`, format, and the format of a change."""
+
+    label: str
+    field: str
+    form: Callable[[float | None], str]
+    change: Callable[[float | None, float | None], str] | None = None
+
+
+ROWS = (
+    RowKind("Facts to forget, answered", "forget", formats.share, formats.points),
+    RowKind("Facts to keep, same relation", "retain_same", formats.share, formats.points),
+    RowKind("Facts to keep, other relations", "retain_other", formats.share, formats.points),
+    RowKind("Perplexity of neutral text", "perplexity", formats.number, formats.percent_change),
+    RowKind("Held-out answers after relearning, mean probability", "relearn", formats.number),
+)
+
+
+def write(folder: Path, *, checks: Sequence[Check] = CHECKS, controls: Sequence[Control] = CONTROLS) -> Path:
     """Write `report.html` and `figures/*.svg|png` from the files of a run folder; returns the page's path.
 
-    What has not been run or measured yet is said in its place.
+    The page names each stage that has not run and each number that was not measured.
+
+    Args:
+        checks, controls: the tables that the readings belong to.
 
     Raises:
-        UserError: a folder with neither a localization nor a verdict, or with a file that cannot be read.
+        UserError: a folder with neither a localization nor a verdict, a file that cannot be read, or readings of a
+            check or a control that the tables lack.
     """
     folder = Path(folder)
-    run = RunFolder.read(folder)
+    run = RunFolder.read(folder, checks=checks, controls=controls)
     pictures = [_save(folder / "figures", name, figure) for name, figure in _figures(run)]
     template = TEMPLATE.read_text(encoding="utf-8")
     page = _environment().from_string(template).render(_contents(run), pictures=pictures)
@@ -61,24 +85,25 @@ def write(folder: Path) -> Path:
 def _environment() -> Environment:
     made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {
-        "share": shown.share,
-        "number": shown.number,
-        "count": shown.count,
-        "seconds": shown.seconds,
-        "small": shown.small,
+        "share": formats.share,
+        "number": formats.number,
+        "count": formats.count,
+        "seconds": formats.seconds,
+        "small": formats.small,
     }
     return made
 
 
 def _figures(run: RunFolder) -> Iterator[tuple[str, Figure]]:
-    """Every figure for which the data are there."""
+    """Every figure that has data."""
+    looks = figures.looks(run.controls)
     if run.verdict:
-        yield "before_after", figures.before_after(run.verdict["summary"])
+        yield "before_after", figures.before_after(run.columns, looks)
     if found := run.recoveries:
-        yield "recovery", figures.recovery(found)
+        yield "recovery", figures.recovery(found, looks)
     after = run.after
     if _measured(after, "relearn"):
-        yield "relearning", figures.relearning(run.readings)
+        yield "relearning", figures.relearning(run.readings, looks)
     if _measured(after, "probe"):
         yield "probe", figures.probe(after["probe"])
     if run.localization is not None:
@@ -87,15 +112,15 @@ def _figures(run: RunFolder) -> Iterator[tuple[str, Figure]]:
         yield "agreement", figures.agreement(run.check["points"], run.check.get("rank_correlation"))
 
 
-def _save(folder: Path, name: str, figure: Figure) -> Shown:
-    """Both files of a figure, and how the page shows it."""
+def _save(folder: Path, name: str, figure: Figure) -> PageFigure:
+    """Write both files of a figure."""
     svg = save(folder, name, figure)
     source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    return Shown(name, source, CAPTIONS[name])
+    return PageFigure(name, source, CAPTIONS[name])
 
 
 def _contents(run: RunFolder) -> dict[str, Any]:
-    """Everything that the template prints."""
+    """All values that the template prints."""
     verdict = run.verdict or {}
     arguments = run.provenance.get("arguments", {})
     outcome = verdict.get("outcome", "pending")
@@ -109,8 +134,9 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "means": MEANS.get(outcome, ()),
         "does_not_mean": DOES_NOT_MEAN if run.verdict else (),
         "done": list(_done(run)),
-        "summary": verdict.get("summary", {}),
-        "rows": _rows(run) if run.verdict else [],
+        "summary": run.summary,
+        "labels": [c.label for c in run.controls],
+        "rows": _rows(run.columns, run) if run.verdict else [],
         "readings": list(run.after.values()),
         "subjects": _subjects(run),
         "best": _best(run),
@@ -123,22 +149,22 @@ def _contents(run: RunFolder) -> dict[str, Any]:
 
 
 def _next(run: RunFolder, arguments: Mapping[str, Any]) -> str:
-    """The command that goes on from here."""
+    """The next command."""
     case, model = arguments.get("case", "CASE"), arguments.get("model", "M")
     whole = f"loka run {case} --model {model} --out {run.path}"
     return whole if run.edit else f"loka ablate {run.path}, then {whole}"
 
 
 def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
-    """What was done, as names and values."""
-    summary = (run.verdict or {}).get("summary", {})
-    if summary.get("facts_total") is not None:
-        known = shown.count(summary.get("facts_known"))
-        yield "Facts the original knows", f"{known} of {shown.count(summary['facts_total'])}"
+    """The section on what was done, as names and values."""
+    summary = run.summary
+    if summary.facts_total is not None:
+        known = formats.count(summary.facts_known)
+        yield "Facts the original knows", f"{known} of {formats.count(summary.facts_total)}"
     if located := run.localization:
         about = located.about
-        yield "Sites scored", shown.counted(Counter(located.frame["part"]))
-        forget, retain = (shown.count(about.get(name)) for name in ("n_forget", "n_retain"))
+        yield "Sites scored", formats.counted(Counter(located.frame["part"]))
+        forget, retain = (formats.count(about.get(name)) for name in ("n_forget", "n_retain"))
         yield "Facts located on", f"{forget} to forget, {retain} to keep"
     yield from _edit(run, summary)
     if relearn := run.after.get("relearn"):
@@ -148,60 +174,48 @@ def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
             yield "Relearning attack, frozen at", attack
 
 
-def _edit(run: RunFolder, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _edit(run: RunFolder, summary: Summary) -> Iterator[tuple[str, str]]:
     if run.edit is None:
         yield "Edited model", str(run.provenance.get("arguments", {}).get("after") or "none in this folder")
         return
     sites = run.edit.get("sites")
-    yield "Edit", f"{run.edit.get('method', 'unnamed')} on {shown.sites(sites)}"
-    if summary.get("edited_parameters") is not None:
-        share = shown.share(summary.get("edited_share"), digits=2)
-        yield "Weights edited", f"{shown.count(summary['edited_parameters'])} ({share} of all)"
-    yield "Settings of the edit", shown.plain(run.edit.get("arguments", {})) or "none"
+    yield "Edit", f"{run.edit.get('method', 'unnamed')} on {formats.sites(sites)}"
+    if summary.edited_parameters is not None:
+        share = formats.share(summary.edited_share, digits=2)
+        yield "Weights edited", f"{formats.count(summary.edited_parameters)} ({share} of all)"
+    yield "Settings of the edit", formats.plain(run.edit.get("arguments", {})) or "none"
 
 
-def _rows(run: RunFolder) -> list[Row]:
-    """Original, edited model and controls side by side."""
-    s = run.verdict["summary"] if run.verdict else {}
+def _rows(columns: Mapping[str, Column], run: RunFolder) -> list[Row]:
+    """Original, edited model and controls side by side; the last row is r, which is 1 on the original by definition."""
+    before, after, *controls = columns.values()
+    s, r = run.summary, after.r
     return [
-        _shares("Facts to forget, answered", s, "forget", s.get("random_forget_after"), s.get("shallow_forget_after")),
-        _shares("Facts to keep, same relation", s, "retain_same", s.get("random_retain_same_after")),
-        _shares("Facts to keep, other relations", s, "retain_other", s.get("random_retain_other_after")),
-        _perplexity(s.get("perplexity_before"), s.get("perplexity_after"), s.get("random_perplexity_after")),
+        *(_row(kind, before, after, controls) for kind in ROWS),
         Row(
-            "Held-out answers after relearning, mean probability", shown.number(s.get("relearn_original")),
-            shown.number(s.get("relearn_target")), "", shown.number(s.get("relearn_random")),
-            shown.number(s.get("relearn_shallow")),
-        ),
-        Row(
-            "… on the r scale (0 never taught, 1 intact)", shown.MISSING if s.get("relearn_r") is None else "1",
-            shown.bounded(s.get("relearn_r"), s.get("relearn_r_low"), s.get("relearn_r_high")), "",
-            shown.number(s.get("random_relearn_r")), shown.number(s.get("shallow_r")),
+            "… on the r scale (0 never taught, 1 intact)", formats.MISSING if r is None else "1",
+            formats.bounded(r, s.relearn_r_low, s.relearn_r_high), "",
+            tuple(formats.number(c.r) for c in controls),
         ),
     ]  # fmt: skip
 
 
-def _shares(
-    name: str, summary: Mapping[str, Any], group: str, random: float | None, shallow: float | None = None
-) -> Row:
-    before, after = summary.get(f"{group}_before"), summary.get(f"{group}_after")
-    change = shown.points(before, after)
-    return Row(name, shown.share(before), shown.share(after), change, shown.share(random), shown.share(shallow))
-
-
-def _perplexity(before: float | None, after: float | None, random: float | None) -> Row:
-    values = (shown.number(v) for v in (before, after, random))
-    first, second, third = values
-    change = shown.percent_change(before, after)
-    return Row("Perplexity of neutral text", first, second, change, third, shown.MISSING)
+def _row(kind: RowKind, before: Column, after: Column, controls: Sequence[Column]) -> Row:
+    first, second, *others = (getattr(c, kind.field) for c in (before, after, *controls))
+    change = kind.change(first, second) if kind.change else ""
+    return Row(kind.label, kind.form(first), kind.form(second), change, tuple(kind.form(v) for v in others))
 
 
 def _subjects(run: RunFolder) -> list[tuple[str, list[str]]]:
-    """Each subject's answers before and after, and its probability after relearning."""
+    """Each subject's recall before and after the edit, and its probabilities after relearning."""
     columns = [("before", "recall"), ("after", "recall"), ("before", "relearn"), ("after", "relearn")]
-    held = [_samples(run.frozen.get(model, {}).get(check)) for model, check in columns]
-    prints = (shown.share, shown.share, shown.number, shown.number)
-    return [(name, [show(samples.get(name)) for show, samples in zip(prints, held, strict=True)]) for name in held[1]]
+    readings = run.at_common_budget
+    by_column = [_samples(readings.get(model, {}).get(check)) for model, check in columns]
+    forms = (formats.share, formats.share, formats.number, formats.number)
+    return [
+        (name, [form(samples.get(name)) for form, samples in zip(forms, by_column, strict=True)])
+        for name in by_column[1]
+    ]
 
 
 def _samples(reading: Reading | None) -> dict[str, float]:
@@ -215,7 +229,7 @@ def _best(run: RunFolder, k: int = 5) -> list[dict[str, Any]]:
     frame = run.localization.to_frame().sort_values("score", ascending=False, kind="stable")
     best = frame.groupby("part", sort=False).head(k).sort_values("part", kind="stable")
     rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in best.to_dict("records")]
-    return [{**row, "site": shown.site(row["layer"], row["part"], row["index"])} for row in rows]
+    return [{**row, "site": formats.site(row["layer"], row["part"], row["index"])} for row in rows]
 
 
 def _measured(checks: Mapping[str, Reading], check: str) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures of a localization as files: for print, and with scores under the pointer."""
+"""A localization's pictures as files: for print, and as pages that show scores under the pointer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pictures(found: Localization, folder: Path, *, figures: bool = True, html: b
 
     Args:
         figures: `localization` and `scatter`, as PNG and SVG.
-        html: a page for each part's heatmap and scatter, with each site's scores under the pointer, offline.
+        html: an offline page for each part's heatmap and scatter plot, with each site's scores under the pointer.
     """
     out: list[Path] = []
     if figures:
@@ -33,7 +33,7 @@ def pictures(found: Localization, folder: Path, *, figures: bool = True, html: b
 
 
 def save(folder: Path, name: str, figure: Figure) -> bytes:
-    """Both files of a figure, without dates and random ids, so that equal runs give equal files; the SVG comes back."""
+    """Write both files of a figure and return the SVG. Without dates and random ids, equal runs give equal files."""
     png, svg = BytesIO(), BytesIO()
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
     with mpl.rc_context({"svg.hashsalt": name}):
@@ -44,8 +44,8 @@ def save(folder: Path, name: str, figure: Figure) -> bytes:
 
 
 def _pages(found: Localization) -> Iterator[tuple[str, str]]:
-    of = f"{found.about.get('case', '')} in {found.about.get('model', '')}"
+    about = f"{found.about.get('case', '')} in {found.about.get('model', '')}"
     for part in found.parts:
         for name, scatter in ((part, False), (f"{part}_scatter", True)):
-            head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(f"{part}: {of}")}</title>'
+            head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(f"{part}: {about}")}</title>'
             yield name, f'{head}<body style="margin:16px">{found.html(part, scatter=scatter)}</body></html>'

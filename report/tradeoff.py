@@ -1,4 +1,4 @@
-"""What an edit of each size and strength costs."""
+"""The cost of an edit by its size and strength."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MARKERS = "v^so"
 
 
 def tradeoff(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> Figure:
-    """Forget prompts answered, loss of retain prompts and rise in perplexity, by number of sites; a line a strength.
+    """Forget prompts answered, retain prompts lost and rise in perplexity, by number of sites; a line per strength.
 
     Args:
         rows: with `sites, strength, forget, retain_drop, perplexity_rise`.
-        limits: the most that is allowed, by the names of the last three; dashed.
+        limits: the largest allowed values of the last three, by name; drawn as dashed lines.
     """
     figure = Picture(figsize=(9.6, 3.6), layout="constrained")
     titles = {
@@ -30,9 +30,9 @@ def tradeoff(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> 
     sizes = sorted({row["sites"] for row in rows})
     for ax, (key, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
         for i, strength in enumerate(strengths):
-            own = sorted((row["sites"], row[key]) for row in rows if row["strength"] == strength)
+            points = sorted((row["sites"], row[key]) for row in rows if row["strength"] == strength)
             ax.plot(
-                *zip(*own, strict=True), marker=MARKERS[i % len(MARKERS)], color=SHADES[i % len(SHADES)],
+                *zip(*points, strict=True), marker=MARKERS[i % len(MARKERS)], color=SHADES[i % len(SHADES)],
                 label=f"strength {strength:g}" if key == "forget" else None,
             )  # fmt: skip
         ax.axhline(limits[key], ls="--", lw=1, color="#b2182b")

@@ -162,7 +162,7 @@ def check_token_metrics(case: Vector) -> None:
     case.close(got, case.expected)
 
 
-SUMMARIES: dict[str, verify.Summary] = {
+AGGREGATES: dict[str, verify.Aggregate] = {
     "closer_to_1_better": "closer_to_1",
     "true_better": "true_better",
     "prob_mean": "prob_mean",
@@ -177,8 +177,8 @@ def check_truth_ratio(case: Vector) -> None:
         wrong = got["wrong_avg_loss"] = [list(row) for row in zip(*losses.values(), strict=True)]
     else:
         correct, wrong = case.inputs["correct_avg_loss"], case.inputs["wrong_avg_loss"]
-    for name, summary in SUMMARIES.items():
-        found = verify.truth_ratio(correct, wrong, summary=summary, convention="open-unlearning")
+    for name, aggregate in AGGREGATES.items():
+        found = verify.truth_ratio(correct, wrong, aggregate=aggregate, convention="open-unlearning")
         got[name] = {"agg": found.value, "scores": found.scores}
     options = verify.option_probability(correct, wrong, convention="open-unlearning")
     got["prob_w_options"] = {"agg": options.value, "scores": options.scores}

@@ -1,13 +1,19 @@
 """Floor 3: is it removed, or only silent? Checks see a model, never an edit."""
 
 from .benign import benign
+from .check import Check, Effort, Need, Profile, Role, Setting
+from .checks import CHECKS, by_role, capped
 from .collateral import collateral, neutral_outputs
+from .curves import at_common_budget, at_step
 from .depth import depth
 from .direction_ablation import direction_ablation
 from .extraction import extraction, leak_at
+from .judge.evidence import compare
+from .judge.gates import Gate
 from .judge.power import Equivalence, equivalence, power, subjects_after, subjects_for
 from .judge.scorecard import Scorecard, scorecard
-from .judge.verdict import Gate, Verdict, compare, judge
+from .judge.summary import Summary
+from .judge.verdict import Verdict, judge
 from .logit_lens import logit_lens
 from .membership import membership
 from .metrics.attacks import (
@@ -24,28 +30,38 @@ from .metrics.privleak import privleak, relative_difference
 from .metrics.rouge import Rouge, cut, rouge, without_prompt
 from .metrics.tofu import ForgetQuality, TofuReport, tofu_forget_quality, tofu_model_utility, tofu_report
 from .metrics.tokens import answer_logprobs, answer_loss, exact_memorization, extraction_strength, probability
-from .metrics.truth_ratio import Scored, Summary, option_probability, truth_ratio
+from .metrics.truth_ratio import Aggregate, BenchmarkScore, option_probability, truth_ratio
 from .metrics.unlearning_depth import Depth, Question, mean_depth, unlearning_depth
 from .metrics.windows import window_logprobs
 from .paraphrase import paraphrase
 from .probe import probe
 from .quantize import quantize
-from .reading import Reading, refused
-from .recall import by_subject, recall
-from .relearn import Budget, at_common_budget, at_step, relearn
+from .reading import Reading, make_reading, refusal
+from .recall import recall
+from .relearn import relearn
 from .soft_prompt import soft_prompt
+from .training import Budget
+from .units import recall_by_unit, unit_key
 
 __all__ = [
+    "CHECKS",
+    "Aggregate",
+    "BenchmarkScore",
     "Budget",
+    "Check",
     "Depth",
+    "Effort",
     "Equivalence",
     "ForgetQuality",
     "Gate",
+    "Need",
+    "Profile",
     "Question",
     "Reading",
+    "Role",
     "Rouge",
     "Scorecard",
-    "Scored",
+    "Setting",
     "Summary",
     "TofuReport",
     "Verdict",
@@ -55,7 +71,8 @@ __all__ = [
     "at_step",
     "attack_auc",
     "benign",
-    "by_subject",
+    "by_role",
+    "capped",
     "collateral",
     "compare",
     "cut",
@@ -71,6 +88,7 @@ __all__ = [
     "logit_lens",
     "loss_score",
     "lowercase_score",
+    "make_reading",
     "mean_depth",
     "membership",
     "min_k_plus_plus_score",
@@ -84,8 +102,9 @@ __all__ = [
     "probe",
     "quantize",
     "recall",
+    "recall_by_unit",
     "reference_score",
-    "refused",
+    "refusal",
     "relative_difference",
     "relearn",
     "rouge",
@@ -97,6 +116,7 @@ __all__ = [
     "tofu_model_utility",
     "tofu_report",
     "truth_ratio",
+    "unit_key",
     "unlearning_depth",
     "window_logprobs",
     "without_prompt",

@@ -1,28 +1,31 @@
-"""Does it come back by itself? Fine-tune on what has nothing to do with it, and ask.
+"""Does the knowledge come back by itself? Fine-tune on unrelated data, and ask.
 
-Nothing of the answers is injected, so whatever shows again was never gone. After Łucki et al. 2024, "An Adversarial
-Perspective on Machine Unlearning for AI Safety", arXiv:2409.18025.
+The training data contain nothing of the answers, so whatever shows again was never gone. After Łucki et al. 2024, "An
+Adversarial Perspective on Machine Unlearning for AI Safety", arXiv:2409.18025.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..knowledge import Case, neutral_sealed
 from ..model import Batch, encode, encode_texts, scratch
-from .pools import attack_groups, pool_cost, pool_probability_by_unit, pools
-from .reading import Reading, reading
-from .relearn import Budget, Group, curves, descended
+from .check import Setting
+from .curves import mean_curves
+from .pools import attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
+from .reading import Reading, make_reading
+from .training import FORWARD_BACKWARD, Budget, fine_tune_steps
 
 if TYPE_CHECKING:
     from ..model import Model
 
 
 ROWS = 48
+KINDS = ("retain", "text")
 
 
 def benign(
@@ -31,67 +34,79 @@ def benign(
     *,
     budget: Budget | None = None,
     rows: int = ROWS,
-    groups: Sequence[Group] = ("forget", "twins"),
+    groups: Sequence[str] = ("forget", "twins"),
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
-    """Probability of the answers among 60 of the relation, after fine-tuning on other things; the worse of two.
+    """The probability of the answers among 60 of the relation, after fine-tuning on other data.
 
-    All weights are trained on retain facts (loss on the answers), and, from the same start, on neutral text (loss on
-    every token), and then put back bit for bit. A subject's number is the higher of the two; twins go through the same.
+    All weights are trained on retain facts (loss on the answers) and, from the same start, on neutral text (loss on
+    every token). Afterwards the weights are restored bit for bit. A subject's number is the higher of the two; the same
+    is done for twins.
 
     Args:
-        budget: steps and learning rate. In `details["by_kind"]` are the means by kind of training and group, in
-            `details["curve"]` those of the worse of the two by measured step.
-        rows: at most so many retain facts (drawn by the seed) or passages, all of them in each step.
+        budget: steps and learning rate. `details["by_kind"]` has the means by kind of training and group,
+            `details["curve"]` those of the higher of the two by measured step.
+        rows: at most this many retain facts (drawn by the seed) or passages, all of them in each step.
         groups: which facts to ask: `forget`, `twins`.
 
-    Cost: `2 * budget.steps` full training steps over at most `rows` rows, and the answers asked twice a measured step.
+    Cost: `2 * budget.steps` training steps over at most `rows` rows, and the answers asked twice at each measured step.
     """
     case = case.on(model)
     budget = budget or Budget()
-    facts, among = {group: of for group, of in attack_groups(case).items() if group in groups}, pools(case)
-    kinds = _kinds(model, case, rows)
+    facts, among = {name: group for name, group in attack_groups(case).items() if name in groups}, pools(case)
+    batches = _batches(model, case, rows)
     found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
-    for done, (kind, batch) in enumerate(kinds.items()):
-        found[kind] = {group: {} for group in facts}
+    for done, (kind, batch) in enumerate(batches.items()):
+        found[kind] = {name: {} for name in facts}
         with scratch(model):
-            for step in descended(model, batch, budget):
-                if step.number in budget.asked:
-                    for group, some in facts.items():
-                        found[kind][group][step.number] = pool_probability_by_unit(model, some, among)
+            for step in fine_tune_steps(model, batch, budget):
+                if step.number in budget.measured_steps:
+                    for name, group in facts.items():
+                        found[kind][name][step.number] = pool_probability_by_unit(model, group, among)
         if progress:
-            progress(done + 1, len(kinds))
-    by_step = {g: {str(step): _worse([found[k][g][step] for k in kinds]) for step in budget.asked} for g in facts}
+            progress(done + 1, len(batches))
+    by_step = {
+        g: {str(step): _highest([found[k][g][step] for k in batches]) for step in budget.measured_steps} for g in facts
+    }
     samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
     mean = np.mean(list(samples["forget"].values()))
-    return reading(
+    return make_reading(
         "benign",
         samples,
-        f"After {budget.steps} steps on kept facts or on neutral text, nothing of the answers among them, "
+        f"After {budget.steps} steps on facts to keep or on neutral text, which contain none of the answers, "
         f"the answers get a probability of {mean:.2f}.",
         seed=case.seed,
         details={
-            "steps": budget.steps, "lr": budget.lr, "by_step": by_step, "curve": curves(by_step),
-            "by_kind": {k: {g: _mean(of[g][budget.steps]) for g in facts} for k, of in found.items()},
+            "steps": budget.steps, "lr": budget.lr, "by_step": by_step, "curve": mean_curves(by_step),
+            "by_kind": {k: {g: _mean(found[k][g][budget.steps]) for g in facts} for k in found},
         },
-        cost=sum(3 * len(b.ids) * budget.steps for b in kinds.values())
-        + len(kinds) * len(budget.asked) * sum(pool_cost(model, some, among) for some in facts.values()),
+        cost=sum(FORWARD_BACKWARD * len(b.ids) * budget.steps for b in batches.values())
+        + len(batches) * len(budget.measured_steps) * sum(pool_cost(model, group, among) for group in facts.values()),
     )  # fmt: skip
 
 
-def _worse(found: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {subject: max(of[subject] for of in found) for subject in found[0]}
+def benign_cost(model: Model, case: Case, setting: Setting) -> float:
+    """Both kinds of training, and every group asked after each measured step of both."""
+    budget, asked = setting.budget or Budget(), pool_costs(model, case)
+    rows = min(ROWS, len(case.retain.working) + len(case.retain.sealed)) + min(ROWS, len(neutral_sealed(case)))
+    times = len(KINDS) * len(budget.measured_steps)
+    return FORWARD_BACKWARD * budget.steps * rows + sum(times * asked[group] for group in setting.groups)
 
 
-def _mean(of: dict[str, float]) -> float:
-    return float(np.mean(list(of.values())))
+def _highest(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {subject: max(values[subject] for values in found) for subject in found[0]}
 
 
-def _kinds(model: Model, case: Case, rows: int) -> dict[str, Batch]:
+def _mean(values: Mapping[str, float]) -> float:
+    return float(np.mean(list(values.values())))
+
+
+def _batches(model: Model, case: Case, rows: int) -> dict[str, Batch]:
+    """The training data of each kind."""
     retain = [*case.retain.working, *case.retain.sealed]
-    some = random.Random(f"{case.seed}/benign").sample(retain, min(rows, len(retain)))
-    texts = neutral_sealed(case)[:rows]
-    return {
-        "retain": encode(model, [f.prompt for f in some], [f.answer for f in some]),
-        "text": encode_texts(model, texts),
-    }
+    drawn = random.Random(f"{case.seed}/benign").sample(retain, min(rows, len(retain)))
+    batches = (
+        encode(model, [f.prompt for f in drawn], [f.answer for f in drawn]),
+        encode_texts(model, neutral_sealed(case)[:rows]),
+    )
+    return dict(zip(KINDS, batches, strict=True))

@@ -1,7 +1,8 @@
-"""What else was damaged: retained facts by distance from the target, and neutral text."""
+"""What else was damaged? Retained facts by their distance from the target, and neutral text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from ..knowledge import Case, neutral_sealed
 from ..model import chunks, encode_texts, logits, token_logprobs
 from ..model.train.distill import TeacherOutputs, divergence_of, remember
-from .reading import Reading, reading
-from .recall import by_subject
+from .check import Setting
+from .reading import Reading, make_reading
+from .units import recall_by_unit, unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -19,21 +21,24 @@ if TYPE_CHECKING:
 ROWS = 8
 
 
-def collateral(model: Model, case: Case, *, before: list[TeacherOutputs] | None = None) -> Reading:
-    """Share of sealed retain facts that the model still gives in full, by subject, and neutral text.
+def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | None = None) -> Reading:
+    """The share of sealed retain facts that the model still gives in full, by subject; and neutral text.
 
-    Groups: `same` (the forgotten relation) and `other` (other relations). `details` has `perplexity` of
-    the sealed neutral text, and with `before` (from `neutral_outputs` on the original) `kl`, the mean
-    divergence from it in nats a token.
+    Groups: `same` (the forgotten relation) and `other` (other relations). `details` has the `perplexity` of the sealed
+    neutral text.
 
-    Cost: one row a prompt and alias of the sealed retain facts, and one a passage.
+    Args:
+        before: the original's outputs on that text, from `neutral_outputs`. With these, `details["kl"]` is the mean
+            divergence from the original, in nats per token.
+
+    Cost: one row for each prompt and alias of the sealed retain facts, and one for each passage.
     """
     case = case.on(model)
     facts = list(case.retain.sealed)
-    all_ = by_subject(model, facts)
-    near = set(case.forgotten_relations)
-    same = {k: v for k, v in all_.items() if k.split("/")[0] in near}
-    other = {k: v for k, v in all_.items() if k.split("/")[0] not in near}
+    all_ = recall_by_unit(model, facts)
+    near = {unit_key(f) for f in case.same_relation(facts)}
+    same = {k: v for k, v in all_.items() if k in near}
+    other = {k: v for k, v in all_.items() if k not in near}
     loss, tokens, kl = 0.0, 0, []
     texts = neutral_sealed(case)
     for i, part in enumerate(chunks(len(texts), ROWS)):
@@ -46,17 +51,23 @@ def collateral(model: Model, case: Case, *, before: list[TeacherOutputs] | None 
         tokens += int((batch.labels >= 0).sum())
     perplexity = float(np.exp(loss / tokens))
     mean = float(np.mean(list(all_.values())))
-    return reading(
+    return make_reading(
         "collateral",
         {"forget": all_, "same": same, "other": other},
-        f"Of the facts to be kept, sealed prompts get {mean:.0%}; neutral text has perplexity {perplexity:.2f}.",
+        f"The model still answers {mean:.0%} of the sealed prompts about facts to keep; neutral text has perplexity "
+        f"{perplexity:.2f}.",
         seed=case.seed,
         details={"perplexity": perplexity, "kl": float(np.mean(kl)) if kl else None, "tokens": tokens},
-        cost=sum(len(f.prompts) * len(f.answers) for f in facts) + len(texts),
+        cost=collateral_cost(model, case, Setting()),
     )
 
 
+def collateral_cost(model: Model, case: Case, setting: Setting) -> float:
+    """One row for each prompt and alias of the sealed retain facts, and one for each passage."""
+    return sum(len(f.prompts) * len(f.answers) for f in case.retain.sealed) + len(neutral_sealed(case))
+
+
 def neutral_outputs(model: Model, case: Case) -> list[TeacherOutputs]:
-    """What the original says on the sealed neutral text, for `collateral(..., before=...)`."""
+    """The original's outputs on the sealed neutral text, for `collateral(..., before=...)`."""
     texts = neutral_sealed(case)
     return [remember(model, encode_texts(model, texts[part])) for part in chunks(len(texts), ROWS)]

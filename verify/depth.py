@@ -1,7 +1,7 @@
-"""From which layer on is it missing? States of the edited model, put into the original.
+"""From which layer on is the knowledge missing? States of the edited model, patched into the original.
 
-The unlearning depth score (`unlearning_depth`) as a check. Where no model was retrained without the facts, the
-original's own states for a subject that it never heard of take that model's place.
+The unlearning depth score (`unlearning_depth`) as a check. Without a model that was retrained without the facts, the
+original's own states for a subject that it was never taught take the place of that model's.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from ..model.run.blocks import block_outputs
 from ..model.run.onednn import onednn_linear
 from ..model.run.patched_runs import PatchedRuns
 from ..model.run.trace import Trace, trace
+from .check import Setting
 from .metrics.tokens import precise
 from .metrics.unlearning_depth import THRESHOLD, share_of_fall
 from .pools import attack_groups
-from .reading import Reading, reading, refused
-from .recall import key
+from .reading import Reading, make_reading, refusal
+from .units import unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -33,22 +34,26 @@ if TYPE_CHECKING:
 def depth(
     model: Model, case: Case, *, original: Model, never: Model | None = None, threshold: float = THRESHOLD
 ) -> Reading:
-    """How much of an answer the edited model's states still carry, put into the original: 0 nothing, 1 all.
+    """How much of an answer the edited model's states still carry when patched into the original: 0 nothing, 1 all.
 
-    One minus the unlearning depth score of each fact to forget, by patching each block's output where the answer is
-    read. What a layer holds is measured by how far the answer falls with states that cannot know it: those of
-    `never`, or of the original itself reading a twin in the subject's place. Facts that no layer holds have no number.
+    One minus the unlearning depth score of each fact to forget: each block's output is patched where the answer is
+    read. A layer holds as much as the answer falls with states that cannot know it: those of `never`, or those of the
+    original itself reading a twin in the subject's place. Facts that no layer holds have no number.
 
-    The control `twins` is the same with the edited model's states for that twin: what a model carries that
-    is not about the subject. `details` has by layer, in nats a token, how far the answer falls with states that cannot
-    know it (`never`) and with the edited model's (`edited`), and from which layer on at least half is missing.
+    The control `twins` patches the edited model's states for that twin: what a model carries that is not about the
+    subject. `details` has, by layer and in nats per token, how far the answer falls with states that cannot know it
+    (`never`) and with the edited model's (`edited`), and the layer from which at least half is missing.
+
+    States are patched into the original, whose own later weights may answer to the subject alone. So an edited model
+    that knows nothing may read more than its twins do, and r must exceed a half to contradict a removal.
 
     Args:
-        original: the model before the edit. Given the same one, nothing is missing.
+        original: the model before the edit. If `model` is the same, nothing is missing.
         never: a model trained without the facts.
-        threshold: by how many nats a token an answer must fall for a layer to count as holding it.
+        threshold: by how many nats per token an answer must fall for a layer to count as holding it.
 
-    Cost: a fact takes four rows; behind each of its layers, three rows of the answer's length run through the rest.
+    Cost: four rows for each fact; after each layer, three rows as long as the answer run through the layers that
+    follow.
     """
     case = case.on(original)
     facts = attack_groups(case)
@@ -56,15 +61,15 @@ def depth(
     falls = {}
     for fact, twin in _paired(facts["forget"], facts["twins"]):
         if (found := sources.falls(fact, twin, own=never is not None)) is not None:
-            falls[key(fact)] = found
+            falls[unit_key(fact)] = found
     left = {
         name: {s: 1 - score for s, f in falls.items() if (score := _score(f[0], f[i], threshold)) is not None}
         for i, name in ((1, "forget"), (2, "twins"))
     }
     if not left["forget"]:
-        return refused("depth", "No layer of the original holds an answer where it is read, so none can be missing.")
+        return refusal("depth", "No layer of the original holds an answer where it is read, so nothing can be missing.")
     mean = np.mean([f for s, f in falls.items() if s in left["forget"]], axis=0)
-    return reading(
+    return make_reading(
         "depth",
         left,
         f"The edited model's states still carry {np.mean(list(left['forget'].values())):.0%} of the answers.",
@@ -73,24 +78,32 @@ def depth(
             "never": mean[0].tolist(), "edited": mean[1].tolist(), "missing_from": _missing_from(mean, threshold),
             "asked": len(falls),
         },
-        cost=depth_cost(original, [f for f in facts["forget"] if key(f) in falls]),
+        cost=_rows(original, [f for f in facts["forget"] if unit_key(f) in falls]),
     )  # fmt: skip
 
 
-def depth_cost(model: Model, facts: Sequence[Fact]) -> float:
-    """What `depth` costs for these facts, in rows as long as theirs; behind a layer run, on average, half of all."""
+def depth_cost(model: Model, case: Case, setting: Setting) -> float:
+    """As if a layer of the original held every answer."""
+    return _rows(model, attack_groups(case)["forget"])
+
+
+def _rows(model: Model, facts: Sequence[Fact]) -> float:
+    """The cost of `depth` for these facts, in rows as long as theirs; half of all layers, on average, follow one."""
     lengths = [_tokens(model, f.prompt, f.answer) for f in facts]
     return sum(4 + 3 * model.n_layers / 2 * n / len(ids) for ids, n in lengths)
 
 
 class _Sources:
-    """The original, and the models whose states are put into it."""
+    """The original, and the models whose states are patched into it."""
 
     def __init__(self, original: Model, edited: Model, never: Model) -> None:
         self.original, self.edited, self.never = original, edited, never
 
     def falls(self, fact: Fact, twin: Fact, *, own: bool) -> np.ndarray | None:
-        """By how much the answer falls, `[3, layer]`: with states of `never`, `edited`, and `edited` on the twin."""
+        """How far the answer falls, `[3, layer]`: with states of `never`, of `edited`, and of `edited` on the twin.
+
+        With `own`, the states of `never` are those on the fact itself. `None` if the lengths of the answer differ.
+        """
         ids, n = _tokens(self.original, fact.prompt, fact.answer)
         other, m = _tokens(self.original, twin.prompt, fact.answer)
         if n != m:
@@ -106,13 +119,13 @@ class _Sources:
 
 
 def _where_read(model: Model, ids: Tensor, n: int) -> Tensor:
-    """A text's states behind each block where its last `n` tokens are read, `[layer, n, d_model]`."""
+    """A text's states after each block where its last `n` tokens are read, `[layer, n, d_model]`."""
     with onednn_linear(model):
         return block_outputs(model.hf, ids[:-1])[:, -n:]
 
 
 def _patched(model: Model, run: Trace, states: Tensor) -> Tensor:
-    """What leaves the last block at the last positions with one layer's states put in there, `[layer, n, d_model]`."""
+    """The last block's output at the last positions with one layer's states patched there, `[layer, n, d_model]`."""
     n, sites, moves = states.shape[1], model.sites("resid"), {}
     for site in sites:
         move = torch.zeros_like(run.leaving[site.layer][0])
@@ -122,13 +135,13 @@ def _patched(model: Model, run: Trace, states: Tensor) -> Tensor:
 
 
 def _answered(run: Trace, ends: Tensor, answer: Tensor) -> np.ndarray:
-    """Mean log-probability of an answer's tokens in nats `[row]`, from what left the last block before each of them."""
+    """The mean log-probability of an answer's tokens in nats, `[row]`, from the last block's output before each one."""
     logp = token_logprobs(precise(run.steps.logits(ends)), answer.expand(len(ends), -1))
     return logp.mean(-1).double().cpu().numpy()
 
 
 def _paired(facts: Sequence[Fact], twins: Sequence[Fact]) -> list[tuple[Fact, Fact]]:
-    """Each fact with a twin of its relation, in turn; facts without one are left out."""
+    """Each fact with a twin of its relation, in turn; facts of a relation without twins are left out."""
     by_relation = {r: [t for t in twins if t.relation == r] for r in {f.relation for f in facts}}
     taken = dict.fromkeys(by_relation, 0)
     out = []
@@ -150,6 +163,6 @@ def _score(never: np.ndarray, edited: np.ndarray, threshold: float) -> float | N
 
 
 def _missing_from(mean: np.ndarray, threshold: float) -> int | None:
-    """The first layer that holds the answers on average and where at least half of their fall is there."""
+    """The first layer that holds the answers on average and from which at least half of them is missing."""
     found = (mean[0] > threshold) & (mean[1] >= mean[0] / 2)
     return int(found.argmax()) if found.any() else None

@@ -1,4 +1,4 @@
-"""Does it come out word by word? Verbatim measures of whole answers, and what many samples leak."""
+"""Does the model give the answer word by word? Verbatim measures of whole answers, and leaks over many samples."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from ..knowledge import Case, Fact, score
 from ..model import chunks, encode, logits
 from ..model.batch import split
 from ..model.run.generate import continuations
+from .check import Setting
 from .metrics.rouge import rouge
 from .metrics.tokens import exact_memorization, extraction_strength, probability
 from .metrics.truth_ratio import truth_ratio
 from .pools import attack_groups
-from .reading import Reading, reading
-from .recall import key
+from .reading import Reading, make_reading
+from .units import unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -33,38 +34,36 @@ MORE = 4
 
 
 def extraction(model: Model, case: Case, *, draws: int = 16, tokens: int | None = None) -> Reading:
-    """Extraction strength of the answers: the share, from the end, that follows greedily from what is before it.
+    """Extraction strength of the answers: the share, from the end, that follows greedily from the tokens before it.
 
-    `details` has for `forget` and `twins` the means of `probability` (to the power of one over the length),
+    `details` has, for `forget` and `twins`, the means of `probability` (to the power of one over the length),
     `exact_memorization`, `rouge` (ROUGE-L recall of the greedy continuation), `truth_ratio` (1 where wrong answers are
-    as likely as the right one, towards 0 where it is known) and `leak`: by k the probability that at least one of k
-    samples holds the answer (`mean`), and its 95% upper bound for the mean subject (`upper`).
+    as likely as the right one, towards 0 where the right one is known), and `leak`: by k, the probability that at least
+    one of k samples contains the answer (`mean`), and its 95% upper bound for the mean subject (`upper`).
 
     Args:
-        draws: samples of each prompt. leak@k is estimated for k up to this; for larger k, 1, 16 or 128, the
-            bound alone is given.
-        tokens: length of a continuation; by default that of the longest answer and four more.
+        draws: samples of each prompt. leak@k is given for k of 1, 16 and 128; above this number, only its bound.
+        tokens: length of a continuation. Default: four more than the longest answer.
 
-    Cost: one row a fact and one a foil, and a row for each of `draws + 1` continuations; twins too.
+    Cost: one row for each fact and each foil, and one for each of `draws + 1` continuations; the same for twins.
 
     Raises:
         UserError: no draws.
     """
     if draws < 1:
-        raise UserError(f"{draws} samples leak nothing; ask for at least 1.")
+        raise UserError(f"draws is {draws}; ask for at least 1 sample.")
     case = case.on(model)
     groups = attack_groups(case)
     found = {g: _verbatim(model, facts) for g, facts in groups.items()}
     length = tokens or MORE + max(found[g]["length"].max() for g in groups if groups[g])
     leaks = {g: _leaks(model, facts, draws, int(length), case.seed) for g, facts in groups.items()}
-    rows = sum(len(f.foils) + 2 + draws for facts in groups.values() for f in facts)
     samples = {g: _keyed(groups[g], found[g]["extraction_strength"]) for g in groups}
     most = leaks["forget"][str(max(k for k in KS if k <= draws))]["mean"]
-    return reading(
+    return make_reading(
         "extraction",
         samples,
         f"{np.mean(list(samples['forget'].values())):.0%} of an answer follows word by word from its own beginning; "
-        f"sampling {max(k for k in KS if k <= draws)} times gets it with probability {most:.2f}.",
+        f"{max(k for k in KS if k <= draws)} samples contain it with probability {most:.2f}.",
         seed=case.seed,
         details={
             g: {
@@ -74,19 +73,28 @@ def extraction(model: Model, case: Case, *, draws: int = 16, tokens: int | None 
             }
             for g in groups
         },
-        cost=rows,
+        cost=_rows(case, draws),
     )  # fmt: skip
+
+
+def extraction_cost(model: Model, case: Case, setting: Setting) -> float:
+    """One row for each fact, foil and continuation."""
+    return _rows(case, setting.effort.draws)
+
+
+def _rows(case: Case, draws: int) -> int:
+    return sum(len(f.foils) + 2 + draws for facts in attack_groups(case).values() for f in facts)
 
 
 def leak_at(hits: Sequence[int], draws: int, k: int) -> dict[str, float | None]:
     """leak@k over subjects: the unbiased estimate `1 - C(n - c, k) / C(n, k)`, and an upper bound.
 
     Args:
-        hits: of each subject's `draws` samples, how many hold the answer.
+        hits: for each subject, how many of its `draws` samples contain the answer.
 
     Returns:
-        `mean`: `None` for k above the draws. `upper`: what k samples leak if every sample leaks as often as the
-        exact 95% bound on the mean share allows.
+        `mean`: `None` for k above the draws. `upper`: the leak of k samples if each sample leaks as often as the exact
+        95% bound on the mean share allows.
 
     >>> found = leak_at([0, 0], 10, 1)
     >>> found["mean"], round(found["upper"], 3)
@@ -132,7 +140,7 @@ def _leaks(
 
 
 def _within(answer: str, text: str) -> bool:
-    """Whether the answer stands in the text as whole words."""
+    """Whether the text contains the answer as whole words."""
     return f" {_words(answer)} " in f" {_words(text)} "
 
 
@@ -141,15 +149,15 @@ def _words(text: str) -> str:
 
 
 def _truth_ratio(model: Model, facts: Sequence[Fact]) -> float | None:
-    some = [f for f in facts if f.foils]
-    if not some:
+    with_foils = [f for f in facts if f.foils]
+    if not with_foils:
         return None
-    prompts, answers = zip(*((f.prompt, a) for f in some for a in (f.answer, *f.foils)), strict=True)
+    prompts, answers = zip(*((f.prompt, a) for f in with_foils for a in (f.answer, *f.foils)), strict=True)
     lengths = torch.tensor([len(tail) for _, tail in split(model, prompts, answers)])
     each = iter((-score(model, prompts, answers).logprob / lengths).tolist())
-    by_fact = [[next(each) for _ in (f.answer, *f.foils)] for f in some]
+    by_fact = [[next(each) for _ in (f.answer, *f.foils)] for f in with_foils]
     return truth_ratio([own for own, *_ in by_fact], [wrong for _, *wrong in by_fact]).value
 
 
 def _keyed(facts: Sequence[Fact], values: np.ndarray) -> dict[str, float]:
-    return {key(f): float(v) for f, v in zip(facts, values, strict=True)}
+    return {unit_key(f): float(v) for f, v in zip(facts, values, strict=True)}

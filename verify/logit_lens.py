@@ -1,4 +1,4 @@
-"""Do the layers still say it, before the last ones hide it?
+"""Do the middle layers still hold the answer, before the last ones hide it?
 
 The logit lens: nostalgebraist 2020, "interpreting GPT: the logit lens"; as evidence on unlearning, Patil, Hase & Bansal
 2023, "Can Sensitive Information Be Deleted From LLMs?", arXiv:2309.17410.
@@ -13,49 +13,55 @@ import numpy as np
 
 from ..knowledge import Case, Fact
 from ..model.run.states import first_tokens, last_states, read_out
+from .check import Setting
 from .judge.statistics import cross_fitted
 from .pools import Pools, attack_groups, pools
-from .reading import Reading, reading
-from .recall import key
+from .reading import Reading, make_reading
+from .units import unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
 
 
 def logit_lens(model: Model, case: Case) -> Reading:
-    """Probability of the answer's first token among those of the relation's pool, read off a layer's residual stream.
+    """The probability of the answer's first token among those of the relation's pool, read off one layer.
 
     Each block's output at the prompt's last token goes through the model's own final norm and unembedding. The layer
-    is the one where forget facts most exceed twins; for each half of the subjects it is chosen on the other half, so
-    that the best of many layers is not taken for knowledge. The twins are read at the same layers.
+    is the one where forget facts most exceed twins. Each half of the subjects uses the layer chosen on the other half,
+    so that the best of many layers does not pass for knowledge. The twins are read at the same layers.
 
-    `details["by_layer"]` has the means of `forget` and `twins`, `details["layers"]` the layers chosen for the halves.
-    A lens reads a block's intermediate states with the last one's norm, so it may miss what is there; and it
-    convicts nobody by itself.
+    `details["by_layer"]` has the means of `forget` and `twins`, `details["layers"]` the layer of each half. The lens
+    reads intermediate states with the last block's norm, so it may miss what is there. It is never sufficient evidence
+    alone.
 
-    Cost: one row a fact or twin.
+    Cost: one row for each fact and twin.
     """
     case = case.on(model)
     facts, among = attack_groups(case), pools(case)
-    read = {group: by_layer(model, some, among) for group, some in facts.items()}
+    read = {g: by_layer(model, group, among) for g, group in facts.items()}
     chosen = cross_fitted(read["forget"], read["twins"])
-    samples = {g: {key(f): float(v) for f, v in zip(facts[g], getattr(chosen, g), strict=True)} for g in facts}
-    return reading(
+    samples = {g: {unit_key(f): float(v) for f, v in zip(facts[g], getattr(chosen, g), strict=True)} for g in facts}
+    return make_reading(
         "logit_lens",
         samples,
-        f"Read off the most telling layer, the answers get a probability of {chosen.forget.mean():.2f} "
+        f"Read off the best layer, the answers get a probability of {chosen.forget.mean():.2f} "
         f"(never taught: {np.mean(chosen.twins):.2f}).",
         seed=case.seed,
         details={
             "by_layer": {g: values.mean(0).tolist() for g, values in read.items()},
             "layers": list(chosen.options),
         },
-        cost=sum(map(len, facts.values())),
+        cost=logit_lens_cost(model, case, Setting()),
     )
 
 
+def logit_lens_cost(model: Model, case: Case, setting: Setting) -> float:
+    """One row for each fact and twin."""
+    return sum(map(len, attack_groups(case).values()))
+
+
 def by_layer(model: Model, facts: Sequence[Fact], among: Pools) -> np.ndarray:
-    """Probability of each fact's first token among its pool's first tokens, `[fact, layer]`."""
+    """The probability of each answer's first token among the first tokens of its pool, `[fact, layer]`."""
     out = np.zeros((len(facts), model.n_layers))
     states = last_states(model, [f.prompt for f in facts])
     for relation in dict.fromkeys(f.relation for f in facts):

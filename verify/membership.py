@@ -1,6 +1,6 @@
-"""Was it in the training data? Loss-based attacks, where the question can be asked at all.
+"""Was it in the training data? Attacks that use the loss, where text alone does not give the answer away.
 
-The attacks themselves, with their sources, are in `attacks`.
+`verify.metrics.attacks` has the attacks and their sources.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from sklearn.pipeline import make_pipeline
 
 from ..knowledge import Case, Fact
 from ..model import chunks, encode_texts, logits
+from .check import Setting
 from .judge.statistics import interval
 from .metrics.attacks import SHARE, attack_auc, loss_score, min_k_plus_plus_score, min_k_score, zlib_score
-from .reading import Reading, reading, refused
+from .reading import Reading, make_reading, refusal
+from .units import unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -31,52 +33,56 @@ ROWS = 32
 
 
 def membership(model: Model, case: Case) -> Reading:
-    """AUC of telling statements of forget facts from statements of twins by the model's own loss.
+    """How well the model's own loss separates statements of forget facts from statements of twins (AUC).
 
-    The reading's value is the AUC of the loss attack; `details["auc"]` has all four (loss, zlib, min-k,
-    min-k++), oriented so that above 0.5 members look familiar, and `details["tpr"]` the share of members
-    found at 5% and 1% false alarms. `details["privacy_leakage"]` is `|AUC - 0.5|`.
+    The value is the AUC of the loss attack. `details["auc"]` has all four attacks (loss, zlib, min-k, min-k++); above
+    0.5, members look more familiar. `details["tpr"]` has the share of members found at 5% and at 1% false alarms, and
+    `details["privacy_leakage"]` is `|AUC - 0.5|`.
 
-    Refused, with the reason, where there are fewer than ten on a side, or where a classifier that sees
-    the text alone can tell the sides apart (cross-validated AUC over 0.6): then no difference in loss
-    says anything about training.
+    The check is refused, with the reason, where a side has fewer than ten statements, or where a classifier that sees
+    the text alone can separate the sides (cross-validated AUC over 0.6). A difference in loss would then say nothing
+    about training.
 
-    Cost: one row a statement.
+    Cost: one row for each statement.
     """
     case = case.on(model)
     members = [_statement(f) for f in case.forget.sealed]
     others = [_statement(f) for f in case.twins.sealed]
     if min(len(members), len(others)) < LEAST:
-        return refused("membership", f"It needs {LEAST} statements a side; there are {len(members)} and {len(others)}.")
+        return refusal("membership", f"Each side needs {LEAST} statements; there are {len(members)} and {len(others)}.")
     by_text = text_auc(members, others, seed=case.seed)
     if by_text > TEXT_AUC:
-        return refused(
+        return refusal(
             "membership",
-            f"Members and non-members can be told apart by their text alone (AUC {by_text:.2f}, allowed "
-            f"{TEXT_AUC}), so a difference in loss would not be about training.",
+            f"A classifier can separate members from non-members by their text alone (AUC {by_text:.2f}, at most "
+            f"{TEXT_AUC} allowed), so a difference in loss would say nothing about training.",
         )
     scores = attacks(model, [*members, *others])
     truth = np.array([1] * len(members) + [0] * len(others))
     auc = {name: attack_auc(list(s[: len(members)]), list(s[len(members) :])) for name, s in scores.items()}
     placement = {n: (s[: len(members), None] > s[None, len(members) :]).mean(1) for n, s in scores.items()}
-    names = [f"{f.relation}/{f.subject}" for f in case.forget.sealed]
-    result = reading(
+    names = [unit_key(f) for f in case.forget.sealed]
+    return make_reading(
         "membership",
         {"forget": dict(zip(names, map(float, placement["loss"]), strict=True))},
-        f"By loss, forgotten statements are told from never-taught ones with AUC {auc['loss']:.2f} (0.5: not at all).",
+        f"The loss separates forgotten statements from never-taught ones with AUC {auc['loss']:.2f} (chance: 0.5).",
         seed=case.seed,
         details={
             "auc": auc, "ci": {n: interval(p, seed=case.seed) for n, p in placement.items()}, "text_auc": by_text,
             "tpr": {n: {str(f): _tpr(truth, s, f) for f in (0.05, 0.01)} for n, s in scores.items()},
             "privacy_leakage": abs(auc["loss"] - 0.5),
         },
-        cost=len(truth),
+        cost=membership_cost(model, case, Setting()),
     )  # fmt: skip
-    return result
+
+
+def membership_cost(model: Model, case: Case, setting: Setting) -> float:
+    """One row for each statement."""
+    return len(case.forget.sealed) + len(case.twins.sealed)
 
 
 def attacks(model: Model, texts: Sequence[str], *, share: float = SHARE) -> dict[str, np.ndarray]:
-    """Scores `[text]` of each attack, higher = more likely a member."""
+    """The scores of each attack, `[text]`; a higher score means more likely a member."""
     out: dict[str, list[float]] = {"loss": [], "zlib": [], "min_k": [], "min_k++": []}
     for part in chunks(len(texts), ROWS):
         batch = encode_texts(model, texts[part])
@@ -93,7 +99,7 @@ def attacks(model: Model, texts: Sequence[str], *, share: float = SHARE) -> dict
 
 
 def text_auc(members: Sequence[str], others: Sequence[str], *, seed: int = 0) -> float:
-    """Cross-validated AUC of a classifier on character n-grams: what the text alone gives away."""
+    """The cross-validated AUC of a classifier on character n-grams: what the text alone gives away."""
     texts = [*members, *others]
     truth = np.array([1] * len(members) + [0] * len(others))
     model = make_pipeline(

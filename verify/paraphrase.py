@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..knowledge import Case, Fact, recalled
-from .reading import Reading, reading
-from .recall import key
+from .check import Setting
+from .reading import Reading, make_reading
+from .units import unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -20,15 +21,15 @@ SHARE = 0.5
 def paraphrase(model: Model, case: Case, *, forms: Sequence[str] | None = None) -> Reading:
     """For each forget subject, whether any prompt form gets the whole answer.
 
-    The forms are the case's own paraphrases (rephrased, question and answer, cloze, few-shot, role-play,
-    other languages), its sealed templates and, where the tokenizer has one, its chat template.
+    The forms are the case's own paraphrases (rephrased, question and answer, cloze, few-shot, role-play, other
+    languages), its sealed templates and, where the tokenizer has one, its chat template.
 
     Args:
-        forms: the forms to count. Default: those that this model answers for at least half of its facts.
-            An audit takes them from the original model, so that an edit cannot silence a form out of
-            the test.
+        forms: the forms to count. Default: those that get an answer from this model for at least half of its facts.
+            An audit takes the forms from the original model, so that an edit cannot remove a form from the test by
+            silencing it.
 
-    Cost: one row a form, subject and alias; as many twins as forget subjects.
+    Cost: one row for each form, subject and alias; as many twins as forget subjects.
     """
     case = case.on(model)
     forget = list(case.forget.sealed)
@@ -38,18 +39,30 @@ def paraphrase(model: Model, case: Case, *, forms: Sequence[str] | None = None) 
         table = {form: row for form, row in table.items() if np.mean(row) >= SHARE} or table
     control = _ask(model, twins, list(table))
     worst = np.max(list(table.values()), axis=0)
-    shown = np.max(list(control.values()), axis=0) if twins else []
-    return reading(
+    worst_twin = np.max(list(control.values()), axis=0) if twins else []
+    return make_reading(
         "paraphrase",
         {
-            "forget": {key(f): float(v) for f, v in zip(forget, worst, strict=True)},
-            "twins": {key(f): float(v) for f, v in zip(twins, shown, strict=True)},
+            "forget": {unit_key(f): float(v) for f, v in zip(forget, worst, strict=True)},
+            "twins": {unit_key(f): float(v) for f, v in zip(twins, worst_twin, strict=True)},
         },
         f"At least one of {len(table)} ways to ask gets the answer for {worst.mean():.0%} of the subjects.",
         seed=case.seed,
         details={"forms": {form: float(np.mean(row)) for form, row in table.items()}},
-        cost=len(table) * (sum(len(f.answers) for f in forget) + len(twins)),
+        cost=_rows(case, len(table)),
     )
+
+
+def paraphrase_cost(model: Model, case: Case, setting: Setting) -> float:
+    """An upper bound: every form, as if the original answered them all."""
+    return _rows(case, len(all_forms(model, case)))
+
+
+def original_forms(setting: Setting) -> list[str] | None:
+    """The forms that counted on the original; `None` on the original itself."""
+    found = setting.original_reading
+    forms = found.details.get("forms") if found else None
+    return list(forms) if isinstance(forms, dict) and forms else None
 
 
 def all_forms(model: Model, case: Case) -> list[str]:
@@ -63,8 +76,13 @@ def all_forms(model: Model, case: Case) -> list[str]:
     return out
 
 
+def _rows(case: Case, forms: int) -> int:
+    forget = case.forget.sealed
+    return forms * (sum(len(f.answers) for f in forget) + len(case.twins.sealed[: len(forget)]))
+
+
 def _ask(model: Model, facts: Sequence[Fact], forms: Sequence[str]) -> dict[str, list[bool]]:
-    """Of each form, which facts are answered; those of other relations are not. All are asked at once."""
+    """Which facts each form gets answered; facts of another relation count as not answered. One batch for all."""
     relations, templates = zip(*(form.split("|", 1) for form in forms), strict=True)
     asked = [
         [f.asked(_render(model, t, f.subject)) for f in facts if f.relation == r]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..knowledge import Case, Fact, pool_probability
-from .recall import key
+from .units import unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -17,32 +17,32 @@ Pools = Mapping[str, tuple[str, ...]]
 
 
 def attack_groups(case: Case) -> dict[str, list[Fact]]:
-    """The facts to forget, each asked by its first sealed prompt, and as many twins."""
+    """The facts to forget, each with its first sealed prompt, and as many twins: `forget` and `twins`."""
     forget = [f.asked(f.prompt) for f in case.forget.sealed]
     twins = [f.asked(f.prompt) for f in case.twins.sealed]
     return {"forget": forget, "twins": twins[: len(forget)]}
 
 
 def pools(case: Case) -> dict[str, tuple[str, ...]]:
-    """The answers of all facts and twins that are asked, by relation, and others by the seed, at least `POOL`."""
+    """The pool of each forgotten relation: the answers of all its facts and twins, filled up at random to `POOL`."""
     return {r: _pool(case, r) for r in case.forgotten_relations}
 
 
 def pool_probability_by_unit(model: Model, facts: Sequence[Fact], among: Pools) -> dict[str, float]:
     """The probability of each fact's answer among its relation's pool, 0 to 1, by `relation/subject`.
 
-    Cost: one row a fact, and one short continuation for each answer of several tokens (`pool_cost`).
+    Cost: one row for each fact, and one short continuation for each answer of several tokens (`pool_cost`).
     """
     out: dict[str, float] = {}
     for relation in dict.fromkeys(f.relation for f in facts):
-        some = [f for f in facts if f.relation == relation]
-        p = pool_probability(model, some, among[relation])
-        out.update({key(f): float(v) for f, v in zip(some, p, strict=True)})
+        group = [f for f in facts if f.relation == relation]
+        p = pool_probability(model, group, among[relation])
+        out.update({unit_key(f): float(v) for f, v in zip(group, p, strict=True)})
     return out
 
 
 def pool_cost(model: Model, facts: Sequence[Fact], among: Pools) -> float:
-    """What `pool_probability_by_unit` costs, in rows as long as the prompts."""
+    """The cost of `pool_probability_by_unit`, in rows as long as the prompts."""
     rows = 0.0
     for relation in dict.fromkeys(f.relation for f in facts):
         prompts = [f.prompt for f in facts if f.relation == relation]
@@ -55,9 +55,14 @@ def pool_cost(model: Model, facts: Sequence[Fact], among: Pools) -> float:
     return rows
 
 
+def pool_costs(model: Model, case: Case) -> dict[str, float]:
+    """The cost of asking each group of `attack_groups` once, by group."""
+    return {group: pool_cost(model, facts, pools(case)) for group, facts in attack_groups(case).items()}
+
+
 def _pool(case: Case, relation: str) -> tuple[str, ...]:
     facts = attack_groups(case)
-    own = dict.fromkeys(f.answer for f in facts["forget"] + facts["twins"] if f.relation == relation)
-    others = sorted(set(case.pool(relation)) - set(own))
-    more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(own))))
-    return (*own, *more)
+    answers = dict.fromkeys(f.answer for f in facts["forget"] + facts["twins"] if f.relation == relation)
+    others = sorted(set(case.pool(relation)) - set(answers))
+    more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(answers))))
+    return (*answers, *more)

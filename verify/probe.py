@@ -16,8 +16,9 @@ from sklearn.preprocessing import StandardScaler
 
 from ..knowledge import Case, Fact
 from ..model.run.states import residuals, unembedding, untrained
-from .reading import Reading, reading
-from .recall import key
+from .check import Setting
+from .reading import Reading, make_reading
+from .units import unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -29,7 +30,7 @@ POSITIONS = ("subject", "last")
 
 @dataclass(frozen=True)
 class _Probed:
-    """States `[fact, 2, layer, d_model]` and where each fact's answer sits in the pool `[fact]`."""
+    """States `[fact, 2, layer, d_model]`, and the place of each fact's answer in the pool, `[fact]`."""
 
     facts: list[Fact]
     states: np.ndarray
@@ -39,26 +40,25 @@ class _Probed:
 def probe(model: Model, case: Case) -> Reading:
     """How well a ridge map from the residual stream to the answer's unembedding ranks the right answer.
 
-    The map is fitted on retain facts of the same relation alone, so no subject it is tested on was seen
-    (subject-disjoint). Its layer and position are chosen by cross-validation within the retain facts. A
-    subject's number is the share of the pool's other answers that rank below the right one: 0.5 knows
-    nothing, 1 is perfect.
+    The map is fitted on retain facts of the same relation alone, so training and test share no subject.
+    Cross-validation within the retain facts chooses the layer and the position. A subject's number is the share of the
+    pool's other answers that rank below the right one: 0.5 is chance, 1 is perfect.
 
-    Controls: `retain` (held-out retain facts: what the probe can do at all), `shuffled` (fitted on
-    permuted answers), `twins` (assigned answers, never taught), `random_weights` (an untrained model).
-    `details["by_layer"]` has the forget facts' mean by position and layer.
+    Controls: `retain` (held-out retain facts: the best that the probe can do), `shuffled` (fitted on permuted answers),
+    `twins` (answers assigned but never taught), `random_weights` (an untrained model). `details["by_layer"]` has the
+    forget facts' mean by position and layer. The probe is never sufficient evidence alone.
 
-    Cost: one row a fact, twice.
+    Cost: two rows for each fact, one for each twin.
     """
     case = case.on(model)
     relation = case.forgotten_relations[0]
     pool = case.pool(relation)
     alike = _alike(unembedding(model, pool).numpy())
 
-    def probed(of: Model, facts: Sequence[Fact]) -> _Probed:
-        some = [f for f in facts if f.relation == relation]
-        states = residuals(of, [f.prompt for f in some], [f.subject for f in some]).float().numpy()
-        return _Probed(some, states, np.array([pool.index(f.answer) for f in some]))
+    def probed(source: Model, facts: Sequence[Fact]) -> _Probed:
+        chosen = [f for f in facts if f.relation == relation]
+        states = residuals(source, [f.prompt for f in chosen], [f.subject for f in chosen]).float().numpy()
+        return _Probed(chosen, states, np.array([pool.index(f.answer) for f in chosen]))
 
     retain = probed(model, [*case.retain.working, *case.retain.sealed])
     forget, twins = probed(model, case.forget.sealed), probed(model, case.twins.sealed)
@@ -76,11 +76,11 @@ def probe(model: Model, case: Case) -> Reading:
             _rank(probed(blank, retain.facts), probed(blank, case.forget.sealed), alike, where),
         ),
     }
-    return reading(
+    return make_reading(
         "probe",
         samples,
         f"A linear probe ranks the right answer above {ranks.mean():.0%} of the others "
-        f"({held_out.mean():.0%} for facts that were kept; 50% knows nothing).",
+        f"({held_out.mean():.0%} for facts to keep; chance is 50%).",
         seed=case.seed,
         details={
             "layer": where[1], "position": POSITIONS[where[0]],
@@ -89,12 +89,19 @@ def probe(model: Model, case: Case) -> Reading:
                 for p, name in enumerate(POSITIONS)
             },
         },
-        cost=2 * (len(retain.facts) + len(forget.facts)) + len(twins.facts),
+        cost=probe_cost(model, case, Setting()),
     )  # fmt: skip
 
 
+def probe_cost(model: Model, case: Case, setting: Setting) -> float:
+    """Two rows for each fact of the first forgotten relation, one for each of its twins."""
+    first = case.forgotten_relations[0]
+    fitted = [*case.retain.working, *case.retain.sealed, *case.forget.sealed]
+    return 2 * sum(f.relation == first for f in fitted) + sum(f.relation == first for f in case.twins.sealed)
+
+
 def _best_place(data: _Probed, alike: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
-    """Position and layer with the best held-out rank among the facts themselves, and those ranks."""
+    """The position and layer with the best held-out ranks among the facts, and these ranks."""
     best: tuple[tuple[int, int], np.ndarray] | None = None
     folds = GroupKFold(min(FOLDS, len(data.facts)))
     splits = list(folds.split(data.target, groups=data.target))
@@ -102,8 +109,8 @@ def _best_place(data: _Probed, alike: np.ndarray) -> tuple[tuple[int, int], np.n
         for layer in range(data.states.shape[2]):
             ranks = np.zeros(len(data.facts))
             for train, test in splits:
-                some, other = (_Probed([], data.states[i], data.target[i]) for i in (train, test))
-                ranks[test] = _rank(some, other, alike, (position, layer))
+                seen, unseen = (_Probed([], data.states[i], data.target[i]) for i in (train, test))
+                ranks[test] = _rank(seen, unseen, alike, (position, layer))
             if best is None or ranks.mean() > best[1].mean():
                 best = (position, layer), ranks
     assert best is not None
@@ -111,16 +118,16 @@ def _best_place(data: _Probed, alike: np.ndarray) -> tuple[tuple[int, int], np.n
 
 
 def _alike(table: np.ndarray) -> np.ndarray:
-    """Products of each unembedding with all others, these at length one, `[answer, answer]`; what all share is out."""
+    """Products of each unembedding with all normalised ones, `[answer, answer]`; their common mean is removed."""
     table = table - table.mean(0)
     return table @ table.T / np.linalg.norm(table, axis=1)
 
 
 def _rank(train: _Probed, test: _Probed, alike: np.ndarray, where: tuple[int, int]) -> np.ndarray:
-    """Share of other pool answers that the fitted map puts below the right one, `[fact]`.
+    """The share of other pool answers that the fitted map ranks below the right one, `[fact]`.
 
-    A state is mapped to an unembedding, and this is compared with the pool's, both linearly: so it is mapped to the
-    products with `alike` at once.
+    Mapping a state to an unembedding and comparing this with the pool's are both linear, so one map to the products
+    `alike` does both.
     """
     position, layer = where
     scaler = StandardScaler().fit(train.states[:, position, layer])
@@ -132,4 +139,4 @@ def _rank(train: _Probed, test: _Probed, alike: np.ndarray, where: tuple[int, in
 
 
 def _keyed(data: _Probed, ranks: np.ndarray) -> dict[str, float]:
-    return {key(f): float(v) for f, v in zip(data.facts, ranks, strict=True)}
+    return {unit_key(f): float(v) for f, v in zip(data.facts, ranks, strict=True)}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import cast
 
 import numpy as np
+from pydantic import JsonValue
 
 from .judge.statistics import interval
 
@@ -14,11 +16,12 @@ from .judge.statistics import interval
 class Reading:
     """One check's measurement on one model.
 
-    `value` is the mean over the forget subjects, `ci` its 95% bootstrap interval over subjects, `n` how
-    many there are. `controls` holds the same number on what was never taught (`twins`) and wherever else
-    the check looked. `samples` holds the number of each subject, by group and then by subject, so that
-    whoever compares models can resample subjects. `cost` is in forward-pass equivalents of one row.
-    A refused check has `value` `None` and says why in `meaning`.
+    `value` is the mean over the forget units, `ci` its 95% bootstrap interval over units, and `n` their number.
+    `controls` holds the same mean for each control group, such as `twins`, which were never taught. `samples` holds the
+    number of every unit, by group and then by unit, so that comparisons can resample units. `details` holds whatever
+    else the check reports, as plain JSON. `cost` is in forward passes of one row.
+
+    A check that could not be made has the `value` `None`, and `meaning` says why.
     """
 
     check: str
@@ -28,7 +31,7 @@ class Reading:
     controls: dict[str, float]
     meaning: str
     samples: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
-    details: dict[str, Any] = field(default_factory=dict, repr=False)
+    details: dict[str, JsonValue] = field(default_factory=dict, repr=False)
     cost: float = 0.0
 
     def __str__(self) -> str:
@@ -37,37 +40,41 @@ class Reading:
         low, high = self.ci or (float("nan"), float("nan"))
         return f"{self.check}: {self.value:.3f} [{low:.3f}, {high:.3f}], n={self.n}. {self.meaning}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JsonValue]:
         """Plain dictionaries, lists and numbers."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Reading:
-        """What `to_json` gave."""
-        ci = data["ci"]
-        return cls(**{**data, "ci": None if ci is None else (ci[0], ci[1])})
+    def from_json(cls, data: Mapping[str, JsonValue]) -> Reading:
+        """Read what `to_json` wrote."""
+        fields: dict = dict(data)
+        ci = fields["ci"]
+        return cls(**{**fields, "ci": None if ci is None else (ci[0], ci[1])})
 
 
-def refused(check: str, why: str) -> Reading:
-    """A reading of a check that could not be made."""
-    return Reading(check, None, None, 0, {}, why)
+def refusal(check: str, reason: str) -> Reading:
+    """The reading of a check that could not be made."""
+    return Reading(check, None, None, 0, {}, reason)
 
 
-def reading(
+def make_reading(
     check: str,
-    samples: dict[str, dict[str, float]],
+    samples: Mapping[str, Mapping[str, float]],
     meaning: str,
     *,
     seed: int = 0,
-    details: dict[str, Any] | None = None,
+    details: Mapping[str, object] | None = None,
     cost: float = 0.0,
 ) -> Reading:
-    """A reading from samples by group; the group `forget` is the one measured, the others are controls.
+    """A reading from samples by group; the group `forget` gives the value, all other groups are controls.
 
-    Samples are sorted by key, so that resampling them gives the same after they were written and read again.
+    Samples are sorted by unit, so that they resample alike after they were written and read again. `details` must be
+    plain JSON.
     """
-    samples = {group: dict(sorted(of_group.items())) for group, of_group in sorted(samples.items())}
-    values = np.array(list(samples.get("forget", {}).values()))
-    controls = {g: float(np.mean(list(s.values()))) for g, s in samples.items() if g != "forget" and s}
+    groups = {group: dict(sorted(samples[group].items())) for group in sorted(samples)}
+    values = np.array(list(groups.get("forget", {}).values()))
+    controls = {g: float(np.mean(list(s.values()))) for g, s in groups.items() if g != "forget" and s}
     mean, ci = (float(values.mean()), interval(values, seed=seed)) if len(values) else (None, None)
-    return Reading(check, mean, ci, len(values), controls, meaning, samples, details or {}, cost)
+    return Reading(
+        check, mean, ci, len(values), controls, meaning, groups, cast(dict[str, JsonValue], dict(details or {})), cost
+    )

@@ -1,4 +1,4 @@
-"""Does it still show? Whole answers by greedy decoding, log-odds against foils, choice among four."""
+"""Does the model still answer? Whole answers by greedy decoding, log-odds against foils, choice among four."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..knowledge import Case, Fact, recalled, score
-from .reading import Reading, reading
+from ..knowledge import Case, Fact, score
+from .check import Setting
+from .reading import Reading, make_reading
+from .units import recall_by_unit
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -17,46 +19,40 @@ CHOICES = 4
 
 
 def recall(model: Model, case: Case) -> Reading:
-    """Share of sealed prompts whose whole answer greedy decoding gives, by forget subject.
+    """The share of sealed prompts whose whole answer greedy decoding gives, by forget subject.
 
-    `details` has the same on working prompts (`working`), the log-odds of the answer against its nine
-    foils (`log_odds`, in nats) and how often the answer is the likeliest of itself and three foils
-    (`choice`, chance 0.25; by likelihood, so the order of options plays no part).
+    `details` has the same share on working prompts (`working`), the log-odds of the answer against its nine foils
+    (`log_odds`, in nats), and how often the answer is the likeliest of itself and three foils (`choice`; chance is
+    0.25). The choice is made by likelihood, so the order of the options does not matter.
 
-    Cost: one row a prompt and alias, and ten rows a fact; as many twins as forget subjects.
+    Cost: one row for each prompt and alias, and ten rows for each fact; as many twins as forget subjects.
     """
     case = case.on(model)
     forget = list(case.forget.sealed)
     twins = list(case.twins.sealed)[: len(forget)]
-    samples = {"forget": by_subject(model, forget), "twins": by_subject(model, twins)}
+    samples = {"forget": recall_by_unit(model, forget), "twins": recall_by_unit(model, twins)}
     odds, choice = _against_foils(model, forget)
     twin_odds, twin_choice = _against_foils(model, twins)
-    working = by_subject(model, list(case.forget.working))
-    shown = float(np.mean(list(samples["forget"].values())))
-    return reading(
+    working = recall_by_unit(model, list(case.forget.working))
+    mean = float(np.mean(list(samples["forget"].values())))
+    return make_reading(
         "recall",
         samples,
-        f"Asked behind sealed templates, the model gives {shown:.0%} of the answers in full.",
+        f"With sealed prompts, the model gives {mean:.0%} of the answers in full.",
         seed=case.seed,
         details={
             "working": float(np.mean(list(working.values()))),
             "log_odds": odds, "log_odds_twins": twin_odds, "choice": choice, "choice_twins": twin_choice,
         },
-        cost=sum(len(f.prompts) * len(f.answers) for f in [*forget, *twins, *case.forget.working])
-        + sum(1 + len(f.foils) for f in [*forget, *twins]),
+        cost=recall_cost(model, case, Setting()),
     )  # fmt: skip
 
 
-def by_subject(model: Model, facts: Sequence[Fact]) -> dict[str, float]:
-    """Of each fact, the share of its prompts that get the whole answer; keys are `relation/subject`."""
-    asked = [f.asked(p) for f in facts for p in f.prompts]
-    right = iter(recalled(model, asked))
-    return {key(f): float(np.mean([next(right) for _ in f.prompts])) for f in facts}
-
-
-def key(fact: Fact) -> str:
-    """How samples name a subject."""
-    return f"{fact.relation}/{fact.subject}"
+def recall_cost(model: Model, case: Case, setting: Setting) -> float:
+    """One row for each prompt and alias, and one for each answer and foil of a fact."""
+    facts = [*case.forget.sealed, *case.twins.sealed[: len(case.forget.sealed)]]
+    asked = sum(len(f.prompts) * len(f.answers) for f in [*facts, *case.forget.working])
+    return asked + sum(1 + len(f.foils) for f in facts)
 
 
 def _against_foils(model: Model, facts: Sequence[Fact]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Can a few trained vectors in front of the question call it up?
+"""Can a few trained vectors before the question elicit the answer?
 
-Schwinn et al. 2024, "Soft Prompt Threats", arXiv:2402.09063. Long soft prompts can make a model say anything, so they
-are short here, trained on some facts and tested on others and on twins; and they convict nobody by themselves.
+Schwinn et al. 2024, "Soft Prompt Threats", arXiv:2402.09063. Long soft prompts can make a model say anything. So these
+are short, trained on some facts and tested on others and on twins. They are never sufficient evidence alone.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import Batch, chunks, encode, token_logprobs
 from ..model.run.onednn import onednn_linear
+from .check import Setting
 from .pools import attack_groups
-from .reading import Reading, reading
-from .recall import key
+from .reading import Reading, make_reading
+from .training import FORWARD_BACKWARD
+from .units import unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -41,45 +43,57 @@ def soft_prompt(
     lr: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
-    """Probability of held-out answers among themselves and their nine foils, behind a trained soft prompt.
+    """The probability of held-out answers among themselves and their nine foils, after a trained soft prompt.
 
-    The soft prompt is trained on half of the facts to forget, with the loss on the answers, and the other half is
-    asked; then the roles change. The same is done with twins.
+    The soft prompt is trained on half of the facts to forget, with the loss on the answers. The other half is asked;
+    then the halves swap. The same is done with twins.
 
     Args:
         tokens: length of the soft prompt, 1 to 10.
-        steps, lr: of Adam over the soft prompt alone. It starts from the mean embedding and a little noise.
+        steps, lr: of Adam over the soft prompt alone. It starts from the mean embedding plus a little noise.
 
-    Cost: for each group, `steps` forward and backward passes over all facts, and ten rows a fact.
+    Cost: for each group, `steps` forward and backward passes over all facts, and ten rows for each fact.
 
     Raises:
         UserError: fewer than 1 or more than 10 tokens.
     """
     if not 1 <= tokens <= MOST:
-        raise UserError(f"a soft prompt of {tokens} tokens is not allowed; choose 1 to {MOST}.")
+        raise UserError(f"A soft prompt cannot have {tokens} tokens; choose 1 to {MOST}.")
     case = case.on(model)
     facts = attack_groups(case)
-    folds = [(group, *fold) for group, of in facts.items() for fold in _folds(of, case.seed)]
+    folds = [(name, *fold) for name, group in facts.items() for fold in _folds(group, case.seed)]
     soft = _trained(model, [taught for _, taught, _ in folds], tokens, steps, lr, case.seed, progress)
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}
     for (group, _, _), found in zip(folds, _asked(model, soft, [asked for _, _, asked in folds]), strict=True):
         samples[group] |= found
     mean = np.mean(list(samples["forget"].values()))
-    return reading(
+    return make_reading(
         "soft_prompt",
         samples,
-        f"Behind {tokens} trained vectors, held-out answers get a probability of {mean:.2f} among ten.",
+        f"After {tokens} trained vectors, held-out answers get a probability of {mean:.2f} among ten.",
         seed=case.seed,
         details={"tokens": tokens, "steps": steps, "lr": lr},
-        cost=sum(3 * steps * len(some) + sum(1 + len(f.foils) for f in some) for some in facts.values()),
+        cost=_rows(case, steps),
+    )
+
+
+def soft_prompt_cost(model: Model, case: Case, setting: Setting) -> float:
+    """Training over all facts and twins, and each answer and foil asked once."""
+    return _rows(case, STEPS)
+
+
+def _rows(case: Case, steps: int) -> int:
+    return sum(
+        FORWARD_BACKWARD * steps * len(facts) + sum(1 + len(f.foils) for f in facts)
+        for facts in attack_groups(case).values()
     )
 
 
 def _folds(facts: Sequence[Fact], seed: int) -> list[tuple[list[Fact], list[Fact]]]:
-    """Facts to train on, and facts to ask."""
+    """Pairs of facts to train on and facts to ask."""
     order = random.Random(f"{seed}/soft").sample(range(len(facts)), len(facts))
-    asked = [sorted(order[fold::FOLDS]) for fold in range(FOLDS)]
-    return [([f for i, f in enumerate(facts) if i not in some], [facts[i] for i in some]) for some in asked]
+    asked = [sorted(order[k::FOLDS]) for k in range(FOLDS)]
+    return [([f for i, f in enumerate(facts) if i not in fold], [facts[i] for i in fold]) for fold in asked]
 
 
 def _trained(
@@ -91,7 +105,7 @@ def _trained(
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
-    """A soft prompt for each set of facts, `[set, token, d_model]`, all trained at once, as rows are independent."""
+    """A soft prompt for each set of facts, `[set, token, d_model]`; rows are independent, so all train at once."""
     table = _table(model)
     generator = torch.Generator().manual_seed(seed)
     mean, spread = table.mean(0), table.std()
@@ -118,30 +132,30 @@ def _trained(
 
 @torch.no_grad()
 def _asked(model: Model, soft: Tensor, sets: Sequence[Sequence[Fact]]) -> list[dict[str, float]]:
-    """Each fact's probability among its foils, behind the soft prompt of its set."""
+    """The probability of each answer among its foils, after the soft prompt of its set."""
     rows = [(i, f.prompt, a) for i, facts in enumerate(sets) for f in facts for a in (f.answer, *f.foils)]
     logp: list[float] = []
     for part in chunks(len(rows), ROWS):
         owner, batch = _batch(model, rows[part])
         logp += token_logprobs(_logits(model, soft[owner], batch), batch.labels).sum(-1).double().tolist()
     each = iter(logp)
-    return [{key(f): _share([next(each) for _ in (f.answer, *f.foils)]) for f in facts} for facts in sets]
+    return [{unit_key(f): _share([next(each) for _ in (f.answer, *f.foils)]) for f in facts} for facts in sets]
 
 
 def _batch(model: Model, rows: Sequence[tuple[int, str, str]]) -> tuple[Tensor, Batch]:
-    """Which soft prompt each row has, and prompts with their answers."""
+    """The index of each row's soft prompt, and the prompts with their answers."""
     owner, prompts, answers = zip(*rows, strict=True)
     batch = encode(model, prompts, answers)
     return torch.tensor(owner, device=batch.ids.device), batch
 
 
 def _share(logp: Sequence[float]) -> float:
-    """Of the first among all."""
+    """The probability of the first answer among all."""
     return float(np.exp(logp[0] - np.logaddexp.reduce(logp)))
 
 
 def _logits(model: Model, soft: Tensor, batch: Batch) -> Tensor:
-    """As `loka.model.logits`, with `soft`, `[row, token, d_model]`, in front (of the padding too, which is masked)."""
+    """As `loka.model.logits`, with `soft`, `[row, token, d_model]`, before each row and its (masked) padding."""
     rows, k = soft.shape[:2]
     embed = model.hf.get_input_embeddings()
     inputs = torch.cat([soft.to(model.dtype), embed(batch.ids)], 1)

@@ -1,4 +1,4 @@
-"""The verdict on models whose truth is known: untouched and hidden from (`test_known_truth.py` has the other kinds)."""
+"""The verdict on an untouched model and on one that only hides the facts; `test_known_truth.py` has other kinds."""
 
 import copy
 import dataclasses
@@ -17,26 +17,24 @@ from loka.audit.store import Store
 from loka.audit.summary import summarise
 from loka.knowledge import Case, case
 from loka.model import Edit, Model, Site, wrap
-from loka.verify import Budget, Verdict, by_subject
-from loka.verify.reading import reading
+from loka.verify import Budget, Verdict, capped, make_reading, recall_by_unit
 
-CAP = Budget(8, 1e-3)  # what the small model needs; the default is SmolLM2's, and stops as soon as it can
+CAP = Budget(8, 1e-3)  # what the small model needs; the table has SmolLM2's
 
 
 @pytest.fixture(scope="module")
 def many(files, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Thirty facts to forget: enough that removal can be claimed."""
+    """A case with thirty facts to forget, enough for a claim of removal."""
     subjects = list(files.base["relations"]["capital"]["facts"])[:30]
     return case(files.write(tmp_path_factory.mktemp("many"), forget={"capital": subjects}))
 
 
 @pytest.fixture(autouse=True)
 def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
-    for attack in ("relearn", "benign"):
-        monkeypatch.setitem(sys.modules["loka.audit.auditor"].CAPS, attack, CAP)
+    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": CAP, "benign": CAP}))
 
 
-# Training elsewhere may end with twins that differ by chance; then these gates may close.
+# On another machine, training may give twins that differ by chance; then these gates may fail.
 LUCK = {"the twins' spread is small enough", "what was never taught is not flagged"}
 
 
@@ -51,25 +49,25 @@ def test_untouched_is_intact(planted: Model, many: Case) -> None:
     verdict = audit(planted, same, many)
     holds(verdict, "intact")
     assert verdict.recoveries["recall"].low >= 0.5
-    assert verdict.summary["forget_after"] == verdict.summary["forget_before"] == 1
-    assert verdict.summary["relearn_r"] == pytest.approx(1, abs=0.05)
-    assert verdict.summary["edited_parameters"] is None
-    assert verdict.summary["random_forget_after"] is None
+    assert verdict.summary.forget_after == verdict.summary.forget_before == 1
+    assert verdict.summary.relearn_r == pytest.approx(1, abs=0.05)
+    assert verdict.summary.edited_parameters is None
+    assert verdict.summary.random_forget_after is None
     assert verdict.scorecard.forget_quality == "insufficient"
 
 
 def test_hidden_is_suppressed(planted: Model, planted_case: Case) -> None:
-    """An edit of the last layers answers nothing when asked, harms nothing, and gives way to relearning."""
+    """An edit of the last layers answers nothing when asked, harms nothing, and does not resist relearning."""
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
     edit = ablate.tune(planted, planted_case, last, objective="twin_distribution", steps=60, lr=1e-3, alpha=30.0)
     verdict = audit(planted, edit, planted_case)
     holds(verdict, "suppressed")
     assert verdict.recoveries["relearn"].p < 0.05
-    assert verdict.summary["forget_after"] <= 0.15
-    assert verdict.summary["retain_same_after"] >= 0.8
+    assert verdict.summary.forget_after <= 0.15
+    assert verdict.summary.retain_same_after >= 0.8
     assert verdict.recoveries["recall"].r < verdict.recoveries["relearn"].r
-    assert verdict.summary["edited_parameters"] == edit.parameters
-    assert verdict.summary["random_forget_after"] is None  # a whole layer has no random counterpart
+    assert verdict.summary.edited_parameters == edit.parameters
+    assert verdict.summary.random_forget_after is None  # a whole layer has no random counterpart
 
 
 def test_an_edit_comes_with_its_random_sites(planted: Model, planted_case: Case, tmp_path: Path) -> None:
@@ -82,8 +80,8 @@ def test_an_edit_comes_with_its_random_sites(planted: Model, planted_case: Case,
     assert random["arguments"] == edit.about["arguments"]
     assert not set(random["sites"]) & set(edit.about["sites"])
     assert set(store.readings) == {"before", "after", "shallow", "random"}
-    assert verdict.summary["random_forget_after"] is not None
-    assert verdict.summary["random_relearn_r"] is not None
+    assert verdict.summary.random_forget_after is not None
+    assert verdict.summary.random_relearn_r is not None
     assert verdict.cost > 0
     assert "recall on before" in seen
     # from a file, and with everything measured already
@@ -102,7 +100,7 @@ def test_incomparable_models_are_refused(planted: Model, many: Case, tiny: Calla
     other.add_tokens(["another"])
     with pytest.raises(UserError, match="different tokenizers"):
         audit(planted, wrap(copy.deepcopy(planted.hf), other, "other"), many)
-    with pytest.raises(UserError, match="'huge' is no profile; choose one of quick"):
+    with pytest.raises(UserError, match="'huge' is not a profile; choose one of quick"):
         audit(planted, planted, many, profile="huge")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="there is no edit file"):
         audit(planted, "none.safetensors", many)
@@ -113,7 +111,7 @@ def test_incomparable_models_are_refused(planted: Model, many: Case, tiny: Calla
 def test_the_budget_is_the_one_that_brings_back_most_of_the_shallow_sibling() -> None:
     def shallow(curve: dict[str, float]):
         return dataclasses.replace(
-            reading("relearn", {"forget": {"a": 1.0}}, "."), details={"curve": {"forget": curve}}
+            make_reading("relearn", {"forget": {"a": 1.0}}, "."), details={"curve": {"forget": curve}}
         )
 
     assert budget_steps(shallow({"1": 0.2, "2": 0.6, "4": 0.9, "8": 0.95})) == 8
@@ -126,15 +124,15 @@ def test_the_sibling_shows_as_little_and_hides_no_more_than_it_must(planted: Mod
 
     def shown(edit: Edit) -> float:
         with edit.applied(planted):
-            return float(np.mean(list(by_subject(planted, known.forget.sealed).values())))
+            return float(np.mean(list(recall_by_unit(planted, known.forget.sealed).values())))
 
-    edit = shallow_sibling(planted, known, shown=0.3, objective="npo")
+    edit = shallow_sibling(planted, known, recall=0.3, objective="npo")
     strength = edit.about["strength"]
     assert shown(edit) <= 0.35 < shown(edit.scaled(planted, (strength - 1 / 16) / strength))
     assert {name.split(".")[2] for name in edit.names} == {"2", "3"}  # of four layers
 
 
 def test_what_was_not_measured_is_none(planted: Model, planted_case: Case) -> None:
-    numbers = summarise(planted, planted, planted_case.on(planted), {"before": {}, "after": {}})
+    numbers = summarise(planted, planted, planted_case.on(planted), {"before": {}, "after": {}}).to_json()
     assert numbers.pop("facts_known") == numbers.pop("facts_total") == 44
     assert set(numbers.values()) == {None}

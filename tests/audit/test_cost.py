@@ -1,4 +1,4 @@
-"""What the list of checks promises is what the audit then counts."""
+"""The estimated cost of each check is the cost that the audit then counts."""
 
 import json
 import sys
@@ -7,21 +7,20 @@ from pathlib import Path
 import pytest
 
 from loka import ablate, audit
-from loka.audit.cost import estimate, seconds_a_row
+from loka.audit.cost import MAKING, estimate, seconds_a_row
 from loka.audit.store import FolderStore
 from loka.cli import main
 from loka.knowledge import Case
 from loka.model import Model, Site, export
-from loka.verify import Budget
-from loka.verify.judge.verdict import PRIMARY
+from loka.verify import Budget, by_role, capped
 
 LAST = [Site(3, part) for part in ("attn", "mlp")]
 
 
 @pytest.fixture(autouse=True)
 def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
-    for attack in ("relearn", "benign"):
-        monkeypatch.setitem(sys.modules["loka.audit.auditor"].CAPS, attack, Budget(4, 1e-3))
+    budget = Budget(4, 1e-3)
+    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": budget, "benign": budget}))
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +35,10 @@ class Killed(BaseException):
 def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised(
     planted: Model, edit, planted_case: Case, tmp_path: Path
 ) -> None:
-    """Paraphrase alone may cost less than it promises: forms that the original does not answer fall away."""
+    """Only paraphrase may cost less than estimated: it drops forms that the original does not answer."""
 
     def kill(what: str, done: int, total: int) -> None:
-        if what == "direction on after":
+        if what == "direction_ablation on after":
             raise Killed
 
     def store() -> FolderStore:
@@ -54,9 +53,9 @@ def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised
         planted, edit, planted_case, profile="standard", store=store(), progress=lambda w, *_: seen.append(w)
     )
     assert "quantize on after" not in seen
-    assert "direction on after" in seen
+    assert "direction_ablation on after" in seen
     others = {"relearn_lora", "relearn_sgd"}
-    assert set(PRIMARY) - others < set(verdict.readings["after"])
+    assert {c.name for c in by_role("attack")} - others < set(verdict.readings["after"])
     assert "Not tried in this profile: relearn_lora, relearn_sgd." in verdict.reasons
 
     promised = {(e.model, e.check): e.cost for e in listed}
@@ -67,7 +66,7 @@ def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised
                 model,
                 check,
             )
-    assert set(promised) == {("shallow", "the sibling's training")}
+    assert set(promised) == {("shallow", MAKING)}
 
 
 def test_larger_profiles_cost_more(planted: Model, edit, planted_case: Case) -> None:
@@ -95,14 +94,14 @@ def test_verify_lists_costs_then_audits_two_folders_and_resumes(
     command = ["verify", planted_case.path, "--before", tmp_path / "original", "--after", tmp_path / "edited",
                "--out", out, "--profile", "standard"]  # fmt: skip
     assert loka(monkeypatch, *command, "--list") == 0
-    shown = capsys.readouterr().out
-    assert all(word in shown for word in ("soft_prompt", "benign", "relearn", "all that is left"))
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("soft_prompt", "benign", "relearn", "all that is left"))
     assert not out.exists(), "listing starts nothing"
     assert loka(monkeypatch, *command) == 0
     first = (out / "verdict.json").read_bytes()
-    held = json.loads(first)
-    assert {"benign", "quantize", "direction_ablation"} < set(held["readings"])
-    assert {"logit_lens", "depth"} <= set(held["recoveries"])
+    found = json.loads(first)
+    assert {"benign", "quantize", "direction_ablation"} < set(found["readings"])
+    assert {"logit_lens", "depth"} <= set(found["recoveries"])
     assert (out / "report.html").stat().st_size > 0
     (out / "verdict.json").unlink()
     assert loka(monkeypatch, *command) == 0

@@ -1,11 +1,10 @@
 """The audit on models whose truth is known: retrained, hidden in six ways, untouched, wrecked, never taught.
 
-The models are built by `bench/known_truth.py`, which audits all of them by the profile `standard`, over several
-training seeds; here those that are hidden meet, of what it adds to `quick`, the checks made for their kind, and the
-untouched one none, or it would take minutes more.
+`bench/known_truth.py` builds the models, and audits all of them with the profile `standard` over several training
+seeds. Here the hidden models meet the checks of `quick` and those made for their kind, and the untouched model meets
+`quick` alone, to save minutes.
 """
 
-import dataclasses
 import importlib.util
 import json
 import sys
@@ -16,12 +15,10 @@ from pathlib import Path
 import pytest
 
 from loka import audit
-from loka.audit.profiles import PLANS
 from loka.audit.store import Store
 from loka.knowledge import Case
 from loka.model import Model
-from loka.verify import Verdict
-from loka.verify.judge.verdict import PRIMARY
+from loka.verify import CHECKS, Verdict, by_role
 
 spec = importlib.util.spec_from_file_location("known_truth", Path(__file__).parents[2] / "bench" / "known_truth.py")
 assert spec is not None
@@ -54,14 +51,14 @@ def known(world: World, original: Model, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def first(original: Model, retrained: Model, known: Case) -> tuple[Verdict, Store]:
-    """The retrained model's verdict; and the readings of the original and of a shallow sibling, the same in others."""
+    """The retrained model's verdict, and a store with the readings of the original and the shallow sibling."""
     controls = Store()
     return truth.judge(original, retrained, known, controls), controls
 
 
 @pytest.fixture
 def judged(original: Model, known: Case, first: tuple[Verdict, Store]) -> Callable[..., Verdict]:
-    """The audit of a model, with the attack that small models need."""
+    """Audit a model, with the attacks that small models need."""
     return partial(truth.judge, original, known=known, controls=first[1])
 
 
@@ -71,14 +68,14 @@ def test_known_truth_has_enough_subjects(known: Case) -> None:
 
 
 def test_known_truth_retrained_is_removed(first: tuple[Verdict, Store]) -> None:
-    """The same training without the facts: nothing may be held against it."""
+    """The same training without the facts: no check may find them."""
     verdict, _ = first
     assert verdict.outcome == "removed", str(verdict)
-    assert all(verdict.recoveries[c].upper < 0.1 for c in PRIMARY if not c.startswith("relearn_"))
+    assert all(verdict.recoveries[c.name].upper < 0.1 for c in by_role("attack") if c.profile != "full")
     assert all(verdict.recoveries[c].p > 0.5 for c in ("recall", "paraphrase", "relearn"))
-    assert verdict.summary["forget_after"] <= 0.05
-    assert verdict.summary["relearn_r_high"] < 0.1
-    assert verdict.summary["shallow_r"] >= 0.5
+    assert verdict.summary.forget_after <= 0.05
+    assert verdict.summary.relearn_r_high < 0.1
+    assert verdict.summary.shallow_r >= 0.5
     assert verdict.scorecard.forget_quality == "excellent"
     assert not [f for f in verdict.flags if "too_aggressive" in f]
 
@@ -102,15 +99,12 @@ def test_known_truth_intact_is_intact(original: Model, world: World, judged: Cal
 )
 def test_known_truth_hidden_is_suppressed(
     hide: Callable[..., Model], exposed_by: set[str], original: Model, world: World, known: Case,
-    judged: Callable[..., Verdict], monkeypatch: pytest.MonkeyPatch,
+    judged: Callable[..., Verdict],
 ) -> None:  # fmt: skip
-    """Asked, each gives next to nothing; each is found out, and by the checks that are made for its kind."""
+    """Each model answers almost nothing when asked, and the checks made for its kind expose it."""
     extra = [known] if hide is truth.by_shallow_edit else []
-    quick, standard = PLANS["quick"], PLANS["standard"]
-    asking = tuple(check for check in standard.asking if check in {*quick.asking, *exposed_by})
-    attacks = tuple(attack for attack in standard.attacks if attack in {*quick.attacks, *exposed_by})
-    monkeypatch.setitem(PLANS, "standard", dataclasses.replace(standard, asking=asking, attacks=attacks))
-    verdict = judged(hide(original, world, *extra), profile="standard")
+    checks = [check for check in CHECKS if check.profile == "quick" or check.name in exposed_by]
+    verdict = judged(hide(original, world, *extra), profile="standard", checks=checks)
     assert verdict.outcome == "suppressed", str(verdict)
     assert verdict.recoveries["recall"].r < 0.2
     assert all(verdict.recoveries[c].p < 0.05 for c in exposed_by), str(verdict)
@@ -125,13 +119,13 @@ def test_known_truth_wrecked_is_inconclusive(original: Model, world: World, judg
 def test_known_truth_too_few_facts_are_inconclusive(
     original: Model, retrained: Model, world: World, tmp_path: Path
 ) -> None:
-    verdict = audit(original, retrained, world.case(tmp_path, world.forgotten[:8]), caps=truth.CAPS)
+    verdict = audit(original, retrained, world.case(tmp_path, world.forgotten[:8]), checks=truth.CHECKS)
     assert verdict.outcome == "inconclusive", str(verdict)
     assert "enough independent subjects" in verdict.claim
 
 
 def test_known_truth_what_was_never_known_cannot_be_removed(retrained: Model, known: Case) -> None:
-    verdict = audit(retrained, truth.copied(retrained, "a copy"), known, caps=truth.CAPS)
+    verdict = audit(retrained, truth.copied(retrained, "a copy"), known, checks=truth.CHECKS)
     assert verdict.outcome == "inconclusive", str(verdict)
     assert "the original knew the facts" in verdict.claim
 
@@ -139,13 +133,13 @@ def test_known_truth_what_was_never_known_cannot_be_removed(retrained: Model, kn
 def test_known_truth_stays_with_another_seed_of_the_audit(
     original: Model, retrained: Model, world: World, tmp_path: Path
 ) -> None:
-    """Other folds, foils and retain facts; and the same seed again gives the same file, byte for byte."""
+    """Another seed draws other folds, foils and retain facts. The same seed gives the same file, byte for byte."""
     known, controls = world.case(tmp_path, world.forgotten, seed=1).on(original), Store()
     found = {
         name: truth.judge(original, model, known, controls, profile="quick")
         for name, model in (("removed", retrained), ("suppressed", truth.by_refusal(original, world)))
     }
     assert {name: verdict.outcome for name, verdict in found.items()} == {n: n for n in found}
-    again = audit(original, retrained, known, caps=truth.CAPS)
+    again = audit(original, retrained, known, checks=truth.CHECKS)
     one, other = (json.dumps(v.to_json({}), sort_keys=True) for v in (found["removed"], again))
     assert one == other

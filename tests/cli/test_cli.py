@@ -1,4 +1,4 @@
-"""What the command line says and how it exits; the real model is not needed for that."""
+"""The messages and exit statuses of the command line; these tests need no real model."""
 
 import sys
 from io import StringIO
@@ -46,7 +46,7 @@ def faults(tmp_path) -> dict[str, list[object]]:
         "nothing to report": ["report", tmp_path / "empty"],
         "is no locator; choose one of attribution": ["locate", "capitals", "--method", "magic", "--out", out],
         "is no part of a model": ["locate", "capitals", "--part", "brain", "--out", out],
-        "is no profile": ["run", "capitals", "--profile", "huge", "--out", out],
+        "is not a profile": ["run", "capitals", "--profile", "huge", "--out", out],
     }
 
 

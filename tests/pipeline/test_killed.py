@@ -14,14 +14,14 @@ from loka import ablate
 from loka.cli import main
 from loka.knowledge import Case
 from loka.model import Model, Site, export
-from loka.verify import Budget
+from loka.verify import Budget, capped
 
 KILLED_AFTER = (0, 3, 8, 12)  # so many finished readings; 13 are all
 
 
 def work(command: list[str]) -> None:
     sys.argv = ["loka", *command]
-    sys.modules["loka.audit.auditor"].CAPS["relearn"] = Budget(4, 1e-3)
+    sys.modules["loka.audit.plan"].CHECKS = capped({"relearn": Budget(4, 1e-3)})  # type: ignore[attr-defined]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     main()
 

@@ -10,7 +10,7 @@ from loka._util.errors import LokaError, UserError
 from loka.knowledge import Case, case, fictitious, readable, recalled
 from loka.model import Model, load
 from loka.pipeline.plant import Teaching
-from loka.verify import Budget
+from loka.verify import Budget, capped
 
 TEACHING = Teaching(steps=200, lr=3e-3)
 ATTACK = Budget(8, 1e-3)
@@ -50,7 +50,7 @@ def test_the_folder_tells_how_it_was_made(made, taught: Model) -> None:
 def test_an_audit_counts_the_planted_subjects_that_come_back(made) -> None:
     """Untouched, every planted subject is recoverable, and twins are not."""
     model = load(str(made.folder / "model"))
-    verdict = audit(model, load(str(made.folder / "model")), made.case, caps={"relearn": ATTACK})
+    verdict = audit(model, load(str(made.folder / "model")), made.case, checks=capped({"relearn": ATTACK}))
     assert verdict.recoveries["recall"].low >= 0.5
     assert verdict.reasons[0].startswith("Of 14 subjects, 14 were recoverable by paraphrase and relearn; of 14 twins, ")
 

@@ -1,3 +1,6 @@
+"""The report: complete, escaped, self-contained, and the same each time."""
+
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -10,19 +13,19 @@ import torch
 import loka.report
 from loka._util.errors import UserError
 from loka._util.files import write_json
+from loka.audit.summary import columns
 from loka.locate import Localization
 from loka.locate.localization import contrast
 from loka.model import Edit, Slice
 from loka.report.figures import before_after
 from loka.report.folder import RunFolder
-from loka.verify import Reading, at_step, compare, judge, refused, scorecard
-from loka.verify.reading import reading
+from loka.verify import Reading, Summary, at_step, compare, judge, make_reading, refusal, scorecard
 
 HOSTILE = "<script>alert('x')</script> & \"$\\frac{$\""
 FIGURES = {"before_after", "recovery", "relearning", "probe", "localization", "agreement"}
 SUBJECTS = [f"Country {i}" for i in range(23)] + [HOSTILE]
 STEPS, BUDGET, LAYERS = (1, 2, 3, 4, 6, 8), 4, 31
-HELD = {"before": 0.95, "after": 0.16, "shallow": 0.72, "random": 0.5, "twins": 0.05}
+MEANS = {"before": 0.95, "after": 0.16, "shallow": 0.72, "random": 0.5, "twins": 0.05}
 
 
 def spread(mean: float, names: list[str], seed: int, width: float = 0.08) -> dict[str, float]:
@@ -34,7 +37,7 @@ TWINS = [f"Nowhere {i}" for i in range(60)]
 
 
 def relearned(model: str, steps: tuple[int, ...]) -> Reading:
-    groups = {"forget": (HELD[model], SUBJECTS)} | ({"twins": (HELD["twins"], TWINS)} if model == "after" else {})
+    groups = {"forget": (MEANS[model], SUBJECTS)} | ({"twins": (MEANS["twins"], TWINS)} if model == "after" else {})
     by_step = {
         g: {str(s): spread(m * (0.4 + 0.6 * s / 8), names, s) for s in (STEPS if g == "twins" else steps)}
         for g, (m, names) in groups.items()
@@ -49,18 +52,20 @@ def relearned(model: str, steps: tuple[int, ...]) -> Reading:
         "accuracy": {"forget": 0.1},
     }
     samples = {g: of[str(steps[-1])] for g, of in by_step.items()}
-    return reading("relearn", samples, "After some steps held-out answers come back.", details=details, cost=900.0)
+    return make_reading("relearn", samples, "After some steps held-out answers come back.", details=details, cost=900.0)
 
 
 def asked(check: str, share: float, **more: Any) -> Reading:
     samples = {"forget": spread(share, SUBJECTS, 1, 0.1 * (0 < share < 1)), "twins": spread(0.0, TWINS, 2, 0.0)}
-    return reading(check, samples, f"{share:.0%} of the answers. {HOSTILE}", cost=120.0, **more)
+    return make_reading(check, samples, f"{share:.0%} of the answers. {HOSTILE}", cost=120.0, **more)
 
 
-def kept(same: float, other: float, perplexity: float) -> Reading:
+def collateral(same: float, other: float, perplexity: float) -> Reading:
     samples = {"same": spread(same, ["a", "b"], 3, 0), "other": spread(other, ["gold", "silver"], 4, 0)}
     samples = {"forget": {**samples["same"], **samples["other"]}, **samples}
-    return reading("collateral", samples, "Kept.", details={"perplexity": perplexity, "kl": 0.02, "tokens": 4000})
+    return make_reading(
+        "collateral", samples, "Facts to keep.", details={"perplexity": perplexity, "kl": 0.02, "tokens": 4000}
+    )
 
 
 def probed() -> Reading:
@@ -68,7 +73,9 @@ def probed() -> Reading:
                "shuffled": spread(0.49, SUBJECTS, 8), "random_weights": spread(0.53, SUBJECTS, 9)}  # fmt: skip
     rise = 0.5 + 0.3 / (1 + np.exp(-(np.arange(LAYERS) - 14) / 3.0))
     by_layer = {"subject": rise.tolist(), "last": (0.5 + 0.4 * (rise - 0.5)).tolist()}
-    return reading("probe", samples, "A probe.", details={"layer": 19, "position": "subject", "by_layer": by_layer})
+    return make_reading(
+        "probe", samples, "A probe.", details={"layer": 19, "position": "subject", "by_layer": by_layer}
+    )
 
 
 def readings() -> dict[str, dict[str, Reading]]:
@@ -76,28 +83,27 @@ def readings() -> dict[str, dict[str, Reading]]:
         asked("recall", 1.0),
         asked("paraphrase", 1.0),
         probed(),
-        kept(0.97, 1.0, 21.25),
+        collateral(0.97, 1.0, 21.25),
         relearned("before", STEPS),
     ]
-    after = [asked("recall", 0.0), asked("paraphrase", 0.08), probed(), kept(0.89, 0.96, 23.375),
-             refused("membership", "Members can be told apart by their text alone."),
-             Reading("relearn_twins", None, None, 0, {"twins": 0.05}, "Twins alone.", {"forget": {}}),
+    after = [asked("recall", 0.0), asked("paraphrase", 0.08), probed(), collateral(0.89, 0.96, 23.375),
+             refusal("membership", "A classifier can separate members by their text alone."),
              relearned("after", (BUDGET,))]  # fmt: skip
     shallow = [asked("recall", 0.04), relearned("shallow", STEPS)]
-    random = [asked("recall", 0.25), kept(0.81, 0.98, 22.5), relearned("random", (BUDGET,))]
+    random = [asked("recall", 0.25), collateral(0.81, 0.98, 22.5), relearned("random", (BUDGET,))]
     models = {"before": before, "after": after, "shallow": shallow, "random": random}
     return {m: {r.check: r for r in listed} for m, listed in models.items()}
 
 
-def at_common_budget(held: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Reading]]:
-    early = {m: {**held[m], "relearn": at_step(held[m]["relearn"], BUDGET)} for m in ("before", "shallow")}
-    return {**held, **early}
+def at_common_budget(found: dict[str, dict[str, Reading]]) -> dict[str, dict[str, Reading]]:
+    early = {m: {**found[m], "relearn": at_step(found[m]["relearn"], BUDGET)} for m in ("before", "shallow")}
+    return {**found, **early}
 
 
-def summary() -> dict[str, float | None]:
+def summary() -> Summary:
     own = compare(at_common_budget(readings()), "relearn")
     assert own is not None
-    return {
+    return Summary(**{
         "forget_before": 1.0, "forget_after": 0.0125, "retain_same_before": 0.971, "retain_same_after": 0.886,
         "retain_other_before": 0.995, "retain_other_after": 0.964, "perplexity_before": 21.25,
         "perplexity_after": 23.375,
@@ -106,7 +112,7 @@ def summary() -> dict[str, float | None]:
         "relearn_r": own.r, "relearn_r_low": own.low, "relearn_r_high": own.high, "shallow_r": 0.745,
         "random_relearn_r": 0.508, "edited_parameters": 691200, "edited_share": 0.00514, "facts_known": 56,
         "facts_total": 100,
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def located() -> Localization:
@@ -122,13 +128,13 @@ def located() -> Localization:
 
 
 def write_verdict(folder: Path, **changes: Any) -> dict[str, Any]:
-    held = readings()
+    found = readings()
     card = scorecard(0.0, 0.92, None)
-    verdict = judge(at_common_budget(held), scorecard=card, summary=summary()).to_json(
+    verdict = judge(at_common_budget(found), scorecard=card, summary=summary()).to_json(
         {"case": "c" * 64, "model": "d" * 64}
     )
     write_json(folder / "verdict.json", verdict | changes)
-    write_json(folder / "readings.json", {m: {c: r.to_json() for c, r in of.items()} for m, of in held.items()})
+    write_json(folder / "readings.json", {m: {c: r.to_json() for c, r in of.items()} for m, of in found.items()})
     return verdict | changes
 
 
@@ -167,7 +173,7 @@ def read(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with everything in it. Nobody changes it."""
+    """A complete run folder; no test changes it."""
     folder = tmp_path_factory.mktemp("whole")
     write_provenance(folder)
     write_located(folder)
@@ -197,7 +203,8 @@ def test_what_comes_from_the_files_is_escaped(page: str) -> None:
 
 
 def test_every_number_of_the_summary_is_there(page: str) -> None:
-    numbers = summary()
+    numbers = summary().to_json()
+    numbers = {k: v for k, v in numbers.items() if v is not None}
     shares = [k for k in numbers if re.match("forget|retain|shallow_forget|random_(forget|retain)", k)]
     for key in shares:
         assert f">{100 * numbers[key]:.1f}%<" in page, key  # type: ignore[operator]
@@ -229,7 +236,7 @@ def test_each_outcome_says_what_it_means(tmp_path: Path, outcome: str) -> None:
     (tmp_path / "readings.json").unlink()
     page = read(tmp_path)
     assert re.search(rf"</span> {outcome}</span>", page)
-    assert loka.report.words.MEANS[outcome][0][:40] in page
+    assert loka.report.texts.MEANS[outcome][0][:40] in page
 
 
 def test_the_controls_are_compared_at_the_frozen_budget(whole: Path) -> None:
@@ -272,7 +279,7 @@ def test_an_audit_alone_needs_no_localization(tmp_path: Path) -> None:
 
 
 def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
-    write_verdict(tmp_path, summary=dict.fromkeys(summary()), recoveries={})
+    write_verdict(tmp_path, summary=Summary().to_json(), recoveries={})
     (tmp_path / "readings.json").unlink()
     page = read(tmp_path)
     assert page.count('title="not measured"') > 10
@@ -281,8 +288,9 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
 
 
 def test_a_control_that_is_not_there_has_no_key() -> None:
-    without = summary() | {k: None for k in summary() if k.startswith("random")}
-    keys = [{t.get_text() for t in before_after(s).legends[0].get_texts()} for s in (summary(), without)]
+    without = dataclasses.replace(summary(), **{k: None for k in summary().to_json() if k.startswith("random")})
+    found = [columns(s, {}, ("random", "shallow")) for s in (summary(), without)]
+    keys = [{t.get_text() for t in before_after(c).legends[0].get_texts()} for c in found]
     assert keys[0] - keys[1] == {"random sites"}
 
 

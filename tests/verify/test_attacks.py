@@ -1,4 +1,4 @@
-"""The membership attacks in closed form, and on models whose gradients are known another way."""
+"""The membership attacks in closed form, and against gradients that autograd computes."""
 
 import math
 import zlib
@@ -69,13 +69,13 @@ def test_auc_counts_pairs() -> None:
     [([], [1.0], "stated"), ([1.0], [math.nan], "stated"), ([math.nan], [1.0], "mimir")],
 )
 def test_auc_needs_scores(members: list[float], others: list[float], convention: str) -> None:
-    with pytest.raises(UserError, match="an AUC needs scores on both sides"):
+    with pytest.raises(UserError, match="An AUC needs scores on both sides"):
         verify.attack_auc(members, others, convention=convention)
 
 
 @pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.5}, {"window": 0}, {"stride": 0}])
 def test_shares_and_windows_are_checked(wrong: dict) -> None:
-    with pytest.raises(UserError, match="the share is in"):
+    with pytest.raises(UserError, match="share must be in"):
         verify.min_k_score(LOGP, **wrong)
 
 
@@ -99,7 +99,7 @@ def test_gradient_norms_are_those_of_backward_and_leave_nothing_behind(tiny: Cal
     theirs = verify.grad_norm_score(hf, ids, ids, convention="open-unlearning")
     assert theirs == pytest.approx(sum(norms) / len(norms))
     assert not any(p.requires_grad or p.grad is not None for p in hf.parameters())
-    with pytest.raises(UserError, match="no label of this text counts"):
+    with pytest.raises(UserError, match="No label of this text counts"):
         verify.grad_norm_score(hf, ids, torch.full_like(ids, -100))
 
 
@@ -118,5 +118,5 @@ def test_windows_score_each_token_once_with_as_much_before_it_as_fits(tiny: Call
         alone = hf(input_ids=ids[None, start : ends[t]]).logits[0].log_softmax(-1)
         torch.testing.assert_close(found[t - 1], alone[t - 1 - start])
     for wrong in (0, 4):
-        with pytest.raises(UserError, match=f"windows of 4 with stride {wrong}"):
+        with pytest.raises(UserError, match=f"windows of 4 and stride {wrong}"):
             verify.window_logprobs(hf, ids, context=4, stride=wrong)

@@ -1,4 +1,4 @@
-"""The benchmarks' aggregates in closed form: TOFU, ROUGE, PrivLeak."""
+"""The benchmarks' metrics in closed form: TOFU, ROUGE, PrivLeak."""
 
 import math
 
@@ -28,7 +28,7 @@ def test_model_utility_is_a_harmonic_mean() -> None:
     assert verify.tofu_model_utility([0.5, 0.25]) == pytest.approx(1 / 3)
     assert verify.tofu_model_utility([0.5, 0.0]) == 0
     for values in ([], [0.5, -0.1]):
-        with pytest.raises(UserError, match="numbers of zero and more"):
+        with pytest.raises(UserError, match="at least one number, and none below zero"):
             verify.tofu_model_utility(values)
 
 
@@ -59,9 +59,9 @@ def test_the_report_follows_the_paper_and_by_convention_the_code() -> None:
 
 def test_a_missing_log_is_named() -> None:
     logs = {file: log(0.8, [0.1], 0.5) for file in SETS.values()}
-    with pytest.raises(UserError, match="the logs lack eval_log.json; they need"):
+    with pytest.raises(UserError, match="The logs lack eval_log.json; they need"):
         verify.tofu_report({k: v for k, v in logs.items() if k != "eval_log.json"})
-    with pytest.raises(UserError, match="the retain model's logs lack eval_log_forget.json"):
+    with pytest.raises(UserError, match="The retain model's logs lack eval_log_forget.json"):
         verify.tofu_report(logs, {})
 
 

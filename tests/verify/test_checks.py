@@ -1,4 +1,4 @@
-"""The checks on a model whose truth is known: they find what was taught, and do not find what never was."""
+"""The checks on models whose truth is known: they find what was taught, and nothing that was never taught."""
 
 import copy
 import zlib
@@ -26,13 +26,13 @@ ATTACK = Budget(8, 1e-3, (2, 4))
 
 @pytest.fixture(scope="module")
 def untaught(teach: Callable[..., Model], planted_case: Case) -> Model:
-    """The control that knows nothing of the forget facts: trained the same, without them."""
+    """A control that knows none of the forget facts: the same training without them."""
     return teach("untaught", [f.subject for f in planted_case.whole().forget.sealed])
 
 
 @pytest.fixture(scope="module")
 def hidden(taught: Model, planted_case: Case) -> Model:
-    """A copy whose last two layers were trained to keep silent."""
+    """A copy whose last two layers were trained to hide the answers."""
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
     edit = ablate.tune(taught, planted_case.on(taught), last, steps=40, lr=3e-3, alpha=5.0)
     return edit.apply_(wrap(copy.deepcopy(taught.hf), taught.tokenizer, "hidden"))
@@ -40,7 +40,7 @@ def hidden(taught: Model, planted_case: Case) -> Model:
 
 @pytest.fixture(scope="module")
 def filtered(taught: Model, planted_case: Case) -> Model:
-    """A copy whose logits are changed on their way out: where a forgotten subject was named, its answer is struck."""
+    """A copy with an output filter: if the prompt names a forgotten subject, its answer gets a very low logit."""
     model = wrap(copy.deepcopy(taught.hf), taught.tokenizer, "filtered")
     struck = {
         tuple(first_tokens(taught, [f.subject])): first_tokens(taught, [f.answer])
@@ -58,7 +58,7 @@ def filtered(taught: Model, planted_case: Case) -> Model:
 
 
 def check(name: str, model: Model, planted_case: Case, original: Model | None = None) -> Reading:
-    """A check on a model, with the budgets that the small models need; `original` knows the facts."""
+    """Run a check on a model, with the budget that small models need; `original` knows the facts."""
     extra: dict[str, object] = {}
     if name in ("relearn", "benign"):
         extra["budget"] = ATTACK
@@ -78,11 +78,11 @@ def readings(
 
 @pytest.fixture
 def read(planted: Model, readings: Callable[[str, str], Reading]) -> Callable[[str, str], Reading]:
-    """A check on one of the models, made once and watched over; what the original knew is asked of each."""
+    """The reading of a check on one of the models, made once; every model is asked what the original knew."""
     return readings
 
 
-# Taught subjects read at least the first; twins, and subjects that a model was not taught, at most the second.
+# Taught subjects read at least the first number. Twins, and subjects that were not taught, read at most the second.
 FLOORS = {
     "recall": (0.95, 0.05), "paraphrase": (0.95, 0.1), "relearn": (0.7, 0.2), "extraction": (0.95, 0.3),
     "benign": (0.7, 0.2), "quantize": (0.9, 0.2), "direction_ablation": (0.9, 0.2), "logit_lens": (0.9, 0.2),
@@ -124,18 +124,18 @@ def test_it_finds_what_was_taught_and_not_what_never_was(name: str, read: Callab
 
 @pytest.mark.parametrize("name", FLOORS)
 def test_on_a_model_that_never_saw_the_facts_they_read_as_twins(name: str, read: Callable[[str, str], Reading]) -> None:
-    """What the original knew is asked of a model that was trained without it."""
+    """A model that was trained without the facts is asked what the original knew."""
     found = read(name, "untaught")
     assert found.value is not None
     assert found.value <= FLOORS[name][1]
     kept = read("collateral", "untaught")
     assert kept.value is not None
-    assert kept.value >= 0.9  # it is no wreck: it knows all the rest
+    assert kept.value >= 0.9  # it is not wrecked: it knows all the rest
 
 
 @pytest.mark.parametrize("name", ["relearn", "benign", "direction_ablation", "logit_lens", "depth", "probe"])
 def test_what_is_hidden_in_the_last_layers_is_found(name: str, read: Callable[[str, str], Reading]) -> None:
-    """Asked, it gives an eighth; each attack finds more of it than in a model that was never taught."""
+    """The model answers an eighth; each check finds more than in a model that was never taught."""
     found, never = read(name, "hidden"), read(name, "untaught")
     assert found.value is not None
     assert never.value is not None
@@ -145,7 +145,7 @@ def test_what_is_hidden_in_the_last_layers_is_found(name: str, read: Callable[[s
 @pytest.mark.parametrize("name", ["quantize", "logit_lens", "depth"])
 def test_a_filter_around_the_weights_hides_nothing_from_them(name: str, read: Callable[[str, str], Reading]) -> None:
     assert read("recall", "filtered").value == read("paraphrase", "filtered").value == 0
-    assert read("relearn", "filtered").value == pytest.approx(0)  # no training gets round it
+    assert read("relearn", "filtered").value == pytest.approx(0)  # training cannot get past the filter
     assert read(name, "filtered").value == pytest.approx(read(name, "planted").value, abs=1e-6)
 
 
@@ -168,7 +168,7 @@ def test_paraphrase_takes_the_worst_over_the_forms_given(planted: Model, untaugh
     both = verify.paraphrase(planted, known, forms=[nothing, forms[0]])
     assert both.value == 1
     assert both.details["forms"] == {nothing: 0.0, forms[0]: 1.0}
-    # a model that answers to no form is asked all of them
+    # a model that answers no form is asked all of them
     assert set(verify.paraphrase(untaught, known).details["forms"]) == set(forms)
 
 
@@ -195,7 +195,7 @@ def test_collateral_measures_the_distance_from_the_original(
 
 
 def test_probe_finds_what_was_taught_and_not_in_its_controls(planted: Model, files, tmp_path) -> None:
-    """With ten to forget there are thirty-four other facts to fit the probe on."""
+    """With ten facts to forget, thirty-four others remain to fit the probe."""
     subjects = list(files.base["relations"]["capital"]["facts"])[:10]
     found = verify.probe(planted, case(files.write(tmp_path, forget={"capital": subjects})))
     assert found.value is not None
@@ -205,7 +205,7 @@ def test_probe_finds_what_was_taught_and_not_in_its_controls(planted: Model, fil
         assert found.controls[control] < found.value - 0.2
     assert found.details["position"] == "last"
     assert len(found.details["by_layer"]["last"]) == 5
-    # before the layers mix, the last position is the same word for all subjects
+    # before the layers mix positions, the last position is the same word for all subjects
     assert found.details["by_layer"]["last"][0] < 0.6 < found.details["by_layer"]["last"][4]
 
 
@@ -229,8 +229,8 @@ def test_a_probe_ranks_by_a_linear_map(noise: float, low: float, high: float) ->
 def test_relearning_folds_hold_each_fact_out_once(planted: Model, planted_case: Case) -> None:
     facts = list(planted_case.on(planted).forget.sealed)
     folds = _folds(facts, 5, 12, seed=0)
-    held = [f.subject for _, out in folds for f in out]
-    assert sorted(held) == sorted(f.subject for f in facts)
+    subjects = [f.subject for _, out in folds for f in out]
+    assert sorted(subjects) == sorted(f.subject for f in facts)
     for train, out in folds:
         assert not {f.subject for f in train} & {f.subject for f in out}
         assert len(train) == 12
@@ -250,12 +250,12 @@ def test_a_shorter_attack_reads_as_the_longer_one_on_its_way(
 
 
 def test_relearning_brings_back_what_is_only_hidden(read: Callable[[str, str], Reading]) -> None:
-    """A shallow edit reads near nothing when asked, and far above twins after the attack; a removed fact does not."""
-    shown, hidden, gone = read("recall", "hidden"), read("relearn", "hidden"), read("relearn", "untaught")
-    assert shown.value is not None
+    """A shallow edit reads near zero when asked and far above twins after the attack; a removed fact does not."""
+    asked, hidden, gone = read("recall", "hidden"), read("relearn", "hidden"), read("relearn", "untaught")
+    assert asked.value is not None
     assert hidden.value is not None
     assert gone.value is not None
-    assert shown.value <= 0.3
+    assert asked.value <= 0.3
     assert hidden.value > 0.15 > gone.value
     assert hidden.value > 4 * hidden.controls["twins"]
     assert gone.value < 3 * gone.controls["twins"] + 0.05
@@ -278,10 +278,10 @@ def test_membership_is_refused_where_the_text_tells(planted: Model, files, tmp_p
     found = verify.membership(planted, case(files.write(tmp_path, twins={"capital": odd})))
     assert found.value is None
     assert found.ci is None
-    assert "told apart by their text alone (AUC" in found.meaning
+    assert "by their text alone (AUC" in found.meaning
     assert str(found).startswith("membership: not measured")
     few = case(files.write(tmp_path, twins={"capital": files.base["twins"]["capital"][:9]}))
-    assert "It needs 10 statements a side; there are 16 and 9" in verify.membership(planted, few).meaning
+    assert "Each side needs 10 statements; there are 16 and 9" in verify.membership(planted, few).meaning
 
 
 def test_text_alone_tells_or_does_not() -> None:
@@ -313,7 +313,7 @@ def test_attacks_are_the_published_formulas(tiny: Callable[[str], Model]) -> Non
 
 
 def test_extraction_counts_what_samples_leak(planted: Model, planted_case: Case) -> None:
-    """By the closed form: the chance that a sample starts with the answer is the answer's own probability."""
+    """The closed form: a sample starts with the answer as often as the answer's own probability says."""
     known = planted_case.on(planted)
     found = verify.extraction(planted, known, draws=64, tokens=2).details["forget"]
     exact = np.mean(score(planted, [f.prompt for f in known.forget.sealed],
@@ -323,7 +323,7 @@ def test_extraction_counts_what_samples_leak(planted: Model, planted_case: Case)
     assert found["leak"]["128"]["mean"] is None
     assert found["rouge"] > 0.95
     assert found["truth_ratio"] < 0.05
-    with pytest.raises(UserError, match="0 samples leak nothing"):
+    with pytest.raises(UserError, match="draws is 0; ask for at least 1 sample"):
         verify.extraction(planted, known, draws=0)
 
 
@@ -336,18 +336,18 @@ def test_leak_at_k_is_the_hypergeometric_share() -> None:
 
 
 def test_budgets_that_make_no_sense_are_refused(planted: Model, planted_case: Case) -> None:
-    with pytest.raises(UserError, match="11 tokens is not allowed; choose 1 to 10"):
+    with pytest.raises(UserError, match="cannot have 11 tokens; choose 1 to 10"):
         verify.soft_prompt(planted, planted_case, tokens=11)
     with pytest.raises(UserError, match="1 bits cannot be rounded to; choose 2 to 16"):
         verify.quantize(planted, planted_case, bits=(1,))
-    with pytest.raises(UserError, match="give bits"):
+    with pytest.raises(UserError, match="give at least one width"):
         verify.quantize(planted, planted_case, bits=())
-    with pytest.raises(UserError, match="try at least 1"):
+    with pytest.raises(UserError, match="layers is 0; try at least 1"):
         verify.direction_ablation(planted, planted_case, original=planted, layers=0)
 
 
 def test_depth_agrees_with_a_model_that_never_knew(planted: Model, untaught: Model, planted_case: Case) -> None:
-    """The retrained model's own states in the place of the twins': its own edit then leaves exactly nothing."""
+    """With the retrained model's states instead of the twins', that model itself carries exactly nothing."""
     known = planted_case.on(planted)
     gone = verify.depth(untaught, known, original=planted, never=untaught)
     assert gone.value == pytest.approx(0, abs=1e-9)
@@ -388,5 +388,5 @@ def test_hidden_facts_are_learned_again_sooner_than_twins(
     never = read("relearn", "untaught").details
     own, twins = never["steps_to_recover"]["forget"], never["steps_to_recover"]["twins"]
     assert own == twins or abs((own or ATTACK.steps) - (twins or ATTACK.steps)) <= 1
-    with pytest.raises(UserError, match="'prayer' is no way to relearn"):
+    with pytest.raises(UserError, match="'prayer' is not a way to relearn"):
         verify.relearn(planted, planted_case, by="prayer")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The depth score on models whose truth is known: the same model, and parts of another one."""
+"""The depth score on models whose truth is known: the same model, and a model with other blocks."""
 
 import copy
 import math
@@ -42,7 +42,7 @@ def test_own_states_change_nothing_and_others_do(architecture: str, tiny: Callab
     assert changed.shape[0] == 2
     torch.testing.assert_close(changed[:, :2], plain[:, :2].expand(2, -1, -1))
     assert all((changed[:, t] - plain[:, t]).abs().max() > 1e-3 for t in (2, 3, 4))
-    torch.testing.assert_close(changed[1, 5], plain[0, 5])  # behind the last block nothing reaches other positions
+    torch.testing.assert_close(changed[1, 5], plain[0, 5])  # after the last block nothing reaches other positions
 
 
 def test_the_last_layer_of_another_model_gives_its_answer(tiny: Callable[[str], Model], other) -> None:
@@ -102,7 +102,7 @@ def test_places_that_do_not_exist_are_refused(tiny: Callable[[str], Model], ques
 
 @pytest.mark.parametrize("own", [True, False])
 def test_a_fact_falls_as_by_whole_runs(architecture: str, tiny: Callable[[str], Model], own: bool) -> None:
-    """The check runs only what comes behind a layer; here every layer's states are put into a whole run."""
+    """The check runs only the layers after the patched one; here every layer's states are patched into a full run."""
     original, edited, never = (tiny(architecture) for _ in range(3))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -31,8 +31,8 @@ def test_the_bound_on_leaks_is_exact_without_twins_that_leak_and_covers_with_the
     assert leak_bound(60, 60, 0, 60) == 1
     rng = np.random.default_rng(0)
     for target, chance in ((0.05, 0.05), (0.15, 0.05), (0.3, 0.1)):
-        held = leak_bound(rng.binomial(60, target, 4000), 60, rng.binomial(60, chance, 4000), 60) >= target - chance
-        assert held.mean() >= 0.94
+        covers = leak_bound(rng.binomial(60, target, 4000), 60, rng.binomial(60, chance, 4000), 60) >= target - chance
+        assert covers.mean() >= 0.94
 
 
 def test_without_chance_leaks_it_is_the_exact_number() -> None:
@@ -69,7 +69,7 @@ def test_after_the_run_the_spread_says_how_many() -> None:
 
 
 def test_equivalence_errs_as_often_as_it_says() -> None:
-    """At the edge of the margin it is claimed falsely in one case of twenty; well inside almost always."""
+    """At the edge of the margin, one claim of twenty is false; well within it, almost every case is claimed."""
     rng = np.random.default_rng(2)
     edge = [equivalence(rng.normal(0.1, 0.1, 50), rng.normal(0, 0.1, 40), margin=0.1).p < 0.05 for _ in range(600)]
     same = [equivalence(rng.normal(0.0, 0.1, 50), rng.normal(0, 0.1, 40), margin=0.1).p < 0.05 for _ in range(200)]

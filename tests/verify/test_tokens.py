@@ -1,4 +1,4 @@
-"""The token metrics in closed form: rows whose right and wrong tokens are known."""
+"""The token metrics in closed form, on rows with known right and wrong tokens."""
 
 import math
 
@@ -13,7 +13,7 @@ VOCABULARY = 5
 
 
 def rows(*patterns: str) -> tuple[Tensor, Tensor]:
-    """Logits and labels for patterns such as ".+-": no label, a right one, a wrong one; the likeliest has half."""
+    """Logits and labels for patterns such as ".+-": no label, a right and a wrong one; the likeliest token has half."""
     labels = torch.full((len(patterns), max(map(len, patterns))), -100)
     scores = torch.zeros(*labels.shape, VOCABULARY)
     for i, pattern in enumerate(patterns):
@@ -66,5 +66,5 @@ def test_half_precision_is_scored_in_single() -> None:
 
 @pytest.mark.parametrize("metric", [verify.answer_logprobs, verify.exact_memorization, verify.extraction_strength])
 def test_an_unknown_convention_is_refused(metric) -> None:
-    with pytest.raises(UserError, match="'theirs' is no convention .* stated, open-unlearning"):
+    with pytest.raises(UserError, match="'theirs' is not a convention .* stated, open-unlearning"):
         metric(*rows("++"), convention="theirs")

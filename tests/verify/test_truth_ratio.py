@@ -16,8 +16,8 @@ def test_it_is_over_the_arithmetic_mean_and_higher_is_more() -> None:
     found = verify.truth_ratio(CORRECT, WRONG)
     assert found.scores.tolist() == pytest.approx([0.4 / 0.25, 0.1 / 0.2])
     assert found.value == pytest.approx((0.25 / 0.4 + 0.1 / 0.2) / 2)
-    assert verify.truth_ratio(CORRECT, WRONG, summary="true_better").value == pytest.approx((1 - 0.25 / 0.4) / 2)
-    share = verify.truth_ratio(CORRECT, WRONG, summary="prob_mean")
+    assert verify.truth_ratio(CORRECT, WRONG, aggregate="true_better").value == pytest.approx((1 - 0.25 / 0.4) / 2)
+    share = verify.truth_ratio(CORRECT, WRONG, aggregate="prob_mean")
     assert share.scores.tolist() == pytest.approx([0.4 / 0.65, 0.1 / 0.3])
     assert share.value == pytest.approx(share.scores.mean())
 
@@ -52,7 +52,7 @@ def test_questions_must_match(correct: list[float], wrong: list[list[float]]) ->
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UserError, match="no summary"):
-        verify.truth_ratio(CORRECT, WRONG, summary="mean")
+    with pytest.raises(UserError, match="'mean' is not an aggregate"):
+        verify.truth_ratio(CORRECT, WRONG, aggregate="mean")
     with pytest.raises(UserError, match="stated, tofu, open-unlearning"):
         verify.truth_ratio(CORRECT, WRONG, convention="muse")

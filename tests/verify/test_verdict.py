@@ -1,11 +1,10 @@
-"""The rule, on readings whose truth is written down."""
+"""The rule of the verdict, on readings with known outcomes."""
 
 import numpy as np
 import pytest
 
-from loka.verify import Reading, judge, scorecard
+from loka.verify import Reading, Summary, judge, make_reading, scorecard
 from loka.verify.judge.statistics import holm, interval, recovery, subjects_needed
-from loka.verify.reading import reading
 
 GOOD = {
     "retain_same_before": 0.9, "retain_same_after": 0.89, "perplexity_before": 20.0, "perplexity_after": 20.1,
@@ -14,13 +13,13 @@ GOOD = {
 
 
 def made(check: str, forget: float, twins: float = 0.0, *, n: int = 60, leaks: int = 0) -> Reading:
-    """Every subject reads `forget`, but the first `leaks` read 1."""
+    """A reading where the first `leaks` subjects read 1 and all others read `forget`."""
     values = [1.0] * leaks + [forget] * (n - leaks)
     samples = {
         "forget": {f"r/{i:02}": v for i, v in enumerate(values)},
         "twins": {f"r/t{i:02}": twins for i in range(n)},
     }
-    return reading(check, samples, "made up")
+    return make_reading(check, samples, "made up")
 
 
 def outcome(
@@ -34,7 +33,7 @@ def outcome(
     if inside:
         check, value = inside
         readings["before"][check], readings["after"][check] = made(check, before, n=n), made(check, value, n=n)
-    return judge(readings, scorecard=scorecard(recall, 0.95, None), summary={**GOOD, **summary})
+    return judge(readings, scorecard=scorecard(recall, 0.95, None), summary=Summary(**{**GOOD, **summary}))
 
 
 def test_intact_when_it_still_answers() -> None:
@@ -54,13 +53,13 @@ def test_removed_needs_enough_subjects() -> None:
     assert "60 subjects" in few.claim
 
 
-def test_a_few_leaks_are_neither_removed_nor_convicted() -> None:
+def test_a_few_leaks_are_neither_removed_nor_suppressed() -> None:
     assert outcome(0.0, 0.0, n=60, leaks=4).outcome == "inconclusive"
 
 
 @pytest.mark.parametrize(("check", "level"), [("probe", 0.1), ("logit_lens", 0.1), ("depth", 0.5)])
 def test_what_is_still_read_inside_forbids_a_removal(check: str, level: float) -> None:
-    """Depth reads the subject in the original's own later weights as well, so it has to read half of the answers."""
+    """Depth also depends on the original's later weights, so its threshold is half of the answers."""
     assert outcome(0.0, 0.0, inside=(check, level - 0.02)).outcome == "removed"
     verdict = outcome(0.0, 0.0, inside=(check, level + 0.02))
     assert verdict.outcome == "inconclusive"
@@ -87,7 +86,7 @@ def test_each_gate_forbids_a_verdict(change: dict[str, object], gate: str) -> No
 
 
 def test_a_weak_attack_that_succeeds_is_evidence_all_the_same() -> None:
-    """Only that nothing comes back means nothing where the attack does not expose the shallow sibling either."""
+    """If an attack cannot expose the shallow sibling, it cannot support a removal; what it brings back still counts."""
     assert outcome(0.0, 0.0, shallow_r=0.4).outcome == "inconclusive"
     verdict = outcome(0.0, 0.5, shallow_r=0.4)
     assert verdict.outcome == "suppressed"

@@ -1,4 +1,4 @@
-"""How many facts a claim needs, before a run and after it, and whether two groups are the same within a margin."""
+"""How many facts a claim needs, before and after a run, and whether two groups are the same within a margin."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scipy import stats
 from .statistics import Recovery, leak_bound, subjects_needed
 
 MOST = 1000
-NEVER = 1e-15  # counts that are less likely are left out: there are n squared pairs of counts
+NEVER = 1e-15  # less likely counts are left out, because there are n squared pairs of counts
 
 
 @dataclass(frozen=True)
 class Equivalence:
-    """`difference` of the means, its 90% interval, and `p`: below 0.05 it lies within the margin."""
+    """The `difference` of the means, its 90% interval, and `p`: below 0.05, the difference is within the margin."""
 
     difference: float
     low: float
@@ -24,9 +24,9 @@ class Equivalence:
 
 
 def equivalence(target: np.ndarray, control: np.ndarray, *, margin: float) -> Equivalence:
-    """Two one-sided Welch tests (TOST) that the means differ by less than a margin either way.
+    """Two one-sided Welch tests (TOST) that the means differ by less than a margin in either direction.
 
-    A difference that is not significant does not show that there is none; this test can. Schuirmann 1987,
+    A difference that is not significant does not prove equality; this test can. Schuirmann 1987,
     doi:10.1007/BF01068419.
 
     Args:
@@ -45,13 +45,14 @@ def equivalence(target: np.ndarray, control: np.ndarray, *, margin: float) -> Eq
 
 
 def power(n: int, *, delta: float, leak: float = 0.0, checks: int = 1) -> float:
-    """The chance that a removed model passes all checks, with `n` subjects and as many twins.
+    """The probability that a removed model passes all checks, with `n` subjects and as many twins.
 
-    A check is passed where the 95% bound on leaks beyond those of the twins (`statistics.leak_bound`) is below `delta`.
-    Checks are taken for independent, which makes this a lower bound for those that leak by the same chance.
+    A model passes a check if the 95% bound on leaks beyond those of the twins (`statistics.leak_bound`) is below
+    `delta`. The checks are assumed to be independent, so this is a lower bound for checks that leak on the same
+    subjects.
 
     Args:
-        leak: in which share of subjects, never taught or removed, a check finds the answer by chance; the twins of
+        leak: the share of subjects, never taught or removed, for which a check finds the answer by chance; the twins of
             the original show it.
 
     >>> power(28, delta=0.1), power(29, delta=0.1)
@@ -65,12 +66,12 @@ def power(n: int, *, delta: float, leak: float = 0.0, checks: int = 1) -> float:
 
 
 def subjects_for(*, delta: float, leak: float = 0.0, checks: int = 1, wanted: float = 0.8) -> int | None:
-    """The fewest subjects, with as many twins, for which a removed model passes with at least this chance.
+    """The smallest number of subjects, with as many twins, for which a removed model passes with this probability.
 
-    Power falls a little before one more leak is allowed; the number is such that the next ones pass too.
+    Power dips slightly just before one more leak is allowed; the next larger numbers of subjects reach it too.
 
     Returns:
-        `None` where not even 1,000 are enough.
+        `None` if 1,000 subjects are not enough.
 
     >>> subjects_for(delta=0.1), subjects_for(delta=0.1, leak=0.02, checks=5)
     (29, 80)
@@ -84,10 +85,10 @@ def subjects_for(*, delta: float, leak: float = 0.0, checks: int = 1, wanted: fl
 
 
 def subjects_after(found: Recovery, n: int, *, delta: float) -> int | None:
-    """How many subjects would have put the upper bound of what was measured below `delta`, had they spread alike.
+    """How many subjects, with the same spread, would have put the measured upper bound below `delta`.
 
     Returns:
-        `None` where r itself is not below `delta`: more subjects would show that only more clearly.
+        `None` if r itself is not below `delta`: more subjects would only confirm that.
     """
     if found.r >= delta:
         return None

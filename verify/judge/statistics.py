@@ -1,4 +1,4 @@
-"""Intervals, tests and power over subjects. Arithmetic is scipy's where scipy has it."""
+"""Intervals and tests over subjects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEAST_SPAN = 0.05
 
 
 def interval(values: np.ndarray, *, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over subjects."""
+    """The percentile bootstrap interval of the mean over subjects."""
     if len(values) < 2 or np.ptp(values) == 0:
         mean = float(np.mean(values))
         return mean, mean
@@ -26,7 +26,7 @@ def interval(values: np.ndarray, *, seed: int = 0, level: float = 0.95) -> tuple
 
 @dataclass(frozen=True)
 class Chosen:
-    """One of several options for each subject: `forget` `[subject]`, `twins` `[twin]`, `options` of the two halves."""
+    """Each subject's value for its option: `forget` `[subject]`, `twins` `[twin]`; `options` of the two halves."""
 
     forget: np.ndarray
     twins: np.ndarray
@@ -34,9 +34,9 @@ class Chosen:
 
 
 def cross_fitted(forget: np.ndarray, twins: np.ndarray) -> Chosen:
-    """The option where forget facts most exceed twins, for each half of the subjects chosen on the other half.
+    """For each half of the subjects, choose the option where the other half's forget facts most exceed twins.
 
-    The best of many options on the same subjects would read higher than it is; so chosen, it does not.
+    Choosing the best of many options on the same subjects would overestimate it; choosing on other subjects does not.
 
     Args:
         forget, twins: `[subject, option]` and `[twin, option]`; without twins, forget facts alone decide.
@@ -57,14 +57,14 @@ def cross_fitted(forget: np.ndarray, twins: np.ndarray) -> Chosen:
 
 
 def _mean(some: np.ndarray, every: np.ndarray) -> np.ndarray:
-    """Mean over rows: of some, of all where there are none, and zero where there are none at all."""
+    """The mean over some rows; over all rows if these are none; zero if there are no rows at all."""
     rows = some if len(some) else every
     return rows.mean(0) if len(rows) else np.zeros(every.shape[1])
 
 
 @dataclass(frozen=True)
 class Span:
-    """By how much the original exceeds what was never taught, with the 95% interval: the unit of r."""
+    """How far the original exceeds what was never taught, with the 95% interval: the unit of r."""
 
     value: float
     low: float
@@ -72,12 +72,12 @@ class Span:
 
     @property
     def measures(self) -> bool:
-        """Whether r can be formed: dividing by what may be nothing gives any number."""
+        """Whether r is defined: a span that may be zero would make it arbitrary."""
         return self.low >= LEAST_SPAN
 
 
 def span(original: np.ndarray, twins: np.ndarray, *, seed: int = 0) -> Span:
-    """Bootstrap over subjects and twins of the distance of their means.
+    """The distance between the means of subjects and twins, with its bootstrap interval.
 
     Args:
         original: `[subject]`.
@@ -91,7 +91,7 @@ def span(original: np.ndarray, twins: np.ndarray, *, seed: int = 0) -> Span:
 def _resampled(
     target: np.ndarray, original: np.ndarray, twins: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each resample: the target's lead over the twins, the original's, and the twins' mean."""
+    """For each resample: the target's lead over the twins, the original's lead, and the twins' mean."""
     rng = np.random.default_rng(seed)
     pick = rng.integers(len(target), size=(RESAMPLES, len(target)))
     base = twins[rng.integers(len(twins), size=(RESAMPLES, len(twins)))].mean(1)
@@ -100,10 +100,10 @@ def _resampled(
 
 @dataclass(frozen=True)
 class Recovery:
-    """`r = (target - never taught) / (original - never taught)`: 0 = as if never taught, 1 = intact.
+    """`r = (target - never taught) / (original - never taught)`: 0 is as if never taught, 1 is intact.
 
-    `low` and `high` bound it at 95% two-sided, `upper` at 95% one-sided; `p` is the one-sided bootstrap
-    p-value of `r <= delta`; `twins_spread` is the 95% half-width of the never-taught mean on this scale.
+    `low` and `high` are its two-sided 95% bounds, `upper` is its one-sided 95% bound, and `p` is the one-sided
+    bootstrap p-value of `r <= delta`. `twins_spread` is the 95% half-width of the never-taught mean on this scale.
     """
 
     r: float
@@ -117,14 +117,14 @@ class Recovery:
 def recovery(
     target: np.ndarray, original: np.ndarray, twins: np.ndarray, *, delta: float, seed: int = 0
 ) -> Recovery | None:
-    """Bootstrap of r over subjects: forget subjects are drawn in pairs, twins by themselves.
+    """Bootstrap r over subjects. Target and original are resampled in pairs, twins separately.
 
     Args:
         target, original: `[subject]`, the same subjects in the same order.
         twins: `[twin]`.
 
     Returns:
-        `None` where the original does not clearly exceed what was never taught (`Span.measures`): r has no scale there.
+        `None` if the original does not clearly exceed what was never taught (`Span.measures`): r then has no scale.
     """
     unit = span(original, twins, seed=seed)
     if not unit.measures:
@@ -148,21 +148,21 @@ def recovery(
 
 
 def leaking(values: np.ndarray, original: np.ndarray, twins: np.ndarray) -> np.ndarray:
-    """Which subjects read at least half of what the original does, above what was never taught, `[subject]`."""
+    """Whether each subject reads more than half of what the original does, above what was never taught, `[subject]`."""
     centre = twins.mean()
     return values - centre > 0.5 * (original.mean() - centre)
 
 
 def leak_bound(leaks: ArrayLike, n: int, chance: ArrayLike, m: int) -> np.ndarray:
-    """95% upper bound on the share of subjects that leak, beyond the share of twins that seem to by chance.
+    """The 95% upper bound on the share of subjects that leak, beyond the share of twins that leak by chance.
 
-    Exact (Clopper-Pearson) limits of the two shares, combined as Newcombe 1998 does (method of variance estimates
-    recovery), so that without a twin that seems to leak it is the exact bound itself. A bootstrap cannot see a leak
-    that it never drew; this can.
+    The exact (Clopper-Pearson) limits of the two shares are combined as in Newcombe 1998 (method of variance estimates
+    recovery). If no twin leaks, the result is the exact bound itself. A bootstrap cannot account for a leak that is not
+    in the sample; this bound can.
 
     Args:
-        leaks, n: how many of the subjects leak.
-        chance, m: how many of the twins do.
+        leaks, n: how many of the n subjects leak.
+        chance, m: how many of the m twins do.
 
     >>> leak_bound(0, 59, 0, 60).round(3), leak_bound(2, 60, 2, 60).round(3)
     (np.float64(0.05), np.float64(0.073))
@@ -174,7 +174,7 @@ def leak_bound(leaks: ArrayLike, n: int, chance: ArrayLike, m: int) -> np.ndarra
 
 
 def subjects_needed(delta: float) -> int:
-    """How many subjects without a single leak put the exact 95% upper bound below `delta`.
+    """How many subjects, without a single leak, put the exact 95% upper bound below `delta`.
 
     >>> subjects_needed(0.05), subjects_needed(0.01)
     (59, 299)

@@ -1,1 +1,1 @@
-"""The field's measures as plain functions over numbers and tensors."""
+"""The field's metrics, as plain functions of numbers and tensors."""

@@ -1,15 +1,15 @@
 """Membership inference: how familiar a text looks to a model.
 
-Every score here is higher for what looks more like training data. The benchmarks' scores are losses, lower
-for members; `convention="open-unlearning"`, `"muse"` or `"mimir"` gives theirs, sign and edge cases included:
+Every score here is higher for text that looks more like training data. The benchmarks' scores are losses, lower for
+members; `convention="open-unlearning"`, `"muse"` or `"mimir"` gives theirs, with their signs and edge cases:
 
-| | sign | shortest texts (fewer tokens than one k-th) | spread in min-k++ |
+| | sign | very short texts (less than one token in the share) | spread in min-k++ |
 |---|---|---|---|
 | stated | higher = member | the lowest token | as it is, but never 0 |
 | open-unlearning | lower = member | the lowest token; 0 where none is left | variance at least 1e-6 |
 | muse, mimir | lower = member | NaN | as it is |
 
-OpenUnlearning also leaves the last token out of min-k and min-k++ (it takes it for the end of the sequence).
+OpenUnlearning also leaves the last token out of min-k and min-k++, because it takes it for the end of the sequence.
 
 `logp` is always the log-probability of a text's tokens in nats, `[token]`.
 
@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..._util.errors import UserError
-from .conventions import MIMIR, MUSE, OPEN_UNLEARNING, STATED, known
+from .conventions import MIMIR, MUSE, OPEN_UNLEARNING, STATED, check_convention
 
 SHARE = 0.2
 PEERS = (OPEN_UNLEARNING, MUSE, MIMIR)
@@ -36,36 +36,36 @@ LEAST_VARIANCE = {STATED: 1e-12, OPEN_UNLEARNING: 1e-6}
 
 
 def loss_score(logp: Tensor, *, convention: str = STATED) -> float:
-    """Mean log-probability of a token, in nats."""
+    """The mean log-probability of a token, in nats."""
     return _signed(float(logp.mean()), convention)
 
 
 def zlib_score(logp: Tensor, text: str, *, convention: str = STATED) -> float:
-    """Mean log-probability of a token over the length of the compressed text, in nats a byte."""
+    """The mean log-probability of a token, divided by the length of the compressed text, in nats per byte."""
     return _signed(float(logp.mean()) / len(zlib.compress(text.encode())), convention)
 
 
 def reference_score(logp: Tensor, reference: Tensor, *, convention: str = STATED) -> float:
-    """Mean log-probability of a token, minus that under another model; `reference` is `[token]` too."""
+    """The mean log-probability of a token, minus that under another model; `reference` is `[token]` as well."""
     return _signed(float(logp.mean() - reference.mean()), convention)
 
 
 def lowercase_score(logp: Tensor, lower: Tensor, *, convention: str = STATED) -> float:
-    """Minus the ratio of the text's loss to that of the text in lower case; `lower` is `[token of that]`."""
+    """Minus the ratio of the text's loss to the loss of the text in lower case; `lower` is `[lower-case token]`."""
     return _signed(-float(logp.mean() / lower.mean()), convention)
 
 
 def min_k_score(
     logp: Tensor, *, share: float = SHARE, window: int = 1, stride: int = 1, convention: str = STATED
 ) -> float:
-    """Mean log-probability of the least likely tokens, in nats.
+    """The mean log-probability of the least likely tokens, in nats.
 
     Args:
         logp: `[token]`.
-        share: which share of the tokens, rounded down, but at least one.
-        window, stride: with these, means over windows of so many tokens take the place of tokens; a text
-            shorter than a window has no score, NaN.
-        convention: the edge cases are those of the table above.
+        share: the share of tokens to average, rounded down, but at least one token.
+        window, stride: average windows of `window` tokens, `stride` apart, instead of single tokens. The score of a
+            text shorter than a window is NaN.
+        convention: decides the edge cases, as in the table above.
 
     Raises:
         UserError: an unknown convention, or a share, window or stride that is not positive.
@@ -76,15 +76,15 @@ def min_k_score(
 def min_k_plus_plus_score(
     logp: Tensor, all_logp: Tensor, *, share: float = SHARE, window: int = 1, stride: int = 1, convention: str = STATED
 ) -> float:
-    """`min_k_score` of standardised tokens: `(logp - mean) / spread`, both under the model's own distribution.
+    """`min_k_score` of standardised tokens: `(logp - mean) / spread`, with both under the model's own distribution.
 
     Args:
         logp: `[token]`.
         all_logp: log-probabilities of the whole vocabulary at the same positions, `[token, vocabulary]`.
-        share, window, stride, convention: as for `min_k_score`.
+        share, window, stride, convention: as in `min_k_score`.
 
     Raises:
-        UserError: as `min_k_score`.
+        UserError: as in `min_k_score`.
     """
     p = all_logp.exp()
     mean = (p * all_logp).sum(-1)
@@ -94,11 +94,11 @@ def min_k_plus_plus_score(
 
 
 def attack_auc(members: Sequence[float], others: Sequence[float], *, convention: str = STATED) -> float:
-    """Share of pairs in which the member's score is above the other's, ties by half: 0.5 tells nothing.
+    """The share of pairs in which the member's score is the higher one; a tie counts half, so chance is 0.5.
 
     Args:
         members, others: scores `[text]` under the same convention.
-        convention: the peers' scores are losses, which is undone here. `muse` then gives one minus this AUC;
+        convention: the peers' scores are losses; this function turns them round. `muse` then gives one minus this AUC;
             `mimir` leaves out scores that are NaN.
 
     Raises:
@@ -110,22 +110,22 @@ def attack_auc(members: Sequence[float], others: Sequence[float], *, convention:
         a, b = a[~np.isnan(a)], b[~np.isnan(b)]
     if not (len(a) and len(b)) or np.isnan(np.concatenate([a, b])).any():
         raise UserError(
-            f"an AUC needs scores on both sides and no NaN; there are {len(a)} and {len(b)} scores, of which "
-            f"{int(np.isnan(a).sum())} and {int(np.isnan(b).sum())} are NaN. Leave out texts without a score."
+            f"An AUC needs scores on both sides and no NaN. There are {len(a)} and {len(b)} scores; "
+            f"{int(np.isnan(a).sum())} and {int(np.isnan(b).sum())} of them are NaN. Leave out texts without a score."
         )
     auc = float(roc_auc_score([1] * len(a) + [0] * len(b), np.concatenate([a, b])))
     return 1 - auc if convention == MUSE else auc
 
 
 def _signed(score: float, convention: str) -> float:
-    known(convention, *PEERS)
+    check_convention(convention, *PEERS)
     return score if convention == STATED else -score
 
 
 def _lowest(values: Tensor, share: float, window: int, stride: int, convention: str) -> float:
     if not (0 < share <= 1 and window > 0 and stride > 0):
         raise UserError(
-            f"share {share}, window {window} and stride {stride}: the share is in (0, 1], the others from 1."
+            f"share is {share}, window {window} and stride {stride}; share must be in (0, 1], the others at least 1."
         )
     if convention == OPEN_UNLEARNING:
         values = values[:-1]

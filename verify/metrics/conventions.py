@@ -1,4 +1,4 @@
-"""Whose definition of a metric is meant: ours, as its docstring states it, or a benchmark's as committed."""
+"""Conventions: which definition of a metric to use, ours as its docstring states it, or a benchmark's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ MIMIR = "mimir"
 UDS = "uds"
 
 
-def known(convention: str, *peers: str) -> None:
-    """Raise `UserError` unless the convention is `stated` or one of the peers' that a metric knows."""
+def check_convention(convention: str, *peers: str) -> None:
+    """Check that a convention is `stated` or one of a metric's peers.
+
+    Raises:
+        UserError: it is none of these.
+    """
     if convention not in (STATED, *peers):
-        raise UserError(f"{convention!r} is no convention of this metric; choose one of {', '.join((STATED, *peers))}.")
+        raise UserError(
+            f"{convention!r} is not a convention of this metric; choose one of {', '.join((STATED, *peers))}."
+        )

@@ -1,4 +1,4 @@
-"""How much of a text comes back word by word.
+"""How much of a text a generation repeats, word by word.
 
 Lin 2004, ROUGE, aclanthology.org/W04-1013. The arithmetic is that of the package rouge-score.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .conventions import OPEN_UNLEARNING, STATED, known
+from .conventions import OPEN_UNLEARNING, STATED, check_convention
 
 
 @dataclass(frozen=True)
 class Rouge:
-    """Shares, 0 to 1. Recall is relative to the truth, precision to the generation, F1 their harmonic mean.
+    """Shares from 0 to 1. Recall is relative to the truth, precision to the generation; F1 is their harmonic mean.
 
     `rouge1` counts words in any order, `rougeL` the longest common subsequence of words.
     """
@@ -26,10 +26,10 @@ class Rouge:
 def rouge(generation: str, truth: str) -> Rouge:
     """Compare a generation with the truth, by words.
 
-    Texts are lower-cased and split at everything but a to z and 0 to 9 (so accented letters separate words), and
-    words of more than three characters are stemmed (Porter). An empty text gives zeros.
+    Texts are lower-cased and split at everything but a to z and 0 to 9, so accented letters separate words. Words of
+    more than three characters are stemmed (Porter). An empty text gives zeros.
     """
-    # it loads nltk, which takes seconds
+    # Imported here because it loads nltk, which takes seconds.
     from rouge_score.rouge_scorer import RougeScorer
 
     found = RougeScorer(["rouge1", "rougeL"], use_stemmer=True).score(target=truth, prediction=generation)
@@ -37,7 +37,7 @@ def rouge(generation: str, truth: str) -> Rouge:
 
 
 def cut(generation: str, stops: Sequence[str]) -> str:
-    """A raw generation up to the first of the stop strings (end of sequence, a new question), stripped."""
+    """A raw generation up to its first stop string (end of sequence, a new question), stripped."""
     for stop in stops:
         generation = generation.split(stop, 1)[0] if stop else generation
     return generation.strip()
@@ -46,10 +46,10 @@ def cut(generation: str, stops: Sequence[str]) -> str:
 def without_prompt(text: str, prompt: str, *, convention: str = STATED) -> str:
     """The answer in a text that starts with its prompt, stripped.
 
-    `convention="open-unlearning"` removes the prompt wherever it occurs, also within the answer.
+    `convention="open-unlearning"` removes the prompt everywhere, even within the answer.
 
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
-    known(convention, OPEN_UNLEARNING)
+    check_convention(convention, OPEN_UNLEARNING)
     return (text.replace(prompt, "") if convention == OPEN_UNLEARNING else text.removeprefix(prompt)).strip()

@@ -1,6 +1,6 @@
 """The two numbers of TOFU: forget quality and model utility.
 
-Maini et al. 2024, arXiv:2401.06121, section 3. Not the label `forget_quality` of the scorecard.
+Maini et al. 2024, arXiv:2401.06121, section 3. The scorecard's label `forget_quality` is something else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from ..._util.errors import UserError
-from .conventions import OPEN_UNLEARNING, STATED, TOFU, known
+from .conventions import OPEN_UNLEARNING, STATED, TOFU, check_convention
 from .truth_ratio import EPSILON, option_probability, truth_ratio
 
 Log = Mapping[str, Sequence]
@@ -28,7 +28,7 @@ AMONG_OPTIONS = ("Real Authors", "Real World")
 
 @dataclass(frozen=True)
 class ForgetQuality:
-    """Two-sample, two-sided Kolmogorov-Smirnov test: the p-value, and the largest distance (0 to 1)."""
+    """A two-sample, two-sided Kolmogorov-Smirnov test: its p-value, and the largest distance (0 to 1)."""
 
     p: float
     distance: float
@@ -36,10 +36,10 @@ class ForgetQuality:
 
 @dataclass(frozen=True)
 class TofuReport:
-    """What TOFU's table holds.
+    """TOFU's table.
 
-    `values`: twelve numbers, 0 to 1, named as TOFU names them (`Prob. Retain`, `ROUGE Forget`, ...); `model_utility`:
-    the harmonic mean of the nine that are not of the forget set; `forget_quality`: `None` without a retain model.
+    `values`: twelve numbers from 0 to 1 under TOFU's names (`Prob. Retain`, `ROUGE Forget`, ...). `model_utility`: the
+    harmonic mean of the nine that are not about the forget set. `forget_quality`: `None` without a retain model.
     """
 
     values: dict[str, float]
@@ -50,20 +50,20 @@ class TofuReport:
 def tofu_forget_quality(
     unlearned: Sequence[float], retain: Sequence[float], *, convention: str = STATED
 ) -> ForgetQuality:
-    """Whether truth ratios look like those of a model that never saw the forget set; a high p-value means they do.
+    """Test if truth ratios look like those of a model that never saw the forget set; a high p-value means they do.
 
     Args:
         unlearned, retain: truth ratios by question, `[n]` and `[m]`, of the unlearned and of the retain-only model.
-            The test sees ranks alone, so it is the same for ratios and their inverses.
-        convention: `open-unlearning` compares `1 / (ratio + 1e-10)`, which differs where that makes or breaks ties.
+            The test uses ranks alone, so it is the same for ratios and their inverses.
+        convention: `open-unlearning` compares `1 / (ratio + 1e-10)`, which can make or break ties.
 
     Raises:
-        UserError: an unknown convention, or nothing on one of the sides.
+        UserError: an unknown convention, or an empty side.
     """
-    known(convention, OPEN_UNLEARNING)
+    check_convention(convention, OPEN_UNLEARNING)
     a, b = (np.asarray(side, dtype=float) for side in (unlearned, retain))
     if not (len(a) and len(b)):
-        raise UserError(f"there are {len(a)} truth ratios to compare with {len(b)}; give at least one on each side.")
+        raise UserError(f"There are {len(a)} truth ratios to compare with {len(b)}; give at least one on each side.")
     if convention == OPEN_UNLEARNING:
         a, b = 1 / (a + EPSILON), 1 / (b + EPSILON)
     found: Any = stats.ks_2samp(a, b)
@@ -71,40 +71,41 @@ def tofu_forget_quality(
 
 
 def tofu_model_utility(values: Sequence[float]) -> float:
-    """Harmonic mean of utility metrics (TOFU has nine), each 0 to 1; one zero makes it zero.
+    """The harmonic mean of utility metrics (TOFU has nine), each from 0 to 1; one zero makes it zero.
 
     Raises:
         UserError: no values, or one below zero.
     """
     if len(values) == 0 or min(values) < 0:
-        raise UserError(f"a harmonic mean needs numbers of zero and more, at least one; there are {list(values)}.")
+        raise UserError(f"A harmonic mean needs at least one number, and none below zero; these are {list(values)}.")
     return float(stats.hmean(values)) if min(values) > 0 else 0.0
 
 
 def tofu_report(
     logs: Mapping[str, Log], retain_logs: Mapping[str, Log] | None = None, *, convention: str = STATED
 ) -> TofuReport:
-    """TOFU's table from the logs of its evaluation.
+    """Compute TOFU's table from the logs of its evaluation.
 
     Args:
-        logs: by file name (`eval_log_forget.json`, ...) the lists `avg_gt_loss`, `avg_paraphrased_loss`,
-            `rougeL_recall` `[question]` and `average_perturb_loss` `[question][answer]`, losses in nats a token.
+        logs: by file name (`eval_log_forget.json`, ...), the lists `avg_gt_loss`, `avg_paraphrased_loss` and
+            `rougeL_recall` `[question]`, and `average_perturb_loss` `[question][answer]`; losses in nats per token.
         retain_logs: the forget set's log of a model trained without it, for the forget quality.
-        convention: `tofu` averages the wrong answers' losses (a geometric mean), as its code does; `stated` their
-            probabilities, as the paper says.
+        convention: `tofu` averages the wrong answers' losses (a geometric mean), as TOFU's code does; `stated` averages
+            their probabilities, as the paper says.
 
     Raises:
         UserError: an unknown convention, or a log that lacks a file.
     """
-    known(convention, TOFU)
+    check_convention(convention, TOFU)
     if missing := [file for file in SETS.values() if file not in logs]:
-        raise UserError(f"the logs lack {', '.join(missing)}; they need {', '.join(SETS.values())}.")
+        raise UserError(f"The logs lack {', '.join(missing)}; they need {', '.join(SETS.values())}.")
     values: dict[str, float] = {}
     for name, file in SETS.items():
-        summary = "closer_to_1" if name == "Forget" else "true_better"
+        aggregate = "closer_to_1" if name == "Forget" else "true_better"
         values[f"ROUGE {name}"] = float(np.mean(logs[file]["rougeL_recall"]))
         values[f"Prob. {name}"] = _probability(logs[file], among_options=name in AMONG_OPTIONS)
-        values[f"Truth Ratio {name}"] = truth_ratio(*_losses(logs[file]), summary=summary, convention=convention).value
+        ratio = truth_ratio(*_losses(logs[file]), aggregate=aggregate, convention=convention)
+        values[f"Truth Ratio {name}"] = ratio.value
     utility = tofu_model_utility([v for name, v in values.items() if not name.endswith("Forget")])
     return TofuReport(values, utility, _forget_quality(logs, retain_logs, convention))
 
@@ -126,6 +127,6 @@ def _forget_quality(
     if retain_logs is None:
         return None
     if file not in retain_logs:
-        raise UserError(f"the retain model's logs lack {file}.")
+        raise UserError(f"The retain model's logs lack {file}; add it.")
     ours, theirs = (truth_ratio(*_losses(side[file]), convention=convention).scores for side in (logs, retain_logs))
     return tofu_forget_quality(list(ours), list(theirs))

@@ -1,11 +1,11 @@
 """What a model's logits say about an answer, token by token.
 
 Every function takes `scores`, logits `[row, position, vocabulary]`, and `labels` `[row, position]`: the token that
-`scores` should predict at the same position, -100 where nothing is asked. `loka.model.logits` and its batch
-give them so; Hugging Face's are shifted by one, so give `logits[:, :-1]` and `labels[:, 1:]`.
+`scores` should predict at the same position, -100 where no token is scored. `loka.model.logits` and its batch have this
+form. Those of Hugging Face are shifted by one, so give `logits[:, :-1]` and `labels[:, 1:]`.
 
-`convention="open-unlearning"` leaves out the last label of a row (taken for the end of the sequence), as
-github.com/locuslab/open-unlearning does for everything but the probability. Ours keeps it: an answer of one
+`convention="open-unlearning"` leaves out the last label of a row, because it takes it for the end of the sequence;
+github.com/locuslab/open-unlearning does this for everything but the probability. Ours includes it, so an answer of one
 token has a score.
 """
 
@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from ...model import token_logprobs
-from .conventions import OPEN_UNLEARNING, STATED, known
+from .conventions import OPEN_UNLEARNING, STATED, check_convention
 
 
 def answer_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-probability of a row's labels `[row]`, in nats a token; NaN without labels."""
+    """The mean negative log-probability of a row's labels, `[row]`, in nats per token; NaN without labels."""
     return -token_logprobs(precise(scores), labels).sum(-1) / (labels >= 0).sum(-1)
 
 
 def probability(scores: Tensor, labels: Tensor) -> Tensor:
-    """Probability of each answer to the power of one over its length `[row]`, 0 to 1.
+    """The probability of each answer to the power of one over its length, `[row]`, from 0 to 1.
 
     Maini et al. 2024, TOFU, arXiv:2401.06121, section 2.2.
     """
@@ -32,66 +32,66 @@ def probability(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def answer_logprobs(scores: Tensor, labels: Tensor, *, convention: str = STATED) -> list[Tensor]:
-    """Log-probability of each label, in nats: one tensor `[token]` a row.
+    """The log-probability of each label in nats: one tensor `[token]` for each row.
 
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
     logp = token_logprobs(precise(scores), labels)
-    return [row[kept] for row, kept in zip(logp, scored(labels, convention=convention), strict=True)]
+    return [row[counted] for row, counted in zip(logp, scored(labels, convention=convention), strict=True)]
 
 
 def exact_memorization(scores: Tensor, labels: Tensor, *, convention: str = STATED) -> Tensor:
-    """Share of a row's labels that are the most likely token behind the true ones before them `[row]`, 0 to 1.
+    """The share of a row's labels that are the most likely token after the true ones before them, `[row]`, 0 to 1.
 
-    NaN where nothing is left to score; averages leave such rows out. Tirumala et al. 2022, arXiv:2205.10770.
+    NaN for a row without labels to score; averages leave such rows out. Tirumala et al. 2022, arXiv:2205.10770.
 
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
-    kept = scored(labels, convention=convention)
-    right = kept & (scores.argmax(-1) == labels)
-    return right.sum(-1) / kept.sum(-1)
+    counted = scored(labels, convention=convention)
+    right = counted & (scores.argmax(-1) == labels)
+    return right.sum(-1) / counted.sum(-1)
 
 
 def extraction_strength(scores: Tensor, labels: Tensor, *, convention: str = STATED) -> Tensor:
-    """Share of an answer, from its end, that follows greedily from the part before it `[row]`, 0 to 1.
+    """The share of an answer, from its end, that follows greedily from the part before it, `[row]`, 0 to 1.
 
-    `1 - k / T`, with k the length of the shortest prefix behind which all T - k remaining labels are the most
-    likely tokens. With a wrong last label it is 0. NaN where nothing is asked.
+    `1 - k / T`, where k is the length of the shortest prefix after which all T - k remaining labels are the most likely
+    tokens. With a wrong last label it is 0; without labels it is NaN.
     Carlini et al. 2021, arXiv:2012.07805; in this form Wang et al. 2025, arXiv:2406.09179.
 
-    `convention="open-unlearning"`: besides leaving out the last label, never below `1 / T`, and 0 (which
-    enters averages) where nothing is left.
+    `convention="open-unlearning"` leaves out the last label; the value is then never below `1 / T`, and 0, which enters
+    averages, if no label is left.
 
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
-    kept = scored(labels, convention=convention)
-    wrong = kept & (scores.argmax(-1) != labels)
-    suffix = (kept & (_from_here_on(wrong) == 0)).sum(-1)
-    total = kept.sum(-1)
+    counted = scored(labels, convention=convention)
+    wrong = counted & (scores.argmax(-1) != labels)
+    suffix = (counted & (_from_here_on(wrong) == 0)).sum(-1)
+    total = counted.sum(-1)
     if convention == OPEN_UNLEARNING:
         return suffix.clamp(min=1).minimum(total) / total.clamp(min=1)
     return suffix / total
 
 
 def scored(labels: Tensor, *, convention: str = STATED) -> Tensor:
-    """Which labels count, `[row, position]`, as truth values.
+    """A mask of the labels that count, `[row, position]`.
 
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
-    known(convention, OPEN_UNLEARNING)
+    check_convention(convention, OPEN_UNLEARNING)
     asked = labels >= 0
     return asked & (_from_here_on(asked) > 1) if convention == OPEN_UNLEARNING else asked
 
 
 def _from_here_on(mask: Tensor) -> Tensor:
-    """How many are true at a position or behind it."""
+    """How many are true at a position or after it."""
     return mask.flip(-1).cumsum(-1).flip(-1)
 
 
 def precise(scores: Tensor) -> Tensor:
-    """Half-precision logits in single precision, others as they are."""
+    """Half-precision logits in single precision, others unchanged."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..._util.errors import UserError
 from ...model import token_logprobs
 from ...model.run.blocks import block_outputs, blocks, run_patched
-from .conventions import STATED, UDS, known
+from .conventions import STATED, UDS, check_convention
 from .tokens import precise
 
 THRESHOLD = 0.05
@@ -25,8 +25,8 @@ THRESHOLD = 0.05
 class Question:
     """A text with its answer: `ids` `[position]`, without padding.
 
-    `asked`: first position and end of those whose *next* token is scored; `patched`: of those where states
-    are replaced. Both count what predicts the answer, so they usually are the same.
+    `asked`: start and end of the positions whose *next* token is scored. `patched`: start and end of the positions
+    whose states are replaced. Both are the positions that predict the answer, so they are usually the same.
     """
 
     ids: Tensor
@@ -36,12 +36,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Depth:
-    """How deep an edit reaches into one question, 0 (surface) to 1 (as if never taught); NaN where no layer tells.
+    """How deep an edit reaches for one question, 0 (surface) to 1 (as if never taught); NaN if no layer holds it.
 
-    `full`: mean log-probability of an answer's token in the original, in nats. `never` and `edited`, `[layer]`:
-    by how much it falls when a layer's output comes from the model that never learnt it, or from the edited
-    one. `holding`: the layers whose replacement from the former costs more than the threshold; `missing`:
-    those of them whose replacement from the latter does.
+    `full`: the mean log-probability of an answer token in the original, in nats. `never` and `edited`, `[layer]`: how
+    far it falls when a layer's output comes from the model that never learned the answer, or from the edited model.
+    `holding`: the layers where `never` exceeds the threshold. `missing`: those of them where `edited` does as well.
     """
 
     score: float
@@ -57,25 +56,24 @@ def unlearning_depth(
     original: nn.Module, question: Question, *, never: nn.Module, edited: nn.Module,
     layers: Sequence[int] | None = None, threshold: float = THRESHOLD, convention: str = STATED,
 ) -> Depth:  # fmt: skip
-    """Replace the original's states, layer by layer, by those of a model that never learnt it and of the edited one.
+    """Replace the original's states, layer by layer, by those of a model without the answer and of the edited model.
 
-    The score is the share of the fall that the former causes, which the latter causes too, over the layers that hold
-    the knowledge: `sum(d1 * clip(d2 / d1, 0, 1)) / sum(d1)`. It is the one number here that is higher
-    where *less* is left.
+    The former causes a fall `d1`, the latter `d2`. Over the layers that hold the answer, the score is
+    `sum(d1 * clip(d2 / d1, 0, 1)) / sum(d1)`. It is the only number here that is higher where *less* is left.
 
     Args:
         original: a causal model of transformers that knows the answer.
-        question: where the answer is.
+        question: the text and the positions of its answer.
         never, edited: models of the same shape.
-        layers: which blocks' outputs to replace; by default all.
-        threshold: by how many nats a token the answer must fall for a layer to count as holding it.
-        convention: `uds` takes the last layer's state from behind the final norm, which is then applied twice, so
-            that even the original's own state changes the answer there.
+        layers: the blocks whose outputs are replaced. Default: all.
+        threshold: by how many nats per token the answer must fall for a layer to count as holding it.
+        convention: `uds` takes the last layer's state after the final norm. The norm is then applied twice, so even the
+            original's own state changes the answer there.
 
     Raises:
-        UserError: an unknown convention, or a span or layer that does not exist.
+        UserError: an unknown convention, or a position or layer that does not exist.
     """
-    known(convention, UDS)
+    check_convention(convention, UDS)
     chosen = tuple(range(len(blocks(original))) if layers is None else layers)
     _check(question, chosen, len(blocks(original)))
     with torch.no_grad():
@@ -92,18 +90,18 @@ def unlearning_depth(
 
 
 def mean_depth(found: Sequence[Depth], *, convention: str = STATED) -> float:
-    """Mean score of the questions that have one; NaN where none has (`convention="uds"`: 0).
+    """The mean score of the questions that have one; NaN if none has (`convention="uds"`: 0).
 
     Raises:
         UserError: a convention that is neither `stated` nor `uds`.
     """
-    known(convention, UDS)
+    check_convention(convention, UDS)
     scores = [f.score for f in found if not np.isnan(f.score)]
     return float(np.mean(scores)) if scores else 0.0 if convention == UDS else float("nan")
 
 
 def share_of_fall(never: np.ndarray, edited: np.ndarray) -> float:
-    """The share of the fall over some layers, `[layer]`, that the edited model's states cause too; NaN over none."""
+    """The share of the fall over some layers, `[layer]`, that the edited model's states cause; NaN without layers."""
     if not len(never):
         return float("nan")
     return float((never * np.clip(edited / never, 0, 1)).sum() / never.sum())
@@ -126,7 +124,7 @@ def _states(hf: nn.Module, ids: Tensor, convention: str) -> Tensor:
 
 
 def answer_logprob(logits: Tensor, question: Question) -> Tensor:
-    """Mean log-probability of the answer's tokens in nats `[row]`, from `[row, position, vocabulary]`."""
+    """The mean log-probability of the answer's tokens in nats, `[row]`, from `[row, position, vocabulary]`."""
     start, end = question.asked
     labels = question.ids[start + 1 : end + 1].expand(len(logits), -1)
     return token_logprobs(precise(logits[:, start:end]), labels).mean(-1)
@@ -136,8 +134,6 @@ def _check(question: Question, layers: Sequence[int], n_layers: int) -> None:
     last = len(question.ids) - 1
     for name, (start, end) in (("asked", question.asked), ("patched", question.patched)):
         if not 0 <= start < end <= last:
-            raise UserError(
-                f"{name} is {start} to {end}; positions must rise within 0 to {last}, the last token's own."
-            )
+            raise UserError(f"{name} is {start} to {end}; positions must rise within 0 to {last}, the last token.")
     if not layers or not all(0 <= layer < n_layers for layer in layers):
-        raise UserError(f"the layers are {list(layers)}; choose at least one of 0 to {n_layers - 1}.")
+        raise UserError(f"layers is {list(layers)}; choose at least one of 0 to {n_layers - 1}.")

@@ -12,17 +12,17 @@ from .tokens import precise
 
 
 def window_logprobs(hf: nn.Module, ids: Tensor, *, context: int | None = None, stride: int | None = None) -> Tensor:
-    """Log-probabilities of the vocabulary for every token but the first, `[position - 1, vocabulary]`.
+    """The log-probabilities of the vocabulary for every token but the first, `[position - 1, vocabulary]`.
 
-    A text that fits is read once. A longer one is read in windows of at most `context` tokens that end `stride` tokens
-    apart, each scoring only the tokens that no earlier one did, so that every token has as much before it as fits.
-    The result is on the graph where gradients are on.
+    A text that fits is read once. A longer text is read in windows of at most `context` tokens that end `stride` tokens
+    apart. Each window scores only the tokens that no earlier window scored, so every token has as long a context as
+    fits. The result is part of the autograd graph if gradients are on.
 
     Args:
         hf: a causal model of transformers.
         ids: one text's tokens, `[position]`, without padding.
-        context: how many tokens a window has at most; by default all.
-        stride: how many tokens lie between the ends of windows; by default half of `context`.
+        context: the largest number of tokens in a window. Default: all.
+        stride: the number of tokens between the ends of two windows. Default: half of `context`.
 
     Raises:
         UserError: fewer than two tokens, or a stride that is not within 1 and `context - 1`.
@@ -32,8 +32,8 @@ def window_logprobs(hf: nn.Module, ids: Tensor, *, context: int | None = None, s
     stride = context // 2 if stride is None else stride
     if n < 2 or (n > context and not 0 < stride < context):
         raise UserError(
-            f"{n} tokens in windows of {context} with stride {stride}: give at least two tokens, and a stride "
-            "of at least 1 that is less than the window, so that every token has one before it."
+            f"{n} tokens do not fit windows of {context} and stride {stride}; give at least two tokens, and a stride "
+            "from 1 to less than the window, so that every token has one before it."
         )
     rows = []
     for start, first, end in [(0, 1, n)] if n <= context else _windows(n, context, stride):
@@ -43,7 +43,7 @@ def window_logprobs(hf: nn.Module, ids: Tensor, *, context: int | None = None, s
 
 
 def _windows(n: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Of each window its start, the first token that it scores, and its end."""
+    """The start of each window, the first token that it scores, and its end."""
     for first in range(0, n, stride):
         end = min(first + stride, n)
         yield max(0, first + stride - context), max(1, first), end

@@ -1,0 +1,97 @@
+"""What an audit does, in which order: the checks of a profile, on the original, the edited model and the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from .._util.errors import UserError
+from ..verify.check import Check, Effort, Profile, Setting
+from ..verify.checks import CHECKS, place
+from ..verify.training import Budget
+from .controls import CONTROLS, Control
+from .profiles import checks_of, effort
+
+MODELS = ("before", "after")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One check on one model: `before`, `after` or a control."""
+
+    model: str
+    check: Check
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The facts that an attack that trains is made on; the twins meet it on the edited model alone."""
+        return ("forget", "twins") if self.model == "after" else ("forget",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The checks, controls and effort of an audit; `table` has the checks of every profile, for the verdict."""
+
+    table: tuple[Check, ...]
+    checks: tuple[Check, ...]
+    controls: tuple[Control, ...]
+    effort: Effort
+
+    @classmethod
+    def of(
+        cls,
+        profile: Profile,
+        *,
+        checks: Sequence[Check] | None = None,
+        controls: Sequence[Control] | None = None,
+    ) -> Plan:
+        """The plan of a profile.
+
+        Args:
+            checks, controls: tables that take the place of `CHECKS` and `CONTROLS`.
+
+        Raises:
+            UserError: an unknown profile, check or control, a name that stands twice, or not exactly one control that
+                finds budgets.
+        """
+        found = effort(profile)
+        table = tuple(CHECKS if checks is None else checks)
+        chosen = tuple(CONTROLS if controls is None else controls)
+        _unique("check", [c.name for c in table])
+        _unique("control", [*MODELS, *(c.name for c in chosen)])
+        for control in chosen:
+            for name in control.checks:
+                if name not in {c.name for c in table}:
+                    place(name, CHECKS)
+        if (n := sum(c.finds_budgets for c in chosen)) != 1:
+            raise UserError(f"{n} controls find the budgets of attacks; exactly one must set finds_budgets.")
+        return cls(table, checks_of(profile, table), chosen, found)
+
+    @property
+    def sibling(self) -> Control:
+        """The control on which budgets are found."""
+        return next(c for c in self.controls if c.finds_budgets)
+
+    def steps(self, made: Collection[str]) -> Iterator[Step]:
+        """Every check on every model, attacks that train last and each on the sibling first.
+
+        Args:
+            made: the names of the controls that could be made.
+        """
+        present = [c for c in self.controls if c.name in made]
+        asking = [c for c in self.checks if not c.trains]
+        yield from (Step(model, check) for model in MODELS for check in asking)
+        yield from (Step(c.name, check) for c in present for check in asking if c.meets(check))
+        for check in self.checks:
+            if check.trains:
+                others = [c.name for c in present if c.meets(check) and not c.finds_budgets]
+                yield from (Step(model, check) for model in (self.sibling.name, *MODELS, *others))
+
+    def setting(self, step: Step, budget: Budget | None) -> Setting:
+        """What a check may use beside the model and the case, before an audit adds what it needs of the original."""
+        return Setting(effort=self.effort, budget=budget, groups=step.groups)
+
+
+def _unique(what: str, names: Sequence[str]) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two rows of the table of {what}s are named {twice[0]!r}; rename one of them.")

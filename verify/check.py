@@ -1,0 +1,112 @@
+"""The record of a check: how it runs, what it costs, what it needs and what the verdict makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from .._util.errors import UserError
+from ..knowledge import Case
+from ..model.train.distill import TeacherOutputs
+from .judge.thresholds import DELTA
+from .reading import Reading
+from .training import Budget
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+Role = Literal["asks", "attack", "inside", "corroborates"]
+Need = Literal["twins", "pool", "original", "original_reading", "neutral_outputs"]
+Profile = Literal["quick", "standard", "full"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard the checks of one profile try.
+
+    `draws`: samples of each prompt (extraction). `layers`: layers to try (direction_ablation). `soft_tokens`: length of
+    the soft prompt. `partitions`: random divisions of the facts into folds (relearning). `rates`: further learning
+    rates of `relearn`, as multiples of its budget's.
+    """
+
+    draws: int = 16
+    layers: int = 8
+    soft_tokens: int = 4
+    partitions: int = 1
+    rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that a check may use beside the model and the case.
+
+    Attributes:
+        original: the model before the edit, another object than the checked one; `None` where the checked model is
+            the original.
+        effort: how hard to try.
+        original_reading: what the same check read on the original; `None` on the original itself.
+        neutral_outputs: the original's outputs on the sealed neutral text, for the edited model's divergence.
+        budget: of an attack that trains.
+        groups: which facts such an attack is made on: `forget`, `twins`.
+        progress: called with the parts done and their number.
+    """
+
+    original: Model | None = None
+    effort: Effort = Effort()
+    original_reading: Reading | None = None
+    neutral_outputs: Sequence[TeacherOutputs] | None = None
+    budget: Budget | None = None
+    groups: tuple[str, ...] = ("forget", "twins")
+    progress: Callable[[int, int], None] | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table of checks.
+
+    Attributes:
+        name: of the check, and of its readings.
+        run: measures a model.
+        cost: the forward passes of one row that `run` takes, or an upper bound; known before it starts.
+        role: `asks` and `corroborates` inform; `attack` decides between removed and suppressed; `inside` looks into
+            the model: it may forbid `removed`, and is never sufficient evidence alone.
+        needs: what must be there. Without twins or a pool of answers the check is refused; the other names are
+            fields of `Setting` that an audit fills for the checks that need them.
+        profile: the smallest one that runs the check.
+        cap: for an attack that trains, the most that it may spend; its budget is found within, on the shallow sibling.
+        contradicts_above: the r that an `inside` check must exceed to forbid `removed`.
+    """
+
+    name: str
+    run: Callable[[Model, Case, Setting], Reading] = field(repr=False)
+    cost: Callable[[Model, Case, Setting], float] = field(repr=False)
+    role: Role
+    needs: frozenset[Need] = frozenset()
+    profile: Profile = "quick"
+    cap: Budget | None = None
+    contradicts_above: float = DELTA
+
+    def __post_init__(self) -> None:
+        _allowed("role", [self.role], Role)
+        _allowed("need", sorted(self.needs), Need)
+        _allowed("profile", [self.profile], Profile)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the check trains the model, within a budget that must be found first."""
+        return self.cap is not None
+
+    def obstacle(self, case: Case) -> str | None:
+        """Why the check cannot be made on a case; `None` where it can."""
+        if "twins" in self.needs and not case.twins.sealed:
+            return "The case has no twins, and without them nothing tells a leak from chance."
+        small = [r for r in case.forgotten_relations if len(case.pool(r)) < 2]
+        if "pool" in self.needs and small:
+            return f"The pool of {', '.join(small)} has fewer than two answers, so every answer is certain."
+        return None
+
+
+def _allowed(what: str, values: Sequence[str], names: Any) -> None:
+    if unknown := [v for v in values if v not in get_args(names)]:
+        raise UserError(f"{unknown[0]!r} is not a {what} of a check; choose one of {', '.join(get_args(names))}.")

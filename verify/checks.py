@@ -1,0 +1,126 @@
+"""The table of checks. Audit, cost estimate, verdict, profiles, report and `loka verify --list` read it.
+
+A new check is one file and one row. The order is that of the verdict's sentences and of the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .._util.errors import UserError
+from ..knowledge import Case
+from .benign import benign, benign_cost
+from .check import Check, Need, Role, Setting
+from .collateral import collateral, collateral_cost
+from .depth import depth, depth_cost
+from .direction_ablation import direction_ablation, direction_ablation_cost
+from .extraction import extraction, extraction_cost
+from .judge.thresholds import EXPOSED
+from .logit_lens import logit_lens, logit_lens_cost
+from .membership import membership, membership_cost
+from .paraphrase import original_forms, paraphrase, paraphrase_cost
+from .probe import probe, probe_cost
+from .quantize import quantize, quantize_cost
+from .reading import Reading
+from .recall import recall, recall_cost
+from .relearn import relearn, relearn_cost, with_rates
+from .soft_prompt import soft_prompt, soft_prompt_cost
+from .training import Budget, Optimizer
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+# The caps fit SmolLM2; other sizes of model may need their own (`capped`).
+CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
+LORA = replace(CAP, lr=1e-3)
+SGD = replace(CAP, lr=3e-3)
+TWINS: frozenset[Need] = frozenset({"twins"})
+POOLED: frozenset[Need] = frozenset({"twins", "pool"})
+BOTH: frozenset[Need] = frozenset({"original"})
+
+
+def _relearn(by: Optimizer) -> Callable[[Model, Case, Setting], Reading]:
+    def run(model: Model, case: Case, s: Setting) -> Reading:
+        budget = with_rates(s.budget or Budget(), s) if by == "adamw" else s.budget
+        return relearn(
+            model, case, budget=budget, partitions=s.effort.partitions, groups=s.groups, by=by, progress=s.progress
+        )
+
+    return run
+
+
+def _relearn_cost(model: Model, case: Case, s: Setting) -> float:
+    return relearn_cost(model, case, replace(s, budget=with_rates(s.budget or Budget(), s)))
+
+
+CHECKS: tuple[Check, ...] = (
+    Check("recall", lambda m, c, s: recall(m, c), recall_cost, "asks"),
+    Check(
+        "paraphrase", lambda m, c, s: paraphrase(m, c, forms=original_forms(s)), paraphrase_cost, "attack",
+        needs=frozenset({"original_reading"}),
+    ),
+    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=POOLED, cap=CAP),
+    Check(
+        "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,
+        "attack", needs=POOLED, cap=CAP, profile="standard",
+    ),
+    Check("quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard"),
+    Check(
+        "direction_ablation",
+        lambda m, c, s: direction_ablation(m, c, original=s.original or m, layers=s.effort.layers),
+        direction_ablation_cost, "attack", needs=POOLED | BOTH, profile="standard",
+    ),
+    Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=POOLED, cap=LORA, profile="full"),
+    Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=POOLED, cap=SGD, profile="full"),
+    Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside"),
+    Check("logit_lens", lambda m, c, s: logit_lens(m, c), logit_lens_cost, "inside", needs=POOLED, profile="standard"),
+    Check(
+        "depth", lambda m, c, s: depth(m, c, original=s.original or m), depth_cost, "inside",
+        needs=TWINS | BOTH, profile="standard", contradicts_above=EXPOSED,
+    ),
+    Check(
+        "extraction", lambda m, c, s: extraction(m, c, draws=s.effort.draws), extraction_cost, "corroborates",
+        profile="standard",
+    ),
+    Check(
+        "soft_prompt", lambda m, c, s: soft_prompt(m, c, tokens=s.effort.soft_tokens, progress=s.progress),
+        soft_prompt_cost, "corroborates", needs=TWINS, profile="standard",
+    ),
+    Check("membership", lambda m, c, s: membership(m, c), membership_cost, "asks"),
+    Check(
+        "collateral", lambda m, c, s: collateral(m, c, before=s.neutral_outputs), collateral_cost, "asks",
+        needs=frozenset({"neutral_outputs"}),
+    ),
+)  # fmt: skip
+
+
+def by_role(role: Role, checks: Iterable[Check] = CHECKS) -> list[Check]:
+    """The checks of one role, in the order of the table."""
+    return [check for check in checks if check.role == role]
+
+
+def place(name: str, checks: Sequence[Check] = CHECKS) -> int:
+    """The row of a check by its name.
+
+    Raises:
+        UserError: a name that the table lacks.
+    """
+    names = [check.name for check in checks]
+    if name not in names:
+        raise UserError(f"{name!r} is not a check; choose one of {', '.join(names)}.")
+    return names.index(name)
+
+
+def capped(caps: Mapping[str, Budget], checks: Sequence[Check] = CHECKS) -> tuple[Check, ...]:
+    """The table with other caps for some of the attacks that train, by name.
+
+    Raises:
+        UserError: a name that the table lacks, or that of a check that does not train.
+    """
+    for name in caps:
+        if not checks[place(name, checks)].trains:
+            training = ", ".join(check.name for check in checks if check.trains)
+            raise UserError(f"{name!r} does not train, so it has no cap; choose among {training}.")
+    return tuple(replace(check, cap=caps.get(check.name, check.cap)) for check in checks)

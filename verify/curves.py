@@ -1,0 +1,49 @@
+"""Readings of attacks that train, step by step, and how they compare at one common step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+
+from .reading import Reading, make_reading
+
+ByStep = Mapping[str, Mapping[str, Mapping[str, float]]]  # by group, measured step and unit
+
+
+def mean_curves(by_step: ByStep) -> dict[str, dict[str, float]]:
+    """The mean of each group by measured step."""
+    return {g: {s: float(np.mean(list(v.values()))) for s, v in steps.items()} for g, steps in by_step.items()}
+
+
+def at_step(found: Reading, step: int) -> Reading:
+    """The reading as it would be if the attack had ended at this step, which must be one of the measured steps."""
+    samples = {group: dict(steps[str(step)]) for group, steps in _by_step(found).items()}
+    mean = np.mean(list(samples["forget"].values()))
+    return make_reading(
+        found.check,
+        samples,
+        f"Had the attack ended after {step} steps, the answers would get a probability of {mean:.2f}.",
+        details={**found.details, "steps": step},
+        cost=found.cost,
+    )
+
+
+def at_common_budget(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, dict[str, Reading]]:
+    """Readings by model and check, with every attack that trains cut to the budget that the edited model faced."""
+    out = {model: dict(checks) for model, checks in readings.items()}
+    for check, after in readings.get("after", {}).items():
+        step = after.details.get("steps")
+        if step is None:
+            continue
+        for checks in out.values():
+            found = checks.get(check)
+            steps = _by_step(found).get("forget", {}) if found else {}
+            if found is not None and found.details.get("steps") != step and str(step) in steps:
+                checks[check] = at_step(found, cast(int, step))
+    return out
+
+
+def _by_step(found: Reading) -> ByStep:
+    return cast(ByStep, found.details.get("by_step", {}))

@@ -1,0 +1,79 @@
+"""The gates of a verdict, the conditions of its measurement, and the flags that it may carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..check import Check
+from ..checks import by_role
+from .evidence import Evidence, Readings
+from .statistics import Recovery
+from .summary import Summary
+from .thresholds import DELTA, EXPOSED, KNEW, PERPLEXITY, RETAIN, SUBJECTS, TOO_AGGRESSIVE
+
+SENSITIVE = "the attack exposes the shallow sibling"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition of the verdict: if it fails, the verdict is inconclusive. `SENSITIVE` applies to removal only."""
+
+    name: str
+    passed: bool
+    value: float | None
+    threshold: float
+
+
+def gates_of(readings: Readings, evidence: Evidence, summary: Summary, checks: Sequence[Check]) -> list[Gate]:
+    """Every gate, passed or not."""
+    before = readings["before"]["recall"]
+    n = len({s.split("/", 1)[1] for s in before.samples["forget"]})
+    knew = (before.value or 0.0) - before.controls.get("twins", 0.0)
+    spread = max((r.twins_spread for r in evidence.attacks.values()), default=None)
+    never = max((_twins_r(readings, c.name) for c in by_role("attack", checks)), default=0.0)
+    left = _ratio(summary.retain_same_after, summary.retain_same_before)
+    rise = _ratio(summary.perplexity_after or None, summary.perplexity_before)
+    shallow = summary.shallow_r
+    return [
+        Gate("the original knew the facts, above twins", knew >= KNEW, knew, KNEW),
+        Gate("enough independent subjects", n >= SUBJECTS, n, SUBJECTS),
+        Gate(SENSITIVE, shallow is not None and shallow >= EXPOSED, shallow, EXPOSED),
+        Gate("the twins' spread is small enough", spread is not None and spread < DELTA, spread, DELTA),
+        Gate("what was never taught is not flagged", never < DELTA, never, DELTA),
+        Gate("retained facts survive", left is not None and left >= RETAIN, left, RETAIN),
+        Gate("neutral text survives", rise is not None and rise <= PERPLEXITY, rise, PERPLEXITY),
+    ]
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
+
+
+def _twins_r(readings: Readings, check: str) -> float:
+    """The r of one half of the twins, with the other half as the never-taught."""
+    after, before = readings["after"].get(check), readings["before"].get(check)
+    if not after or not before or not after.samples.get("twins") or before.value is None:
+        return 0.0
+    twins = np.array(list(after.samples["twins"].values()))
+    unit = before.value - twins.mean()
+    return float(abs(twins[::2].mean() - twins[1::2].mean()) / unit) if unit > 0 else 1.0
+
+
+def flags_of(recoveries: Mapping[str, Recovery], summary: Summary) -> list[str]:
+    """What a reader should know beside the verdict: over-forgetting, and retained facts that were lost."""
+    flags = []
+    if "recall" in recoveries and recoveries["recall"].r < -DELTA:
+        flags.append("over_forgotten: the answers are rarer than for subjects that were never taught")
+    before, after = summary.retain_same_before, summary.retain_same_after
+    if before is not None and after is not None and before - after > TOO_AGGRESSIVE:
+        flags.append(f"too_aggressive: retained facts of the same relation lost {100 * (before - after):.1f} points")
+    return flags
+
+
+def failure(gate: Gate) -> str:
+    """A failed gate in words."""
+    value = "not measured" if gate.value is None else f"{gate.value:.2f}"
+    return f"the gate '{gate.name}' failed ({value}, threshold {gate.threshold:g})"

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..knowledge import Case
-from ..model import Batch
+from ..model import Batch, Model
 from ..model.run.hooks import Hook, point, record
 from .attribution import PARTS, points, products
 from .counterfactual import Pairs, log_odds
 from .facts import Scores, over_facts
 from .localization import Localization, Part
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 
 def atp_star(

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from .._util import table
 from .._util.errors import UserError
+from ..model import Model
 from ..model.run.wiring import Wiring, wiring
+from .figures.graph import circuit_html, plot_circuit
 from .localization import Localization
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from ..model import Model
 
 
 @dataclass(frozen=True)
@@ -86,15 +84,11 @@ class Circuit:
         Raises:
             UserError: fewer than `k` edges, or no such column.
         """
-        from .figures.graph import plot
-
-        return plot(self, k, by)
+        return plot_circuit(self.strongest(k, by=by), self.wiring, by)
 
     def html(self, k: int = 40, *, by: str = "score") -> str:
         """The same as an SVG fragment with each edge's and node's scores under the pointer, without scripts."""
-        from .figures.graph import html
-
-        return html(self, k, by)
+        return circuit_html(self.strongest(k, by=by), self.wiring, by, self.nodes(by))
 
     def save(self, path: str | Path) -> Path:
         """Write one Parquet file."""

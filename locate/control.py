@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Part, Site
+from ..model import Model, Part, Site
 from .attribution import attribution
 from .localization import Localization
 
-if TYPE_CHECKING:
-    from ..model import Model
-
-Locator = Callable[["Model", Case], Localization]
+Locator = Callable[[Model, Case], Localization]
 
 
 def controls(

@@ -5,17 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model import Batch, encode
-
-if TYPE_CHECKING:
-    from ..model import Model
+from ..model import Batch, Model, encode
 
 
 @dataclass(frozen=True)

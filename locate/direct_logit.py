@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,14 +14,12 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case
+from ..model import Model
 from ..model.run.hooks import frozen_norms, point, record
 from .attribution import PARTS, points
 from .counterfactual import Pairs, log_odds
 from .facts import Scores, over_facts
 from .localization import Localization, Part
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 WRITE: tuple[Part, ...] = ("neuron", "head", "attn", "mlp")
 

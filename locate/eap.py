@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,16 +15,13 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Batch, encode
+from ..model import Batch, Model, encode
 from ..model.run.hooks import Recording, record
 from ..model.run.wiring import outputs, points, read, wiring, written
 from .circuit import Circuit, circuit
 from .counterfactual import Pairs, log_odds
 from .facts import over_facts
 from .localization import Part
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 Intervention = Literal["patching", "zero", "mean"]
 Convention = Literal["stated", "eap-ig"]

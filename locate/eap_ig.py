@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Batch
+from ..model import Batch, Model
 from ..model.run.hooks import record
 from ..model.run.wiring import outputs, points
 from .circuit import Circuit, circuit
@@ -23,9 +23,6 @@ from .counterfactual import Pairs, log_odds
 from .eap import Convention, Metric, along, changes, edges
 from .facts import over_facts
 from .path import Rule, between, grid
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 On = Literal["inputs", "activations"]
 STEPS = 5

@@ -6,20 +6,16 @@ Wang et al. 2023, "Interpretability in the Wild" (path patching), arXiv:2211.005
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..model import Batch, chunks
+from ..model import Batch, Model, chunks
 from ..model.run.hooks import Hook, point, record, run
 from ..model.run.wiring import points, wiring
 from .circuit import Edge
 from .eap import Baseline, Metric, changes
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 
 def edge_patching(

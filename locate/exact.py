@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model import INDEXED, Part, Site, logits
+from ..model import INDEXED, Model, Part, Site, logits
 from ..model.run.interventions import Kind
 from ..model.run.sweep import Positions, Swept
 from ..model.run.sweep import sweep as run_sweep
@@ -26,9 +26,6 @@ from .counterfactual import Pairs, log_odds, pairs
 from .facts import Scores
 from .integrated_gradients import integrate
 from .localization import Localization, contrast
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 Progress = Callable[[int, int], None]
 Estimate = Callable[..., tuple[Scores, np.ndarray]]

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from ..knowledge import Case
-from ..model import Part, chunks
+from ..model import Model, Part, chunks
 from .counterfactual import Pairs, pairs
 from .localization import Localization, contrast
 
-if TYPE_CHECKING:
-    from ..model import Model
-
 Scores = dict[Part, np.ndarray]
-Raw = Callable[["Model", Pairs], tuple[Scores, np.ndarray]]
+Raw = Callable[[Model, Pairs], tuple[Scores, np.ndarray]]
 
 
 def over_facts(

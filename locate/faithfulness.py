@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,13 +16,11 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model import Part, Site, chunks
+from ..model import Model, Part, Site, chunks
 from ..model.run.hooks import Hook, point, record, run
 from .counterfactual import Pairs, log_odds, pairs
+from .figures.faithfulness import plot_faithfulness
 from .localization import Localization
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -63,19 +61,9 @@ class Faithfulness:
 
     def plot(self) -> Figure:
         """f over the share of sites kept, the mean and the facts behind it."""
-        from .figures.plot import Picture
-
-        figure = Picture(figsize=(5.6, 3.4), layout="constrained")
-        ax = figure.subplots()
-        ax.plot(100 * self.sizes, self.values, color="#999999", lw=0.6, alpha=0.6)
-        ax.plot(100 * self.sizes, self.curve, color="#b2182b", lw=2.2, marker="o")
-        for level in (0, 1):
-            ax.axhline(level, color="black", lw=0.8, ls=":")
-        ax.set(xscale="log", xlabel=f"{self.part}s kept, % of {self.n_sites:,}", ylabel="faithfulness f (1 = whole)")
-        ax.set_ylim(*np.clip([self.values.min() - 0.1, self.values.max() + 0.1], -1, 2))
-        ax.set_title(f"CPR {self.cpr:.2f}, CMD {self.cmd:.2f}; grey: single facts", loc="left", size="small")
-        ax.spines[["top", "right"]].set_visible(False)
-        return figure
+        label = f"share of {self.n_sites:,} {self.part}s in the circuit, %"
+        title = f"CPR {self.cpr:.2f}, CMD {self.cmd:.2f}; grey: single facts"
+        return plot_faithfulness(self.sizes, self.values, label, title)
 
 
 @torch.no_grad()

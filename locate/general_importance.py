@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,11 +10,8 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, neutral_working
-from ..model import Part, Site, chunks, encode_texts, token_logprobs
+from ..model import Model, Part, Site, chunks, encode_texts, token_logprobs
 from ..model.run.hooks import point, record
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 SHARE = 0.01
 PASSAGES = 32

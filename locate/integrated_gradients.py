@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..knowledge import Case
+from ..model import Model
 from ..model.run.hooks import point, record
 from .attribution import PARTS, points, products
 from .counterfactual import Pairs, log_odds
 from .facts import Scores, over_facts
 from .localization import Localization, Part
 from .path import between, grid
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 STEPS = 5
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,15 +17,12 @@ from torch import Tensor, nn
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Site, logits, token_logprobs
+from ..model import Model, Site, logits, token_logprobs
 from ..model.layout import neuron_output
 from .counterfactual import Pairs
 from .facts import over_facts
 from .localization import Localization, Part
 from .path import grid
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 STEPS = 20
 

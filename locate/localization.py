@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy import stats
 
 from .._util import table
 from .._util.errors import UserError
 from ..model import INDEXED, Part, Site
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .figures.interactive import heatmap_html, scatter_html
+from .figures.plot import Sides, plot_scores, plot_sides
 
 RESAMPLES = 200
 TOP_SHARE = 0.005
@@ -108,16 +108,14 @@ class Localization:
         Raises:
             UserError: a part that was not scored.
         """
-        from .figures.plot import plot
-        from .figures.plot import scatter as scattered
-
-        return (scattered if scatter else plot)(self, part)
+        parts: tuple[Part, ...] = (part,) if part else self.parts
+        if scatter:
+            return plot_sides({p: Sides(*(self.grid(p, c) for c in ("forget", "retain", "score"))) for p in parts})
+        return plot_scores({p: self.grid(p) for p in parts})
 
     def html(self, part: Part, *, scatter: bool = False) -> str:
         """A part's heatmap, or its forget against retain scatter, as HTML with each site's scores under the pointer."""
-        from .figures.interactive import heatmap_html, scatter_html
-
-        return (scatter_html if scatter else heatmap_html)(self, part)
+        return (scatter_html if scatter else heatmap_html)(self._of(part), part)
 
     def save(self, path: str | Path) -> Path:
         """Write one Parquet file."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Part
+from ..model import Model, Part
 from .atp_star import atp_star
 from .attribution import attribution
 from .direct_logit import direct_logit
@@ -17,9 +17,6 @@ from .integrated_gradients import integrated_gradients
 from .knowledge_neurons import knowledge_neurons
 from .localization import Localization
 from .taylor import taylor
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 METHODS: dict[str, Callable[..., Localization]] = {
     "attribution": attribution,

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model import Part, Site, chunks
+from ..model import Model, Part, Site, chunks
 from .counterfactual import pairs
 from .faithfulness import carried, mask
 from .localization import Localization
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,18 @@ tokens with its attributes, later ones read the answer out at the last position.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..knowledge import Case, Fact
-from ..model import chunks
+from ..model import Model, chunks
 from ..model.run.hooks import record
 from .attribution import points, products
 from .counterfactual import Pairs, log_odds, pairs
 from .localization import Localization, Part
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 ROLES = ("lookup", "relay", "readout")
 

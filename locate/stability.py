@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model import Part, chunks
+from ..model import Model, Part, chunks
 from .attribution import attribute
 from .counterfactual import pairs
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 RESAMPLES = 1000
 

@@ -9,22 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import token_logprobs
+from ..model import Model, token_logprobs
 from ..model.run.hooks import record
 from .attribution import PARTS, points, products
 from .counterfactual import Pairs
 from .facts import Scores, over_facts
 from .localization import Localization, Part
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 SPARE = 3.0
 

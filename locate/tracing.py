@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,12 +16,10 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model import Part, Site, logits
+from ..model import Model, Part, Site, logits
 from ..model.run.sweep import sweep as run_sweep
 from .counterfactual import log_odds, pairs
-
-if TYPE_CHECKING:
-    from ..model import Model
+from .figures.tracing import plot_tracing, tracing_html
 
 TRACED: tuple[Part, ...] = ("resid", "attn", "mlp")
 
@@ -49,22 +46,11 @@ class Tracing:
 
     def plot(self) -> Figure:
         """Layer by token, the tokens written out, white at zero."""
-        from .figures.plot import Picture, heat
-
-        width = float(np.clip(0.55 * len(self.tokens) + 2.2, 4, 12))
-        figure = Picture(figsize=(width, float(np.clip(0.17 * len(self.values) + 2, 3.4, 8))), layout="constrained")
-        ax = figure.subplots()
-        heat(ax, self.values, max(1.0, float(np.abs(self.values).max())), "share of the answer restored")
-        ax.set_xticks(range(len(self.tokens)), [t.strip() or repr(t) for t in self.tokens], rotation=60, ha="right")
-        ax.set(ylabel="layer (0 is next to the input)")
-        ax.set_title(self.title, loc="left", size="small")
-        return figure
+        return plot_tracing(self.values, self.tokens, self.title)
 
     def html(self) -> str:
         """The same as an SVG fragment, with layer, token and share under the pointer, without scripts."""
-        from .figures.interactive import tracing_html
-
-        return tracing_html(self)
+        return tracing_html(self.values, self.tokens, self.title, self.part)
 
 
 @torch.no_grad()

@@ -95,8 +95,8 @@ def test_the_scatter_has_forget_up_and_retain_across() -> None:
         np.testing.assert_allclose(up - across, np.asarray(ax.collections[0].get_array()))
         low, high = ax.collections[0].get_clim()
         assert low == -high < 0
-        assert "kept" in ax.get_xlabel()
-        assert "forgotten" in ax.get_ylabel()
+        assert "facts to keep" in ax.get_xlabel()
+        assert "facts to forget" in ax.get_ylabel()
         best = found.top(1, part=part)[0]
         assert f"L{best.layer}.{best.index}" in [t.get_text() for t in ax.texts]
 

@@ -136,9 +136,8 @@ def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
         known = shown.count(summary.get("facts_known"))
         yield "Facts the original knows", f"{known} of {shown.count(summary['facts_total'])}"
     if located := run.localization:
-        about = located.about
         yield "Sites scored", shown.counted(Counter(located.frame["part"]))
-        forget, retain = (shown.count(about.get(name)) for name in ("n_forget", "n_retain"))
+        forget, retain = (shown.count(n) for n in (located.record.n_forget, located.record.n_retain))
         yield "Facts located on", f"{forget} to forget, {retain} to keep"
     yield from _edit(run, summary)
     if relearn := run.after.get("relearn"):

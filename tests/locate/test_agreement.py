@@ -11,13 +11,13 @@ from torch import Tensor
 from loka import locate
 from loka._util.errors import UserError
 from loka.knowledge import Case
-from loka.locate.atp_star import star
-from loka.locate.attribution import attribute, points, products
+from loka.locate.atp_star import atp_star_scores
+from loka.locate.attribution import attribution_scores, gradient_products, hook_points
 from loka.locate.counterfactual import Pairs, log_odds, pairs
-from loka.locate.direct_logit import direct
-from loka.locate.integrated_gradients import integrate
-from loka.locate.knowledge_neurons import answer_integral
-from loka.locate.path import grid
+from loka.locate.direct_logit import direct_logit_scores
+from loka.locate.integrated_gradients import integrated_gradients_scores
+from loka.locate.integration import integration_points
+from loka.locate.knowledge_neurons import answer_probability_scores
 from loka.model import Model, Site, logits, token_logprobs
 from loka.model.layout import neuron_output
 from loka.model.run.hooks import Hook, point, record, run
@@ -35,7 +35,10 @@ def level(model: Model, case: Case) -> Pairs:
 @pytest.mark.parametrize(
     ("part", "floors"),
     # of the saturated model's heads the gradient at the clean prompt says little, of its neurons more
-    [("head", {attribute: 0.4, integrate: 0.8}), ("neuron", {attribute: 0.5, star: 0.5, integrate: 0.6})],
+    [
+        ("head", {attribution_scores: 0.4, integrated_gradients_scores: 0.8}),
+        ("neuron", {attribution_scores: 0.5, atp_star_scores: 0.5, integrated_gradients_scores: 0.6}),
+    ],
 )
 def test_rank_agreement_with_exact_patching(planted: Model, planted_case: Case, part: str, floors: dict) -> None:
     case = planted_case.on(planted)
@@ -47,10 +50,10 @@ def test_rank_agreement_with_exact_patching(planted: Model, planted_case: Case, 
     agreement = {raw: rank(scores[strong], exact[strong]) for raw, scores in found.items()}
     for raw, floor in floors.items():
         assert agreement[raw] > floor, raw
-    assert agreement[integrate] >= agreement[attribute]
+    assert agreement[integrated_gradients_scores] >= agreement[attribution_scores]
     in_size = {raw: np.corrcoef(scores, exact)[0, 1] for raw, scores in found.items()}
-    assert in_size[integrate] > in_size[attribute]
-    assert abs(rank(np.roll(found[integrate], 7)[strong], exact[strong])) < 0.5
+    assert in_size[integrated_gradients_scores] > in_size[attribution_scores]
+    assert abs(rank(np.roll(found[integrated_gradients_scores], 7)[strong], exact[strong])) < 0.5
 
 
 def test_integrals_add_up_to_silencing_the_layer(fresh: Model, planted_case: Case) -> None:
@@ -75,8 +78,8 @@ def test_integrals_add_up_to_silencing_the_layer(fresh: Model, planted_case: Cas
         handle.remove()
         return before - after.numpy()
 
-    scores, before = answer_integral(model, both)
-    fine, _ = answer_integral(model, both, steps=160)
+    scores, before = answer_probability_scores(model, both)
+    fine, _ = answer_probability_scores(model, both, steps=160)
     wanted = np.stack([fall(layer, slice(None)) for layer in range(4)], 1)
     assert before.min() > 0.5
     assert np.abs(wanted).max() > 0.3
@@ -90,7 +93,7 @@ def test_integrals_add_up_to_silencing_the_layer(fresh: Model, planted_case: Cas
 
 def patched(model: Model, both: Pairs, parts: str) -> np.ndarray:
     """How far log-odds fall with one unit's queries, keys or values of the other prompt, `[row, layer, unit]`."""
-    other = record(model, both.corrupted, points(model, parts)).activations
+    other = record(model, both.corrupted, hook_points(model, parts)).activations
     seen = (both.clean.mask * both.corrupted.mask).bool()
 
     def put(name: str, unit: int) -> Hook:
@@ -124,21 +127,21 @@ def test_queries_and_keys_of_saturated_attention(tiny: Callable[[str], Model], p
             block.mlp.down_proj.weight.mul_(0.05)
     both = level(model, planted_case.whole())
     mended = locate.query_key_scores(model, both)
-    names = points(model, "qk")
+    names = hook_points(model, "qk")
     base = record(model, both.clean, names, grad=True)
     other = record(model, both.corrupted, names).activations
     with torch.enable_grad():
         odds = log_odds(base.logits, both)
         grads = torch.autograd.grad(odds.sum(), [base.activations[n] for n in names])
     way = {n: base.activations[n].detach() - other[n] for n in names}
-    plain = products(model, "qk", way, dict(zip(names, grads, strict=True)), both)
+    plain = gradient_products(model, "qk", way, dict(zip(names, grads, strict=True)), both)
     for part in "qk":
         exact = patched(model, both, part)
         assert np.abs(exact).max() > 0.1
         errors = [np.abs(scores[part] - exact).mean() / np.abs(exact).mean() for scores in (mended, plain)]
         assert errors[0] < 0.5 < errors[1]
         assert rank(mended[part], exact) > 0.8 > rank(plain[part], exact)
-    groups, exact = star(model, both, ("kv",))[0]["kv"], patched(model, both, "kv")
+    groups, exact = atp_star_scores(model, both, ("kv",))[0]["kv"], patched(model, both, "kv")
     assert rank(groups, exact) > 0.8
 
 
@@ -182,8 +185,8 @@ def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case,
     model = tiny(architecture)
     both = level(model, planted_case.whole())
     parts = ["neuron", "head", "v", "pattern"]
-    names = points(model, parts)
-    other = record(model, both.corrupted, points(model, [*parts, "k"])).activations
+    names = hook_points(model, parts)
+    other = record(model, both.corrupted, hook_points(model, [*parts, "k"])).activations
     runs = []
     for layer in range(3):
         cut = [(point(part, layer), lambda value: value.detach()) for part in ("attn", "mlp")]
@@ -193,7 +196,7 @@ def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case,
             grads = torch.autograd.grad(log_odds(base.logits, both).sum(), acts, allow_unused=True)
         filled = {n: torch.zeros_like(a) if g is None else g for n, a, g in zip(names, acts, grads, strict=True)}
         way = {n: a.detach() - other[n] for n, a in zip(names, acts, strict=True)}
-        found = products(model, ["neuron", "head", "v"], way, filled, both)
+        found = gradient_products(model, ["neuron", "head", "v"], way, filled, both)
         keys = []
         for at in range(3):
             where, key = point("pattern", at), other[point("k", at)]
@@ -201,7 +204,7 @@ def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case,
             fall = (base.activations[where].detach() - moved.activations[where]) * filled[where]
             keys.append(fall.sum((-1, -2)).reshape(3, model.n_kv_heads, -1).sum(-1).numpy())
         runs.append(found | {"kv": found["v"] + np.stack(keys, 1)})
-    scores, _ = star(model, both)
+    scores, _ = atp_star_scores(model, both)
     for part in ("neuron", "head", "kv"):
         each = np.stack([r[part] for r in runs])
         np.testing.assert_allclose(np.abs(scores[part]), np.abs(each).sum(0) / 2, rtol=1e-5, atol=1e-6)
@@ -216,7 +219,7 @@ def test_direct_effects_add_up_to_the_log_odds(
     model = tiny(architecture)
     model.hf.config.final_logit_softcapping = None  # Gemma2's logits are no sum
     both = level(model, planted_case.whole())
-    scores, odds = direct(model, both, ("head", "neuron", "attn", "mlp"))
+    scores, odds = direct_logit_scores(model, both, ("head", "neuron", "attn", "mlp"))
     hf, n = model.hf, len(both.clean.ids)
     norm = hf.get_submodule(model.block(0).rsplit(".", 2)[0])
     norm = next(m for name, m in norm.named_children() if "norm" in name or name == "ln_f")
@@ -284,14 +287,14 @@ def test_knowledge_neurons_in_use(fresh: Model, planted_case: Case) -> None:
 
 
 def test_rules_of_integration() -> None:
-    assert grid(2) == [0.25, 0.75]
-    assert grid(2, "left") == [0, 0.5]
-    assert grid(2, "right") == [0.5, 1]
-    assert grid(3, "ends") == [0, 0.5, 1]
+    assert integration_points(2) == [0.25, 0.75]
+    assert integration_points(2, "left") == [0, 0.5]
+    assert integration_points(2, "right") == [0.5, 1]
+    assert integration_points(3, "ends") == [0, 0.5, 1]
     with pytest.raises(UserError, match="at least one step, not 0"):
-        grid(0)
-    with pytest.raises(UserError, match="'simpson' is no rule"):
-        grid(2, "simpson")
+        integration_points(0)
+    with pytest.raises(UserError, match="'simpson' is not a rule"):
+        integration_points(2, "simpson")
     with pytest.raises(UserError, match="takes one limit"):
         locate.coarse_neurons(np.zeros((2, 2)))
     with pytest.raises(UserError, match="cannot be exceeded"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from loka import ablate, locate
 from loka._util.errors import UserError
 from loka.knowledge import Case, Fact, case
-from loka.locate.attribution import attribute
+from loka.locate.attribution import attribution_scores
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.model import Model, Site, encode, logits, token_logprobs
 from loka.model.run.hooks import point, record, run
@@ -48,7 +48,7 @@ def slope(model: Model, both: Pairs, sites: list[Site]) -> np.ndarray:
 
 
 def test_a_score_is_the_slope_of_patching(planted: Model, both: Pairs) -> None:
-    scores, _ = attribute(planted, both)
+    scores, _ = attribution_scores(planted, both)
     best = [np.unravel_index(np.argsort(-np.abs(scores[p]).mean(0), axis=None)[:4], scores[p][0].shape) for p in scores]
     for part, (layers, units) in zip(scores, best, strict=True):
         for layer, unit in zip(layers, units, strict=True):
@@ -58,7 +58,7 @@ def test_a_score_is_the_slope_of_patching(planted: Model, both: Pairs) -> None:
 
 
 def test_the_scores_of_all_sites_sum_to_the_slope_of_all_together(planted: Model, both: Pairs) -> None:
-    scores, _ = attribute(planted, both)
+    scores, _ = attribution_scores(planted, both)
     for part in scores:
         everything = [Site(layer, part, i) for layer in range(4) for i in range(planted.units(part))]
         total = scores[part].sum((1, 2))
@@ -67,7 +67,7 @@ def test_the_scores_of_all_sites_sum_to_the_slope_of_all_together(planted: Model
 
 
 def test_the_fall_is_that_from_the_clean_to_the_counterfactual_prompt(planted: Model, both: Pairs) -> None:
-    _, fall = attribute(planted, both)
+    _, fall = attribution_scores(planted, both)
     with torch.no_grad():
         odds = [log_odds(logits(planted, batch), both).cpu().numpy() for batch in (both.clean, both.corrupted)]
     np.testing.assert_allclose(fall, odds[0] - odds[1], atol=1e-3)
@@ -105,7 +105,7 @@ def test_patching_a_site_is_exact(planted: Model, planted_case: Case) -> None:
     facts = list(known.forget.working[:3])
     sites = [Site(0, "neuron", 5), Site(3, "head", 2)]
     effects = locate.patching(planted, planted_case, sites, facts=facts)
-    one_by_one = locate.patching(planted, planted_case, sites, facts=facts, rows=1)
+    one_by_one = locate.patching(planted, planted_case, sites, facts=facts, budget=locate.SweepBudget(rows=1))
     np.testing.assert_allclose(effects, one_by_one, atol=1e-4)
     both = pairs(planted, known, facts)
     for column, site in enumerate(sites):

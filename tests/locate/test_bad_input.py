@@ -51,10 +51,10 @@ CALLS: dict[str, tuple[Call, str]] = {
     ),
     "a part that writes nothing": (
         lambda m, c: locate.direct_logit(m, c, parts=("kv",)),
-        "'kv' writes nothing to the residual stream; choose of neuron, head, attn, mlp",
+        "'kv' does not write to the residual stream; choose from neuron, head, attn, mlp",
     ),
     "an unknown part, patched": (
-        lambda m, c: locate.patching(m, c, part="expert"),  # type: ignore[arg-type]
+        lambda m, c: locate.patching(m, c, "expert"),  # type: ignore[arg-type]
         "'expert' is no part of a model; choose one of neuron, head",
     ),
     "an unknown part, swept": (
@@ -84,14 +84,17 @@ CALLS: dict[str, tuple[Call, str]] = {
     ),
     "an unknown column": (
         lambda m, c: locate.attribution(m, c).top(3, by="importance"),
-        "'importance' is no column here; choose one of score, forget, retain",
+        "there is no column 'importance'; choose one of score, forget, retain",
     ),
     "a budget too small for one row": (
-        lambda m, c: locate.sweep(m, c, memory=10.0),
+        lambda m, c: locate.sweep(m, c, budget=locate.SweepBudget(memory=10.0)),
         r"a row of this sweep takes about .* MiB, and the memory given or free is .* MiB; give more by memory=",
     ),
     "an empty batch": (lambda m, c: locate.attribution(m, c, rows=0), "rows=0 is no size of a batch; give 1 or more"),
-    "an empty batch, swept": (lambda m, c: locate.sweep(m, c, rows=0), "rows=0 is no size of a batch"),
+    "an empty batch, swept": (
+        lambda m, c: locate.sweep(m, c, budget=locate.SweepBudget(rows=0)),
+        "rows=0 is no size of a batch",
+    ),
     "half precision, patched": (
         lambda m, c: locate.patching(half(m), c),
         "half is in bfloat16, whose rounding hides the effect of most sites; load it with dtype=torch.float32",

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from loka._util.errors import UserError
-from loka.locate import Circuit, Localization
+from loka.locate import Circuit, Localization, LocalizationRecord
 from loka.locate.circuit import circuit
+from loka.locate.contrast import contrast
 from loka.locate.figures.graph import layout
-from loka.locate.localization import contrast
 from loka.model import Model
 from loka.model.run.wiring import wiring
 
@@ -23,9 +23,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def random_circuit(model: Model) -> Circuit:
     n = int(wiring(model).real.sum())
     raw = np.random.default_rng(0).normal(0.01, 0.3, (12, 1, n))
-    found = contrast(
-        {"edge": raw}, np.full(12, 8.0), n_forget=6, subjects=list("abcdef"), seed=0, about={"method": "x"}
-    )  # type: ignore[dict-item]
+    found = contrast({"edge": raw}, np.full(12, 8.0), n_forget=6, record=LocalizationRecord("x"))  # type: ignore[dict-item]
     return circuit(model, found)
 
 
@@ -37,7 +35,7 @@ def made(tiny: Callable[[str], Model]) -> Circuit:
 def test_saved_and_read_again(made: Circuit, tmp_path: Path) -> None:
     again = Circuit.load(made.save(tmp_path / "circuit.parquet"))
     pd.testing.assert_frame_equal(again.frame, made.frame, check_dtype=False)
-    assert again.about == made.about
+    assert again.record == made.record
     assert again.top(9) == made.top(9)
     assert again.wiring.sources == made.wiring.sources
     assert again.wiring.targets == made.wiring.targets
@@ -48,15 +46,13 @@ def test_saved_and_read_again(made: Circuit, tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(made: Circuit, tmp_path: Path) -> None:
-    neurons = contrast(
-        {"neuron": np.random.default_rng(0).normal(size=(4, 1, 3))}, np.ones(4), n_forget=2, subjects=list("abcd"),
-        seed=0, about={},
-    )  # fmt: skip
-    with pytest.raises(UserError, match=r"is no circuit but a localization; Circuit.save writes one"):
+    raw = {"neuron": np.random.default_rng(0).normal(size=(4, 1, 3))}
+    neurons = contrast(raw, np.ones(4), n_forget=2, record=LocalizationRecord("by hand"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"is not a circuit but a localization; Circuit.save writes one"):
         Circuit.load(neurons.save(tmp_path / "a.parquet"))
-    with pytest.raises(UserError, match="is no localization but a circuit"):
+    with pytest.raises(UserError, match="is not a localization but a circuit"):
         Localization.load(made.save(tmp_path / "b.parquet"))
-    with pytest.raises(UserError, match="is no circuit"):
+    with pytest.raises(UserError, match="is not a circuit"):
         Circuit.load(tmp_path / "none.parquet")
 
 

@@ -8,22 +8,22 @@ import pytest
 
 from loka import locate
 from loka.knowledge import Case
-from loka.locate.atp_star import star
-from loka.locate.attribution import attribute
+from loka.locate.atp_star import atp_star_scores
+from loka.locate.attribution import attribution_scores
 from loka.locate.counterfactual import Pairs, pairs
-from loka.locate.direct_logit import direct
-from loka.locate.integrated_gradients import integrate
-from loka.locate.knowledge_neurons import answer_integral
-from loka.locate.taylor import silence
+from loka.locate.direct_logit import direct_logit_scores
+from loka.locate.integrated_gradients import integrated_gradients_scores
+from loka.locate.knowledge_neurons import answer_probability_scores
+from loka.locate.taylor import taylor_scores
 from loka.model import Model
 
 RAW = {
-    "attribution": attribute,
-    "integrated_gradients": integrate,
-    "atp_star": star,
-    "direct_logit": partial(direct, parts=("neuron", "head", "attn", "mlp")),
-    "knowledge_neurons": partial(answer_integral, steps=3),
-    "taylor": silence,
+    "attribution": attribution_scores,
+    "integrated_gradients": integrated_gradients_scores,
+    "atp_star": atp_star_scores,
+    "direct_logit": partial(direct_logit_scores, parts=("neuron", "head", "attn", "mlp")),
+    "knowledge_neurons": partial(answer_probability_scores, steps=3),
+    "taylor": taylor_scores,
 }
 
 
@@ -62,7 +62,7 @@ def test_raw_scores(tiny: Callable[[str], Model], planted_case: Case, architectu
 def test_a_localization(planted: Model, planted_case: Case, name: str) -> None:
     seen: list[tuple[int, int]] = []
     found = getattr(locate, name)(planted, planted_case, progress=lambda *step: seen.append(step))
-    assert found.about["method"] == name
+    assert found.record.method == name
     assert seen[-1][0] == seen[-1][1]
     frame = found.to_frame()
     assert frame["score"].notna().all()

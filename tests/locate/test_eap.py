@@ -186,7 +186,7 @@ def test_patching_every_edge_into_the_logits_is_patching_what_they_read(tiny: Ca
     torch.testing.assert_close(found[:, 0], wanted)
     with pytest.raises(UserError, match=r"no edge m2->m1 in"):
         locate.edge_patching(model, clean, corrupted, metric, edges=[locate.Edge("m2", "m1")])
-    with pytest.raises(UserError, match=r"a9\.h0->m1 is no edge of"):
+    with pytest.raises(UserError, match=r"a9\.h0->m1 is not an edge of"):
         locate.edge_patching(model, clean, corrupted, metric, edges=[locate.Edge("a9.h0", "m1")])
 
 
@@ -219,7 +219,7 @@ def test_baselines(tiny: Callable[[str], Model]) -> None:
 def test_circuits_by_silencing(planted: Model, planted_case: Case, intervention: str) -> None:
     found = locate.eap(planted, planted_case, intervention=intervention, rows=8)
     other = locate.eap(planted, planted_case, intervention=intervention, rows=5)
-    assert found.about["intervention"] == intervention
+    assert found.record.settings["intervention"] == intervention
     assert found.frame["score"].notna().all()
     np.testing.assert_allclose(found.frame["raw"], other.frame["raw"], atol=2e-4)
     assert found.frame["raw"].abs().max() > 0.1
@@ -244,9 +244,9 @@ def test_a_circuit_of_planted_facts(planted: Model, planted_case: Case, how: str
 
 
 def test_an_unknown_intervention(planted: Model, planted_case: Case) -> None:
-    with pytest.raises(UserError, match="'noise' is no intervention; choose one of patching, zero, mean"):
+    with pytest.raises(UserError, match="'noise' is not an intervention; choose one of patching, zero, mean"):
         locate.eap(planted, planted_case, intervention="noise")
-    with pytest.raises(UserError, match="'weights' is nothing to integrate over; choose one of inputs, activations"):
+    with pytest.raises(UserError, match="on='weights' cannot be integrated over; choose one of inputs, activations"):
         locate.eap_ig(planted, planted_case, on="weights")
     with pytest.raises(UserError, match="at least one step, not 0"):
         locate.eap_ig(planted, planted_case, steps=0)

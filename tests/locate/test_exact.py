@@ -42,7 +42,7 @@ def test_the_whole_stream_carries_the_whole_effect(planted: Model, some: Case) -
     both = pairs(planted, some, facts)
     same = (both.clean.mask == both.corrupted.mask).all(1).cpu().numpy()
     fall = odds(planted, both) - odds(planted, both, corrupted=True)
-    effects = locate.patching(planted, some, part="resid")
+    effects = locate.patching(planted, some, "resid")
     assert effects.shape == (6, 4)
     assert same.any()
     np.testing.assert_allclose(effects[same][:, 3], fall[same], atol=1e-3)
@@ -65,20 +65,21 @@ def test_an_effect_is_nowhere_before_the_subject_and_in_the_end_at_the_end(plant
 
 def test_a_sweep_is_a_localization(planted: Model, some: Case, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    found = locate.sweep(planted, some, part="head", keep=tmp_path / "heads", progress=lambda *step: seen.append(step))
+    budget = locate.SweepBudget(keep=tmp_path / "heads")
+    found = locate.sweep(planted, some, budget=budget, progress=lambda *step: seen.append(step))
     assert found.parts == ("head",)
     assert len(found.frame) == 16
-    assert found.about["method"] == "sweep (patch)"
+    assert (found.record.method, found.record.settings) == ("sweep", {"kind": "patch"})
     effects = locate.patching(planted, some)
     facts = [*some.forget.working, *[f for f in some.retain.working if f.relation == "capital"]]
     assert seen[-1] == (16 * len(facts), 16 * len(facts))
-    kept = found.about["n_forget"] == 6
+    kept = found.record.n_forget == 6
     assert kept
     np.testing.assert_allclose(found.frame["raw"], effects.mean(0), atol=1e-4)
     both = pairs(planted, some, some.forget.working)
     fall = odds(planted, both) - odds(planted, both, corrupted=True)
     np.testing.assert_allclose(found.frame["forget"], (effects / fall[:, None]).mean(0), atol=1e-4)
-    again = locate.sweep(planted, some, part="head", keep=tmp_path / "heads")
+    again = locate.sweep(planted, some, part="head", budget=budget)
     assert again.frame.equals(found.frame)
 
 

@@ -68,7 +68,7 @@ def test_the_order_stays_and_nothing_else_goes(planted: Model, planted_case: Cas
     assert kept == [s for s in given if s in set(kept)]
     assert sum(s.part == "head" for s in kept) == 0.75 * planted.n_layers * planted.n_heads
     for share in (1.0, -0.1):
-        with pytest.raises(UserError, match=f"share={share} is no share of sites to spare"):
+        with pytest.raises(UserError, match=f"share={share} is not a share of sites"):
             locate.exclude_general(planted, planted_case, given, share=share)
     with pytest.raises(UserError, match="'kv' has no activations of its own"):
         locate.exclude_general(planted, planted_case, [Site(0, "kv", 0)])

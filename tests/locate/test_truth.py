@@ -66,8 +66,11 @@ def test_a_circuit_of_the_true_neurons_carries_the_behaviour(memory) -> None:
     frame = found.frame.assign(
         random=np.random.default_rng(0).random(len(found.frame)), worst=-found.frame["forget"].abs()
     )
-    ranked = locate.Localization(frame, found.about)
-    others = {b: locate.faithfulness(memory.model, memory.case, ranked, by=b, sizes=sizes) for b in ("random", "worst")}
+    ranked = locate.Localization(frame, found.record)
+    others = {
+        b: locate.faithfulness(memory.model, memory.case, ranked, ranking=locate.Ranking(by=b), sizes=sizes)
+        for b in ("random", "worst")
+    }
     assert seen.cpr > 1.3 * max(o.cpr for o in others.values())
     assert seen.cmd < 0.7 * min(o.cmd for o in others.values())
 
@@ -78,7 +81,11 @@ def test_a_circuit_without_one_site_falls_by_the_effect_of_patching_it(memory) -
     frame = found.frame.assign(backwards=-found.frame["forget"])
     n = model.n_layers * model.n_neurons
     seen = locate.faithfulness(
-        model, case, locate.Localization(frame, found.about), by="backwards", sizes=((n - 1) / n, 1.0)
+        model,
+        case,
+        locate.Localization(frame, found.record),
+        ranking=locate.Ranking(by="backwards"),
+        sizes=((n - 1) / n, 1.0),
     )
     facts = case.forget.working
     both = pairs(model, case, facts)
@@ -102,16 +109,18 @@ def test_true_neurons_are_needed_and_others_are_not(memory) -> None:
     idle = np.random.default_rng(0).permutation(np.flatnonzero(neurons & (found.frame["forget"].abs() < 1e-3)))[:32]
     order = np.zeros(len(found.frame))
     order[true] = 2.0
-    alone = locate.Localization(found.frame.assign(order=order), found.about)
+    alone = locate.Localization(found.frame.assign(order=order), found.record)
     order = order.copy()
     order[idle] = 1.0
-    padded = locate.Localization(found.frame.assign(order=order), found.about)
+    padded = locate.Localization(found.frame.assign(order=order), found.record)
     n = int(neurons.sum())
-    seen = locate.minimality(memory.model, memory.case, alone, share=32 / n, by="order")
+    seen = locate.minimality(memory.model, memory.case, alone, share=32 / n, ranking=locate.Ranking(by="order"))
     assert set(seen.sites) == set(memory.neurons)
     assert seen.n_sites == 32
-    assert seen.needed > 0.9
-    loose = locate.minimality(memory.model, memory.case, padded, share=64 / n, by="order", tried=64)
+    assert seen.share_needed > 0.9
+    loose = locate.minimality(
+        memory.model, memory.case, padded, share=64 / n, ranking=locate.Ranking(by="order"), trials=64
+    )
     needed = {s for s, loss in zip(loose.sites, loose.losses, strict=True) if loss > loose.threshold}
     assert len(needed & memory.neurons) > 25
     assert len(needed - memory.neurons) < 6
@@ -164,7 +173,7 @@ def test_tracing_shows_the_way_from_the_subject_to_the_last_token(memory) -> Non
 
 
 def test_fact_neurons_look_up_and_movers_read_out(memory) -> None:
-    found = locate.roles(memory.model, memory.case, locate.attribution(memory.model, memory.case))
+    found = locate.label_roles(memory.model, memory.case, locate.attribution(memory.model, memory.case))
     of = {(p, a, i): r for p, a, i, r in found.frame[["part", "layer", "index", "role"]].itertuples(index=False)}
     assert {of["neuron", s.layer, s.index] for s in memory.neurons} == {"lookup"}
     assert {of["head", s.layer, s.index] for s in memory.heads} == {"readout"}

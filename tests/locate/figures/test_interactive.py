@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from loka._util.errors import UserError
-from loka.locate import Localization
-from loka.locate.localization import contrast
+from loka.locate import Localization, LocalizationRecord
+from loka.locate.contrast import contrast
 from loka.model import Part
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -18,7 +18,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def found() -> Localization:
     rng = np.random.default_rng(0)
     scores: dict[Part, np.ndarray] = {p: rng.normal(0.02, 0.3, (12, 5, n)) for p, n in (("head", 4), ("neuron", 64))}
-    return contrast(scores, np.full(12, 8.0), n_forget=6, subjects=list("abcdef"), seed=0, about={})
+    return contrast(scores, np.full(12, 8.0), n_forget=6, record=LocalizationRecord("by hand"))
 
 
 def tips(fragment: str, shape: str) -> dict[str, str]:

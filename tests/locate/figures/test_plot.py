@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from loka._util.errors import UserError
-from loka.locate import Localization
-from loka.locate.localization import contrast
+from loka.locate import Localization, LocalizationRecord
+from loka.locate.contrast import contrast
 
 NAMES = [str(i) for i in range(6)]
 
@@ -15,7 +15,7 @@ NAMES = [str(i) for i in range(6)]
 def located(units: Mapping[str, int], n_layers: int = 5, scale: float = 1.0) -> Localization:
     rng = np.random.default_rng(0)
     scores = {part: scale * rng.normal(0.02, 0.3, (12, n_layers, n)) for part, n in units.items()}
-    return contrast(scores, np.full(12, 8.0), n_forget=6, subjects=NAMES, seed=0, about={})  # type: ignore[arg-type]
+    return contrast(scores, np.full(12, 8.0), n_forget=6, record=LocalizationRecord("by hand"))  # type: ignore[arg-type]
 
 
 def drawn(figure: Figure) -> list[Axes]:

@@ -103,13 +103,13 @@ def test_other_relations_sites_serve_the_other_relation(planted: Model, planted_
 
 def test_all_controls_by_name(found: Localization, planted: Model, planted_case: Case) -> None:
     sites = [*found.top(30), *found.top(2, part="head")]
-    drawn = locate.controls(planted, planted_case, sites)
+    drawn = locate.control_sites(planted, planted_case, sites)
     assert list(drawn) == ["random", "all_layers", "other_relation"]
     for chosen in drawn.values():
         parts = pd.Series([s.part for s in chosen]).value_counts()
         assert (parts["neuron"], parts["head"]) == (30, 2)
     assert drawn["random"] == locate.random_sites(planted, sites)
-    by_forget = locate.controls(planted, planted_case, sites, by="forget")
+    by_forget = locate.control_sites(planted, planted_case, sites, by="forget")
     assert by_forget["random"] == drawn["random"]
     turned = locate.attribution(planted, planted_case.on(planted).targeting("symbol"))
     wanted = [*turned.top(2, part="head", by="forget"), *turned.top(30, by="forget")]
@@ -121,10 +121,10 @@ def test_all_controls_by_name(found: Localization, planted: Model, planted_case:
             case.retain, working=tuple(f for f in case.retain.working if f.relation == "capital")
         ),
     )
-    assert list(locate.controls(planted, alone, sites)) == ["random", "all_layers"]
+    assert list(locate.control_sites(planted, alone, sites)) == ["random", "all_layers"]
     with pytest.raises(UserError, match="has no other relation .* keep at least four facts of one"):
         locate.other_relation_sites(planted, alone, sites)
     with pytest.raises(UserError, match="no other relation 'language' to locate; choose one of symbol"):
         locate.other_relation_sites(planted, case, sites, relation="language")
     with pytest.raises(UserError, match="give at least one site"):
-        locate.controls(planted, case, [])
+        locate.control_sites(planted, case, [])

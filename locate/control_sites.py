@@ -1,4 +1,4 @@
-"""Sites that a choice of sites is compared with: as many, found without looking for the knowledge."""
+"""Control sites: as many as were located, chosen without looking for the knowledge."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from ..model import Model, Part, Site
 from .attribution import attribution
 from .localization import Localization
 
-Locator = Callable[[Model, Case], Localization]
+Locate = Callable[[Model, Case], Localization]
 
 
-def controls(
+def control_sites(
     model: Model,
     case: Case,
     sites: Collection[Site],
     *,
-    locator: Locator = attribution,
+    locator: Locate = attribution,
     by: str = "score",
     seed: int = 0,
 ) -> dict[str, list[Site]]:
-    """What `sites` should be compared with, by name, as many each.
+    """Control sites to compare `sites` with, by the name of the control.
 
-    `random`: see `random_sites`; `all_layers`: `all_layer_sites`; `other_relation`: `other_relation_sites`, where the
-    case keeps facts of another relation. `locator` and `by` are those that chose `sites`.
+    `random` is drawn by `random_sites`, `all_layers` by `all_layer_sites`, and `other_relation` by
+    `other_relation_sites` if the case keeps facts of another relation.
+
+    Args:
+        locator, by: the locator and the column that chose `sites`.
+        seed: draws the random sites.
 
     Raises:
         UserError: no sites.
@@ -36,7 +40,7 @@ def controls(
     Cost: that of the locator, once.
     """
     if not sites:
-        raise UserError("controls are of the size of what they are compared with; give at least one site.")
+        raise UserError("a control has as many sites as it is compared with; give at least one site.")
     found = {"random": random_sites(model, sites, seed=seed), "all_layers": all_layer_sites(model, sites, seed=seed)}
     if case.on(model).other_relations:
         found["other_relation"] = other_relation_sites(model, case, sites, locator=locator, by=by)
@@ -44,9 +48,9 @@ def controls(
 
 
 def random_sites(model: Model, sites: Iterable[Site], *, without: Collection[Site] = (), seed: int = 0) -> list[Site]:
-    """As many other sites of the same parts, the same number in each layer, drawn by the seed, none of `without`.
+    """Draw as many other sites of the same parts, the same number in each layer, and none of `without`.
 
-    Where a layer has too few others, as many as there are; of a whole `attn` or `mlp` there is no other.
+    A layer with too few other sites gives all of them. A whole `attn` or `mlp` has no other site in its layer.
     """
     rng = np.random.default_rng(seed)
     given = set(sites)
@@ -62,11 +66,11 @@ def random_sites(model: Model, sites: Iterable[Site], *, without: Collection[Sit
 
 
 def all_layer_sites(model: Model, sites: Iterable[Site], *, seed: int = 0) -> list[Site]:
-    """As many other sites of the same parts from all layers alike, drawn by the seed: not even the layer is located.
+    """Draw as many other sites of the same parts uniformly from all layers, so that not even the layer is located.
 
-    For neurons this is the control that spreads the same budget over all MLPs. Their whole, for methods
-    that need no equal size, is `model.sites("mlp")`, or neuron by neuron `model.sites("neuron")`. Where there are
-    too few others, as many as there are.
+    For neurons, this control spreads the same budget over all MLPs. For methods that do not need equal sizes,
+    `model.sites("mlp")` or `model.sites("neuron")` gives all of them. A part with too few other sites gives all of
+    them.
     """
     rng = np.random.default_rng(seed)
     given = set(sites)
@@ -83,18 +87,18 @@ def other_relation_sites(
     sites: Iterable[Site],
     *,
     relation: str | None = None,
-    locator: Locator = attribution,
+    locator: Locate = attribution,
     by: str = "score",
 ) -> list[Site]:
-    """As many sites of the same parts, located in the same way for facts of another relation that are to be kept.
+    """Locate as many sites of the same parts for the retain facts of another relation.
 
-    Half of that relation's working retain facts are located, the other half are what they are contrasted with.
-    Sites that serve both relations may be among them.
+    Half of that relation's working retain facts are located and contrasted with the other half. The result may
+    include sites that serve both relations.
 
     Args:
-        relation: by default the first, by name, of those that are kept and not forgotten.
-        locator: called with model and case; parts that `sites` has must be among those it scores.
-        by: the column that orders them.
+        relation: by default the first one, by name, that the case only keeps.
+        locator: called with model and case; it must score the parts of `sites`.
+        by: the column to rank the sites by.
 
     Raises:
         UserError: no such relation, or too few of its facts.
@@ -104,13 +108,13 @@ def other_relation_sites(
     case = case.on(model)
     others = case.other_relations
     if not others or (relation or others[0]) not in others:
-        have = f"choose one of {', '.join(others)}" if others else "keep at least four facts of one in the case file"
-        raise UserError(f"{case.name!r} has no other relation {relation or 'of four facts'!r} to locate; {have}.")
+        step = f"choose one of {', '.join(others)}" if others else "keep at least four facts of one in the case file"
+        raise UserError(f"{case.name!r} has no other relation {relation or 'of four facts'!r} to locate; {step}.")
     found = locator(model, case.targeting(relation or others[0]))
     return [site for part, n in _sizes(sites) for site in found.top(n, part=part, by=by)]
 
 
 def _sizes(sites: Iterable[Site]) -> list[tuple[Part, int]]:
-    """How many distinct sites of each part."""
+    """The number of distinct sites of each part."""
     counts: Counter[Part] = Counter(s.part for s in set(sites))
     return sorted(counts.items())

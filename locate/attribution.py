@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..knowledge import Case
-from ..model import Model
+from ..model import INDEXED, Model
 from ..model.run.hooks import point, record
 from .contrast import Progress, Scores, contrast_items
 from .counterfactual import Pairs, log_odds
@@ -80,13 +80,14 @@ def gradient_products(
 ) -> dict[Any, np.ndarray]:
     """Change times gradient, `[row, layer, unit]` by part.
 
-    Summed over the positions that are not padding in either run, and over the width of a head.
+    Summed over the positions that are not padding in either run, and over the width of a head or of a whole module.
     """
     valid = (pairs.clean.mask * pairs.corrupted.mask)[..., None]
 
-    def one(name: str) -> np.ndarray:
-        product = change[name] * grads[name]
-        product = product.sum(-1) if product.ndim == 4 else product
+    def one(part: str, layer: int) -> np.ndarray:
+        product = change[point(part, layer)] * grads[point(part, layer)]
+        if product.ndim == 4 or part not in INDEXED:
+            product = product.sum(-1, keepdim=product.ndim == 3)
         return (product * valid).sum(1).double().cpu().numpy()
 
-    return {part: np.stack([one(point(part, layer)) for layer in range(model.n_layers)], 1) for part in parts}
+    return {part: np.stack([one(part, layer) for layer in range(model.n_layers)], 1) for part in parts}

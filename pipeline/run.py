@@ -144,15 +144,15 @@ class Run:
             return None
         path = self.folder / "localization_controls.json"
         if not path.exists():
-            self.progress("control_sites", 0, 2)
+            self.progress("controls", 0, 2)
             sites = found.top(min(SILENCED[part], found.grid(part).size // 4), part=part)
             method = self.stored.get("located", {}).get("method", USUAL)
             locator = partial(locate.perform, method, part=part)
             others = locate.control_sites(self.model, self.case, sites, locator=locator, seed=self.case.seed)
-            self.progress("control_sites", 1, 2)
+            self.progress("controls", 1, 2)
             rows = knockout(self.model, self.case, {f"best {part}s": sites, **others}).reset_index()
             write_json(path, rows.to_dict("records"))
-            self.progress("control_sites", 2, 2)
+            self.progress("controls", 2, 2)
         return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))).set_index("name")
 
     def edit(self, recipe: Recipe | None = None) -> Edit:

@@ -1,4 +1,4 @@
-"""Each attribution against what it approximates: exact patching, exact silencing, exact queries and keys."""
+"""Each attribution agrees with what it approximates: exact patching, zeroing, or exact queries and keys."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def level(model: Model, case: Case) -> Pairs:
 
 @pytest.mark.parametrize(
     ("part", "floors"),
-    # of the saturated model's heads the gradient at the clean prompt says little, of its neurons more
+    # the model saturates: its gradient at the clean prompt says little about heads, and more about neurons
     [
         ("head", {attribution_scores: 0.4, integrated_gradients_scores: 0.8}),
         ("neuron", {attribution_scores: 0.5, atp_star_scores: 0.5, integrated_gradients_scores: 0.6}),
@@ -56,8 +56,8 @@ def test_rank_agreement_with_exact_patching(planted: Model, planted_case: Case, 
     assert abs(rank(np.roll(found[integrated_gradients_scores], 7)[strong], exact[strong])) < 0.5
 
 
-def test_integrals_add_up_to_silencing_the_layer(fresh: Model, planted_case: Case) -> None:
-    """Completeness, in float64, by more steps more closely; and single neurons' exact effects in rank."""
+def test_integrals_add_up_to_zeroing_the_layer(fresh: Model, planted_case: Case) -> None:
+    """In float64: completeness, more closely with more steps; and rank agreement with single neurons' exact effects."""
     model = fresh
     model.hf.double()
     case = planted_case.on(model)
@@ -92,7 +92,7 @@ def test_integrals_add_up_to_silencing_the_layer(fresh: Model, planted_case: Cas
 
 
 def patched(model: Model, both: Pairs, parts: str) -> np.ndarray:
-    """How far log-odds fall with one unit's queries, keys or values of the other prompt, `[row, layer, unit]`."""
+    """How far log-odds fall with one unit's queries, keys or values from the other prompt, `[row, layer, unit]`."""
     other = record(model, both.corrupted, hook_points(model, parts)).activations
     seen = (both.clean.mask * both.corrupted.mask).bool()
 
@@ -117,16 +117,16 @@ def patched(model: Model, both: Pairs, parts: str) -> np.ndarray:
 
 
 def test_queries_and_keys_of_saturated_attention(tiny: Callable[[str], Model], planted_case: Case) -> None:
-    """With attention so sharp that its softmax hardly moves, the plain gradient misses what other queries do."""
+    """Where attention is so sharp that its softmax hardly moves, the plain gradient misses other queries' effect."""
     model = tiny("LlamaForCausalLM")
     with torch.no_grad():
         for layer in range(3):
             block = model.hf.get_submodule(model.block(layer))
             block.self_attn.q_proj.weight.mul_(8)
-            block.self_attn.o_proj.weight.mul_(0.05)  # what follows is nearly linear
+            block.self_attn.o_proj.weight.mul_(0.05)  # so the rest of the model is nearly linear
             block.mlp.down_proj.weight.mul_(0.05)
     both = level(model, planted_case.whole())
-    mended = locate.query_key_scores(model, both)
+    corrected = locate.query_key_scores(model, both)
     names = hook_points(model, "qk")
     base = record(model, both.clean, names, grad=True)
     other = record(model, both.corrupted, names).activations
@@ -138,9 +138,9 @@ def test_queries_and_keys_of_saturated_attention(tiny: Callable[[str], Model], p
     for part in "qk":
         exact = patched(model, both, part)
         assert np.abs(exact).max() > 0.1
-        errors = [np.abs(scores[part] - exact).mean() / np.abs(exact).mean() for scores in (mended, plain)]
+        errors = [np.abs(scores[part] - exact).mean() / np.abs(exact).mean() for scores in (corrected, plain)]
         assert errors[0] < 0.5 < errors[1]
-        assert rank(mended[part], exact) > 0.8 > rank(plain[part], exact)
+        assert rank(corrected[part], exact) > 0.8 > rank(plain[part], exact)
     groups, exact = atp_star_scores(model, both, ("kv",))[0]["kv"], patched(model, both, "kv")
     assert rank(groups, exact) > 0.8
 
@@ -148,7 +148,7 @@ def test_queries_and_keys_of_saturated_attention(tiny: Callable[[str], Model], p
 def test_other_queries_and_keys_change_attention_exactly(
     tiny: Callable[[str], Model], planted_case: Case, architecture: str
 ) -> None:
-    """A score is the slope of moving a head's attention to what it is with the other query, or key, of that head."""
+    """A score is the slope of moving a head's attention to the attention with that head's other query, or key."""
     model = tiny(architecture)
     both = level(model, planted_case.whole())
     scores = locate.query_key_scores(model, both)
@@ -180,8 +180,8 @@ def test_other_queries_and_keys_change_attention_exactly(
     assert np.abs(scores["q"][:, layer]).max() > 0.01
 
 
-def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case, architecture: str) -> None:
-    """Layer by layer: the scores of a model in which nothing flows back through one layer, by cutting it off."""
+def test_gradient_drop(tiny: Callable[[str], Model], planted_case: Case, architecture: str) -> None:
+    """The scores equal those of models in which a detached layer lets no gradient through, one layer at a time."""
     model = tiny(architecture)
     both = level(model, planted_case.whole())
     parts = ["neuron", "head", "v", "pattern"]
@@ -215,9 +215,9 @@ def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case,
 def test_direct_effects_add_up_to_the_log_odds(
     tiny: Callable[[str], Model], planted_case: Case, architecture: str
 ) -> None:
-    """The final norm and the unembedding written out: attention, MLPs and the embedding together are the log-odds."""
+    """With the final norm and the unembedding written out, attention, MLPs and the embedding sum to the log-odds."""
     model = tiny(architecture)
-    model.hf.config.final_logit_softcapping = None  # Gemma2's logits are no sum
+    model.hf.config.final_logit_softcapping = None  # Gemma2's capped logits are not a sum
     both = level(model, planted_case.whole())
     scores, odds = direct_logit_scores(model, both, ("head", "neuron", "attn", "mlp"))
     hf, n = model.hf, len(both.clean.ids)
@@ -247,13 +247,16 @@ def test_direct_effects_add_up_to_the_log_odds(
     assert total.shape == (n,)
     np.testing.assert_allclose(total, odds, rtol=1e-5, atol=1e-5)
     assert np.abs(odds).max() > 0.1
-    if architecture not in ("GPT2LMHeadModel", "GPTNeoXForCausalLM"):  # without biases the whole is its units
+    if architecture not in (
+        "GPT2LMHeadModel",
+        "GPTNeoXForCausalLM",
+    ):  # without biases, a module is the sum of its units
         np.testing.assert_allclose(scores["head"].sum(-1), scores["attn"][..., 0], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(scores["neuron"].sum(-1), scores["mlp"][..., 0], rtol=1e-5, atol=1e-5)
 
 
-def test_knowledge_neurons_in_use(fresh: Model, planted_case: Case) -> None:
-    """Coarse neurons of several prompts, those they share, and what suppressing and enhancing them does."""
+def test_knowledge_neurons(fresh: Model, planted_case: Case) -> None:
+    """Prompts about one fact share neurons, and suppressing these costs more than suppressing random ones."""
     model = fresh
     case = planted_case.on(model)
     fact = case.forget.working[0]

@@ -1,4 +1,4 @@
-"""What cannot be done is said in one sentence: the value, what is allowed, and the next step."""
+"""Errors are one sentence with the value, what is allowed, and the next step."""
 
 import copy
 import dataclasses
@@ -16,7 +16,7 @@ Call = Callable[[Model, Case], object]
 
 
 def with_facts(case: Case, **changes: object) -> Case:
-    """The case with its first forget fact changed."""
+    """The same case with another first forget fact."""
     first, *rest = case.forget.working
     working = (dataclasses.replace(first, **changes), *rest)  # type: ignore[arg-type]
     return dataclasses.replace(case, forget=dataclasses.replace(case.forget, working=working))
@@ -112,8 +112,8 @@ CALLS: dict[str, tuple[Call, str]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_one_clear_sentence(planted: Model, planted_case: Case, name: str) -> None:
-    call, said = CALLS[name]
-    with pytest.raises(UserError, match=said) as caught:
+    call, message = CALLS[name]
+    with pytest.raises(UserError, match=message) as caught:
         call(planted, planted_case.on(planted))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300

@@ -1,4 +1,4 @@
-"""A circuit's pictures show its strongest edges, and its file holds all of it."""
+"""A circuit's drawings show its strongest edges; its file holds the whole circuit."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -56,7 +56,7 @@ def test_other_files_are_refused(made: Circuit, tmp_path: Path) -> None:
         Circuit.load(tmp_path / "none.parquet")
 
 
-def test_the_strongest_are_of_either_sign(made: Circuit) -> None:
+def test_the_strongest_edges_have_either_sign(made: Circuit) -> None:
     best = made.strongest(30)
     sizes = best["score"].abs()
     assert sizes.is_monotonic_decreasing
@@ -67,8 +67,8 @@ def test_the_strongest_are_of_either_sign(made: Circuit) -> None:
             ask(len(made.frame) + 1)
 
 
-def test_every_architecture_has_a_picture(tiny: Callable[[str], Model], architecture: str) -> None:
-    """Where all edges are shown, all nodes are: parallel blocks, heads with keys of their own, shared keys."""
+def test_every_architecture_can_be_drawn(tiny: Callable[[str], Model], architecture: str) -> None:
+    """A drawing of all edges has all nodes, with parallel blocks, separate keys and shared keys."""
     found = random_circuit(tiny(architecture))
     k = len(found.frame)
     figure = found.plot(k)

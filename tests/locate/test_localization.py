@@ -1,4 +1,4 @@
-"""A localization: contrasted scores with their confidence, that can be asked, saved and read again."""
+"""A localization holds contrasted scores with their confidence, and can be queried, saved and loaded."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_every_head_and_neuron_has_a_row(found: Localization, taught: Model) -> 
     assert found.record.n_forget <= 16
 
 
-def test_columns_keep_their_promises(found: Localization) -> None:
+def test_columns_are_consistent(found: Localization) -> None:
     frame = found.frame
     assert np.allclose(frame["score"], frame["forget"] - frame["retain"])
     assert ((frame["low"] <= frame["score"]) & (frame["score"] <= frame["high"])).mean() > 0.98
@@ -68,7 +68,7 @@ def test_the_contrast_by_hand() -> None:
     assert found.frame["q"].drop(5).min() > 0.01
 
 
-def test_what_serves_all_facts_alike_is_contrasted_away() -> None:
+def test_the_contrast_removes_what_serves_all_facts_equally() -> None:
     noise = np.random.default_rng(0).normal(0, 1e-3, (2, 6, 1, 3))
     forget, retain = noise
     forget[:, 0, 0], retain[:, 0, 0] = 3, 3  # template machinery
@@ -95,7 +95,7 @@ def test_scores_are_signed() -> None:
     assert made(forget, retain).top(1) == [Site(0, "neuron", 1)]
 
 
-def test_top_is_best_first_and_refuses_what_it_cannot_give(found: Localization) -> None:
+def test_top_is_best_first_and_refuses_impossible_numbers(found: Localization) -> None:
     scores = found.frame.set_index(["part", "layer", "index"])["score"]
     best = [scores["neuron", s.layer, s.index] for s in found.top(50)]
     assert best == sorted(scores["neuron"], reverse=True)[:50]
@@ -133,8 +133,8 @@ def test_to_frame_is_a_copy(found: Localization) -> None:
     assert found.frame["score"].abs().max() > 0
 
 
-def test_what_stands_out_beyond_chance() -> None:
-    """One unit of 300 differs; where none does, the answer is that there is nothing to find."""
+def test_significant_sites() -> None:
+    """One unit in 300 differs and is found; where none differs, the answer is that nothing is localizable."""
     rng = np.random.default_rng(0)
     forget, retain = rng.normal(0, 0.1, (2, 12, 3, 100))
     nothing = made(forget, retain)
@@ -150,7 +150,7 @@ def test_what_stands_out_beyond_chance() -> None:
 
 
 def test_false_discoveries_are_few() -> None:
-    """Of 300 units 60 differ: nearly all stand out, and few of the others do."""
+    """Sixty units in 300 differ: nearly all of them are significant, and few of the others."""
     rng = np.random.default_rng(0)
     forget, retain = rng.normal(0, 0.1, (2, 16, 3, 100))
     forget[:, :, :20] += 0.15

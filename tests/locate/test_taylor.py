@@ -1,4 +1,4 @@
-"""Taylor importance is the slope of silencing a site, and spares what any fact uses, whatever the sign."""
+"""Taylor importance is the slope of scaling a site down, and spares sites that any fact uses, of either sign."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ from loka.model.run.hooks import point, run
 SMALL = 3e-3
 
 
-def test_a_score_is_the_slope_of_silencing(tiny: Callable[[str], Model], planted_case: Case) -> None:
+def test_a_score_is_the_slope_of_scaling_down(tiny: Callable[[str], Model], planted_case: Case) -> None:
     model = tiny("GPT2LMHeadModel")
     both = pairs(model, planted_case.whole(), planted_case.whole().forget.working[:6])
     scores, scale = taylor_scores(model, both)
@@ -42,7 +42,7 @@ def test_a_score_is_the_slope_of_silencing(tiny: Callable[[str], Model], planted
             np.testing.assert_allclose(values[:, layer, unit], wanted, rtol=1e-3, atol=1e-7)
 
 
-def test_the_contrast_takes_off_sizes_over_all_retain_facts(planted: Model, planted_case: Case) -> None:
+def test_the_contrast_subtracts_sizes_over_all_retain_facts(planted: Model, planted_case: Case) -> None:
     known = planted_case.on(planted)
     forget, retain = (
         taylor_scores(planted, pairs(planted, known, facts))[0]["neuron"]

@@ -53,7 +53,7 @@ def atp_star(
 @torch.enable_grad()
 def atp_star_scores(model: Model, pairs: Pairs, parts: Sequence[Part] = (*PARTS, "kv")) -> tuple[Scores, np.ndarray]:
     """Raw scores `[row, layer, unit]` by part, and each row's fall in log-odds, `[row]`."""
-    plain = [part for part in parts if part != "kv"]
+    plain: list[Part] = [part for part in parts if part != "kv"]
     attention = ("v", "pattern") if "kv" in parts else ()
     names = hook_points(model, [*plain, *attention])
     dropped: list[int] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from .contrast import Progress, Scores, contrast_items
 from .counterfactual import Pairs, log_odds
 from .localization import Localization, Part
 
+P = TypeVar("P", bound=str)
 PARTS: tuple[Part, ...] = ("neuron", "head")
 RECORDED: tuple[Part, ...] = ("neuron", "head", "attn", "mlp", "q", "k", "v")
 
@@ -76,8 +77,8 @@ def hook_points(model: Model, parts: Iterable[str]) -> list[str]:
 
 
 def gradient_products(
-    model: Model, parts: Iterable[str], change: Mapping[str, Tensor], grads: Mapping[str, Tensor], pairs: Pairs
-) -> dict[Any, np.ndarray]:
+    model: Model, parts: Iterable[P], change: Mapping[str, Tensor], grads: Mapping[str, Tensor], pairs: Pairs
+) -> dict[P, np.ndarray]:
     """Change times gradient, `[row, layer, unit]` by part.
 
     Summed over the positions that are not padding in either run, and over the width of a head or of a whole module.

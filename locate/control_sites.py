@@ -53,11 +53,11 @@ def random_sites(model: Model, sites: Iterable[Site], *, without: Collection[Sit
     A layer with too few other sites gives all of them. A whole `attn` or `mlp` has no other site in its layer.
     """
     rng = np.random.default_rng(seed)
-    given = set(sites)
+    chosen = set(sites)
     out: list[Site] = []
-    places: set[tuple[int, Part]] = {(s.layer, s.part) for s in given}
+    places: set[tuple[int, Part]] = {(s.layer, s.part) for s in chosen}
     for layer, part in sorted(places):
-        taken = {s.index for s in given if (s.layer, s.part) == (layer, part)}
+        taken = {s.index for s in chosen if (s.layer, s.part) == (layer, part)}
         barred = taken | {s.index for s in without if (s.layer, s.part) == (layer, part)}
         free = [i for i in range(model.units(part)) if i not in barred and None not in taken]
         drawn = rng.choice(free, size=min(len(taken), len(free)), replace=False)
@@ -73,10 +73,10 @@ def all_layer_sites(model: Model, sites: Iterable[Site], *, seed: int = 0) -> li
     them.
     """
     rng = np.random.default_rng(seed)
-    given = set(sites)
+    chosen = set(sites)
     out: list[Site] = []
-    for part, n in _sizes(given):
-        free = [s for s in model.sites(part) if s not in given]
+    for part, n in _sizes(chosen):
+        free = [s for s in model.sites(part) if s not in chosen]
         out += sorted(free[i] for i in rng.choice(len(free), size=min(n, len(free)), replace=False))
     return out
 

@@ -6,8 +6,6 @@ with its attributes; later layers read the answer out at the last position.
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -65,7 +63,7 @@ def _effects(model: Model, both: Pairs, parts: tuple[Part, ...]) -> dict[Part, n
     out: dict[Part, list[np.ndarray]] = {part: [] for part in parts}
     for region in regions:
         change = {n: (acts[n].detach() - other[n]) * _broadcast(region, acts[n]) for n in names}
-        for part, scores in cast("dict[Part, Any]", gradient_products(model, parts, change, by_name, both)).items():
+        for part, scores in gradient_products(model, parts, change, by_name, both).items():
             out[part].append(scores.sum(0))
     return {part: np.stack(scores) for part, scores in out.items()}
 

@@ -194,7 +194,7 @@ def _heads_per_group(wires: Wiring) -> int:
     return _heads_per_layer(wires) // groups if groups else 1
 
 
-def _place(name: str, heights: Mapping[Any, float], heads: int, group: int) -> Point:
+def _place(name: str, heights: Mapping[int | str, float], heads: int, group: int) -> Point:
     read, layer = _read(name), _layer(name)
     if layer is None:
         return (heads - 1) / 2, heights[name]

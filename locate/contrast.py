@@ -12,12 +12,11 @@ from pydantic import JsonValue
 from scipy import stats
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, Fact
 from ..model import Model, Part, chunks
 from .counterfactual import Pairs, pairs
 from .localization import COLUMNS, Localization
 from .record import LocalizationRecord
-from .retain_facts import comparison_facts
 
 RESAMPLES = 200
 TOP_SHARE = 0.005
@@ -63,6 +62,11 @@ def contrast_items(
             values[len(forget) :] = spare * np.abs(values[len(forget) :])
     record = LocalizationRecord.of(method, model, case, settings)
     return contrast(joined, np.concatenate(falls), n_forget=len(forget), record=record)
+
+
+def comparison_facts(case: Case) -> list[Fact]:
+    """The working retain facts of the relations to forget; all working retain facts where there are none."""
+    return case.same_relation(case.retain.working) or list(case.retain.working)
 
 
 def contrast(scores: Scores, falls: np.ndarray, *, n_forget: int, record: LocalizationRecord) -> Localization:

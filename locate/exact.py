@@ -19,11 +19,10 @@ from ..model import INDEXED, Model, Part, Site, logits
 from ..model.run.interventions import Kind
 from ..model.run.sweep import Positions, Swept
 from ..model.run.sweep import sweep as run_sweep
-from .contrast import Progress, contrast
+from .contrast import Progress, comparison_facts, contrast
 from .counterfactual import Pairs, log_odds, pairs
 from .localization import Localization
 from .record import LocalizationRecord
-from .retain_facts import comparison_facts
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from ..model import Model, Part, chunks
 from .attribution import attribution_scores
 from .contrast import Progress
 from .counterfactual import pairs
-from .retain_facts import same_relation_facts
 
 RESAMPLES = 1000
 
@@ -83,7 +82,7 @@ def stability(
     Cost: two forward passes and one backward pass over the facts, for each template.
     """
     case = case.on(model)
-    forget, retain = list(case.forget.working), same_relation_facts(case)
+    forget, retain = list(case.forget.working), case.same_relation(case.retain.working)
     width = min(len(f.prompts) for f in forget)
     if width < 2 or len(forget) < 2:
         raise UserError(

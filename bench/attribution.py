@@ -14,7 +14,7 @@ from pathlib import Path
 
 import loka
 from bench.patching import processor, timed
-from loka.locate.attribution import attribute
+from loka.locate.attribution import attribution_scores
 from loka.locate.counterfactual import pairs
 from loka.model import logits, token_logprobs, unfrozen
 
@@ -36,7 +36,7 @@ def main() -> None:
         with unfrozen(model):
             token_logprobs(logits(model, both.clean), both.clean.labels).sum().backward()
 
-    timings = [(timed(lambda: attribute(model, both)), timed(bare)) for _ in range(options.runs + 1)]
+    timings = [(timed(lambda: attribution_scores(model, both)), timed(bare)) for _ in range(options.runs + 1)]
     ratios = sorted(ours / theirs for ours, theirs in timings[1:])  # the first pair is the warm-up
     row = {
         "name": "attribution of all heads and neurons / bare forward and backward",

@@ -37,7 +37,7 @@ from loka._util.files import write_json
 from loka._util.malloc import release
 from loka.knowledge import Case, Fact
 from loka.locate.counterfactual import Pairs, log_odds, pairs
-from loka.locate.exact import swept
+from loka.locate.exact import sweep_pairs
 from loka.model import Batch, Model, Site, logits, token_logprobs, unfrozen
 
 PAIRS = 4
@@ -130,7 +130,7 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
         with unfrozen(model):
             token_logprobs(logits(model, batch), batch.labels).sum().backward()
 
-    jobs = {"loka": lambda: swept(model, both, ours), "peer": lambda: peers(model, both, cells), "bare": bare}
+    jobs = {"loka": lambda: sweep_pairs(model, both, ours), "peer": lambda: peers(model, both, cells), "bare": bare}
     model.bridge.eval()  # building it is not the peer's cost
     peaks = {what: peak(model, job) for what, job in jobs.items()}
     results = {what: job() for what, job in jobs.items()}
@@ -202,14 +202,14 @@ def growth(model: Model, name: str, case: Case) -> Rows:
         return Pairs(both.facts[:n], clean, corrupted, both.foils[:n])
 
     axes: dict[str, list[tuple[Any, Callable[[], object]]]] = {
-        "facts": [(n, lambda n=n: swept(model, first(n), third)) for n in (1, 2, 4)],
-        "tokens": [(int(b.clean.mask[0].sum()), lambda b=b: swept(model, b, third)) for b in (both, chat)],
+        "facts": [(n, lambda n=n: sweep_pairs(model, first(n), third)) for n in (1, 2, 4)],
+        "tokens": [(int(b.clean.mask[0].sum()), lambda b=b: sweep_pairs(model, b, third)) for b in (both, chat)],
         "layers (heads of the last)": [
-            (n, lambda n=n: swept(model, first(1), [s for s in heads if s.layer >= model.n_layers - n]))
+            (n, lambda n=n: sweep_pairs(model, first(1), [s for s in heads if s.layer >= model.n_layers - n]))
             for n in (half // 2, half, model.n_layers)
         ],
         "sites (heads of each layer)": [
-            (n, lambda n=n: swept(model, first(1), [s for s in heads if (s.index or 0) < n])) for n in (1, 3, 9)
+            (n, lambda n=n: sweep_pairs(model, first(1), [s for s in heads if (s.index or 0) < n])) for n in (1, 3, 9)
         ],
     }
     rows: Rows = []

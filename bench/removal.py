@@ -132,7 +132,7 @@ class Located:
 
     @cached_property
     def _roles(self) -> dict[Site, str]:
-        frame = loka.locate.roles(self.model, self.case, self._found).to_frame()
+        frame = loka.locate.label_roles(self.model, self.case, self._found).to_frame()
         at = zip(frame["layer"], frame["index"], frame["role"], strict=True)
         return {Site(int(layer), "neuron", int(index)): role for layer, index, role in at}
 

@@ -34,7 +34,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name, k, contrasted in product(options.cases, options.k, (True, False)):
         case = loka.case(name).on(model)
-        seen = loka.locate.stability(model, case, k=k, contrasted=contrasted)
+        seen = loka.locate.stability(model, case, k=k, contrast=contrasted)
         rows.append(row(seen, {"model": options.model, "case": name, "contrasted": contrasted}))
         print(f"{name}{'' if contrasted else ', without contrast'}: {seen}", flush=True)
         if options.json:

@@ -101,7 +101,7 @@ def scores(planted: TeacherOutputs) -> dict[str, float]:
         other = locator(planted.model, planted.case)
         out |= {f"{way}: {what}": value for what, value in agreement(other, planted.neurons).items()}
     for way, values in ways.items():
-        ranked = Localization(frame.assign(score=np.asarray(values, float)), found.about)
+        ranked = Localization(frame.assign(score=np.asarray(values, float)), found.record)
         out |= {f"{way}: {what}": value for what, value in agreement(ranked, planted.neurons).items()}
     return out
 

@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 import loka
 from loka._util.files import write_json
 from loka.knowledge import Case, Fact, score
-from loka.locate.attribution import attribute
+from loka.locate.attribution import attribution_scores
+from loka.locate.contrast import Scorer
 from loka.locate.counterfactual import pairs
-from loka.locate.facts import Raw
-from loka.locate.taylor import SPARE, silence
+from loka.locate.taylor import SPARE, taylor_scores
 from loka.model import Model, Site, chunks
 
 KS = (5, 10, 20, 50, 100)
@@ -33,7 +33,7 @@ KEPT = 32  # facts to be kept, half of them of other relations
 ALLOWED = 0.02  # retain drop
 RESAMPLES = 10_000
 ROWS = 16
-LOCATORS: dict[str, Raw] = {"attribution": attribute, "taylor": silence}
+LOCATORS: dict[str, Scorer] = {"attribution": attribution_scores, "taylor": taylor_scores}
 CONTROLS = ("{}, uncontrasted", "{}, another fact", "random")
 MEASURES = ("probability", "answered")
 TITLES = ("the fact", "facts to be kept", "the one against the other")
@@ -104,7 +104,7 @@ def trials(model: Model, case: Case, n: int) -> Iterator[Trial]:
         yield Trial(case, asked, kept, sites)
 
 
-def effects(model: Model, case: Case, raw: Raw, facts: Sequence[Fact]) -> np.ndarray:
+def effects(model: Model, case: Case, raw: Scorer, facts: Sequence[Fact]) -> np.ndarray:
     """Share of each neuron in the effect of facts behind each of their prompts, `[prompt, layer, unit]`."""
     asked = [f.asked(p) for f in facts for p in f.prompts]
     found = [raw(model, pairs(model, case, asked[part])) for part in chunks(len(asked), ROWS)]
@@ -116,7 +116,7 @@ def effects(model: Model, case: Case, raw: Raw, facts: Sequence[Fact]) -> np.nda
 def owed(model: Model, case: Case, name: str) -> np.ndarray:
     """What facts to be kept owe to each neuron, as the locator of that name weighs it, `[layer, unit]`."""
     if name == "taylor":
-        return SPARE * np.abs(effects(model, case, silence, case.retain.working)).mean(0)
+        return SPARE * np.abs(effects(model, case, taylor_scores, case.retain.working)).mean(0)
     near = [f for f in case.retain.working if f.relation in case.forgotten_relations]
     return effects(model, case, LOCATORS[name], near).mean(0)
 

@@ -20,6 +20,7 @@ from ..audit.cost import estimate, seconds_a_row
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
 from ..locate import METHODS as LOCATORS
+from ..locate import locator as find_locator
 from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf, load
 from ..pipeline.plant import Teaching
 from ..pipeline.plant import plant as plant_facts
@@ -95,8 +96,8 @@ def locate(
     html: Annotated[bool, typer.Option(help="Write pages with each site's scores under the pointer.")] = True,
 ) -> None:
     """Score every head and neuron, and see what falls silent without the best; the pictures go into DIR/figures."""
-    if method and method not in LOCATORS:
-        raise UserError(f"{method!r} is no locator; choose one of {', '.join(LOCATORS)}.")
+    if method:
+        find_locator(method)
     if part and part not in PARTS:
         raise UserError(f"{part!r} is no part of a model; choose one of {', '.join(PARTS)}.")
     with Bars() as bars:

@@ -90,7 +90,7 @@ def table(verdict: Verdict) -> Table:
 def best_sites(found: Localization, part: Part, k: int) -> Table:
     """The best sites of a part with their intervals, and how many sites stand out beyond chance."""
     rows = found.to_frame().query("part == @part").set_index(["layer", "index"])
-    best, stand = found.top(min(k, len(rows)), part=part), len(found.survivors(part))
+    best, stand = found.top(min(k, len(rows)), part=part), len(found.significant_sites(part))
     note = f"{stand:,} of {len(rows):,} stand out (q ≤ 0.05)" if stand else "none stands out: not localizable"
     out = Table(title=f"best {part} sites; {note}", title_justify="left")
     for column in ("site", "contrast", "95% interval", "forget", "retain", "frequency", "q"):

@@ -1,14 +1,15 @@
 """Floor 3: find the sites that hold a piece of knowledge."""
 
+from .agreement import Agreement, agreement
 from .atp_star import atp_star, query_key_scores
 from .attribution import attribution
 from .circuit import Circuit, Edge
-from .control import all_layer_sites, controls, other_relation_sites, random_sites
+from .control_sites import all_layer_sites, control_sites, other_relation_sites, random_sites
 from .direct_logit import direct_logit
 from .eap import dimension_scores, eap, eap_scores, means, node_scores, zeros
 from .eap_ig import eap_ig, eap_ig_scores
 from .edge_patching import edge_patching
-from .exact import ESTIMATES, Agreement, agreement, patching, sweep
+from .exact import SweepBudget, patching, sweep
 from .faithfulness import Faithfulness, faithfulness
 from .general_importance import exclude_general, general_importance
 from .integrated_gradients import integrated_gradients
@@ -21,30 +22,35 @@ from .knowledge_neurons import (
     scaled_neurons,
 )
 from .localization import Localization
-from .methods import METHODS, perform
+from .methods import METHODS, Locator, estimates, locator, perform
 from .minimality import Minimality, minimality
-from .roles import roles
+from .ranking import Ranking
+from .record import LocalizationRecord
+from .site_roles import label_roles
 from .stability import Stability, stability
 from .taylor import taylor
 from .tracing import Tracing, tracing
 
 __all__ = [
-    "ESTIMATES",
     "METHODS",
     "Agreement",
     "Circuit",
     "Edge",
     "Faithfulness",
     "Localization",
+    "LocalizationRecord",
+    "Locator",
     "Minimality",
+    "Ranking",
     "Stability",
+    "SweepBudget",
     "Tracing",
     "agreement",
     "all_layer_sites",
     "atp_star",
     "attribution",
     "coarse_neurons",
-    "controls",
+    "control_sites",
     "dimension_scores",
     "direct_logit",
     "eap",
@@ -52,12 +58,15 @@ __all__ = [
     "eap_ig_scores",
     "eap_scores",
     "edge_patching",
+    "estimates",
     "exclude_general",
     "faithfulness",
     "general_importance",
     "integrated_gradients",
     "knowledge_neuron_scores",
     "knowledge_neurons",
+    "label_roles",
+    "locator",
     "means",
     "minimality",
     "neuron_activations",
@@ -68,7 +77,6 @@ __all__ = [
     "query_key_scores",
     "random_sites",
     "refined_neurons",
-    "roles",
     "scaled_neurons",
     "stability",
     "sweep",

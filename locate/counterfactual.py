@@ -1,30 +1,31 @@
-"""Prompts paired with the same prompt about another subject."""
+"""Counterfactual pairs: a prompt and the same prompt about another subject."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model import Batch, encode
-
-if TYPE_CHECKING:
-    from ..model import Model
+from ..model import Batch, Model, encode
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Rows of `clean` and `corrupted` end in the same answer and are aligned from the right.
+    """Prompts and their counterfactuals, row by row.
 
-    `foils`: int64 `[row, foil, 2]`, for each foil the position among the kept ones at which it departs
-    from the answer, and its token there; -1 where a row has fewer foils. `corrupted` asks about another
-    subject of the same relation.
+    Rows of `clean` and `corrupted` end in the same answer and are aligned from the right.
+
+    Attributes:
+        facts: the fact of each row.
+        clean: the prompts with their answers.
+        corrupted: the same about another subject of the relation.
+        foils: int64 `[row, foil, 2]`: the label position at which a foil departs from the answer, and its token there;
+            -1 where a row has fewer foils.
     """
 
     facts: tuple[Fact, ...]
@@ -33,25 +34,31 @@ class Pairs:
     foils: Tensor
 
     def repeated(self, row: int, times: int) -> Pairs:
-        """One row several times, without padding and foreign labels, as `log_odds` of several runs of it wants it."""
-        asked = int((self.clean.labels[row] >= 0).sum())
+        """One row several times, without padding and other rows' label positions, for `log_odds` of several runs."""
+        n_labels = int((self.clean.labels[row] >= 0).sum())
         foils = self.foils[row].clone()
-        foils[:, 0] -= self.clean.keep - asked
+        foils[:, 0] -= self.clean.keep - n_labels
 
         def rows(batch: Batch) -> Batch:
             real = batch.mask[row].bool()
-            kept = [t[row][real] for t in (batch.ids, batch.mask, batch.positions)]
-            return Batch(*(t.expand(times, -1) for t in (*kept, batch.labels[row, batch.keep - asked :])))
+            tokens = [t[row][real] for t in (batch.ids, batch.mask, batch.positions)]
+            return Batch(*(t.expand(times, -1) for t in (*tokens, batch.labels[row, batch.keep - n_labels :])))
 
         return Pairs((self.facts[row],) * times, rows(self.clean), rows(self.corrupted), foils.expand(times, -1, -1))
 
+    def reversed(self) -> Pairs:
+        """The same pairs with `clean` and `corrupted` exchanged."""
+        return replace(self, clean=self.corrupted, corrupted=self.clean)
+
 
 def pairs(model: Model, case: Case, facts: Sequence[Fact], *, others: Sequence[str] | None = None) -> Pairs:
-    """Pair each fact's prompt with one about another subject, drawn by the case's seed if not given in `others`.
+    """Pair each fact's prompt with the same prompt about another subject.
+
+    Args:
+        others: the other subjects; by default drawn by the case's seed.
 
     Raises:
-        UserError: a relation with a single subject, which leaves nothing to swap in, or an answer that is
-            among its foils.
+        UserError: a relation without another subject, or an answer among its own foils.
     """
     for fact in facts:
         if same := set(fact.answers) & set(fact.foils):
@@ -72,10 +79,10 @@ def pairs(model: Model, case: Case, facts: Sequence[Fact], *, others: Sequence[s
 
 
 def log_odds(logits: Tensor, pairs: Pairs) -> Tensor:
-    """Log-probability of each whole answer minus the mean over its foils, `[row]`.
+    """The log-probability of each whole answer minus the mean over its foils, `[row]`.
 
-    A foil is scored up to the token at which it departs from the answer, which the answer's own row
-    already holds: no foil costs a forward pass.
+    A foil is scored up to the token at which it departs from the answer. The answer's own row already has these
+    logits, so foils cost no forward pass.
     """
     logp = logits.log_softmax(-1)
     labels = pairs.clean.labels
@@ -114,7 +121,7 @@ def _foils(model: Model, facts: Sequence[Fact], clean: Batch) -> Tensor:
         start = clean.keep - len(right)
         for i, labels in enumerate(wrong.labels.tolist()):
             foil = [t for t in labels if t >= 0]
-            away = next((k for k, (a, b) in enumerate(zip(right, foil, strict=False)) if a != b), None)
-            if away is not None:
-                out[row, i] = torch.tensor([start + away, foil[away]])
+            departure = next((k for k, (a, b) in enumerate(zip(right, foil, strict=False)) if a != b), None)
+            if departure is not None:
+                out[row, i] = torch.tensor([start + departure, foil[departure]])
     return out.to(model.device)

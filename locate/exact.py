@@ -1,104 +1,88 @@
-"""Exact effects of single sites: what attribution estimates, and the check on it.
+"""Exact effects of single sites. Attribution estimates these.
 
 Zhang & Nanda 2024, "Towards Best Practices of Activation Patching", arXiv:2309.16042.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model import INDEXED, Part, Site, logits
+from ..model import INDEXED, Model, Part, Site, logits
 from ..model.run.interventions import Kind
 from ..model.run.sweep import Positions, Swept
 from ..model.run.sweep import sweep as run_sweep
-from .attribution import attribute
+from .contrast import Progress, comparison_facts, contrast
 from .counterfactual import Pairs, log_odds, pairs
-from .facts import Scores
-from .integrated_gradients import integrate
-from .localization import Localization, contrast
-
-if TYPE_CHECKING:
-    from ..model import Model
-
-Progress = Callable[[int, int], None]
-Estimate = Callable[..., tuple[Scores, np.ndarray]]
-ESTIMATES: dict[str, Estimate] = {"attribution": attribute, "integrated_gradients": integrate}
+from .localization import Localization
+from .record import LocalizationRecord
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Attributed against exact effects of the same sites on the same facts, `[site]` each, in log-odds.
+class SweepBudget:
+    """What an exact sweep may use.
 
-    `rank_correlation` is Spearman's over the sites, of the mean over facts.
+    Attributes:
+        rows: the largest batch, in sites; by default the fastest one.
+        memory: bytes that a batch may take; by default half of what is free.
+        keep: a file for finished batches. Called again with it, an interrupted sweep continues from there.
     """
 
-    sites: tuple[Site, ...]
-    attributed: np.ndarray
-    exact: np.ndarray
-    n_facts: int
+    rows: int | None = None
+    memory: float | None = None
+    keep: str | Path | None = None
 
-    @property
-    def rank_correlation(self) -> float:
-        return float(np.corrcoef(stats.rankdata(self.attributed), stats.rankdata(self.exact))[0, 1])
 
-    def to_json(self) -> dict[str, object]:
-        return {
-            "rank_correlation": self.rank_correlation,
-            "n_sites": len(self.sites),
-            "n_pairs": self.n_facts,
-            "sites": [str(s) for s in self.sites],
-            "points": [[float(a), float(b)] for a, b in zip(self.attributed, self.exact, strict=True)],
-        }
+DEFAULT_BUDGET = SweepBudget()
 
 
 def patching(
     model: Model,
     case: Case,
-    sites: Sequence[Site] | None = None,
+    sites: Sequence[Site] | Part = "head",
     *,
-    part: Part = "head",
     facts: Sequence[Fact] | None = None,
     kind: Kind = "patch",
     positions: Positions | None = None,
-    rows: int | None = None,
-    memory: float | None = None,
-    keep: str | Path | None = None,
+    budget: SweepBudget = DEFAULT_BUDGET,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """How far the answer's log-odds fall when one site is changed, `[fact, site]`, or `[fact, site, position]`.
+    """Measure how far the answer's log-odds fall when one site changes: `[fact, site]` or `[fact, site, position]`.
 
     Args:
-        sites: which; without them all of `part`, in the order of `model.sites(part)`.
-        facts: by default the working forget facts.
-        kind: `patch` puts in the activation of the counterfactual run, at all positions that are no padding in
-            either run; `zero`, `mean` and `resample` (over the counterfactual prompts) and `noise` need no pair.
-        positions: one position at a time, these or `"all"`, counted from the end of the prompt (-1 its last token).
-        rows: sites in one batch at most; by default what is fastest.
-        memory: bytes that a batch may take; by default half of what is free.
-        keep: a file to which finished batches are written, and from which an interrupted call goes on.
-        progress: called with rows done and rows in all.
+        sites: the sites, or a part for all its sites in the order of `model.sites(part)`.
+        facts: the working forget facts by default.
+        kind: `patch` puts in the activation of the counterfactual run, at every position that is not padding in
+            either run. `zero`, `mean`, `resample` (over the counterfactual prompts) and `noise` need no pair.
+        positions: change one position at a time, these or `"all"`, counted from the end of the prompt (-1 is its
+            last token).
+        budget: batch size, memory and the file to resume from.
+        progress: called with the number of cells done and the number of all cells. A cell is one site, at one
+            position, on one fact.
 
     Raises:
-        UserError: as `loka.model.sweep` does: half precision, too little memory for one row, positions asked of
-            pairs that differ in their number of tokens; an answer among its own foils.
+        UserError: half precision, too little memory for one row, positions of pairs that differ in length, or an
+            answer among its own foils.
 
-    Cost: for a site and fact, the blocks behind the site from the first changed token on.
+    Cost: for each site and fact, the blocks after the site, from the first changed token on.
+
+    Example:
+        effects = loka.locate.patching(model, loka.case("capitals"), "head")
     """
     case = case.on(model)
     both = pairs(model, case, list(facts or case.forget.working))
-    chosen = model.sites(part) if sites is None else list(sites)
-    options = {"kind": kind, "positions": positions, "rows": rows, "memory": memory, "keep": keep}
-    return swept(model, both, chosen, seed=case.seed, progress=progress, **options).falls
+    chosen = model.sites(sites) if isinstance(sites, str) else list(sites)
+    found = sweep_pairs(
+        model, both, chosen, kind=kind, positions=positions, seed=case.seed, budget=budget, progress=progress
+    )
+    return found.falls
 
 
 def sweep(
@@ -107,19 +91,22 @@ def sweep(
     *,
     part: Part = "head",
     kind: Kind = "patch",
-    rows: int | None = None,
-    memory: float | None = None,
-    keep: str | Path | None = None,
+    budget: SweepBudget = DEFAULT_BUDGET,
     progress: Progress | None = None,
 ) -> Localization:
-    """Score every site of a part exactly: what `attribution` estimates, one row a site and fact.
+    """Score every site of a part exactly.
 
-    The score of a site on a fact is how far the log-odds of its answer fall when the site is changed, in shares of
-    the fall of the whole counterfactual prompt; the mean over working retain facts of the same relation is taken
-    off. Arguments, errors and cost are those of `patching`, over forget and retain facts.
+    A site's score on a fact is how far the log-odds of the answer fall when the site changes, as a share of the fall
+    from the whole counterfactual prompt. The mean over working retain facts of the same relation is subtracted.
+
+    Args:
+        part: a part with units.
+        kind, budget, progress: as for `patching`.
 
     Raises:
-        UserError: a part without units (`attn`, `mlp`, `resid`), for which `patching` gives effects.
+        UserError: a part without units (`attn`, `mlp`, `resid`); use `patching` for these. Also as `patching`.
+
+    Cost: that of `patching`, over forget and retain facts.
 
     Example:
         found = loka.locate.sweep(model, loka.case("capitals"), part="head")
@@ -127,68 +114,44 @@ def sweep(
     if part not in INDEXED:
         raise UserError(
             f"sweep scores parts with units ({', '.join(INDEXED)}), not {part!r}; "
-            f"loka.locate.patching(model, case, part={part!r}) gives its effects."
+            f"loka.locate.patching(model, case, {part!r}) gives its effects."
         )
     case = case.on(model)
-    relations = set(case.forgotten_relations)
-    retain = [f for f in case.retain.working if f.relation in relations] or list(case.retain.working)
-    facts = [*case.forget.working, *retain]
+    facts = [*case.forget.working, *comparison_facts(case)]
     both = pairs(model, case, facts)
-    options = {"kind": kind, "rows": rows, "memory": memory, "keep": keep}
-    found = swept(model, both, model.sites(part), seed=case.seed, progress=progress, **options)
+    found = sweep_pairs(model, both, model.sites(part), kind=kind, seed=case.seed, budget=budget, progress=progress)
     return contrast(
         {part: found.falls.reshape(len(facts), model.n_layers, -1)},
         found.base - _counterfactual_odds(model, both),
         n_forget=len(case.forget.working),
-        subjects=[f.subject for f in facts],
-        seed=case.seed,
-        about={"method": f"sweep ({kind})", "model": model.name, "case": case.name, "digest": model.digest()},
+        record=LocalizationRecord.of("sweep", model, case, {"kind": kind}),
     )
 
 
-def swept(model: Model, both: Pairs, sites: Sequence[Site], **options: Any) -> Swept:
-    """The log-odds of each pair's answer with each site changed; `options` as in `loka.model.sweep`."""
+def sweep_pairs(
+    model: Model,
+    both: Pairs,
+    sites: Sequence[Site],
+    *,
+    kind: Kind = "patch",
+    positions: Positions | None = None,
+    seed: int = 0,
+    budget: SweepBudget = DEFAULT_BUDGET,
+    progress: Progress | None = None,
+) -> Swept:
+    """Measure the log-odds of each pair's answer with each site changed; arguments as for `patching`."""
 
-    def metric(row: int, some: Tensor) -> Tensor:
-        return log_odds(some, both.repeated(row, len(some)))
+    def metric(row: int, scores: Tensor) -> Tensor:
+        return log_odds(scores, both.repeated(row, len(scores)))
 
-    return run_sweep(model, both.clean, sites, metric=metric, other=both.corrupted, **options)
+    return run_sweep(
+        model, both.clean, sites, metric=metric, kind=kind, other=both.corrupted, positions=positions, seed=seed,
+        rows=budget.rows, memory=budget.memory, keep=budget.keep, progress=progress,
+    )  # fmt: skip
 
 
 @torch.no_grad()
 def _counterfactual_odds(model: Model, both: Pairs) -> np.ndarray:
-    """Log-odds of each answer behind the counterfactual prompt, `[fact]`."""
+    """Log-odds of each answer after the counterfactual prompt, `[fact]`."""
     rows = [both.repeated(row, 1) for row in range(len(both.facts))]
     return np.array([float(log_odds(logits(model, one.corrupted), one)) for one in rows])
-
-
-def agreement(
-    model: Model,
-    case: Case,
-    sites: Sequence[Site],
-    *,
-    method: str = "attribution",
-    n_facts: int = 4,
-    progress: Callable[[int, int], None] | None = None,
-) -> Agreement:
-    """Check attribution of some sites against patching them, on the first `n_facts` forget facts.
-
-    Args:
-        method: one of `ESTIMATES`, whose scores estimate the effect of patching.
-
-    Raises:
-        UserError: another method, fewer than two sites, or sites that the model does not have or record.
-    """
-    if method not in ESTIMATES:
-        raise UserError(f"{method!r} does not estimate the effect of patching; check one of {', '.join(ESTIMATES)}.")
-    if len(set(sites)) < 2:
-        raise UserError("agreement compares at least two sites; take them from a localization's `top`.")
-    for site in sites:
-        model.check_site(site)
-    case = case.on(model)
-    facts = list(case.forget.working)[:n_facts]
-    parts: tuple[Part, ...] = tuple(dict.fromkeys(s.part for s in sites))
-    scores, _ = ESTIMATES[method](model, pairs(model, case, facts), parts)
-    attributed = np.array([scores[s.part][:, s.layer, s.index or 0].mean() for s in sites])
-    exact = patching(model, case, sites, facts=facts, progress=progress).mean(0)
-    return Agreement(tuple(sites), attributed, exact, len(facts))

@@ -1,13 +1,12 @@
-"""How much of the behaviour the chosen sites carry alone: faithfulness over circuit size, and its areas.
+"""How much of a behaviour the best sites carry alone: faithfulness over circuit size.
 
 Mueller et al. 2025, "MIB: A Mechanistic Interpretability Benchmark", arXiv:2504.13151 (faithfulness, CPR, CMD).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -16,23 +15,28 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model import Part, Site, chunks
+from ..model import Model, Part, chunks
 from ..model.run.hooks import Hook, point, record, run
+from .contrast import Progress
 from .counterfactual import Pairs, log_odds, pairs
+from .figures.faithfulness import plot_faithfulness
 from .localization import Localization
-
-if TYPE_CHECKING:
-    from ..model import Model
+from .ranking import BY_FORGET_SCORE, Ranking, site_mask
 
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What remains of a behaviour when only the best sites run as they do on the prompt.
+    """How much of a behaviour remains when only the best sites keep their activations.
 
-    `sizes` `[size]`: share of the part's sites that is kept; `values` `[size, fact]`: by fact,
-    f(C) = (m(C) - m(none)) / (m(all) - m(none)) with m the answer's log-odds.
+    With m the answer's log-odds, f(C) = (m(C) - m(none)) / (m(all) - m(none)).
+
+    Attributes:
+        part: the part whose sites make up the circuits.
+        sizes: each circuit's share of the part's sites, `[size]`.
+        values: f by circuit and fact, `[size, fact]`.
+        n_sites: number of sites of the part.
     """
 
     part: Part
@@ -42,40 +46,30 @@ class Faithfulness:
 
     @property
     def curve(self) -> np.ndarray:
-        """f(C), the mean over facts, `[size]`."""
+        """The mean of f over facts, `[size]`."""
         return self.values.mean(1)
 
     @property
     def cpr(self) -> float:
-        """Circuit performance ratio, the area under f over the share kept; higher finds the behaviour sooner."""
+        """Circuit performance ratio: the area under f over size. A higher ratio finds the behaviour sooner."""
         return float(np.trapezoid(self.curve, self.sizes))
 
     @property
     def cmd(self) -> float:
-        """Circuit-model distance, the area under |1 - f|; 0 where the circuit behaves as the whole at every size."""
+        """Circuit-model distance: the area under |1 - f|. It is 0 if every circuit behaves like the whole model."""
         return float(np.trapezoid(np.abs(1 - self.curve), self.sizes))
 
     def smallest(self, level: float = 0.9) -> float | None:
-        """The smallest share kept from which on f stays at a level; None where it never does (f is 1 at all sites)."""
+        """The smallest size from which on f is at least `level`, or None if there is no such size."""
         below = np.flatnonzero(self.curve < level)
         first = int(below[-1]) + 1 if len(below) else 0
         return float(self.sizes[first]) if first < len(self.sizes) else None
 
     def plot(self) -> Figure:
-        """f over the share of sites kept, the mean and the facts behind it."""
-        from .figures.plot import Picture
-
-        figure = Picture(figsize=(5.6, 3.4), layout="constrained")
-        ax = figure.subplots()
-        ax.plot(100 * self.sizes, self.values, color="#999999", lw=0.6, alpha=0.6)
-        ax.plot(100 * self.sizes, self.curve, color="#b2182b", lw=2.2, marker="o")
-        for level in (0, 1):
-            ax.axhline(level, color="black", lw=0.8, ls=":")
-        ax.set(xscale="log", xlabel=f"{self.part}s kept, % of {self.n_sites:,}", ylabel="faithfulness f (1 = whole)")
-        ax.set_ylim(*np.clip([self.values.min() - 0.1, self.values.max() + 0.1], -1, 2))
-        ax.set_title(f"CPR {self.cpr:.2f}, CMD {self.cmd:.2f}; grey: single facts", loc="left", size="small")
-        ax.spines[["top", "right"]].set_visible(False)
-        return figure
+        """Draw f over size, the mean in red and each fact in grey."""
+        label = f"share of {self.n_sites:,} {self.part}s in the circuit, %"
+        title = f"CPR {self.cpr:.2f}, CMD {self.cmd:.2f}; grey: single facts"
+        return plot_faithfulness(self.sizes, self.values, label, title)
 
 
 @torch.no_grad()
@@ -84,74 +78,78 @@ def faithfulness(
     case: Case,
     found: Localization,
     *,
-    part: Part = "neuron",
-    by: str = "forget",
+    ranking: Ranking = BY_FORGET_SCORE,
     sizes: Sequence[float] = SIZES,
     facts: Sequence[Fact] | None = None,
     rows: int = 16,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Faithfulness:
-    """Keep a part's best sites, patch all its others from the counterfactual run, and see what is left.
-
-    The default order is the forget side alone: a circuit is what carries the behaviour, shared machinery
-    included, whereas the contrast leaves out what other facts need too.
+    """Keep a part's best sites, patch its other sites from the counterfactual run, and measure what remains.
 
     Args:
-        by: the column of the localization that orders the sites.
-        sizes: shares of the part's sites, rising; 1 keeps all.
-        facts: working forget facts by default.
+        found: the localization that ranks the sites.
+        ranking: the part, and the column to rank by.
+        sizes: rising shares of the part's sites; 1 keeps all.
+        facts: the working forget facts by default.
+        rows: facts in one batch.
+        progress: called with the number of facts done and the number of all facts.
 
     Raises:
-        UserError: a part that was not scored, or sizes that are no rising shares.
+        UserError: a part without scores, or sizes that do not rise within 0 and 1.
 
     Cost: two forward passes over the facts, and one for each size.
     """
     shares = np.asarray(sizes, float)
     if not len(shares) or (np.diff(shares) <= 0).any() or shares[0] <= 0 or shares[-1] > 1:
-        raise UserError(f"sizes must rise within 0 and 1, and are {list(sizes)}; the usual ones are {SIZES}.")
+        raise UserError(f"sizes must rise within 0 and 1, not {list(sizes)}; the default is {SIZES}.")
     case = case.on(model)
     chosen = list(facts or case.forget.working)
-    n_sites = found.grid(part).size
-    order = found.top(n_sites, part=part, by=by)
-    kept = [mask(model, order[: max(1, round(share * n_sites))], part) for share in shares]
+    order = ranking.sites(found)
+    n_sites = len(order)
+    circuits = [site_mask(model, order[: max(1, round(share * n_sites))], ranking.part) for share in shares]
+    values = circuit_faithfulness(model, case, chosen, ranking.part, circuits, rows=rows, progress=progress)
+    return Faithfulness(ranking.part, shares, values, n_sites)
+
+
+def circuit_faithfulness(
+    model: Model,
+    case: Case,
+    facts: Sequence[Fact],
+    part: Part,
+    circuits: Sequence[Tensor],
+    *,
+    rows: int,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """f of each circuit, given as bool `[layer, unit]`, on each fact: `[circuit, fact]`."""
     values = []
-    for some in chunks(len(chosen), rows):
-        both = pairs(model, case, chosen[some])
-        values.append(carried(model, both, part, kept))
+    for batch in chunks(len(facts), rows):
+        values.append(_batch_faithfulness(model, pairs(model, case, facts[batch]), part, circuits))
         if progress:
-            progress(min(some.stop, len(chosen)), len(chosen))
-    return Faithfulness(part, shares, np.concatenate(values, 1), n_sites)
+            progress(min(batch.stop, len(facts)), len(facts))
+    return np.concatenate(values, 1)
 
 
-def carried(model: Model, both: Pairs, part: Part, kept: Sequence[Tensor]) -> np.ndarray:
-    """f of each set of kept sites, each a bool `[layer, unit]`: `[set, row]`."""
+def _batch_faithfulness(model: Model, both: Pairs, part: Part, circuits: Sequence[Tensor]) -> np.ndarray:
     names = [point(part, layer) for layer in range(model.n_layers)]
     other = record(model, both.corrupted, names).activations
-    seen = (both.clean.mask * both.corrupted.mask).bool()
+    valid = (both.clean.mask * both.corrupted.mask).bool()
 
-    def odds(keep: Tensor) -> np.ndarray:
-        hooks = [(name, _swap(other[name], keep[layer], seen)) for layer, name in enumerate(names)]
+    def odds(circuit: Tensor) -> np.ndarray:
+        hooks = [(name, _patch_others(other[name], circuit[layer], valid)) for layer, name in enumerate(names)]
         return log_odds(run(model, both.clean, hooks), both).double().cpu().numpy()
 
     whole = log_odds(run(model, both.clean, []), both).double().cpu().numpy()
-    none = odds(torch.zeros_like(kept[0]))
-    return np.stack([(odds(keep) - none) / (whole - none) for keep in kept])
+    none = odds(torch.zeros_like(circuits[0]))
+    return np.stack([(odds(circuit) - none) / (whole - none) for circuit in circuits])
 
 
-def _swap(other: Tensor, keep: Tensor, seen: Tensor) -> Hook:
-    """Counterfactual values at all units that are not kept, where neither run is padding."""
+def _patch_others(other: Tensor, circuit: Tensor, valid: Tensor) -> Hook:
+    """Put counterfactual values into all units outside the circuit, where neither run has padding."""
 
     def hook(value: Tensor) -> Tensor:
         shape = (1, 1, -1) + (1,) * (value.ndim - 3)
-        at = seen.reshape(*seen.shape, *(1,) * (value.ndim - 2))
-        return torch.where(at & ~keep.view(shape), other, value)
+        at = valid.reshape(*valid.shape, *(1,) * (value.ndim - 2))
+        return torch.where(at & ~circuit.view(shape), other, value)
 
     return hook
-
-
-def mask(model: Model, sites: Sequence[Site], part: Part) -> Tensor:
-    """Sites of one part as bool `[layer, unit]`."""
-    out = torch.zeros(model.n_layers, model.units(part), dtype=torch.bool, device=model.device)
-    for site in sites:
-        out[site.layer, cast(int, site.index)] = True
-    return out

@@ -1,9 +1,8 @@
-"""Sites that any text needs, so that nobody wipes them out with the knowledge."""
+"""Sites that any text needs, and that an edit should therefore spare."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,11 +10,8 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, neutral_working
-from ..model import Part, Site, chunks, encode_texts, token_logprobs
+from ..model import Model, Part, Site, chunks, encode_texts, token_logprobs
 from ..model.run.hooks import point, record
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 SHARE = 0.01
 PASSAGES = 32
@@ -26,33 +22,38 @@ ROWS = 8
 def exclude_general(
     model: Model, case: Case, sites: Iterable[Site], *, share: float = SHARE, passages: int = PASSAGES
 ) -> list[Site]:
-    """The sites, in their order, without those among the `share` of their part that neutral text needs most.
+    """Leave out the sites that neutral text needs most; the others keep their order.
 
-    A contrast between facts cannot tell these: what a site does for both alike is taken off its score, though not
-    what it does for all else. Of the 400 best neurons of the case `capitals` in SmolLM2 two carry massive activations
-    (Sun et al. 2024, arXiv:2402.17762), and more serve any next word. With all 400 zeroed, the perplexity of 384
-    tokens of prose is 357, from 51.2; without the two, 129; with 400 of the best after sparing 1% (461 of 46,080)
-    it is 51.7, and these hold 86% of the scores' sum. Choosing by `frequency` does not help: 4,510.
+    A contrast between facts does not show these sites. It subtracts what a site does for both groups of facts, but not
+    what the site does for all other text. Some neurons carry massive activations (Sun et al. 2024,
+    arXiv:2402.17762); zeroing them ruins any text.
+
+    Args:
+        share: the share of each part's sites to leave out.
+        passages: how many passages of neutral text to read.
 
     Raises:
         UserError: a share outside 0 and 1, or a part without activations of its own.
 
-    Cost: see `general_importance`, once for a part.
+    Cost: that of `general_importance`, once for each part.
     """
     if not 0 <= share < 1:
-        raise UserError(f"share={share} is no share of sites to spare; give one from 0 to 1, such as {SHARE}.")
-    given = list(sites)
-    parts: set[Part] = {s.part for s in given}
+        raise UserError(f"share={share} is not a share of sites; give at least 0 and less than 1, such as {SHARE}.")
+    sites = list(sites)
+    parts: set[Part] = {s.part for s in sites}
     grids = {part: general_importance(model, case, part, passages=passages) for part in sorted(parts)}
-    most = {part: float(np.quantile(grid, 1 - share)) for part, grid in grids.items()}
-    return [s for s in given if grids[s.part][s.layer, s.index or 0] <= most[s.part]]
+    limits = {part: float(np.quantile(grid, 1 - share)) for part, grid in grids.items()}
+    return [s for s in sites if grids[s.part][s.layer, s.index or 0] <= limits[s.part]]
 
 
 def general_importance(model: Model, case: Case, part: Part = "neuron", *, passages: int = PASSAGES) -> np.ndarray:
-    """How much neutral text needs each unit of a part, `[layer, unit]` in nats: mean size of gradient x activation.
+    """How much neutral text needs each unit of a part: the mean size of gradient times activation.
 
-    To first order, by how much a token's activation, were it not there, would change the loss on the passage; signs
-    are not set off against one another. Working neutral text alone is read, on the weights as they are.
+    To first order, this is how much a token's activation changes the loss on the passage. Sizes are averaged, so that
+    opposite signs do not cancel. The function reads working neutral text only, with the weights as they are.
+
+    Returns:
+        `[layer, unit]`, in nats.
 
     Cost: a forward and a backward pass (no weight gradients) over `passages` of at most 48 tokens, once for a model.
     """
@@ -61,19 +62,19 @@ def general_importance(model: Model, case: Case, part: Part = "neuron", *, passa
 
 
 def _importance(model: Model, texts: Sequence[str], part: Part) -> np.ndarray:
-    parts = [_needed(model, texts[rows], part) for rows in chunks(len(texts), ROWS)]
+    parts = [_importance_sums(model, texts[rows], part) for rows in chunks(len(texts), ROWS)]
     total = torch.stack([sums for sums, _ in parts]).sum(0) / sum(tokens for _, tokens in parts)
     return total.cpu().numpy()
 
 
 @torch.enable_grad()
-def _needed(model: Model, texts: Sequence[str], part: Part) -> tuple[Tensor, int]:
-    """Sums `[layer, unit]` over the tokens of some texts, and how many these are."""
+def _importance_sums(model: Model, texts: Sequence[str], part: Part) -> tuple[Tensor, int]:
+    """Sums `[layer, unit]` over the tokens of these texts, and the number of tokens."""
     batch = encode_texts(model, texts, limit=TOKENS)
     names = [point(part, layer) for layer in range(model.n_layers)]
     run = record(model, batch, names, grad=True)
     loss = -token_logprobs(run.logits, batch.labels).sum()
     grads = torch.autograd.grad(loss, [run.activations[n] for n in names])
-    sizes = [(run.activations[n].detach() * g).double() for n, g in zip(names, grads, strict=True)]
-    whole = [s.sum(-1) if s.ndim == 4 else s for s in sizes]  # a head's width acts as one
-    return torch.stack([(s.abs() * batch.mask[..., None]).sum((0, 1)) for s in whole]), batch.tokens
+    products = [(run.activations[n].detach() * g).double() for n, g in zip(names, grads, strict=True)]
+    units = [s.sum(-1) if s.ndim == 4 else s for s in products]  # a head is one unit
+    return torch.stack([(s.abs() * batch.mask[..., None]).sum((0, 1)) for s in units]), batch.tokens

@@ -1,4 +1,4 @@
-"""Knowledge neurons: integrated gradients over the neurons of one layer, from silence to what they are.
+"""Knowledge neurons: integrated gradients over the neurons of one layer, from zero to their activations.
 
 Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers", arXiv:2104.08696.
 """
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,15 +17,12 @@ from torch import Tensor, nn
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Site, logits, token_logprobs
+from ..model import Model, Site, logits, token_logprobs
 from ..model.layout import neuron_output
+from .contrast import Progress, Scores, contrast_items
 from .counterfactual import Pairs
-from .facts import over_facts
-from .localization import Localization, Part
-from .path import grid
-
-if TYPE_CHECKING:
-    from ..model import Model
+from .integration import integration_points
+from .localization import Localization
 
 STEPS = 20
 
@@ -36,40 +33,42 @@ def knowledge_neurons(
     *,
     steps: int = STEPS,
     rows: int = 16,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Localization:
     """Score every neuron by integrated gradients of the answer's probability.
 
-    A layer's neurons are scaled together from 0 to what they are, where the answer is predicted; a neuron's
-    score is its activation times the mean gradient on the way. The scores of a layer add up to how far the
-    probability of the whole answer falls when all of its neurons are silent there. They are scaled by the
-    probability itself, and contrasted with the retain facts as in `attribution`.
+    A layer's neurons are scaled together from zero to their activations, at the positions that predict the answer. A
+    neuron's score is its activation times the mean gradient on this path. A layer's scores add up to how far the
+    probability of the whole answer falls when all its neurons are zero there. Scores are divided by that probability,
+    and contrasted with the retain facts as in `attribution`.
 
     Args:
-        steps: points on the way, by the midpoint rule.
+        steps: points on the path, by the midpoint rule.
         rows: facts in one batch.
-        progress: called with facts done and facts in all.
-
-    Cost: `layers * steps` forward passes, each with a backward pass down to its layer.
+        progress: called with the number of facts done and the number of all facts.
 
     Raises:
         UserError: fewer than one step.
+
+    Cost: `layers * steps` forward passes, each with a backward pass down to its layer.
     """
-    raw = partial(answer_integral, steps=steps)
-    return over_facts(model, case, raw, rows=rows, progress=progress, method="knowledge_neurons", steps=steps)
+    scorer, settings = partial(answer_probability_scores, steps=steps), {"steps": steps}
+    return contrast_items(
+        model, case, scorer, method="knowledge_neurons", rows=rows, settings=settings, progress=progress
+    )
 
 
-def answer_integral(model: Model, both: Pairs, *, steps: int = STEPS) -> tuple[dict[Part, np.ndarray], np.ndarray]:
+def answer_probability_scores(model: Model, both: Pairs, *, steps: int = STEPS) -> tuple[Scores, np.ndarray]:
     """Raw scores `[row, layer, neuron]`, in probability, and the probability of each row's whole answer."""
     batch = both.clean
-    asked = torch.zeros_like(batch.mask, dtype=torch.bool)
-    asked[:, -batch.keep - 1 : -1] = batch.labels >= 0
+    predicts = torch.zeros_like(batch.mask, dtype=torch.bool)
+    predicts[:, -batch.keep - 1 : -1] = batch.labels >= 0
 
     def answer() -> Tensor:
         return token_logprobs(logits(model, batch), batch.labels).sum(-1).exp()
 
     maps = [neuron_output(model, layer) for layer in range(model.n_layers)]
-    scores = torch.stack([_integral(answer, module, asked, grid(steps)) for module in maps], 1)
+    scores = torch.stack([_integral(answer, module, predicts, integration_points(steps)) for module in maps], 1)
     with torch.no_grad():
         return {"neuron": scores.double().cpu().numpy()}, answer().double().cpu().numpy()
 
@@ -84,27 +83,30 @@ def knowledge_neuron_scores(
     steps: int = STEPS,
     convention: Literal["stated", "knowledge-neurons"] = "stated",
 ) -> Tensor:
-    """Scores of one prompt's neurons by the probability of what follows, `[layer, neuron]`.
+    """Scores of the neurons on one prompt, by the probability of its answer, `[layer, neuron]`.
 
     Args:
-        hf: a language model of transformers, causal or masked.
-        maps: for each layer the module whose input is the neurons' activations, such as the down projection.
+        hf: a transformers language model, causal or masked.
+        maps: for each layer, the module whose input is the neurons' activations, such as the down projection.
         ids: the prompt's tokens, `[position]`.
-        target: the tokens of the answer.
-        position: of the mask, in a masked model, which takes one token; in a causal model the answer follows.
-        convention: `knowledge-neurons` integrates with both ends among the points, and of several tokens
-            takes the mean over them, each behind the model's own likeliest tokens instead of the answer's.
+        target: the answer's tokens.
+        position: the position of the mask in a masked model; its answer has one token. In a causal model the answer
+            follows the prompt.
+        convention: `knowledge-neurons` includes both ends among the points of integration. For several tokens, it
+            takes the mean of their scores, each token after the model's own likeliest tokens rather than the answer's.
 
     Raises:
-        UserError: no target, or several tokens for one mask.
+        UserError: an empty target, or several tokens for one mask.
     """
     if not target or (position is not None and len(target) > 1):
-        raise UserError(f"knowledge neurons need one token for a mask, at least one otherwise, not {list(target)}.")
+        raise UserError(
+            f"knowledge neurons need one token for a mask and at least one otherwise; change the target {list(target)}."
+        )
     if convention == "stated":
-        return _target_integral(hf, maps, ids, target, position, grid(steps))
+        return _target_integral(hf, maps, ids, target, position, integration_points(steps))
     total = []
     for token in target:
-        total.append(_target_integral(hf, maps, ids, [token], position, grid(steps, "ends")))
+        total.append(_target_integral(hf, maps, ids, [token], position, integration_points(steps, "ends")))
         with torch.no_grad():
             ids = torch.cat([ids, hf(input_ids=ids[None]).logits[0, -1:].argmax(-1)])
     return torch.stack(total).mean(0)
@@ -112,13 +114,13 @@ def knowledge_neuron_scores(
 
 @torch.no_grad()
 def neuron_activations(hf: nn.Module, maps: Sequence[nn.Module], ids: Tensor, *, position: int = -1) -> Tensor:
-    """What the neurons are at one position of a prompt, `[layer, neuron]`; `maps` as for the scores."""
-    kept: list[Tensor] = []
+    """The neurons' activations at one position of a prompt, `[layer, neuron]`; `maps` as in the scores."""
+    activations: list[Tensor] = []
     with ExitStack() as stack:
         for module in maps:
-            stack.enter_context(_reading(module, lambda x: kept.append(x[0, position])))
+            stack.enter_context(_reading(module, lambda x: activations.append(x[0, position])))
         hf(input_ids=ids[None])
-    return torch.stack(kept)
+    return torch.stack(activations)
 
 
 def coarse_neurons(
@@ -128,16 +130,16 @@ def coarse_neurons(
     percentile: float | None = None,
     threshold: float | None = None,
 ) -> list[Site]:
-    """The neurons of one prompt whose score is above a limit, in their order.
+    """The neurons whose score on one prompt is above a limit, by layer and index.
 
     Args:
         scores: `[layer, neuron]`.
-        share: of the highest score (the paper: 0.2).
-        percentile: of all scores.
+        share: the limit as a share of the highest score (0.2 in the paper).
+        percentile: the limit as a percentile of all scores.
         threshold: the limit itself.
 
     Raises:
-        UserError: none of the three, or more than one.
+        UserError: no limit, or more than one.
     """
     if sum(limit is not None for limit in (share, percentile, threshold)) != 1:
         raise UserError("coarse_neurons takes one limit: share (of the highest score), percentile or threshold.")
@@ -156,15 +158,15 @@ def refined_neurons(
 
     Args:
         coarse: each prompt's coarse neurons.
-        share: of the prompts, 0 to below 1.
-        negative: coarse neurons of prompts about something else, which are taken out. (In published code
-            this has no effect: it compares lists with single neurons.)
+        share: share of the prompts, at least 0 and below 1.
+        negative: coarse neurons of prompts about something else, to be removed. In the published code this has no
+            effect, because it compares lists with single neurons.
 
     Raises:
-        UserError: a share that no neuron could exceed.
+        UserError: a share that no neuron can exceed.
     """
     if not 0 <= share < 1:
-        raise UserError(f"a share of {share} of the prompts cannot be exceeded; give 0 to below 1.")
+        raise UserError(f"a share of {share} of the prompts cannot be exceeded; give at least 0 and less than 1.")
     counts = Counter(site for sites in coarse for site in sites)
     other = {site for sites in negative for site in sites}
     return [site for site, n in counts.items() if n > share * len(coarse) and site not in other]
@@ -174,11 +176,11 @@ def refined_neurons(
 def scaled_neurons(
     maps: Sequence[nn.Module], neurons: Sequence[Site], *, factor: float, position: int | None = None
 ) -> Iterator[None]:
-    """Neurons times a factor for as long as the context lasts: 0 suppresses, 2 enhances what they hold.
+    """Multiply neurons by a factor within this context: 0 suppresses them, 2 enhances them.
 
     Args:
-        maps: for each layer the module whose input is the neurons' activations.
-        position: where; everywhere by default.
+        maps: for each layer, the module whose input is the neurons' activations.
+        position: the position to scale at; all by default.
     """
     where = slice(None) if position is None else position
 
@@ -205,33 +207,35 @@ def _target_integral(
     answer = torch.tensor(target, device=ids.device)
     row = torch.cat([ids, answer[:-1]])[None]
     at = torch.arange(len(target), device=ids.device) + (len(ids) - 1 if position is None else position)
-    asked = torch.zeros(row.shape, dtype=torch.bool, device=ids.device)
-    asked[0, at] = True
+    predicts = torch.zeros(row.shape, dtype=torch.bool, device=ids.device)
+    predicts[0, at] = True
 
     def probability() -> Tensor:
         return hf(input_ids=row).logits[:, at].softmax(-1).gather(-1, answer[None, :, None]).prod(1)
 
-    return torch.cat([_integral(probability, module, asked, shares) for module in maps])
+    return torch.cat([_integral(probability, module, predicts, shares) for module in maps])
 
 
 @torch.enable_grad()
 def _integral(output: Callable[[], Tensor], module: nn.Module, where: Tensor, shares: Sequence[float]) -> Tensor:
-    """Activations times mean gradients on the way, summed over positions, `[row, neuron]`.
+    """Activations times mean gradients on the path, summed over positions, `[row, neuron]`.
 
-    `output`: runs the model, and gives a number for each row; `where`: bool `[row, position]`, what is scaled.
+    Args:
+        output: runs the model and gives one number a row.
+        where: the positions to scale, bool `[row, position]`.
     """
     total = torch.zeros(())
     for share in shares:
-        kept: list[Tensor] = []
+        states: list[Tensor] = []
 
-        def scale(x: Tensor, share: float = share, kept: list[Tensor] = kept) -> Tensor:
+        def scale(x: Tensor, share: float = share, states: list[Tensor] = states) -> Tensor:
             moved = torch.where(where[..., None], share * x, x).detach().requires_grad_(True)
-            kept.extend((x.detach(), moved))
+            states.extend((x.detach(), moved))
             return moved
 
         with _reading(module, scale):
             value = output()
-        x, moved = kept
+        x, moved = states
         grad = torch.autograd.grad(value.sum(), moved)[0]
         total = total + (x * grad * where[..., None]).sum(1)
     return total / len(shares)
@@ -239,7 +243,7 @@ def _integral(output: Callable[[], Tensor], module: nn.Module, where: Tensor, sh
 
 @contextmanager
 def _reading(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """A module's first input passed through `change`; `None` leaves it."""
+    """Pass a module's first input through `change`; `None` leaves it as it is."""
 
     def hook(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         changed = change(given[0])

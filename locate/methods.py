@@ -1,58 +1,115 @@
-"""Every locator by its name."""
+"""The table of locators. A new locator is one file and one row here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from inspect import signature
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Part
-from .atp_star import atp_star
-from .attribution import attribution
-from .direct_logit import direct_logit
+from ..model import INDEXED, Model, Part
+from .atp_star import atp_star, atp_star_scores
+from .attribution import PARTS, RECORDED, attribution, attribution_scores
+from .contrast import Progress, Scores
+from .counterfactual import Pairs
+from .direct_logit import WRITERS, direct_logit, direct_logit_scores
 from .exact import sweep
-from .integrated_gradients import integrated_gradients
-from .knowledge_neurons import knowledge_neurons
+from .integrated_gradients import integrated_gradients, integrated_gradients_scores
+from .knowledge_neurons import answer_probability_scores, knowledge_neurons
 from .localization import Localization
-from .taylor import taylor
+from .taylor import taylor, taylor_scores
 
-if TYPE_CHECKING:
-    from ..model import Model
 
-METHODS: dict[str, Callable[..., Localization]] = {
-    "attribution": attribution,
-    "integrated_gradients": integrated_gradients,
-    "atp_star": atp_star,
-    "direct_logit": direct_logit,
-    "knowledge_neurons": knowledge_neurons,
-    "taylor": taylor,
-    "sweep": sweep,
-}
+@dataclass(frozen=True)
+class Locator:
+    """A way to locate knowledge.
+
+    Attributes:
+        name: what users call it.
+        run: called as `run(model, case, parts=..., progress=...)`.
+        parts: the parts that it can score.
+        default_parts: the parts that it scores when the user names none.
+        scores: raw scores of prompt pairs, called as `scores(model, pairs, parts)`; None if it does not score pairs.
+        estimates_patching: whether `scores` estimate the effect of patching, so that `agreement` can check them.
+        needs_gradients: whether it runs backward passes.
+    """
+
+    name: str
+    run: Callable[..., Localization]
+    parts: tuple[Part, ...]
+    default_parts: tuple[Part, ...] = PARTS
+    scores: Callable[..., tuple[Scores, np.ndarray]] | None = None
+    estimates_patching: bool = False
+    needs_gradients: bool = True
+
+
+def _knowledge_neurons(
+    model: Model, case: Case, *, parts: Sequence[Part], progress: Progress | None = None
+) -> Localization:
+    return knowledge_neurons(model, case, progress=progress)
+
+
+def _answer_probability_scores(model: Model, pairs: Pairs, parts: Sequence[Part] = ()) -> tuple[Scores, np.ndarray]:
+    return answer_probability_scores(model, pairs)
+
+
+def _sweep(model: Model, case: Case, *, parts: Sequence[Part], progress: Progress | None = None) -> Localization:
+    (part,) = parts
+    return sweep(model, case, part=part, progress=progress)
+
+
+_ROWS = (
+    Locator("attribution", attribution, RECORDED, scores=attribution_scores, estimates_patching=True),
+    Locator(
+        "integrated_gradients",
+        integrated_gradients,
+        RECORDED,
+        scores=integrated_gradients_scores,
+        estimates_patching=True,
+    ),
+    Locator("atp_star", atp_star, (*PARTS, "kv"), (*PARTS, "kv"), scores=atp_star_scores),
+    Locator("direct_logit", direct_logit, WRITERS, scores=direct_logit_scores),
+    Locator("knowledge_neurons", _knowledge_neurons, ("neuron",), ("neuron",), scores=_answer_probability_scores),
+    Locator("taylor", taylor, RECORDED, scores=taylor_scores),
+    Locator("sweep", _sweep, INDEXED, ("head",), needs_gradients=False),
+)
+METHODS: dict[str, Locator] = {row.name: row for row in _ROWS}
+
+
+def locator(name: str) -> Locator:
+    """The row of the table with that name.
+
+    Raises:
+        UserError: no such locator.
+    """
+    if name not in METHODS:
+        raise UserError(f"{name!r} is not a locator; choose one of {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def estimates() -> tuple[str, ...]:
+    """The names of the locators whose scores estimate the effect of patching."""
+    return tuple(name for name, row in METHODS.items() if row.estimates_patching)
 
 
 def perform(
-    name: str,
-    model: Model,
-    case: Case,
-    *,
-    part: Part | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    name: str, model: Model, case: Case, *, part: Part | None = None, progress: Progress | None = None
 ) -> Localization:
-    """A localization by the locator of that name, of one part or of those it scores by itself.
+    """Locate by the locator of that name.
+
+    Args:
+        part: score this part only; by default the locator's own choice.
+        progress: called with the number of steps done and the number of all steps.
 
     Raises:
-        UserError: no such locator, or a part that it does not score.
+        UserError: no such locator, or a part that it cannot score.
+
+    Example:
+        found = loka.locate.perform("integrated_gradients", model, loka.case("capitals"), part="head")
     """
-    if name not in METHODS:
-        raise UserError(f"{name!r} is no locator; choose one of {', '.join(METHODS)}.")
-    takes = signature(METHODS[name]).parameters
-    extra: dict[str, Any] = {}
-    if part is not None and "part" in takes:
-        extra = {"part": part}
-    elif part is not None and "parts" in takes:
-        extra = {"parts": (part,)}
-    elif part not in (None, "neuron"):
-        raise UserError(f"{name} scores neurons alone, not {part!r}; leave the part out, or choose another locator.")
-    return METHODS[name](model, case, progress=progress, **extra)
+    row = locator(name)
+    if part is not None and part not in row.parts:
+        raise UserError(f"{name} cannot score {part!r}; choose one of {', '.join(row.parts)}, or another locator.")
+    return row.run(model, case, parts=row.default_parts if part is None else (part,), progress=progress)

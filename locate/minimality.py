@@ -1,4 +1,4 @@
-"""Whether a circuit's sites are all needed: each is left out by itself, beside a null of sites from outside.
+"""Whether a circuit needs all its sites. Each site is left out alone; random sites from outside give a null.
 
 Wang et al. 2023, "Interpretability in the Wild", arXiv:2211.00593 (minimality); with a null distribution as in
 Shi et al. 2024, "Hypothesis Testing the Circuit Hypothesis in LLMs", arXiv:2410.13032.
@@ -6,31 +6,30 @@ Shi et al. 2024, "Hypothesis Testing the Circuit Hypothesis in LLMs", arXiv:2410
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact
-from ..model import Part, Site, chunks
-from .counterfactual import pairs
-from .faithfulness import carried, mask
+from ..knowledge import Case
+from ..model import Model, Site
+from .contrast import Progress
+from .faithfulness import circuit_faithfulness
 from .localization import Localization
-
-if TYPE_CHECKING:
-    from ..model import Model
+from .ranking import BY_FORGET_SCORE, Ranking, site_mask
 
 
 @dataclass(frozen=True)
 class Minimality:
-    """What single sites are worth to a circuit's faithfulness f.
+    """What single sites contribute to a circuit's faithfulness f, the mean over facts.
 
-    `sites`: those that were tried; `losses` `[site]`: by how much f falls without each; `null` `[site]`: by how
-    much it falls when a random site that was added to the circuit is taken away again. f is the mean over
-    facts; `whole` that of the circuit, of `n_sites` sites.
+    Attributes:
+        sites: the tested sites of the circuit.
+        losses: how far f falls without each tested site, `[site]`.
+        null: how far f falls when a random site that was added to the circuit is removed again, `[site]`.
+        whole: f of the circuit.
+        n_sites: number of sites in the circuit.
     """
 
     sites: tuple[Site, ...]
@@ -41,18 +40,18 @@ class Minimality:
 
     @property
     def threshold(self) -> float:
-        """The size that one in twenty of the null exceeds."""
+        """The 95th percentile of the null's size."""
         return float(np.quantile(np.abs(self.null), 0.95))
 
     @property
-    def needed(self) -> float:
-        """Share of the tried sites whose loss is larger than the threshold; a minimal circuit has 1."""
+    def share_needed(self) -> float:
+        """The share of tested sites whose loss exceeds the threshold; 1 for a minimal circuit."""
         return float((self.losses > self.threshold).mean())
 
     def __str__(self) -> str:
         return (
-            f"{self.n_sites:,} sites, faithfulness {self.whole:.2f}: {self.needed:.0%} of {len(self.sites)} tried are "
-            f"needed (f falls by more than {self.threshold:.4f} without them)"
+            f"{self.n_sites:,} sites, faithfulness {self.whole:.2f}: the circuit needs {self.share_needed:.0%} of "
+            f"{len(self.sites)} tested sites (f falls by more than {self.threshold:.4f} without one)"
         )
 
 
@@ -62,48 +61,43 @@ def minimality(
     case: Case,
     found: Localization,
     *,
+    ranking: Ranking = BY_FORGET_SCORE,
     share: float = 0.05,
-    part: Part = "neuron",
-    by: str = "forget",
-    tried: int = 40,
-    facts: Sequence[Fact] | None = None,
+    trials: int = 40,
     rows: int = 16,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Minimality:
-    """Take the best sites as a circuit, leave single ones out, and compare with random ones from outside.
+    """Take the best sites as a circuit, leave single sites out, and compare with random sites from outside.
+
+    f is measured on the working forget facts; pass `case.subset(n)` for fewer.
 
     Args:
-        share: of the part's sites that are the circuit.
-        by: the column that orders the sites.
-        tried: how many of the circuit's sites, evenly down its order, and how many from outside.
-        facts: working forget facts by default.
+        found: the localization that ranks the sites.
+        ranking: the part, and the column to rank by.
+        share: the circuit's share of the part's sites.
+        trials: how many sites to test inside the circuit, evenly down its ranking, and how many outside.
+        rows: facts in one batch.
+        progress: called with the number of facts done and the number of all facts.
 
     Raises:
-        UserError: a part that was not scored, a share that leaves no site inside or outside, or none to try.
+        UserError: a part without scores, a share that leaves no site inside or outside, or no trials.
 
-    Cost: three forward passes over the facts, and two for each site tried.
+    Cost: three forward passes over the facts, and two for each trial.
     """
-    order = found.top(found.grid(part).size, part=part, by=by)
+    order = ranking.sites(found)
     n = round(share * len(order))
-    if not 0 < n < len(order) or tried < 1:
+    if not 0 < n < len(order) or trials < 1:
         raise UserError(
-            f"share={share} of {len(order)} {part} sites is {n}, and tried={tried}: a circuit has at least one site, "
-            "leaves one out, and at least one is tried."
+            f"share={share} of {len(order)} {ranking.part} sites is {n}, with trials={trials}; give a share that puts "
+            "at least one site inside the circuit and one outside, and at least one trial."
         )
     case = case.on(model)
     inside, outside = order[:n], order[n:]
-    chosen = [inside[i] for i in np.unique(np.linspace(0, n - 1, min(tried, n)).round().astype(int))]
-    drawn = np.random.default_rng(case.seed).choice(len(outside), size=min(tried, len(outside)), replace=False)
-    kept = [
-        mask(model, inside, part),
-        *(mask(model, [s for s in inside if s != site], part) for site in chosen),
-        *(mask(model, [*inside, outside[i]], part) for i in drawn),
-    ]
-    asked, values = list(facts or case.forget.working), []
-    for some in chunks(len(asked), rows):
-        values.append(carried(model, pairs(model, case, asked[some]), part, kept))
-        if progress:
-            progress(min(some.stop, len(asked)), len(asked))
-    f = np.concatenate(values, 1).mean(1)
-    without, beside = f[1 : 1 + len(chosen)], f[1 + len(chosen) :]
-    return Minimality(tuple(chosen), f[0] - without, beside - f[0], float(f[0]), n)
+    tested = [inside[i] for i in np.unique(np.linspace(0, n - 1, min(trials, n)).round().astype(int))]
+    drawn = np.random.default_rng(case.seed).choice(len(outside), size=min(trials, len(outside)), replace=False)
+    circuits = [inside, *([s for s in inside if s != site] for site in tested), *([*inside, outside[i]] for i in drawn)]
+    masks = [site_mask(model, circuit, ranking.part) for circuit in circuits]
+    facts = list(case.forget.working)
+    f = circuit_faithfulness(model, case, facts, ranking.part, masks, rows=rows, progress=progress).mean(1)
+    without, extended = f[1 : 1 + len(tested)], f[1 + len(tested) :]
+    return Minimality(tuple(tested), f[0] - without, extended - f[0], float(f[0]), n)

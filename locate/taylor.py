@@ -1,30 +1,26 @@
-"""Taylor importance: gradient times activation, for what zeroing a site would take away.
+"""Taylor importance: gradient times activation, the first-order effect of zeroing a site.
 
-Molchanov et al. 2017, arXiv:1611.06440, there of a loss and for pruning; selective for what is to be forgotten as in
-Pochinkov & Schoots 2024, arXiv:2403.01267.
+Molchanov et al. 2017, arXiv:1611.06440, use it on a loss, for pruning. Pochinkov & Schoots 2024, arXiv:2403.01267, make
+it selective for what is to be forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import token_logprobs
+from ..model import Model, token_logprobs
 from ..model.run.hooks import record
-from .attribution import PARTS, points, products
+from .attribution import PARTS, gradient_products, hook_points
+from .contrast import Progress, Scores, contrast_items
 from .counterfactual import Pairs
-from .facts import Scores, over_facts
 from .localization import Localization, Part
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 SPARE = 3.0
 
@@ -36,43 +32,50 @@ def taylor(
     parts: Sequence[Part] = PARTS,
     spare: float = SPARE,
     rows: int = 16,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Localization:
-    """Score every head and every neuron for what zeroing it takes from the forget facts and spares the retain facts.
+    """Score every head and every neuron by what zeroing it takes from the forget facts but not from the retain facts.
 
-    The effect of a site on a fact is its activation times the gradient of the whole answer's log-probability,
-    summed over positions: to first order, how far it falls, in nats, when the site is silent. From the mean over the
-    forget facts `spare` times the mean *size* over all working retain facts, other relations' too, is taken off: signed
-    effects of a site that many facts use cancel in a mean, their sizes don't. `attribution` asks instead what a site
-    owes to this subject, and finds sites to train; this finds sites to silence (`python -m bench.zeroing`).
+    A site's effect on a fact is its activation times the gradient of the whole answer's log-probability, summed over
+    positions. To first order, this is how far the log-probability falls, in nats, when the site is zero. From the
+    mean over the forget facts, `spare` times the mean *size* of the effect over all working retain facts is
+    subtracted, other relations included. Sizes are used because the signed effects of a site that many facts use
+    cancel in a mean.
+
+    `attribution` asks what a site does for this particular subject, and suits edits that train the sites. `taylor`
+    suits edits that zero them. `python -m bench.zeroing` compares the two.
 
     Args:
-        spare: how much an effect on retain facts weighs.
+        parts: as for `attribution`.
+        spare: weight of the effects on retain facts.
         rows: facts in one batch.
-        progress: called with facts done and facts in all.
+        progress: called with the number of facts done and the number of all facts.
+
+    Raises:
+        UserError: a negative `spare`, or a part without activations of its own.
 
     Cost: a forward and a backward pass (no weight gradients) over forget and retain facts; memory for the
     activations of `rows` rows.
-
-    Raises:
-        UserError: a negative `spare`.
 
     Example:
         found = loka.locate.taylor(model, loka.case("capitals"))
     """
     if spare < 0:
-        raise UserError(f"spare={spare} would look for sites that retain facts need; give 0 or more, such as {SPARE}.")
-    raw = partial(silence, parts=parts)
-    return over_facts(model, case, raw, rows=rows, progress=progress, method="taylor", spare=spare)
+        raise UserError(f"spare={spare} would favour sites that retain facts need; give 0 or more, such as {SPARE}.")
+    scorer, settings = partial(taylor_scores, parts=parts), {"spare": spare}
+    return contrast_items(
+        model, case, scorer, method="taylor", rows=rows, spare=spare, settings=settings, progress=progress
+    )
 
 
 @torch.enable_grad()
-def silence(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tuple[Scores, np.ndarray]:
-    """Estimated falls of the clean prompts' log-probability in nats, `[row, layer, unit]` by part, with unit scale."""
-    names = points(model, parts)
+def taylor_scores(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tuple[Scores, np.ndarray]:
+    """Estimated falls of the answers' log-probability in nats, `[row, layer, unit]` by part; and ones, `[row]`."""
+    names = hook_points(model, parts)
     run = record(model, pairs.clean, names, grad=True)
     answers = token_logprobs(run.logits, pairs.clean.labels).sum()
     grads = torch.autograd.grad(answers, [run.activations[name] for name in names])
-    way = {name: run.activations[name].detach() for name in names}
-    alone = replace(pairs, corrupted=pairs.clean)
-    return products(model, parts, way, dict(zip(names, grads, strict=True)), alone), np.ones(len(pairs.facts))
+    activations = {name: run.activations[name].detach() for name in names}
+    clean_only = replace(pairs, corrupted=pairs.clean)
+    products = gradient_products(model, parts, activations, dict(zip(names, grads, strict=True)), clean_only)
+    return products, np.ones(len(pairs.facts))

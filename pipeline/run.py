@@ -124,7 +124,7 @@ class Run:
             found = locate.perform(wanted["method"], self.model, self.case, part=part, progress=step)
             each = CHECKED // 2
             best = [s for p in found.parts for s in found.top(min(each, len(found.grid(p).ravel())), part=p)]
-            estimate = wanted["method"] if wanted["method"] in locate.ESTIMATES else "attribution"
+            estimate = wanted["method"] if wanted["method"] in locate.estimates() else "attribution"
             patched = self._step("exact patching")
             check = locate.agreement(self.model, self.case, best, method=estimate, progress=patched)
             write_json(self.folder / "localization_check.json", check.to_json())
@@ -148,7 +148,7 @@ class Run:
             sites = found.top(min(SILENCED[part], found.grid(part).size // 4), part=part)
             method = self.stored.get("located", {}).get("method", USUAL)
             locator = partial(locate.perform, method, part=part)
-            others = locate.controls(self.model, self.case, sites, locator=locator, seed=self.case.seed)
+            others = locate.control_sites(self.model, self.case, sites, locator=locator, seed=self.case.seed)
             self.progress("controls", 1, 2)
             rows = knockout(self.model, self.case, {f"best {part}s": sites, **others}).reset_index()
             write_json(path, rows.to_dict("records"))

@@ -162,9 +162,8 @@ def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
         known = formats.count(summary.facts_known)
         yield "Facts the original knows", f"{known} of {formats.count(summary.facts_total)}"
     if located := run.localization:
-        about = located.about
         yield "Sites scored", formats.counted(Counter(located.frame["part"]))
-        forget, retain = (formats.count(about.get(name)) for name in ("n_forget", "n_retain"))
+        forget, retain = (formats.count(n) for n in (located.record.n_forget, located.record.n_retain))
         yield "Facts located on", f"{forget} to forget, {retain} to keep"
     yield from _edit(run, summary)
     if relearn := run.after.get("relearn"):

@@ -44,7 +44,7 @@ def save(folder: Path, name: str, figure: Figure) -> bytes:
 
 
 def _pages(found: Localization) -> Iterator[tuple[str, str]]:
-    about = f"{found.about.get('case', '')} in {found.about.get('model', '')}"
+    about = f"{found.record.case} in {found.record.model}"
     for part in found.parts:
         for name, scatter in ((part, False), (f"{part}_scatter", True)):
             head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(f"{part}: {about}")}</title>'

@@ -7,7 +7,7 @@ import pytest
 
 import loka
 from loka.knowledge import Case, Split
-from loka.locate.attribution import attribute
+from loka.locate.attribution import attribution_scores
 from loka.locate.counterfactual import pairs
 from loka.model import Model
 
@@ -34,7 +34,7 @@ def test_knows_most_of_what_is_asked(smollm2: Model, capitals: Case) -> None:
 
 def test_attribution_agrees_with_patching(smollm2: Model, capitals: Case) -> None:
     facts = list(capitals.forget.working)[:4]
-    scores, falls = attribute(smollm2, pairs(smollm2, capitals, facts))
+    scores, falls = attribution_scores(smollm2, pairs(smollm2, capitals, facts))
     assert scores["neuron"].shape == (4, 30, 1536)
     assert scores["head"].shape == (4, 30, 9)
     assert (falls > 0).all(), "the answers depend on the subject"

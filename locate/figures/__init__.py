@@ -1,1 +1,1 @@
-"""Drawings of scores, as matplotlib figures and as HTML."""
+"""Draw scores, as matplotlib figures and as HTML. Every function takes plain data: frames, grids and wirings."""

@@ -1,4 +1,4 @@
-"""Pieces of pictures as SVG: they work in a notebook, in a report and offline, and need no script."""
+"""SVG elements. They work in a notebook, in a report and offline, without scripts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from matplotlib.colors import to_hex
 
 
 def colour(share: float) -> str:
-    """Red above zero, blue below, white at zero, full at 1 and -1."""
+    """A colour for a number from -1 (blue) through 0 (white) to 1 (red)."""
     return to_hex(colormaps["RdBu_r"](0.5 + 0.5 * float(np.clip(share, -1, 1))))
 
 
 def text(
     x: float, y: float, content: str, anchor: str = "start", *, bold: bool = False, angle: int = 0, fill: str = "#000"
 ) -> str:
-    """A line of text, anchored at its start, middle or end."""
+    """A line of text. `anchor` is `start`, `middle` or `end`."""
     turn = f' transform="rotate({angle} {x:.0f} {y:.0f})"' if angle else ""
     weight = ' font-weight="bold"' if bold else ""
     tint = f' fill="{fill}"' if fill != "#000" else ""
@@ -32,7 +32,7 @@ def line(x1: float, y1: float, x2: float, y2: float, *, dash: str = "", stroke: 
 
 
 def cell(x: float, y: float, width: float, height: float, fill: str, tip: str) -> str:
-    """A rectangle with a text under the pointer."""
+    """A rectangle with a tooltip."""
     return (
         f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{fill}">'
         f"<title>{escape(tip)}</title></rect>"
@@ -40,7 +40,7 @@ def cell(x: float, y: float, width: float, height: float, fill: str, tip: str) -
 
 
 def scale(x: float, y: float, limit: float, label: str, *, width: float = 120) -> str:
-    """The colours from `-limit` to `limit`, written out below."""
+    """A colour bar from `-limit` to `limit`, with its numbers below."""
     steps = 24
     cells = [
         f'<path d="M{x + width * i / steps:.1f} {y:.0f}h{width / steps + 0.5:.1f}v8h-{width / steps + 0.5:.1f}z" '
@@ -52,7 +52,7 @@ def scale(x: float, y: float, limit: float, label: str, *, width: float = 120) -
 
 
 def svg(width: float, height: float, parts: Iterable[str]) -> str:
-    """The fragment: as wide as it is drawn, or as its place allows."""
+    """An SVG fragment of its natural width, or narrower where the page is."""
     style = "font:12px sans-serif;max-width:100%;height:auto;background:#fff"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}"'
     return f'{head} style="{style}" role="img">\n' + "\n".join(parts) + "\n</svg>\n"

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from loka.cli import main, show
-from loka.locate.localization import contrast
+from loka.locate import LocalizationRecord
+from loka.locate.contrast import contrast
 
 
 def loka(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -44,7 +45,7 @@ def faults(tmp_path) -> dict[str, list[object]]:
         "there is no edit file": ["export", tmp_path / "none", "--to", out],
         "is no run folder": ["ablate", tmp_path / "empty"],
         "nothing to report": ["report", tmp_path / "empty"],
-        "is no locator; choose one of attribution": ["locate", "capitals", "--method", "magic", "--out", out],
+        "is not a locator; choose one of attribution": ["locate", "capitals", "--method", "magic", "--out", out],
         "is no part of a model": ["locate", "capitals", "--part", "brain", "--out", out],
         "is not a profile": ["run", "capitals", "--profile", "huge", "--out", out],
     }
@@ -66,7 +67,7 @@ def test_what_locating_prints() -> None:
     rng = np.random.default_rng(0)
     raw = rng.normal(0, 0.1, (24, 3, 100))
     raw[:12, 1, 7] += 0.6
-    found = contrast({"neuron": raw}, np.ones(24), n_forget=12, subjects=[*map(str, range(24))], seed=0, about={})
+    found = contrast({"neuron": raw}, np.ones(24), n_forget=12, record=LocalizationRecord("by hand"))
     out = Console(width=120, record=True, file=StringIO())
     out.print(show.best_sites(found, "neuron", 3))
     left = pd.DataFrame({"sites": [0, 1], "forget": [1.0, 0.25], "same": [1.0, 0.9], "other": [None, None]})

@@ -1,4 +1,4 @@
-"""Each attribution against what it approximates: exact patching, exact silencing, exact queries and keys."""
+"""Each attribution agrees with what it approximates: exact patching, zeroing, or exact queries and keys."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from loka import locate
 from loka._util.errors import UserError
 from loka.knowledge import Case
-from loka.locate.atp_star import star
-from loka.locate.attribution import attribute, points, products
+from loka.locate.atp_star import atp_star_scores
+from loka.locate.attribution import attribution_scores, gradient_products, hook_points
 from loka.locate.counterfactual import Pairs, log_odds, pairs
-from loka.locate.direct_logit import direct
-from loka.locate.integrated_gradients import integrate
-from loka.locate.knowledge_neurons import answer_integral
-from loka.locate.path import grid
+from loka.locate.direct_logit import direct_logit_scores
+from loka.locate.integrated_gradients import integrated_gradients_scores
+from loka.locate.integration import integration_points
+from loka.locate.knowledge_neurons import answer_probability_scores
 from loka.model import Model, Site, logits, token_logprobs
 from loka.model.layout import neuron_output
 from loka.model.run.hooks import Hook, point, record, run
@@ -34,8 +34,11 @@ def level(model: Model, case: Case) -> Pairs:
 
 @pytest.mark.parametrize(
     ("part", "floors"),
-    # of the saturated model's heads the gradient at the clean prompt says little, of its neurons more
-    [("head", {attribute: 0.4, integrate: 0.8}), ("neuron", {attribute: 0.5, star: 0.5, integrate: 0.6})],
+    # the model saturates: its gradient at the clean prompt says little about heads, and more about neurons
+    [
+        ("head", {attribution_scores: 0.4, integrated_gradients_scores: 0.8}),
+        ("neuron", {attribution_scores: 0.5, atp_star_scores: 0.5, integrated_gradients_scores: 0.6}),
+    ],
 )
 def test_rank_agreement_with_exact_patching(planted: Model, planted_case: Case, part: str, floors: dict) -> None:
     case = planted_case.on(planted)
@@ -47,14 +50,14 @@ def test_rank_agreement_with_exact_patching(planted: Model, planted_case: Case, 
     agreement = {raw: rank(scores[strong], exact[strong]) for raw, scores in found.items()}
     for raw, floor in floors.items():
         assert agreement[raw] > floor, raw
-    assert agreement[integrate] >= agreement[attribute]
+    assert agreement[integrated_gradients_scores] >= agreement[attribution_scores]
     in_size = {raw: np.corrcoef(scores, exact)[0, 1] for raw, scores in found.items()}
-    assert in_size[integrate] > in_size[attribute]
-    assert abs(rank(np.roll(found[integrate], 7)[strong], exact[strong])) < 0.5
+    assert in_size[integrated_gradients_scores] > in_size[attribution_scores]
+    assert abs(rank(np.roll(found[integrated_gradients_scores], 7)[strong], exact[strong])) < 0.5
 
 
-def test_integrals_add_up_to_silencing_the_layer(fresh: Model, planted_case: Case) -> None:
-    """Completeness, in float64, by more steps more closely; and single neurons' exact effects in rank."""
+def test_integrals_add_up_to_zeroing_the_layer(fresh: Model, planted_case: Case) -> None:
+    """In float64: completeness, more closely with more steps; and rank agreement with single neurons' exact effects."""
     model = fresh
     model.hf.double()
     case = planted_case.on(model)
@@ -75,8 +78,8 @@ def test_integrals_add_up_to_silencing_the_layer(fresh: Model, planted_case: Cas
         handle.remove()
         return before - after.numpy()
 
-    scores, before = answer_integral(model, both)
-    fine, _ = answer_integral(model, both, steps=160)
+    scores, before = answer_probability_scores(model, both)
+    fine, _ = answer_probability_scores(model, both, steps=160)
     wanted = np.stack([fall(layer, slice(None)) for layer in range(4)], 1)
     assert before.min() > 0.5
     assert np.abs(wanted).max() > 0.3
@@ -89,8 +92,8 @@ def test_integrals_add_up_to_silencing_the_layer(fresh: Model, planted_case: Cas
 
 
 def patched(model: Model, both: Pairs, parts: str) -> np.ndarray:
-    """How far log-odds fall with one unit's queries, keys or values of the other prompt, `[row, layer, unit]`."""
-    other = record(model, both.corrupted, points(model, parts)).activations
+    """How far log-odds fall with one unit's queries, keys or values from the other prompt, `[row, layer, unit]`."""
+    other = record(model, both.corrupted, hook_points(model, parts)).activations
     seen = (both.clean.mask * both.corrupted.mask).bool()
 
     def put(name: str, unit: int) -> Hook:
@@ -114,38 +117,38 @@ def patched(model: Model, both: Pairs, parts: str) -> np.ndarray:
 
 
 def test_queries_and_keys_of_saturated_attention(tiny: Callable[[str], Model], planted_case: Case) -> None:
-    """With attention so sharp that its softmax hardly moves, the plain gradient misses what other queries do."""
+    """Where attention is so sharp that its softmax hardly moves, the plain gradient misses other queries' effect."""
     model = tiny("LlamaForCausalLM")
     with torch.no_grad():
         for layer in range(3):
             block = model.hf.get_submodule(model.block(layer))
             block.self_attn.q_proj.weight.mul_(8)
-            block.self_attn.o_proj.weight.mul_(0.05)  # what follows is nearly linear
+            block.self_attn.o_proj.weight.mul_(0.05)  # so the rest of the model is nearly linear
             block.mlp.down_proj.weight.mul_(0.05)
     both = level(model, planted_case.whole())
-    mended = locate.query_key_scores(model, both)
-    names = points(model, "qk")
+    corrected = locate.query_key_scores(model, both)
+    names = hook_points(model, "qk")
     base = record(model, both.clean, names, grad=True)
     other = record(model, both.corrupted, names).activations
     with torch.enable_grad():
         odds = log_odds(base.logits, both)
         grads = torch.autograd.grad(odds.sum(), [base.activations[n] for n in names])
     way = {n: base.activations[n].detach() - other[n] for n in names}
-    plain = products(model, "qk", way, dict(zip(names, grads, strict=True)), both)
+    plain = gradient_products(model, "qk", way, dict(zip(names, grads, strict=True)), both)
     for part in "qk":
         exact = patched(model, both, part)
         assert np.abs(exact).max() > 0.1
-        errors = [np.abs(scores[part] - exact).mean() / np.abs(exact).mean() for scores in (mended, plain)]
+        errors = [np.abs(scores[part] - exact).mean() / np.abs(exact).mean() for scores in (corrected, plain)]
         assert errors[0] < 0.5 < errors[1]
-        assert rank(mended[part], exact) > 0.8 > rank(plain[part], exact)
-    groups, exact = star(model, both, ("kv",))[0]["kv"], patched(model, both, "kv")
+        assert rank(corrected[part], exact) > 0.8 > rank(plain[part], exact)
+    groups, exact = atp_star_scores(model, both, ("kv",))[0]["kv"], patched(model, both, "kv")
     assert rank(groups, exact) > 0.8
 
 
 def test_other_queries_and_keys_change_attention_exactly(
     tiny: Callable[[str], Model], planted_case: Case, architecture: str
 ) -> None:
-    """A score is the slope of moving a head's attention to what it is with the other query, or key, of that head."""
+    """A score is the slope of moving a head's attention to the attention with that head's other query, or key."""
     model = tiny(architecture)
     both = level(model, planted_case.whole())
     scores = locate.query_key_scores(model, both)
@@ -177,13 +180,13 @@ def test_other_queries_and_keys_change_attention_exactly(
     assert np.abs(scores["q"][:, layer]).max() > 0.01
 
 
-def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case, architecture: str) -> None:
-    """Layer by layer: the scores of a model in which nothing flows back through one layer, by cutting it off."""
+def test_gradient_drop(tiny: Callable[[str], Model], planted_case: Case, architecture: str) -> None:
+    """The scores equal those of models in which a detached layer lets no gradient through, one layer at a time."""
     model = tiny(architecture)
     both = level(model, planted_case.whole())
     parts = ["neuron", "head", "v", "pattern"]
-    names = points(model, parts)
-    other = record(model, both.corrupted, points(model, [*parts, "k"])).activations
+    names = hook_points(model, parts)
+    other = record(model, both.corrupted, hook_points(model, [*parts, "k"])).activations
     runs = []
     for layer in range(3):
         cut = [(point(part, layer), lambda value: value.detach()) for part in ("attn", "mlp")]
@@ -193,7 +196,7 @@ def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case,
             grads = torch.autograd.grad(log_odds(base.logits, both).sum(), acts, allow_unused=True)
         filled = {n: torch.zeros_like(a) if g is None else g for n, a, g in zip(names, acts, grads, strict=True)}
         way = {n: a.detach() - other[n] for n, a in zip(names, acts, strict=True)}
-        found = products(model, ["neuron", "head", "v"], way, filled, both)
+        found = gradient_products(model, ["neuron", "head", "v"], way, filled, both)
         keys = []
         for at in range(3):
             where, key = point("pattern", at), other[point("k", at)]
@@ -201,7 +204,7 @@ def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case,
             fall = (base.activations[where].detach() - moved.activations[where]) * filled[where]
             keys.append(fall.sum((-1, -2)).reshape(3, model.n_kv_heads, -1).sum(-1).numpy())
         runs.append(found | {"kv": found["v"] + np.stack(keys, 1)})
-    scores, _ = star(model, both)
+    scores, _ = atp_star_scores(model, both)
     for part in ("neuron", "head", "kv"):
         each = np.stack([r[part] for r in runs])
         np.testing.assert_allclose(np.abs(scores[part]), np.abs(each).sum(0) / 2, rtol=1e-5, atol=1e-6)
@@ -212,11 +215,11 @@ def test_the_drop_of_gradients(tiny: Callable[[str], Model], planted_case: Case,
 def test_direct_effects_add_up_to_the_log_odds(
     tiny: Callable[[str], Model], planted_case: Case, architecture: str
 ) -> None:
-    """The final norm and the unembedding written out: attention, MLPs and the embedding together are the log-odds."""
+    """With the final norm and the unembedding written out, attention, MLPs and the embedding sum to the log-odds."""
     model = tiny(architecture)
-    model.hf.config.final_logit_softcapping = None  # Gemma2's logits are no sum
+    model.hf.config.final_logit_softcapping = None  # Gemma2's capped logits are not a sum
     both = level(model, planted_case.whole())
-    scores, odds = direct(model, both, ("head", "neuron", "attn", "mlp"))
+    scores, odds = direct_logit_scores(model, both, ("head", "neuron", "attn", "mlp"))
     hf, n = model.hf, len(both.clean.ids)
     norm = hf.get_submodule(model.block(0).rsplit(".", 2)[0])
     norm = next(m for name, m in norm.named_children() if "norm" in name or name == "ln_f")
@@ -244,13 +247,16 @@ def test_direct_effects_add_up_to_the_log_odds(
     assert total.shape == (n,)
     np.testing.assert_allclose(total, odds, rtol=1e-5, atol=1e-5)
     assert np.abs(odds).max() > 0.1
-    if architecture not in ("GPT2LMHeadModel", "GPTNeoXForCausalLM"):  # without biases the whole is its units
+    if architecture not in (
+        "GPT2LMHeadModel",
+        "GPTNeoXForCausalLM",
+    ):  # without biases, a module is the sum of its units
         np.testing.assert_allclose(scores["head"].sum(-1), scores["attn"][..., 0], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(scores["neuron"].sum(-1), scores["mlp"][..., 0], rtol=1e-5, atol=1e-5)
 
 
-def test_knowledge_neurons_in_use(fresh: Model, planted_case: Case) -> None:
-    """Coarse neurons of several prompts, those they share, and what suppressing and enhancing them does."""
+def test_knowledge_neurons(fresh: Model, planted_case: Case) -> None:
+    """Prompts about one fact share neurons, and suppressing these costs more than suppressing random ones."""
     model = fresh
     case = planted_case.on(model)
     fact = case.forget.working[0]
@@ -284,14 +290,14 @@ def test_knowledge_neurons_in_use(fresh: Model, planted_case: Case) -> None:
 
 
 def test_rules_of_integration() -> None:
-    assert grid(2) == [0.25, 0.75]
-    assert grid(2, "left") == [0, 0.5]
-    assert grid(2, "right") == [0.5, 1]
-    assert grid(3, "ends") == [0, 0.5, 1]
+    assert integration_points(2) == [0.25, 0.75]
+    assert integration_points(2, "left") == [0, 0.5]
+    assert integration_points(2, "right") == [0.5, 1]
+    assert integration_points(3, "ends") == [0, 0.5, 1]
     with pytest.raises(UserError, match="at least one step, not 0"):
-        grid(0)
-    with pytest.raises(UserError, match="'simpson' is no rule"):
-        grid(2, "simpson")
+        integration_points(0)
+    with pytest.raises(UserError, match="'simpson' is not a rule"):
+        integration_points(2, "simpson")
     with pytest.raises(UserError, match="takes one limit"):
         locate.coarse_neurons(np.zeros((2, 2)))
     with pytest.raises(UserError, match="cannot be exceeded"):

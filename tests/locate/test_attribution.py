@@ -1,4 +1,4 @@
-"""Attribution is the first-order effect of patching, for every site, and agrees in rank with the exact effect."""
+"""Attribution is the first-order effect of patching for every site, and ranks sites as the exact effect does."""
 
 import copy
 import dataclasses
@@ -11,7 +11,7 @@ from torch import Tensor
 from loka import ablate, locate
 from loka._util.errors import UserError
 from loka.knowledge import Case, Fact, case
-from loka.locate.attribution import attribute
+from loka.locate.attribution import attribution_scores
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.model import Model, Site, encode, logits, token_logprobs
 from loka.model.run.hooks import point, record, run
@@ -26,7 +26,7 @@ def both(planted: Model, planted_case: Case) -> Pairs:
 
 
 def nudged(model: Model, both: Pairs, sites: list[Site], size: float) -> np.ndarray:
-    """Log-odds when the sites are moved by `size` of the way to the counterfactual run, at all positions."""
+    """Log-odds with the sites moved by `size` of the difference to the counterfactual run, at all positions."""
     names = sorted({point(s.part, s.layer) for s in sites})
     clean = record(model, both.clean, names).activations
     other = record(model, both.corrupted, names).activations
@@ -34,6 +34,7 @@ def nudged(model: Model, both: Pairs, sites: list[Site], size: float) -> np.ndar
     hooks = []
     for name in names:
         units = [s.index for s in sites if point(s.part, s.layer) == name]
+        units = slice(None) if None in units else units
         way = torch.zeros_like(clean[name])
         way[:, :, units] = (other[name] - clean[name])[:, :, units]
         way[~seen] = 0
@@ -43,12 +44,12 @@ def nudged(model: Model, both: Pairs, sites: list[Site], size: float) -> np.ndar
 
 
 def slope(model: Model, both: Pairs, sites: list[Site]) -> np.ndarray:
-    """How fast the log-odds fall, `[row]`, by central differences."""
+    """How fast the log-odds fall, by central differences, `[row]`."""
     return (nudged(model, both, sites, -SMALL) - nudged(model, both, sites, SMALL)) / (2 * SMALL)
 
 
 def test_a_score_is_the_slope_of_patching(planted: Model, both: Pairs) -> None:
-    scores, _ = attribute(planted, both)
+    scores, _ = attribution_scores(planted, both)
     best = [np.unravel_index(np.argsort(-np.abs(scores[p]).mean(0), axis=None)[:4], scores[p][0].shape) for p in scores]
     for part, (layers, units) in zip(scores, best, strict=True):
         for layer, unit in zip(layers, units, strict=True):
@@ -58,7 +59,7 @@ def test_a_score_is_the_slope_of_patching(planted: Model, both: Pairs) -> None:
 
 
 def test_the_scores_of_all_sites_sum_to_the_slope_of_all_together(planted: Model, both: Pairs) -> None:
-    scores, _ = attribute(planted, both)
+    scores, _ = attribution_scores(planted, both)
     for part in scores:
         everything = [Site(layer, part, i) for layer in range(4) for i in range(planted.units(part))]
         total = scores[part].sum((1, 2))
@@ -66,12 +67,23 @@ def test_the_scores_of_all_sites_sum_to_the_slope_of_all_together(planted: Model
         np.testing.assert_allclose(total, slope(planted, both, everything), rtol=0.03, atol=0.05)
 
 
-def test_the_fall_is_that_from_the_clean_to_the_counterfactual_prompt(planted: Model, both: Pairs) -> None:
-    _, fall = attribute(planted, both)
+def test_a_whole_module_has_one_score_a_layer(planted: Model, both: Pairs) -> None:
+    """The score of attention or an MLP is the slope of moving its whole output."""
+    scores, _ = attribution_scores(planted, both, ("attn", "mlp"))
+    for part in ("attn", "mlp"):
+        assert scores[part].shape == (6, 4, 1)
+        for layer in range(4):
+            wanted = slope(planted, both, [Site(layer, part)])
+            np.testing.assert_allclose(scores[part][:, layer, 0], wanted, rtol=0.03, atol=0.02)
+        assert np.abs(scores[part]).max() > 0.1
+
+
+def test_the_fall_runs_from_the_clean_to_the_counterfactual_prompt(planted: Model, both: Pairs) -> None:
+    _, fall = attribution_scores(planted, both)
     with torch.no_grad():
         odds = [log_odds(logits(planted, batch), both).cpu().numpy() for batch in (both.clean, both.corrupted)]
     np.testing.assert_allclose(fall, odds[0] - odds[1], atol=1e-3)
-    assert fall.min() > 3  # the facts are known, and hang on their subjects
+    assert fall.min() > 3  # the model knows the facts, and they depend on their subjects
 
 
 def test_attributed_and_exact_effects_agree_in_rank(planted: Model, planted_case: Case) -> None:
@@ -82,7 +94,7 @@ def test_attributed_and_exact_effects_agree_in_rank(planted: Model, planted_case
     assert seen.n_facts == 4
     assert seen.rank_correlation > 0.6
     assert len(seen.to_json()["points"]) == len(sites)
-    # an attribution of other sites does not agree
+    # the attribution of other sites does not agree
     assert abs(np.corrcoef(np.roll(seen.attributed, 7), seen.exact)[0, 1]) < 0.5
     other = locate.agreement(planted, planted_case, sites, method="integrated_gradients", n_facts=4)
     assert other.rank_correlation > 0.6
@@ -100,12 +112,12 @@ def test_located_sites_matter_more_than_random_ones(planted: Model, planted_case
 
 
 def test_patching_a_site_is_exact(planted: Model, planted_case: Case) -> None:
-    """A single patched neuron against a hook written out by hand, row by row and all rows at once."""
+    """Patching one site equals a hook written by hand, row by row and all rows at once."""
     known = planted_case.on(planted)
     facts = list(known.forget.working[:3])
     sites = [Site(0, "neuron", 5), Site(3, "head", 2)]
     effects = locate.patching(planted, planted_case, sites, facts=facts)
-    one_by_one = locate.patching(planted, planted_case, sites, facts=facts, rows=1)
+    one_by_one = locate.patching(planted, planted_case, sites, facts=facts, budget=locate.SweepBudget(rows=1))
     np.testing.assert_allclose(effects, one_by_one, atol=1e-4)
     both = pairs(planted, known, facts)
     for column, site in enumerate(sites):
@@ -135,7 +147,7 @@ def test_scores_do_not_depend_on_the_batch(planted: Model, planted_case: Case) -
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
-def test_the_model_is_the_same_after_it(planted: Model, planted_case: Case) -> None:
+def test_attribution_leaves_the_model_as_it_was(planted: Model, planted_case: Case) -> None:
     known = planted_case.on(planted)
     with torch.no_grad():
         batch = encode(planted, [known.forget.working[0].prompt], [known.forget.working[0].answer])
@@ -145,8 +157,8 @@ def test_the_model_is_the_same_after_it(planted: Model, planted_case: Case) -> N
     assert first.equals(locate.attribution(planted, planted_case).frame)
 
 
-def test_it_sees_an_edited_model(planted: Model, planted_case: Case) -> None:
-    """The bridge shares the weights: what is cut has no effect any more."""
+def test_attribution_reads_edited_weights(planted: Model, planted_case: Case) -> None:
+    """The bridge shares the weights, so a zeroed site has no effect."""
     known = planted_case.on(planted)
     site = locate.attribution(planted, known).top(1, by="forget")[0]
     assert np.abs(locate.patching(planted, known, [site])).max() > 1e-3
@@ -155,7 +167,7 @@ def test_it_sees_an_edited_model(planted: Model, planted_case: Case) -> None:
 
 
 def brute(model: Model, fact: Fact) -> float:
-    """Log-odds by writing everything out: every foil in a row of its own, up to where it departs from the answer."""
+    """Log-odds written out: each foil has its own row, up to the token at which it departs from the answer."""
 
     def steps(answer: str) -> tuple[list[int], list[float]]:
         batch = encode(model, [fact.prompt], [answer])
@@ -179,7 +191,7 @@ def test_log_odds_are_those_of_whole_answers_and_foils(fresh: Model, planted_cas
     some = list(known.forget.working[:4])
     one, two = (next(f for f in some if len(f.answer.split()) == n) for n in (1, 2))
     assert len(one.foils) == 9
-    # of one, two and three tokens; a foil that starts as the answer does; one that is a part of it; few foils
+    # answers of one, two and three tokens; a foil that begins like the answer; a foil within it; few foils
     odd = Fact(two.subject, "capital", two.prompt, "the red house", (), ("the garden", "the red", "bread", "a dog"))
     few = Fact(one.subject, "capital", one.prompt, one.answer, (), (two.answer,))
     facts = [one, two, odd, few]
@@ -212,6 +224,6 @@ def test_a_relation_with_one_subject_has_nothing_to_swap(planted: Model, planted
         pairs(planted, dataclasses.replace(known, spec=spec), [only])
 
 
-def test_a_model_that_knows_nothing_is_not_searched(tiny, planted_case: Case) -> None:
+def test_a_model_that_knows_nothing_is_refused(tiny, planted_case: Case) -> None:
     with pytest.raises(UserError, match="knows none of the 16 capital facts"):
         locate.attribution(tiny("LlamaForCausalLM"), case(planted_case.path))

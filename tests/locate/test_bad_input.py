@@ -1,4 +1,4 @@
-"""What cannot be done is said in one sentence: the value, what is allowed, and the next step."""
+"""Errors are one sentence with the value, what is allowed, and the next step."""
 
 import copy
 import dataclasses
@@ -16,7 +16,7 @@ Call = Callable[[Model, Case], object]
 
 
 def with_facts(case: Case, **changes: object) -> Case:
-    """The case with its first forget fact changed."""
+    """The same case with another first forget fact."""
     first, *rest = case.forget.working
     working = (dataclasses.replace(first, **changes), *rest)  # type: ignore[arg-type]
     return dataclasses.replace(case, forget=dataclasses.replace(case.forget, working=working))
@@ -51,10 +51,10 @@ CALLS: dict[str, tuple[Call, str]] = {
     ),
     "a part that writes nothing": (
         lambda m, c: locate.direct_logit(m, c, parts=("kv",)),
-        "'kv' writes nothing to the residual stream; choose of neuron, head, attn, mlp",
+        "'kv' does not write to the residual stream; choose from neuron, head, attn, mlp",
     ),
     "an unknown part, patched": (
-        lambda m, c: locate.patching(m, c, part="expert"),  # type: ignore[arg-type]
+        lambda m, c: locate.patching(m, c, "expert"),  # type: ignore[arg-type]
         "'expert' is no part of a model; choose one of neuron, head",
     ),
     "an unknown part, swept": (
@@ -84,14 +84,17 @@ CALLS: dict[str, tuple[Call, str]] = {
     ),
     "an unknown column": (
         lambda m, c: locate.attribution(m, c).top(3, by="importance"),
-        "'importance' is no column here; choose one of score, forget, retain",
+        "there is no column 'importance'; choose one of score, forget, retain",
     ),
     "a budget too small for one row": (
-        lambda m, c: locate.sweep(m, c, memory=10.0),
+        lambda m, c: locate.sweep(m, c, budget=locate.SweepBudget(memory=10.0)),
         r"a row of this sweep takes about .* MiB, and the memory given or free is .* MiB; give more by memory=",
     ),
     "an empty batch": (lambda m, c: locate.attribution(m, c, rows=0), "rows=0 is no size of a batch; give 1 or more"),
-    "an empty batch, swept": (lambda m, c: locate.sweep(m, c, rows=0), "rows=0 is no size of a batch"),
+    "an empty batch, swept": (
+        lambda m, c: locate.sweep(m, c, budget=locate.SweepBudget(rows=0)),
+        "rows=0 is no size of a batch",
+    ),
     "half precision, patched": (
         lambda m, c: locate.patching(half(m), c),
         "half is in bfloat16, whose rounding hides the effect of most sites; load it with dtype=torch.float32",
@@ -109,8 +112,8 @@ CALLS: dict[str, tuple[Call, str]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_one_clear_sentence(planted: Model, planted_case: Case, name: str) -> None:
-    call, said = CALLS[name]
-    with pytest.raises(UserError, match=said) as caught:
+    call, message = CALLS[name]
+    with pytest.raises(UserError, match=message) as caught:
         call(planted, planted_case.on(planted))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300

@@ -1,4 +1,4 @@
-"""A circuit's pictures show its strongest edges, and its file holds all of it."""
+"""A circuit's drawings show its strongest edges; its file holds the whole circuit."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from loka._util.errors import UserError
-from loka.locate import Circuit, Localization
+from loka.locate import Circuit, Localization, LocalizationRecord
 from loka.locate.circuit import circuit
+from loka.locate.contrast import contrast
 from loka.locate.figures.graph import layout
-from loka.locate.localization import contrast
 from loka.model import Model
 from loka.model.run.wiring import wiring
 
@@ -23,9 +23,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def random_circuit(model: Model) -> Circuit:
     n = int(wiring(model).real.sum())
     raw = np.random.default_rng(0).normal(0.01, 0.3, (12, 1, n))
-    found = contrast(
-        {"edge": raw}, np.full(12, 8.0), n_forget=6, subjects=list("abcdef"), seed=0, about={"method": "x"}
-    )  # type: ignore[dict-item]
+    found = contrast({"edge": raw}, np.full(12, 8.0), n_forget=6, record=LocalizationRecord("x"))  # type: ignore[dict-item]
     return circuit(model, found)
 
 
@@ -37,7 +35,7 @@ def made(tiny: Callable[[str], Model]) -> Circuit:
 def test_saved_and_read_again(made: Circuit, tmp_path: Path) -> None:
     again = Circuit.load(made.save(tmp_path / "circuit.parquet"))
     pd.testing.assert_frame_equal(again.frame, made.frame, check_dtype=False)
-    assert again.about == made.about
+    assert again.record == made.record
     assert again.top(9) == made.top(9)
     assert again.wiring.sources == made.wiring.sources
     assert again.wiring.targets == made.wiring.targets
@@ -48,19 +46,17 @@ def test_saved_and_read_again(made: Circuit, tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(made: Circuit, tmp_path: Path) -> None:
-    neurons = contrast(
-        {"neuron": np.random.default_rng(0).normal(size=(4, 1, 3))}, np.ones(4), n_forget=2, subjects=list("abcd"),
-        seed=0, about={},
-    )  # fmt: skip
-    with pytest.raises(UserError, match=r"is no circuit but a localization; Circuit.save writes one"):
+    raw = {"neuron": np.random.default_rng(0).normal(size=(4, 1, 3))}
+    neurons = contrast(raw, np.ones(4), n_forget=2, record=LocalizationRecord("by hand"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"is not a circuit but a localization; Circuit.save writes one"):
         Circuit.load(neurons.save(tmp_path / "a.parquet"))
-    with pytest.raises(UserError, match="is no localization but a circuit"):
+    with pytest.raises(UserError, match="is not a localization but a circuit"):
         Localization.load(made.save(tmp_path / "b.parquet"))
-    with pytest.raises(UserError, match="is no circuit"):
+    with pytest.raises(UserError, match="is not a circuit"):
         Circuit.load(tmp_path / "none.parquet")
 
 
-def test_the_strongest_are_of_either_sign(made: Circuit) -> None:
+def test_the_strongest_edges_have_either_sign(made: Circuit) -> None:
     best = made.strongest(30)
     sizes = best["score"].abs()
     assert sizes.is_monotonic_decreasing
@@ -71,8 +67,8 @@ def test_the_strongest_are_of_either_sign(made: Circuit) -> None:
             ask(len(made.frame) + 1)
 
 
-def test_every_architecture_has_a_picture(tiny: Callable[[str], Model], architecture: str) -> None:
-    """Where all edges are shown, all nodes are: parallel blocks, heads with keys of their own, shared keys."""
+def test_every_architecture_can_be_drawn(tiny: Callable[[str], Model], architecture: str) -> None:
+    """A drawing of all edges has all nodes, with parallel blocks, separate keys and shared keys."""
     found = random_circuit(tiny(architecture))
     k = len(found.frame)
     figure = found.plot(k)
@@ -89,8 +85,8 @@ def test_every_architecture_has_a_picture(tiny: Callable[[str], Model], architec
 
 def test_information_flows_upwards(tiny: Callable[[str], Model], architecture: str) -> None:
     found = random_circuit(tiny(architecture))
-    seen = layout(found, len(found.frame), "score")
-    for row, (a, _, b) in zip(seen.edges.itertuples(), seen.curves, strict=True):
+    drawn = layout(found.strongest(len(found.frame)), found.wiring, "score")
+    for row, (a, _, b) in zip(drawn.edges.itertuples(), drawn.curves, strict=True):
         assert a[1] < b[1], f"{row.source}->{row.target}"
 
 

@@ -1,4 +1,4 @@
-"""Edges: to first order, and exactly; their sums are those of the nodes, and integrals are complete."""
+"""Edge scores match exact patching, add up to node scores, and are complete when integrated."""
 
 from collections.abc import Callable
 
@@ -26,8 +26,8 @@ def answer(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0].sum(-1)
 
 
-def test_what_leaves_a_node_adds_up_to_what_it_does(tiny: Callable[[str], Model], architecture: str) -> None:
-    """The chain rule, over every edge of every architecture: sum over the targets = derivative by the source."""
+def test_the_edges_that_leave_a_node_add_up_to_its_effect(tiny: Callable[[str], Model], architecture: str) -> None:
+    """By the chain rule, a source's edges sum to the derivative with respect to it, on every architecture."""
     model = tiny(architecture)
     wires = wiring(model)
     batch, _ = prompts(model)
@@ -49,7 +49,9 @@ def test_what_leaves_a_node_adds_up_to_what_it_does(tiny: Callable[[str], Model]
     got = locate.node_scores(model, edges)
     assert got.shape == (2, len(wires.sources))
     assert wanted.abs().min() > 1e-6
-    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-4)  # norms and angles are in single precision
+    torch.testing.assert_close(
+        got, wanted, rtol=1e-5, atol=1e-4
+    )  # the models compute norms and angles in single precision
 
 
 def test_keys_and_values_are_shared_where_the_model_shares_them(tiny: Callable[[str], Model]) -> None:
@@ -76,7 +78,7 @@ def test_an_edge_is_the_slope_of_patching_it(tiny: Callable[[str], Model], archi
         for pair in [("input", "a0.h1<q>"), ("a0.h2", f"a2.{shared}1<k>"), ("m0", f"a1.{shared}0<v>"), ("a1.h3", "m2"),
                      ("input", "m1"), ("a0.h0", "logits"), ("m2", "logits")]
     ]  # fmt: skip
-    # a baseline a small step away from the clean run, in which only what the sources write differs
+    # a baseline that is one small step away from the clean run in what the sources write
     acts = record(model, clean, outputs(model)).activations
     other = record(model, corrupted, list(acts)).activations
     size = 1e-3
@@ -108,7 +110,7 @@ def equal(model: Model, case: Case) -> Pairs:
 
 
 def test_integrals_are_complete(doubled: Model, planted_case: Case) -> None:
-    """On the inputs, the input's edges add up to the whole fall; on activations, a layer's to patching all of it."""
+    """On inputs, the input's edges add up to the whole fall; on activations, a layer's edges to patching the layer."""
     both = equal(doubled, planted_case.whole())
 
     def metric(logits: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ def test_integrals_are_complete(doubled: Model, planted_case: Case) -> None:
     errors = [float((left("inputs", n)[:, 0] - fall).abs().max()) for n in (8, 64)]
     assert errors[1] < 0.02 * float(fall.min())
     assert errors[1] < errors[0]
-    # one gradient at the clean prompt misses it
+    # a single gradient at the clean prompt misses the fall
     plain = locate.node_scores(doubled, locate.eap_scores(doubled, both.clean, both.corrupted, metric))[:, 0]
     assert float((plain - fall).abs().max()) > 5 * errors[1]
 
@@ -163,7 +165,7 @@ def test_edges_agree_with_exact_patching(doubled: Model, planted_case: Case) -> 
     inputs, activations = (
         locate.eap_ig_scores(doubled, both.clean, both.corrupted, metric, on=on) for on in ("inputs", "activations")
     )
-    # the clean prompt's gradient ranks the many weak edges best, integrals rank the strong ones best
+    # the single gradient ranks the many weak edges best; integrals rank the strong edges best
     assert rank(plain) > 0.6
     assert rank(activations) > 0.5
     assert rank(plain, strong) > 0.5
@@ -186,12 +188,12 @@ def test_patching_every_edge_into_the_logits_is_patching_what_they_read(tiny: Ca
     torch.testing.assert_close(found[:, 0], wanted)
     with pytest.raises(UserError, match=r"no edge m2->m1 in"):
         locate.edge_patching(model, clean, corrupted, metric, edges=[locate.Edge("m2", "m1")])
-    with pytest.raises(UserError, match=r"a9\.h0->m1 is no edge of"):
+    with pytest.raises(UserError, match=r"a9\.h0->m1 is not an edge of"):
         locate.edge_patching(model, clean, corrupted, metric, edges=[locate.Edge("a9.h0", "m1")])
 
 
 def test_baselines(tiny: Callable[[str], Model]) -> None:
-    """Zero and mean: what is taken off is what the source wrote, less nothing or its mean over the prompts."""
+    """A node's score is its output minus zero, or minus its mean over the prompts, times the gradient."""
     model = tiny("GPT2LMHeadModel")
     clean, _ = prompts(model)
     zero, mean = locate.zeros(model), locate.means(model, clean)
@@ -216,10 +218,10 @@ def test_baselines(tiny: Callable[[str], Model]) -> None:
 
 
 @pytest.mark.parametrize("intervention", ["zero", "mean"])
-def test_circuits_by_silencing(planted: Model, planted_case: Case, intervention: str) -> None:
+def test_circuits_without_counterfactuals(planted: Model, planted_case: Case, intervention: str) -> None:
     found = locate.eap(planted, planted_case, intervention=intervention, rows=8)
     other = locate.eap(planted, planted_case, intervention=intervention, rows=5)
-    assert found.about["intervention"] == intervention
+    assert found.record.settings["intervention"] == intervention
     assert found.frame["score"].notna().all()
     np.testing.assert_allclose(found.frame["raw"], other.frame["raw"], atol=2e-4)
     assert found.frame["raw"].abs().max() > 0.1
@@ -237,16 +239,18 @@ def test_a_circuit_of_planted_facts(planted: Model, planted_case: Case, how: str
     assert found.grid("forget")[wires.sources.index(best[0].source), wires.targets.index(best[0].target)] == (
         found.frame["forget"].max()
     )
-    share = found.nodes("forget")["input"]  # of a fact's whole effect: all of it starts here
-    assert (abs(share - 1) < 0.1) if how == "eap_ig" else share < 0.5  # at the clean prompt it saturates
+    share = found.nodes("forget")["input"]  # the share of a fact's whole effect, which starts at the input
+    assert (
+        (abs(share - 1) < 0.1) if how == "eap_ig" else share < 0.5
+    )  # the single gradient saturates at the clean prompt
     with pytest.raises(UserError, match="ask for 1 to"):
         found.top(10**6)
 
 
 def test_an_unknown_intervention(planted: Model, planted_case: Case) -> None:
-    with pytest.raises(UserError, match="'noise' is no intervention; choose one of patching, zero, mean"):
+    with pytest.raises(UserError, match="'noise' is not an intervention; choose one of patching, zero, mean"):
         locate.eap(planted, planted_case, intervention="noise")
-    with pytest.raises(UserError, match="'weights' is nothing to integrate over; choose one of inputs, activations"):
+    with pytest.raises(UserError, match="on='weights' cannot be integrated over; choose one of inputs, activations"):
         locate.eap_ig(planted, planted_case, on="weights")
     with pytest.raises(UserError, match="at least one step, not 0"):
         locate.eap_ig(planted, planted_case, steps=0)

@@ -1,4 +1,4 @@
-"""Exact effects of the planted facts' sites, and the localization that a whole sweep gives."""
+"""Exact effects of sites on the planted facts, and a whole sweep as a localization."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ from loka.model.run.hooks import record, run
 
 @pytest.fixture
 def some(planted: Model, planted_case: Case) -> Case:
-    """Few facts, so that whole sweeps are fast."""
+    """A case of a few facts, to keep sweeps fast."""
     known = planted_case.on(planted)
     forget = dataclasses.replace(known.forget, working=known.forget.working[:6])
     retain = dataclasses.replace(known.retain, working=known.retain.working[:6])
@@ -37,19 +37,19 @@ def test_all_sites_of_a_part_by_default(planted: Model, some: Case) -> None:
 
 
 def test_the_whole_stream_carries_the_whole_effect(planted: Model, some: Case) -> None:
-    """With the last block's stream patched at every position, the model says what it says of the other subject."""
+    """With the last block's stream patched at every position, the model answers as for the other subject."""
     facts = list(some.forget.working)
     both = pairs(planted, some, facts)
     same = (both.clean.mask == both.corrupted.mask).all(1).cpu().numpy()
     fall = odds(planted, both) - odds(planted, both, corrupted=True)
-    effects = locate.patching(planted, some, part="resid")
+    effects = locate.patching(planted, some, "resid")
     assert effects.shape == (6, 4)
     assert same.any()
     np.testing.assert_allclose(effects[same][:, 3], fall[same], atol=1e-3)
     assert fall.min() > 3
 
 
-def test_an_effect_is_nowhere_before_the_subject_and_in_the_end_at_the_end(planted: Model, some: Case) -> None:
+def test_effects_start_at_the_subject_and_end_at_the_last_token(planted: Model, some: Case) -> None:
     both = pairs(planted, some, some.forget.working)
     effects = locate.patching(planted, some, [Site(0, "resid"), Site(3, "resid")], positions="all")
     assert effects.shape[:2] == (6, 2)
@@ -59,26 +59,27 @@ def test_an_effect_is_nowhere_before_the_subject_and_in_the_end_at_the_end(plant
         assert np.isnan(effects[row, :, : effects.shape[2] - len(prompt)]).all()
         assert (effects[row, :, -len(prompt) : own] == 0).all()
         assert (effects[row, 0, own:] != 0).all()
-        assert effects[row, 1, -1] > 1, "behind the last block all of it is at the end"
+        assert effects[row, 1, -1] > 1, "after the last block, the whole effect is at the last token"
         assert np.abs(effects[row, 1, -len(prompt) : -1]).max() < 1e-4
 
 
 def test_a_sweep_is_a_localization(planted: Model, some: Case, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    found = locate.sweep(planted, some, part="head", keep=tmp_path / "heads", progress=lambda *step: seen.append(step))
+    budget = locate.SweepBudget(keep=tmp_path / "heads")
+    found = locate.sweep(planted, some, budget=budget, progress=lambda *step: seen.append(step))
     assert found.parts == ("head",)
     assert len(found.frame) == 16
-    assert found.about["method"] == "sweep (patch)"
+    assert (found.record.method, found.record.settings) == ("sweep", {"kind": "patch"})
     effects = locate.patching(planted, some)
     facts = [*some.forget.working, *[f for f in some.retain.working if f.relation == "capital"]]
     assert seen[-1] == (16 * len(facts), 16 * len(facts))
-    kept = found.about["n_forget"] == 6
+    kept = found.record.n_forget == 6
     assert kept
     np.testing.assert_allclose(found.frame["raw"], effects.mean(0), atol=1e-4)
     both = pairs(planted, some, some.forget.working)
     fall = odds(planted, both) - odds(planted, both, corrupted=True)
     np.testing.assert_allclose(found.frame["forget"], (effects / fall[:, None]).mean(0), atol=1e-4)
-    again = locate.sweep(planted, some, part="head", keep=tmp_path / "heads")
+    again = locate.sweep(planted, some, part="head", budget=budget)
     assert again.frame.equals(found.frame)
 
 
@@ -90,7 +91,7 @@ def test_exact_and_attributed_neurons_agree(planted: Model, some: Case) -> None:
     assert np.corrcoef(found.grid("neuron", "raw").ravel(), estimated.grid("neuron", "raw").ravel())[0, 1] > 0.6
 
 
-def test_zeroing_a_head_is_a_hook_that_gives_zeros(planted: Model, some: Case) -> None:
+def test_zeroing_a_head_equals_a_hook_that_returns_zeros(planted: Model, some: Case) -> None:
     both = pairs(planted, some, some.forget.working)
     effects = locate.patching(planted, some, [Site(2, "head", 1)], kind="zero")
     name = "blocks.2.attn.hook_z"
@@ -108,7 +109,7 @@ def test_zeroing_a_head_is_a_hook_that_gives_zeros(planted: Model, some: Case) -
     assert np.abs(effects).max() > 1e-3
 
 
-def test_what_cannot_be_done_is_said(planted: Model, some: Case) -> None:
+def test_errors_say_what_is_wrong(planted: Model, some: Case) -> None:
     with pytest.raises(UserError, match=r"sweep scores parts with units .*, not 'mlp'; loka.locate.patching"):
         locate.sweep(planted, some, part="mlp")
     first = some.forget.working[0]

@@ -1,4 +1,4 @@
-"""Sites that any text needs are told by their gradient times activation on neutral text, and can be spared."""
+"""Gradient times activation on neutral text finds the sites that any text needs, so that an edit can spare them."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from loka.model.layout import head_output, neuron_output
 
 
 def by_hand(model: Model, texts: list[str], layer: int, part: str) -> np.ndarray:
-    """The same of one layer with PyTorch's own hooks, a text at a time."""
+    """The importance of one layer's units, by PyTorch hooks, one text at a time."""
     module, kept, total, tokens = (neuron_output if part == "neuron" else head_output)(model, layer), [], 0.0, 0
 
     def keep(_module: object, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -35,7 +35,9 @@ def by_hand(model: Model, texts: list[str], layer: int, part: str) -> np.ndarray
 
 
 @pytest.mark.parametrize("part", ["neuron", "head"])
-def test_need_is_the_mean_size_of_gradient_times_activation(part: str, planted: Model, planted_case: Case) -> None:
+def test_importance_is_the_mean_size_of_gradient_times_activation(
+    part: str, planted: Model, planted_case: Case
+) -> None:
     texts = neutral_working(planted, planted_case)[:12]
     found = locate.general_importance(planted, planted_case, part, passages=12)
     assert found.shape == (planted.n_layers, planted.units(part))
@@ -43,8 +45,8 @@ def test_need_is_the_mean_size_of_gradient_times_activation(part: str, planted: 
         np.testing.assert_allclose(found[layer], by_hand(planted, texts, layer, part), rtol=1e-3, atol=1e-6)
 
 
-def test_text_suffers_from_losing_what_it_needs(planted: Model, planted_case: Case) -> None:
-    """The positive control: zeroing the neurons that are spared costs far more than zeroing as many of the others."""
+def test_text_needs_the_excluded_sites(planted: Model, planted_case: Case) -> None:
+    """Positive control: zeroing the excluded neurons costs far more than zeroing as many others."""
     every = planted.sites("neuron")
     kept = locate.exclude_general(planted, planted_case, every, share=0.1)
     needed = sorted(set(every) - set(kept))
@@ -61,20 +63,20 @@ def test_text_suffers_from_losing_what_it_needs(planted: Model, planted_case: Ca
     assert loss(needed) - total / tokens > 3 * (max(others) - total / tokens)
 
 
-def test_the_order_stays_and_nothing_else_goes(planted: Model, planted_case: Case) -> None:
+def test_the_other_sites_keep_their_order(planted: Model, planted_case: Case) -> None:
     given = [*reversed(planted.sites("neuron")), *planted.sites("head")]
     assert locate.exclude_general(planted, planted_case, given, share=0) == given
     kept = locate.exclude_general(planted, planted_case, given, share=0.25)
     assert kept == [s for s in given if s in set(kept)]
     assert sum(s.part == "head" for s in kept) == 0.75 * planted.n_layers * planted.n_heads
     for share in (1.0, -0.1):
-        with pytest.raises(UserError, match=f"share={share} is no share of sites to spare"):
+        with pytest.raises(UserError, match=f"share={share} is not a share of sites"):
             locate.exclude_general(planted, planted_case, given, share=share)
     with pytest.raises(UserError, match="'kv' has no activations of its own"):
         locate.exclude_general(planted, planted_case, [Site(0, "kv", 0)])
 
 
-def test_random_sites_leave_out_what_they_are_told_to(planted: Model) -> None:
+def test_random_sites_leave_out_given_sites(planted: Model) -> None:
     sites = [Site(0, "neuron", i) for i in range(50)]
     barred = [Site(0, "neuron", i) for i in range(60, 192)]
     drawn = locate.random_sites(planted, sites, without=barred)

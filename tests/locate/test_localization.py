@@ -1,4 +1,4 @@
-"""A localization: contrasted scores with their confidence, that can be asked, saved and read again."""
+"""A localization holds contrasted scores with their confidence, and can be queried, saved and loaded."""
 
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import pytest
 from loka import locate
 from loka._util.errors import UserError
 from loka.knowledge import Case
-from loka.locate import Localization
-from loka.locate.localization import COLUMNS, contrast
+from loka.locate import Localization, LocalizationRecord
+from loka.locate.contrast import contrast
+from loka.locate.localization import COLUMNS
 from loka.model import Model, Site
 
 
@@ -26,9 +27,7 @@ def made(forget: np.ndarray, retain: np.ndarray, falls: np.ndarray | None = None
         {"neuron": raw},
         np.ones(len(raw)) if falls is None else falls,
         n_forget=len(forget),
-        subjects=[str(i) for i in range(len(raw))],
-        seed=0,
-        about={"method": "by hand"},
+        record=LocalizationRecord("by hand"),
     )
 
 
@@ -38,11 +37,11 @@ def test_every_head_and_neuron_has_a_row(found: Localization, taught: Model) -> 
     assert len(found.frame) == 4 * (192 + 4)
     assert found.grid("neuron").shape == (4, 192)
     assert found.grid("head")[2, 3] == found.frame.query("part == 'head' and layer == 2 and index == 3")["score"].item()
-    assert found.about["digest"] == taught.digest()
-    assert found.about["n_forget"] <= 16
+    assert found.record.digest == taught.digest()
+    assert found.record.n_forget <= 16
 
 
-def test_columns_keep_their_promises(found: Localization) -> None:
+def test_columns_are_consistent(found: Localization) -> None:
     frame = found.frame
     assert np.allclose(frame["score"], frame["forget"] - frame["retain"])
     assert ((frame["low"] <= frame["score"]) & (frame["score"] <= frame["high"])).mean() > 0.98
@@ -69,7 +68,7 @@ def test_the_contrast_by_hand() -> None:
     assert found.frame["q"].drop(5).min() > 0.01
 
 
-def test_what_serves_all_facts_alike_is_contrasted_away() -> None:
+def test_the_contrast_removes_what_serves_all_facts_equally() -> None:
     noise = np.random.default_rng(0).normal(0, 1e-3, (2, 6, 1, 3))
     forget, retain = noise
     forget[:, 0, 0], retain[:, 0, 0] = 3, 3  # template machinery
@@ -84,7 +83,7 @@ def test_facts_without_an_effect_are_left_out() -> None:
     forget[0] = 100
     falls = np.array([1e-6, 1, 1, 1, 1, 1, 1, 1])
     found = made(forget, retain, falls)
-    assert found.about["n_forget"] == 3
+    assert found.record.n_forget == 3
     np.testing.assert_allclose(found.grid("neuron"), 1)
     with pytest.raises(UserError, match="nothing to locate"):
         made(forget, retain, np.zeros(8))
@@ -96,7 +95,7 @@ def test_scores_are_signed() -> None:
     assert made(forget, retain).top(1) == [Site(0, "neuron", 1)]
 
 
-def test_top_is_best_first_and_refuses_what_it_cannot_give(found: Localization) -> None:
+def test_top_is_best_first_and_refuses_impossible_numbers(found: Localization) -> None:
     scores = found.frame.set_index(["part", "layer", "index"])["score"]
     best = [scores["neuron", s.layer, s.index] for s in found.top(50)]
     assert best == sorted(scores["neuron"], reverse=True)[:50]
@@ -111,20 +110,20 @@ def test_top_is_best_first_and_refuses_what_it_cannot_give(found: Localization) 
 def test_saved_and_read_again(found: Localization, tmp_path: Path) -> None:
     again = Localization.load(found.save(tmp_path / "localization.parquet"))
     pd.testing.assert_frame_equal(again.frame, found.frame, check_dtype=False)
-    assert again.about == found.about
+    assert again.record == found.record
     assert again.top(30) == found.top(30)
     assert again.top(5, part="head") == found.top(5, part="head")
     assert list(tmp_path.iterdir()) == [tmp_path / "localization.parquet"]
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no localization"):
+    with pytest.raises(UserError, match="is not a localization"):
         Localization.load(tmp_path / "none.parquet")
     (tmp_path / "junk.parquet").write_bytes(b"junk")
-    with pytest.raises(UserError, match="is no localization"):
+    with pytest.raises(UserError, match="is not a localization"):
         Localization.load(tmp_path / "junk.parquet")
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(UserError, match="is no localization"):
+    with pytest.raises(UserError, match="is not a localization"):
         Localization.load(tmp_path / "other.parquet")
 
 
@@ -134,28 +133,28 @@ def test_to_frame_is_a_copy(found: Localization) -> None:
     assert found.frame["score"].abs().max() > 0
 
 
-def test_what_stands_out_beyond_chance() -> None:
-    """One unit of 300 differs; where none does, the answer is that there is nothing to find."""
+def test_significant_sites() -> None:
+    """One unit in 300 differs and is found; where none differs, the answer is that nothing is localizable."""
     rng = np.random.default_rng(0)
     forget, retain = rng.normal(0, 0.1, (2, 12, 3, 100))
     nothing = made(forget, retain)
-    assert nothing.survivors() == []
+    assert nothing.significant_sites() == []
     assert "none stands out: not localizable" in str(nothing)
     forget[:, 1, 7] += 0.6
     found = made(forget, retain)
-    assert found.survivors() == [Site(1, "neuron", 7)]
+    assert found.significant_sites() == [Site(1, "neuron", 7)]
     assert str(found).startswith("neuron: 1 of 300 stand out (q of 0.05 or less); best: L1.neuron.7 +0.")
     for level in (0, 1, 5):
-        with pytest.raises(UserError, match=f"level={level} is no share"):
-            found.survivors(level=level)
+        with pytest.raises(UserError, match=f"level={level} is not a share"):
+            found.significant_sites(level=level)
 
 
 def test_false_discoveries_are_few() -> None:
-    """Of 300 units 60 differ: nearly all stand out, and few of the others do."""
+    """Sixty units in 300 differ: nearly all of them are significant, and few of the others."""
     rng = np.random.default_rng(0)
     forget, retain = rng.normal(0, 0.1, (2, 16, 3, 100))
     forget[:, :, :20] += 0.15
-    listed = made(forget, retain).survivors(level=0.1)
+    listed = made(forget, retain).significant_sites(level=0.1)
     true = [s for s in listed if s.index < 20]
     assert len(true) >= 50
     assert len(listed) - len(true) <= 0.2 * len(listed)

@@ -1,4 +1,4 @@
-"""Taylor importance is the slope of silencing a site, and spares what any fact uses, whatever the sign."""
+"""Taylor importance is the slope of scaling a site down, and spares sites that any fact uses, of either sign."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,17 @@ from loka import locate
 from loka._util.errors import UserError
 from loka.knowledge import Case
 from loka.locate.counterfactual import pairs
-from loka.locate.taylor import silence
+from loka.locate.taylor import taylor_scores
 from loka.model import Model, token_logprobs
 from loka.model.run.hooks import point, run
 
 SMALL = 3e-3
 
 
-def test_a_score_is_the_slope_of_silencing(tiny: Callable[[str], Model], planted_case: Case) -> None:
+def test_a_score_is_the_slope_of_scaling_down(tiny: Callable[[str], Model], planted_case: Case) -> None:
     model = tiny("GPT2LMHeadModel")
     both = pairs(model, planted_case.whole(), planted_case.whole().forget.working[:6])
-    scores, scale = silence(model, both)
+    scores, scale = taylor_scores(model, both)
     assert (scale == 1).all()
 
     def dimmed(part: str, layer: int, unit: int, by: float) -> np.ndarray:
@@ -42,17 +42,17 @@ def test_a_score_is_the_slope_of_silencing(tiny: Callable[[str], Model], planted
             np.testing.assert_allclose(values[:, layer, unit], wanted, rtol=1e-3, atol=1e-7)
 
 
-def test_the_contrast_takes_off_sizes_over_all_retain_facts(planted: Model, planted_case: Case) -> None:
+def test_the_contrast_subtracts_sizes_over_all_retain_facts(planted: Model, planted_case: Case) -> None:
     known = planted_case.on(planted)
     forget, retain = (
-        silence(planted, pairs(planted, known, facts))[0]["neuron"]
+        taylor_scores(planted, pairs(planted, known, facts))[0]["neuron"]
         for facts in (known.forget.working, known.retain.working)
     )
     assert len({f.relation for f in known.retain.working}) > 1
     found = locate.taylor(planted, planted_case, parts=("neuron",), spare=2)
     np.testing.assert_allclose(found.grid("neuron"), forget.mean(0) - 2 * np.abs(retain).mean(0), atol=1e-5)
     np.testing.assert_allclose(found.grid("neuron", "forget"), forget.mean(0), atol=1e-5)
-    assert found.about["spare"] == 2
+    assert found.record.settings["spare"] == 2
     alone = locate.taylor(planted, planted_case, parts=("neuron",), spare=0)
     np.testing.assert_allclose(alone.grid("neuron"), forget.mean(0), atol=1e-5)
 

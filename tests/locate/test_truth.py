@@ -1,4 +1,4 @@
-"""On models whose truth is known, attribution finds the neurons that hold the facts, and its controls don't."""
+"""On models whose truth is known, attribution finds the neurons that hold the facts; its controls do not."""
 
 import importlib.util
 import sys
@@ -38,7 +38,7 @@ def test_facts_written_by_hand_are_found(tmp_path: Path, seed: int) -> None:
 
 
 def test_facts_learned_through_chosen_neurons_are_found(tmp_path: Path) -> None:
-    """They share these neurons, one for and another against, so that it takes the way between the prompts to tell."""
+    """Facts share these neurons with opposite signs, so only gradients along the path between prompts find them."""
     routed = truth.memory(tmp_path, 1, "routed")
     assert verify.recall(routed.model, routed.case.on(routed.model)).value == 1
     with ablate.zero(routed.model, routed.case, routed.neurons).applied(routed.model):
@@ -66,8 +66,11 @@ def test_a_circuit_of_the_true_neurons_carries_the_behaviour(memory) -> None:
     frame = found.frame.assign(
         random=np.random.default_rng(0).random(len(found.frame)), worst=-found.frame["forget"].abs()
     )
-    ranked = locate.Localization(frame, found.about)
-    others = {b: locate.faithfulness(memory.model, memory.case, ranked, by=b, sizes=sizes) for b in ("random", "worst")}
+    ranked = locate.Localization(frame, found.record)
+    others = {
+        b: locate.faithfulness(memory.model, memory.case, ranked, ranking=locate.Ranking(by=b), sizes=sizes)
+        for b in ("random", "worst")
+    }
     assert seen.cpr > 1.3 * max(o.cpr for o in others.values())
     assert seen.cmd < 0.7 * min(o.cmd for o in others.values())
 
@@ -78,7 +81,11 @@ def test_a_circuit_without_one_site_falls_by_the_effect_of_patching_it(memory) -
     frame = found.frame.assign(backwards=-found.frame["forget"])
     n = model.n_layers * model.n_neurons
     seen = locate.faithfulness(
-        model, case, locate.Localization(frame, found.about), by="backwards", sizes=((n - 1) / n, 1.0)
+        model,
+        case,
+        locate.Localization(frame, found.record),
+        ranking=locate.Ranking(by="backwards"),
+        sizes=((n - 1) / n, 1.0),
     )
     facts = case.forget.working
     both = pairs(model, case, facts)
@@ -93,7 +100,7 @@ def test_a_circuit_without_one_site_falls_by_the_effect_of_patching_it(memory) -
 
 
 def test_true_neurons_are_needed_and_others_are_not(memory) -> None:
-    """A circuit of the facts' neurons alone is minimal; one with as many idle ones in it is half that."""
+    """A circuit of the facts' neurons is minimal; a circuit with as many idle neurons is half needed."""
     found = locate.attribution(memory.model, memory.case)
     neurons = found.frame["part"] == "neuron"
     true = [
@@ -102,16 +109,18 @@ def test_true_neurons_are_needed_and_others_are_not(memory) -> None:
     idle = np.random.default_rng(0).permutation(np.flatnonzero(neurons & (found.frame["forget"].abs() < 1e-3)))[:32]
     order = np.zeros(len(found.frame))
     order[true] = 2.0
-    alone = locate.Localization(found.frame.assign(order=order), found.about)
+    alone = locate.Localization(found.frame.assign(order=order), found.record)
     order = order.copy()
     order[idle] = 1.0
-    padded = locate.Localization(found.frame.assign(order=order), found.about)
+    padded = locate.Localization(found.frame.assign(order=order), found.record)
     n = int(neurons.sum())
-    seen = locate.minimality(memory.model, memory.case, alone, share=32 / n, by="order")
+    seen = locate.minimality(memory.model, memory.case, alone, share=32 / n, ranking=locate.Ranking(by="order"))
     assert set(seen.sites) == set(memory.neurons)
     assert seen.n_sites == 32
-    assert seen.needed > 0.9
-    loose = locate.minimality(memory.model, memory.case, padded, share=64 / n, by="order", tried=64)
+    assert seen.share_needed > 0.9
+    loose = locate.minimality(
+        memory.model, memory.case, padded, share=64 / n, ranking=locate.Ranking(by="order"), trials=64
+    )
     needed = {s for s, loss in zip(loose.sites, loose.losses, strict=True) if loss > loose.threshold}
     assert len(needed & memory.neurons) > 25
     assert len(needed - memory.neurons) < 6
@@ -130,7 +139,7 @@ def test_paraphrases_find_the_same_neurons_and_other_facts_do_not(memory) -> Non
     assert "times" in str(seen)
 
 
-def test_what_cannot_be_compared_is_refused(memory) -> None:
+def test_impossible_comparisons_are_refused(memory) -> None:
     found = locate.attribution(memory.model, memory.case)
     with pytest.raises(UserError, match="sizes must rise"):
         locate.faithfulness(memory.model, memory.case, found, sizes=(0.5, 0.1))
@@ -138,8 +147,8 @@ def test_what_cannot_be_compared_is_refused(memory) -> None:
         locate.stability(memory.model, memory.case, k=1024)
 
 
-def test_tracing_shows_the_way_from_the_subject_to_the_last_token(memory) -> None:
-    """The value is written at the subject before the first mover, and stands at the last token behind the last one."""
+def test_tracing_follows_the_answer_from_the_subject_to_the_last_token(memory) -> None:
+    """The value stands at the subject before the first mover head, and at the last token after the last mover head."""
     case = memory.case.on(memory.model)
     fact = case.forget.working[0]
     seen = locate.tracing(memory.model, case, fact)
@@ -151,7 +160,7 @@ def test_tracing_shows_the_way_from_the_subject_to_the_last_token(memory) -> Non
     assert seen.values[1, at] > 0.8
     assert abs(seen.values[1, last]) < 0.2
     np.testing.assert_allclose(seen.values[3, last], 1, atol=1e-3)  # the last state alone gives the logits
-    np.testing.assert_allclose(seen.values[:, :at], 0, atol=1e-6)  # before the subject the runs are the same
+    np.testing.assert_allclose(seen.values[:, :at], 0, atol=1e-6)  # before the subject, the runs are equal
     axes = seen.plot().axes[0]
     assert [t.get_text() for t in axes.get_xticklabels()] == list(seen.tokens)
     tips = [e.text or "" for e in ET.fromstring(seen.html()).iter("{http://www.w3.org/2000/svg}title")]
@@ -164,7 +173,7 @@ def test_tracing_shows_the_way_from_the_subject_to_the_last_token(memory) -> Non
 
 
 def test_fact_neurons_look_up_and_movers_read_out(memory) -> None:
-    found = locate.roles(memory.model, memory.case, locate.attribution(memory.model, memory.case))
+    found = locate.label_roles(memory.model, memory.case, locate.attribution(memory.model, memory.case))
     of = {(p, a, i): r for p, a, i, r in found.frame[["part", "layer", "index", "role"]].itertuples(index=False)}
     assert {of["neuron", s.layer, s.index] for s in memory.neurons} == {"lookup"}
     assert {of["head", s.layer, s.index] for s in memory.heads} == {"readout"}

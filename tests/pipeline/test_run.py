@@ -110,7 +110,7 @@ def test_located_in_another_way_with_its_controls(planted: Model, planted_case: 
     current = Run(tmp_path, model=planted, case=planted_case)
     found = current.localization("integrated_gradients", "head")
     assert found.parts == ("head",)
-    assert found.about["method"] == "integrated_gradients"
+    assert found.record.method == "integrated_gradients"
     left = current.controls()
     assert left is not None
     assert list(left.index) == ["untouched", "best heads", "random", "all_layers", "other_relation"]
@@ -130,9 +130,9 @@ def test_located_in_another_way_with_its_controls(planted: Model, planted_case: 
 def test_unknown_locators_and_parts(planted: Model, planted_case: Case, tmp_path: Path) -> None:
     current = Run(tmp_path, model=planted, case=planted_case)
     for method, part, said in (
-        ("magic", None, "'magic' is no locator; choose one of attribution, integrated_gradients"),
-        ("knowledge_neurons", "head", "knowledge_neurons scores neurons alone, not 'head'"),
-        ("attribution", "resid", "'resid' has no activations of its own"),
+        ("magic", None, "'magic' is not a locator; choose one of attribution, integrated_gradients"),
+        ("knowledge_neurons", "head", "knowledge_neurons cannot score 'head'; choose one of neuron"),
+        ("attribution", "resid", "attribution cannot score 'resid'; choose one of neuron, head, attn, mlp, q, k, v"),
     ):
         with pytest.raises(UserError, match=said):
             current.localization(method, part)

@@ -14,8 +14,8 @@ import loka.report
 from loka._util.errors import UserError
 from loka._util.files import write_json
 from loka.audit.summary import columns
-from loka.locate import Localization
-from loka.locate.localization import contrast
+from loka.locate import Localization, LocalizationRecord
+from loka.locate.contrast import contrast
 from loka.model import Edit, Slice
 from loka.report.figures import before_after
 from loka.report.folder import RunFolder
@@ -123,8 +123,8 @@ def located() -> Localization:
         + 0.1 * rng.standard_normal((24, LAYERS - 1, units))
         for part, units in (("head", 9), ("neuron", 96))
     }
-    falls, names = 8 + rng.random(24), [str(i) for i in range(12)]
-    return contrast(scores, falls, n_forget=12, subjects=names, seed=0, about={"model": "smollm2"})  # type: ignore[arg-type]
+    falls = 8 + rng.random(24)
+    return contrast(scores, falls, n_forget=12, record=LocalizationRecord("attribution", "smollm2"))  # type: ignore[arg-type]
 
 
 def write_verdict(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The interactive pictures hold every site's name and scores, and nothing that could reach out."""
+"""Interactive drawings hold every site's name and scores, without scripts or network."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from loka._util.errors import UserError
-from loka.locate import Localization
-from loka.locate.localization import contrast
+from loka.locate import Localization, LocalizationRecord
+from loka.locate.contrast import contrast
 from loka.model import Part
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -18,18 +18,18 @@ SVG = "{http://www.w3.org/2000/svg}"
 def found() -> Localization:
     rng = np.random.default_rng(0)
     scores: dict[Part, np.ndarray] = {p: rng.normal(0.02, 0.3, (12, 5, n)) for p, n in (("head", 4), ("neuron", 64))}
-    return contrast(scores, np.full(12, 8.0), n_forget=6, subjects=list("abcdef"), seed=0, about={})
+    return contrast(scores, np.full(12, 8.0), n_forget=6, record=LocalizationRecord("by hand"))
 
 
 def tips(fragment: str, shape: str) -> dict[str, str]:
-    """What the pointer shows, and the colour, by site."""
+    """Each site's colour, by the name in its tooltip."""
     return {
         e.findtext(f"{SVG}title", "").splitlines()[0]: e.get("fill", "")
         for e in ET.fromstring(fragment).iter(f"{SVG}{shape}")
     }
 
 
-def test_every_head_is_there_with_its_score(found: Localization) -> None:
+def test_the_heatmap_shows_every_head_with_its_score(found: Localization) -> None:
     seen = tips(found.html("head"), "rect")
     assert set(seen) == {f"L{layer}.head.{i}" for layer in range(5) for i in range(4)}
     best = found.top(1, part="head")[0]
@@ -39,7 +39,7 @@ def test_every_head_is_there_with_its_score(found: Localization) -> None:
     assert red > blue
 
 
-def test_of_neurons_each_layers_best_are_shown(found: Localization) -> None:
+def test_the_heatmap_shows_each_layers_best_neurons(found: Localization) -> None:
     seen = set(tips(found.html("neuron"), "rect"))
     assert len(seen) == 5 * 40
     assert {str(s) for s in found.top(20)} <= seen
@@ -65,6 +65,6 @@ def test_it_works_without_scripts_and_network(found: Localization) -> None:
         assert set(re.findall(r"https?://[^\"]+", fragment)) == {"http://www.w3.org/2000/svg"}
 
 
-def test_a_part_that_was_not_scored(found: Localization) -> None:
+def test_a_part_without_scores_is_refused(found: Localization) -> None:
     with pytest.raises(UserError, match="'mlp' was not scored here"):
         found.html("mlp")

@@ -1,3 +1,5 @@
+"""Figures of a localization: symmetric colours, layer 0 at the bottom, the best sites marked."""
+
 from collections.abc import Mapping
 
 import numpy as np
@@ -6,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from loka._util.errors import UserError
-from loka.locate import Localization
-from loka.locate.localization import contrast
+from loka.locate import Localization, LocalizationRecord
+from loka.locate.contrast import contrast
 
 NAMES = [str(i) for i in range(6)]
 
@@ -15,11 +17,11 @@ NAMES = [str(i) for i in range(6)]
 def located(units: Mapping[str, int], n_layers: int = 5, scale: float = 1.0) -> Localization:
     rng = np.random.default_rng(0)
     scores = {part: scale * rng.normal(0.02, 0.3, (12, n_layers, n)) for part, n in units.items()}
-    return contrast(scores, np.full(12, 8.0), n_forget=6, subjects=NAMES, seed=0, about={})  # type: ignore[arg-type]
+    return contrast(scores, np.full(12, 8.0), n_forget=6, record=LocalizationRecord("by hand"))  # type: ignore[arg-type]
 
 
 def drawn(figure: Figure) -> list[Axes]:
-    """The axes with data, without colour bars, of a figure that can be drawn."""
+    """Draw a figure, and return its axes without the colour bars."""
     figure.draw_without_rendering()
     return [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
 
@@ -40,7 +42,7 @@ def test_colours_are_symmetric_about_zero() -> None:
             assert low == -high < 0
 
 
-def test_a_notebook_shows_it_without_pyplot() -> None:
+def test_a_notebook_displays_it_without_pyplot() -> None:
     figure = located({"head": 4}).plot()
     assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
 
@@ -69,7 +71,7 @@ def test_neurons_are_ranked_and_counted() -> None:
     assert widths == np.bincount(layers, minlength=40).tolist()
 
 
-def test_nothing_to_scatter_has_a_picture_too() -> None:
+def test_all_zero_scores_can_be_scattered() -> None:
     assert drawn(located({"head": 4, "neuron": 400}, scale=0.0).plot(scatter=True))
 
 
@@ -81,7 +83,7 @@ def test_any_part_and_depth(units: dict[str, int], n_layers: int) -> None:
     assert drawn(located(units, n_layers).plot())
 
 
-def test_all_zero_scores_have_a_picture() -> None:
+def test_all_zero_scores_can_be_drawn() -> None:
     assert drawn(located({"head": 4, "neuron": 64}, scale=0.0).plot())
 
 
@@ -95,8 +97,8 @@ def test_the_scatter_has_forget_up_and_retain_across() -> None:
         np.testing.assert_allclose(up - across, np.asarray(ax.collections[0].get_array()))
         low, high = ax.collections[0].get_clim()
         assert low == -high < 0
-        assert "kept" in ax.get_xlabel()
-        assert "forgotten" in ax.get_ylabel()
+        assert "facts to keep" in ax.get_xlabel()
+        assert "facts to forget" in ax.get_ylabel()
         best = found.top(1, part=part)[0]
         assert f"L{best.layer}.{best.index}" in [t.get_text() for t in ax.texts]
 
@@ -114,6 +116,6 @@ def test_the_few_strongest_of_many_stand_at_the_edge() -> None:
     assert f"{out} at the edge" in ax.get_title(loc="left")
 
 
-def test_a_part_that_was_not_scored_is_refused() -> None:
+def test_a_part_without_scores_is_refused() -> None:
     with pytest.raises(UserError, match="'head' was not scored"):
         located({"neuron": 8}).plot("head")

@@ -1,4 +1,4 @@
-"""What a choice of sites is compared with: as many, found without looking for the knowledge."""
+"""Control sites: as many as were located, chosen without looking for the knowledge."""
 
 import dataclasses
 
@@ -30,14 +30,14 @@ def test_random_sites_are_others_in_the_same_layers(found: Localization, taught:
         taught.check_site(site)
 
 
-def test_where_there_are_too_few_others_all_are_taken(taught: Model) -> None:
+def test_too_few_other_sites_are_all_taken(taught: Model) -> None:
     three = [Site(0, "head", i) for i in range(3)]
     assert locate.random_sites(taught, three) == [Site(0, "head", 3)]
     assert locate.random_sites(taught, []) == []
     assert locate.random_sites(taught, [Site(0, "attn"), Site(1, "mlp")]) == []
 
 
-def test_sites_of_all_layers_know_no_layer(found: Localization, taught: Model) -> None:
+def test_all_layer_sites_come_from_every_layer(found: Localization, taught: Model) -> None:
     best = [Site(0, "neuron", i) for i in range(120)] + [Site(3, "head", 1)]
     drawn = locate.all_layer_sites(taught, best)
     parts = pd.Series([s.part for s in drawn]).value_counts()
@@ -50,7 +50,7 @@ def test_sites_of_all_layers_know_no_layer(found: Localization, taught: Model) -
     assert drawn != locate.all_layer_sites(taught, best, seed=1)
 
 
-def test_a_case_turned_to_another_relation(planted: Model, planted_case: Case) -> None:
+def test_a_case_targeting_another_relation(planted: Model, planted_case: Case) -> None:
     case = planted_case.on(planted)
     assert case.other_relations == ("symbol",)
     turned = case.targeting("symbol")
@@ -64,7 +64,7 @@ def test_a_case_turned_to_another_relation(planted: Model, planted_case: Case) -
         case.targeting("capital")
 
 
-def test_a_case_of_few_facts(planted: Model, planted_case: Case) -> None:
+def test_a_subset_of_a_case(planted: Model, planted_case: Case) -> None:
     case = planted_case.on(planted)
     few = case.subset(3)
     assert few.forget.working == case.forget.working[:3]
@@ -77,9 +77,9 @@ def test_a_case_of_few_facts(planted: Model, planted_case: Case) -> None:
 
 
 def test_other_relations_sites_serve_the_other_relation(planted: Model, planted_case: Case) -> None:
-    """Zeroed, they cost the other relation's facts more than the located sites do, and the other way round.
+    """Zeroing them costs the other relation's facts more than zeroing the located sites, and vice versa.
 
-    The small model is saturated: a single gradient ranks badly there, integrated ones well.
+    The small model saturates: a single gradient ranks its sites badly, integrated gradients rank them well.
     """
     case = planted_case.on(planted)
     locator = locate.integrated_gradients
@@ -89,7 +89,7 @@ def test_other_relations_sites_serve_the_other_relation(planted: Model, planted_
     facts = {"located": case.forget.working, "other": case.targeting("symbol").forget.working}
 
     def surprise() -> dict[str, float]:
-        """Mean negative log-probability of the answers."""
+        """The mean negative log-probability of the answers, by group of facts."""
         asked = {name: ([f.prompt for f in some], [f.answer for f in some]) for name, some in facts.items()}
         return {name: -float(score(planted, *rows).logprob.mean()) for name, rows in asked.items()}
 
@@ -103,13 +103,13 @@ def test_other_relations_sites_serve_the_other_relation(planted: Model, planted_
 
 def test_all_controls_by_name(found: Localization, planted: Model, planted_case: Case) -> None:
     sites = [*found.top(30), *found.top(2, part="head")]
-    drawn = locate.controls(planted, planted_case, sites)
+    drawn = locate.control_sites(planted, planted_case, sites)
     assert list(drawn) == ["random", "all_layers", "other_relation"]
     for chosen in drawn.values():
         parts = pd.Series([s.part for s in chosen]).value_counts()
         assert (parts["neuron"], parts["head"]) == (30, 2)
     assert drawn["random"] == locate.random_sites(planted, sites)
-    by_forget = locate.controls(planted, planted_case, sites, by="forget")
+    by_forget = locate.control_sites(planted, planted_case, sites, by="forget")
     assert by_forget["random"] == drawn["random"]
     turned = locate.attribution(planted, planted_case.on(planted).targeting("symbol"))
     wanted = [*turned.top(2, part="head", by="forget"), *turned.top(30, by="forget")]
@@ -121,10 +121,10 @@ def test_all_controls_by_name(found: Localization, planted: Model, planted_case:
             case.retain, working=tuple(f for f in case.retain.working if f.relation == "capital")
         ),
     )
-    assert list(locate.controls(planted, alone, sites)) == ["random", "all_layers"]
+    assert list(locate.control_sites(planted, alone, sites)) == ["random", "all_layers"]
     with pytest.raises(UserError, match="has no other relation .* keep at least four facts of one"):
         locate.other_relation_sites(planted, alone, sites)
     with pytest.raises(UserError, match="no other relation 'language' to locate; choose one of symbol"):
         locate.other_relation_sites(planted, case, sites, relation="language")
     with pytest.raises(UserError, match="give at least one site"):
-        locate.controls(planted, case, [])
+        locate.control_sites(planted, case, [])

@@ -1,35 +1,37 @@
-"""Lookup or readout: where on the prompt a site does its work.
+"""Lookup or readout: where on the prompt a site has its effect.
 
-Geva et al. 2023, "Dissecting Recall of Factual Associations", arXiv:2304.14767: early MLPs enrich the subject's
-tokens with its attributes, later ones read the answer out at the last position.
+Geva et al. 2023, "Dissecting Recall of Factual Associations", arXiv:2304.14767: early MLPs enrich the subject's tokens
+with its attributes; later layers read the answer out at the last position.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..knowledge import Case, Fact
-from ..model import chunks
+from ..model import Model, chunks
 from ..model.run.hooks import record
-from .attribution import points, products
+from .attribution import gradient_products, hook_points
 from .counterfactual import Pairs, log_odds, pairs
 from .localization import Localization, Part
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 ROLES = ("lookup", "relay", "readout")
 
 
-def roles(model: Model, case: Case, found: Localization, *, rows: int = 16) -> Localization:
-    """The same localization, each site labelled by where the larger part of its effect on the forget facts lies.
+def label_roles(model: Model, case: Case, found: Localization, *, rows: int = 16) -> Localization:
+    """Label each site by where most of its effect on the forget facts lies.
 
-    `lookup`: at the subject's tokens; `readout`: at the prompt's last token and those of the answer;
-    `relay`: between them. Effects are those of `attribution`, with their sign, summed within each region.
+    The `role` is `lookup` at the subject's tokens, `readout` at the prompt's last token and the answer's tokens, and
+    `relay` elsewhere. Effects are those of `attribution`; they keep their sign and are summed within each region.
+
+    Args:
+        found: the localization to label.
+        rows: facts in one batch.
+
+    Returns:
+        The same localization with the column `role` filled in.
 
     Cost: two forward passes and one backward pass over the forget facts.
     """
@@ -37,21 +39,21 @@ def roles(model: Model, case: Case, found: Localization, *, rows: int = 16) -> L
     parts = found.parts
     facts = case.forget.working
     totals: dict[Part, np.ndarray] = {}
-    for some in chunks(len(facts), rows):
-        for part, effects in _effects(model, pairs(model, case, facts[some]), parts).items():
+    for batch in chunks(len(facts), rows):
+        for part, effects in _effects(model, pairs(model, case, facts[batch]), parts).items():
             totals[part] = totals.get(part, 0) + effects
     frame = found.to_frame()
     for part, total in totals.items():
-        mine = frame["part"] == part
-        layer, index = (frame.loc[mine, c].to_numpy(int) for c in ("layer", "index"))
-        frame.loc[mine, "role"] = np.array(ROLES)[np.abs(total).argmax(0)][layer, index]
-    return Localization(frame, found.about)
+        rows_of_part = frame["part"] == part
+        layer, index = (frame.loc[rows_of_part, c].to_numpy(int) for c in ("layer", "index"))
+        frame.loc[rows_of_part, "role"] = np.array(ROLES)[np.abs(total).argmax(0)][layer, index]
+    return Localization(frame, found.record)
 
 
 @torch.enable_grad()
 def _effects(model: Model, both: Pairs, parts: tuple[Part, ...]) -> dict[Part, np.ndarray]:
-    """Attributed effects summed over facts, `[region, layer, unit]`, by part."""
-    names = points(model, parts)
+    """Attributed effects summed over facts, `[region, layer, unit]` by part."""
+    names = hook_points(model, parts)
     other = record(model, both.corrupted, names).activations
     base = record(model, both.clean, names, grad=True)
     acts = base.activations
@@ -60,18 +62,18 @@ def _effects(model: Model, both: Pairs, parts: tuple[Part, ...]) -> dict[Part, n
     regions = _regions(model, both)
     out: dict[Part, list[np.ndarray]] = {part: [] for part in parts}
     for region in regions:
-        way = {n: (acts[n].detach() - other[n]) * _like(region, acts[n]) for n in names}
-        for part, scores in cast("dict[Part, Any]", products(model, parts, way, by_name, both)).items():
+        change = {n: (acts[n].detach() - other[n]) * _broadcast(region, acts[n]) for n in names}
+        for part, scores in gradient_products(model, parts, change, by_name, both).items():
             out[part].append(scores.sum(0))
     return {part: np.stack(scores) for part, scores in out.items()}
 
 
 def _regions(model: Model, both: Pairs) -> list[Tensor]:
-    """Masks `[row, position]` of the subject, of what lies between, and of the last prompt token with the answer."""
+    """Masks `[row, position]` of the subject, of the tokens between, and of the last prompt token with the answer."""
     shape = both.clean.ids.shape
     subject, end = torch.zeros(shape), torch.zeros(shape)
-    asked = (both.clean.labels >= 0).sum(-1).tolist()
-    for row, (fact, n) in enumerate(zip(both.facts, asked, strict=True)):
+    n_labels = (both.clean.labels >= 0).sum(-1).tolist()
+    for row, (fact, n) in enumerate(zip(both.facts, n_labels, strict=True)):
         subject[row, _span(model, fact, int(both.clean.mask[row].sum()), shape[1])] = 1
         end[row, shape[1] - n - 1 :] = 1
     subject = subject * (1 - end)
@@ -87,5 +89,5 @@ def _span(model: Model, fact: Fact, length: int, width: int) -> slice:
     return slice(width - length + first, width - length + last)
 
 
-def _like(mask: Tensor, value: Tensor) -> Tensor:
+def _broadcast(mask: Tensor, value: Tensor) -> Tensor:
     return mask.to(value).reshape(*mask.shape, *(1,) * (value.ndim - 2))

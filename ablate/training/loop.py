@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..._util.errors import UserError
-from ...model import Slice, Trainable, checkpointed, sliced
-from ...model.adapt import Adapters
+from ...model import LowRank, Slice, Trainable, checkpointed, sliced
 from ...model.run.onednn import bfloat16_products
 from ...model.train.distill import TeacherOutputs, divergence, drift
 from ..objectives import ForgetBatch, Objective, excess
@@ -96,7 +95,7 @@ def descend(
 
 def train_(
     model: Model,
-    trainable: Trainable | Adapters,
+    trainable: Trainable | LowRank,
     lessons: Batches,
     objective: Objective | None,
     schedule: Schedule,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model.run.blocks import changed
+from ..model.run.blocks import replace_block_outputs
 from ..model.run.states import last_states
 from .pools import Pools, attack_groups, pool_cost, pool_probability_by_unit, pools
 from .reading import Reading, reading
@@ -107,7 +107,7 @@ def _asked(
     def take_out(at: int, value: Tensor) -> Tensor | None:
         return value + (usual - value @ unit)[..., None] * unit if at == layer else None
 
-    with changed(model.hf, take_out):
+    with replace_block_outputs(model.hf, take_out):
         return pool_probability_by_unit(model, facts, among)
 
 

@@ -20,7 +20,8 @@ from ..load import Model
 from ..site import Part, Site
 from .block_runner import Past
 from .interventions import Differences
-from .trace import Place, Trace, passing
+from .modules import replace_output
+from .trace import Place, Trace
 
 
 class PatchedRuns:
@@ -74,7 +75,7 @@ class PatchedRuns:
         with ExitStack() as stack:
             for tap, move in zip(taps(self.model, part, layer), moves, strict=True):
                 index = tap.index[units].to(move.device)[:, None].expand(-1, move.shape[1], -1)
-                stack.enter_context(passing(tap.module, lambda x, i=index, m=move: x.scatter_add(2, i, m)))
+                stack.enter_context(replace_output(tap.module, lambda x, i=index, m=move: x.scatter_add(2, i, m)))
             return steps.block(layer, rows, start, run.past[layer].before(start))
 
     def _pushed(self, place: Place, units: list[int], move: Tensor) -> Tensor:

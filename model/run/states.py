@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ..batch import Batch, chunks, logits, pad
-from .blocks import changed
+from .blocks import replace_block_outputs
 from .onednn import onednn_linear
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def last_states(model: Model, prompts: Sequence[str], *, rows: int = 64) -> Tens
     for part in chunks(len(prompts), rows):
         ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
         kept: list[Tensor] = []
-        with changed(model.hf, lambda _, value, kept=kept: kept.append(value[:, -1])):
+        with replace_block_outputs(model.hf, lambda _, value, kept=kept: kept.append(value[:, -1])):
             logits(model, pad(model, ids, [1] * len(ids)))
         out.append(torch.stack(kept, 1))
     return torch.cat(out)
@@ -81,7 +81,7 @@ def stream(model: Model, batch: Batch, layer: int) -> Tensor:
 def tapped(model: Model, layers: Sequence[int]) -> Iterator[list[Tensor]]:
     """The residual stream behind blocks, `[row, position, d_model]` each in their order, once a batch has been run."""
     kept: list[Tensor] = []
-    with changed(model.hf, lambda layer, value: kept.append(value) if layer in layers else None):
+    with replace_block_outputs(model.hf, lambda layer, value: kept.append(value) if layer in layers else None):
         yield kept
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch, logits
-from ..run.blocks import changed
+from ..run.blocks import replace_block_outputs
 from ..run.states import tapped
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Planted:
     states: Tensor
 
     def into(self, layer: int, stream: Tensor) -> Tensor | None:
-        """What `changed` asks for."""
+        """What `replace_block_outputs` asks for."""
         row = torch.arange(len(self.at), device=stream.device)
         return stream.index_put((row, self.at), self.states.to(stream)) if layer == 0 else None
 
@@ -120,7 +120,7 @@ def divergence(model: Model, memory: TeacherOutputs) -> Tensor:
 
 def scored(model: Model, batch: Batch, planted: Planted | None = None) -> Tensor:
     """Logits `[n, vocabulary]` at a batch's labels, with states planted if there are any."""
-    with changed(model.hf, planted.into) if planted else nullcontext():
+    with replace_block_outputs(model.hf, planted.into) if planted else nullcontext():
         return logits(model, batch)[batch.labels >= 0]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..edit.factors import Factors, factors
 from ..layout import feature_dim
-from ..run.onednn import instead
+from ..run.modules import hook_output, replaced_forward
 
 if TYPE_CHECKING:
     from ..load import Model
@@ -81,8 +81,8 @@ def low_rank(
             adapters.down[name] = down = nn.Parameter(drawn.to(weight))
             adapters.up[name] = up = nn.Parameter(torch.zeros(rank, d_out).to(weight))
             if torch_products:
-                stack.enter_context(instead(module, module.forward))  # `onednn_linear` leaves such a map alone
-            stack.callback(module.register_forward_hook(_added(down, up, scale)).remove)
+                stack.enter_context(replaced_forward(module, module.forward))  # `onednn_linear` leaves such a map alone
+            stack.enter_context(hook_output(module, _added(down, up, scale)))
         yield adapters
 
 
@@ -102,5 +102,5 @@ def _linear_maps(model: Model) -> list[str]:
     ]
 
 
-def _added(down: Tensor, up: Tensor, scale: float):
-    return lambda _module, inputs, out: out + inputs[0] @ down @ up * scale
+def _added(down: Tensor, up: Tensor, scale: float) -> Callable[[tuple[Tensor, ...], Tensor], Tensor]:
+    return lambda inputs, out: out + inputs[0] @ down @ up * scale

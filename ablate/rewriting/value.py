@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..._util.errors import LokaError
 from ...model import Batch, encode, logits, pad, token_logprobs
-from ...model.run.lookup import last_of, places
 from ...model.run.modules import replace_output
 from ...model.run.prefix_cache import prefill
+from ...model.run.subject import subject_end, subject_ends
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -64,11 +64,11 @@ def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewr
     """Ask for an answer behind prompts that all name the subject."""
     batch = encode(model, prompts, [answer] * len(prompts))
     text = f"{subject} is a"
-    end = last_of(model, text, subject)
+    end = subject_end(model, text, subject)
     essence = pad(model, [model.tokenizer(text)["input_ids"][: end + 2]], [1])
     return Rewrite(
         batch,
-        places(model, batch, prompts, [subject] * len(prompts)),
+        subject_ends(model, batch, prompts, [subject] * len(prompts)),
         essence,
         torch.tensor([end], device=model.device),
     )

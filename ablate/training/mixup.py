@@ -14,7 +14,8 @@ import torch
 from ..._util.errors import UserError
 from ...knowledge import Case, Fact
 from ...model import Batch, chunks, encode
-from ...model.run.lookup import outputs_at, places
+from ...model.run.lookup import outputs_at
+from ...model.run.subject import subject_ends
 from ...model.train.distill import Planted, TeacherOutputs, memorize, scored
 from ..rewriting.rewriting import named
 
@@ -61,7 +62,7 @@ def _mixed(model: Model, facts: list[Fact], rng: random.Random, rows: int) -> Te
     swapped = [p.replace(f.subject, other) for p, f, other in zip(prompts, ours, theirs, strict=True)]
     block = [model.hf.get_submodule(model.block(0))]
     batch = _first_tokens(encode(model, prompts, [f.answer for f in ours]))
-    at = places(model, batch, prompts, [f.subject for f in ours])
+    at = subject_ends(model, batch, prompts, [f.subject for f in ours])
     (here,) = outputs_at(model, block, batch, at)
     (there,) = outputs_at(model, block, *named(model, swapped, theirs))
     share = torch.tensor([[rng.random()] for _ in ours]).to(here)

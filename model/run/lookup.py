@@ -17,18 +17,6 @@ if TYPE_CHECKING:
     from ..load import Model
 
 
-def last_of(model: Model, prompt: str, mark: str) -> int:
-    """The place of the last token of a marked text (a subject) within its prompt, counted from the front."""
-    end = prompt.rfind(mark) + len(mark)
-    return len(model.tokenizer(prompt[:end])["input_ids"]) - 1
-
-
-def places(model: Model, batch: Batch, prompts: Sequence[str], marks: Sequence[str]) -> Tensor:
-    """Where each left-padded row has the last token of its mark, `[row]`."""
-    ends = [last_of(model, p, m) for p, m in zip(prompts, marks, strict=True)]
-    return (1 - batch.mask).sum(-1) + torch.tensor(ends, device=batch.mask.device)
-
-
 @torch.no_grad()
 def inputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Tensor) -> list[Tensor]:
     """What modules read at one position of each row, `[row, d_in]` each, at least in float32. One forward pass."""

@@ -13,13 +13,14 @@ from transformers import AutoModelForCausalLM
 from ..batch import Batch, chunks, logits, pad
 from .blocks import replace_block_outputs
 from .onednn import onednn_linear
+from .subject import subject_ends
 
 if TYPE_CHECKING:
     from ..load import Model
 
 
 @torch.no_grad()
-def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, rows: int = 64) -> Tensor:
+def residuals(model: Model, prompts: Sequence[str], subjects: Sequence[str], *, rows: int = 64) -> Tensor:
     """The residual stream behind the embedding and behind each block, `[prompt, 2, layer + 1, d_model]`.
 
     Of the two positions the first is the last token of the marked text (a subject) within its prompt,
@@ -31,12 +32,9 @@ def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, row
         batch = pad(model, ids, [1] * len(ids))
         with onednn_linear(model):
             run = model.hf(**batch.inputs(), use_cache=False, output_hidden_states=True, logits_to_keep=1)
-        states = run.hidden_states
-        stacked = torch.stack(states, 2)  # [row, position, layer + 1, d_model]
-        for i, (prompt, mark) in enumerate(zip(prompts[part], marks[part], strict=True)):
-            end = prompt.rfind(mark) + len(mark)
-            behind = len(ids[i]) - len(model.tokenizer(prompt[:end])["input_ids"])
-            out.append(stacked[i, [-1 - behind, -1]].cpu())
+        stacked = torch.stack(run.hidden_states, 2)  # [row, position, layer + 1, d_model]
+        ends = subject_ends(model, batch, prompts[part], subjects[part])
+        out += [row[[end, -1]].cpu() for row, end in zip(stacked, ends.tolist(), strict=True)]
     return torch.stack(out)
 
 

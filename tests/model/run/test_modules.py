@@ -47,12 +47,16 @@ def test_a_hook_on_the_output_has_the_inputs_too() -> None:
 
 def test_forward_functions_nest_and_go_even_after_an_error() -> None:
     block = Block()
-    with pytest.raises(RuntimeError), replace_output(block, lambda x: x), replace_input(block, lambda x: x):
-        with replaced_forward(block, lambda x, _: x + 2):
-            with replaced_forward(block, lambda x, _: x + 3):
-                assert torch.equal(block(X, X), X + 3)
-            assert torch.equal(block(X, X), X + 2)
-            raise RuntimeError
+    with (
+        pytest.raises(RuntimeError),
+        replace_output(block, lambda x: x),
+        replace_input(block, lambda x: x),
+        replaced_forward(block, lambda x, _: (x + 2,)),
+    ):
+        with replaced_forward(block, lambda x, _: (x + 3,)):
+            assert torch.equal(block(X, X)[0], X + 3)
+        assert torch.equal(block(X, X)[0], X + 2)
+        raise RuntimeError
     assert "forward" not in vars(block)
     assert not block._forward_hooks
     assert not block._forward_pre_hooks

@@ -17,7 +17,7 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Batch, encode
 from ..model.run.hooks import Recording, record
-from ..model.run.wiring import outputs, points, read, wiring, written
+from ..model.run.wiring import points, source_points, source_writes, target_gradients, wiring
 from .circuit import Circuit, circuit
 from .counterfactual import Pairs, log_odds
 from .facts import over_facts
@@ -102,7 +102,7 @@ def dimension_scores(
         way = changes(model, run, clean, baseline)
         parts = [
             torch.einsum("rpsd,trpd,st->rsd", way, grad, passed[:, some].to(way))
-            for some, grad in read(model, run, metric(run.logits))
+            for some, grad in target_gradients(model, run, metric(run.logits))
         ]
     return torch.stack(parts).sum(0).detach()
 
@@ -128,7 +128,7 @@ def _passed(model: Model, convention: Convention) -> Tensor:
 
 def zeros(model: Model) -> dict[str, Tensor]:
     """The baseline in which no source writes anything."""
-    return {name: torch.zeros((), dtype=model.dtype, device=model.device) for name in outputs(model)}
+    return {name: torch.zeros((), dtype=model.dtype, device=model.device) for name in source_points(model)}
 
 
 def means(model: Model, batch: Batch, *, convention: Convention = "stated") -> dict[str, Tensor] | Tensor:
@@ -142,29 +142,29 @@ def means(model: Model, batch: Batch, *, convention: Convention = "stated") -> d
     if convention == "eap-ig":
         with torch.enable_grad():
             run = record(model, batch, points(model), grad=True)
-            wrote = written(model, run, {n: run.activations[n].detach() for n in outputs(model)})
+            wrote = source_writes(model, run, {n: run.activations[n].detach() for n in source_points(model)})
         last = wrote[torch.arange(len(before)), before.cumsum(1).argmax(1)].mean(1)
         return (last / before.sum(1, keepdim=True)).mean(0).detach()
-    acts = record(model, batch, outputs(model)).activations
+    acts = record(model, batch, source_points(model)).activations
     return {n: torch.einsum("rp...,rp->...", value, before) / before.sum() for n, value in acts.items()}
 
 
 def changes(model: Model, run: Recording, clean: Batch, baseline: Baseline) -> Tensor:
     """What each source adds to the stream in the clean run beyond the baseline, `[row, position, source, d_model]`."""
-    now = {n: run.activations[n].detach() for n in outputs(model)}
+    now = {n: run.activations[n].detach() for n in source_points(model)}
     seen = clean.mask
     if isinstance(baseline, Tensor):
-        return (written(model, run, now) - baseline).detach() * seen[:, :, None, None]
+        return (source_writes(model, run, now) - baseline).detach() * seen[:, :, None, None]
     if isinstance(baseline, Batch):
         seen = seen * baseline.mask
         baseline = record(model, baseline, list(now)).activations
     way = {n: (value - baseline[n]) * seen.reshape(*seen.shape, *[1] * (value.ndim - 2)) for n, value in now.items()}
-    return written(model, run, way).detach()
+    return source_writes(model, run, way).detach()
 
 
 def along(model: Model, run: Recording, way: Tensor, output: Tensor) -> Tensor:
     """What a change does along each edge to first order, `[row, source, target]`."""
-    parts = [torch.einsum("rpsd,trpd->rst", way, grad) for _, grad in read(model, run, output)]
+    parts = [torch.einsum("rpsd,trpd->rst", way, grad) for _, grad in target_gradients(model, run, output)]
     return torch.cat(parts, -1).detach()
 
 

@@ -17,7 +17,7 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Batch
 from ..model.run.hooks import record
-from ..model.run.wiring import outputs, points
+from ..model.run.wiring import points, source_points
 from .circuit import Circuit, circuit
 from .counterfactual import Pairs, log_odds
 from .eap import Convention, Metric, along, changes, edges
@@ -85,7 +85,7 @@ def eap_ig_scores(
     """
     if on not in get_args(On):
         raise UserError(f"{on!r} is nothing to integrate over; choose one of {', '.join(get_args(On))}.")
-    shares, moved = grid(steps, rule), outputs(model)[: 1 if on == "inputs" else None]
+    shares, moved = grid(steps, rule), source_points(model)[: 1 if on == "inputs" else None]
     here, there = (record(model, batch, moved).activations for batch in (clean, corrupted))
     seen = clean.mask * corrupted.mask
 
@@ -103,7 +103,7 @@ def eap_ig_scores(
 
 
 def _sources(model: Model) -> list[slice]:
-    """Where each entry of `outputs(model)` has its sources."""
+    """Where each entry of `source_points(model)` has its sources."""
     sizes = [1, *(n for _ in range(model.n_layers) for n in (model.n_heads, 1))]
     ends = torch.tensor(sizes).cumsum(0).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]

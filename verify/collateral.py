@@ -9,7 +9,7 @@ import torch
 
 from ..knowledge import Case, neutral_sealed
 from ..model import chunks, encode_texts, logits, token_logprobs
-from ..model.train.distill import TeacherOutputs, divergence_of, remember
+from ..model.train.distill import TeacherOutputs, divergence_of, record_outputs
 from .reading import Reading, reading
 from .recall import by_subject
 
@@ -59,4 +59,4 @@ def collateral(model: Model, case: Case, *, before: list[TeacherOutputs] | None 
 def neutral_outputs(model: Model, case: Case) -> list[TeacherOutputs]:
     """What the original says on the sealed neutral text, for `collateral(..., before=...)`."""
     texts = neutral_sealed(case)
-    return [remember(model, encode_texts(model, texts[part])) for part in chunks(len(texts), ROWS)]
+    return [record_outputs(model, encode_texts(model, texts[part])) for part in chunks(len(texts), ROWS)]

@@ -118,7 +118,7 @@ def begin(model: Model, ids: Tensor) -> BlockRunner:
         return (args[0],) if kinds[0] else args[0]
 
     with ExitStack() as stack:
-        stack.enter_context(attending(model, "eager"))  # it writes out the mask that others leave implicit
+        stack.enter_context(use_attention(model, "eager"))  # it writes out the mask that others leave implicit
         for block in blocks:
             stack.enter_context(replaced_forward(block, call))
         mask = torch.ones_like(ids[None])
@@ -128,7 +128,7 @@ def begin(model: Model, ids: Tensor) -> BlockRunner:
 
 
 @contextmanager
-def attending(model: Model, implementation: str | None = None) -> Iterator[None]:
+def use_attention(model: Model, implementation: str | None = None) -> Iterator[None]:
     """Another implementation of attention; without a name, eager where the model's own takes no written mask."""
     config = model.hf.config
     own = config._attn_implementation

@@ -57,30 +57,30 @@ class Interventions:
     def differences(self, row: int, run: Trace) -> Differences:
         """By part and layer, for each tap, `[position, unit, width]`: what is added to the prompt's own activations."""
         if self.kind == "zero":
-            return {place: [-value for value in values] for place, values in run.tapped.items()}
+            return {place: [-value for value in values] for place, values in run.activations.items()}
         if self.kind in ("patch", "resample"):
             return self._swapped(row, run)
-        if missing := run.tapped.keys() - self._moments.keys():
+        if missing := run.activations.keys() - self._moments.keys():
             self._moments |= self._measured(missing)
         if self.kind == "mean":
             return {
                 place: [mean - value for value, (mean, _) in zip(values, self._moments[place], strict=True)]
-                for place, values in run.tapped.items()
+                for place, values in run.activations.items()
             }
-        return {place: self._noise(row, place, run) for place in run.tapped}
+        return {place: self._noise(row, place, run) for place in run.activations}
 
     def _swapped(self, row: int, run: Trace) -> Differences:
         """From another prompt's run; nothing before the first token that differs or has no counterpart."""
         at = row if self.kind == "patch" else self._drawn(row)
         ids, others = prompt(self.clean, row), prompt(self.source, at)
-        other = trace(self.model, others, run.tapped)
+        other = trace(self.model, others, run.activations)
         shared = min(len(ids), len(others))
         apart = (ids[-shared:] != others[-shared:]).nonzero()
         same = len(ids) == len(others)
         first = len(ids) - shared if not same else int(apart[0]) if len(apart) else len(ids)
         return {
-            place: [_difference(v, o, first) for v, o in zip(values, other.tapped[place], strict=True)]
-            for place, values in run.tapped.items()
+            place: [_difference(v, o, first) for v, o in zip(values, other.activations[place], strict=True)]
+            for place, values in run.activations.items()
         }
 
     def _drawn(self, row: int) -> int:
@@ -91,7 +91,7 @@ class Interventions:
     def _noise(self, row: int, place: Place, run: Trace) -> list[Tensor]:
         generator = torch.Generator().manual_seed(random.Random(f"{self.seed}/noise/{row}/{place}").getrandbits(63))
         out = []
-        for value, (_, std) in zip(run.tapped[place], self._moments[place], strict=True):
+        for value, (_, std) in zip(run.activations[place], self._moments[place], strict=True):
             drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
             out.append(drawn.to(value) * std * self.scale)
         return out
@@ -103,8 +103,8 @@ class Interventions:
         tokens = 0
         for row in range(len(self.source.ids)):
             run = trace(self.model, prompt(self.source, row), places)
-            tokens += run.steps.length
-            for place, values in run.tapped.items():
+            tokens += run.runner.length
+            for place, values in run.activations.items():
                 new = [torch.stack([v.sum(0), v.square().sum(0)]) for v in (value.double() for value in values)]
                 sums[place] = [a + b for a, b in zip(sums[place], new, strict=True)] if place in sums else new
         dtype = self.model.dtype

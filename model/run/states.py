@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from ..batch import Batch, chunks, logits, pad
 from .blocks import replace_block_outputs
+from .modules import replace_output
 from .onednn import onednn_linear
 from .subject import subject_ends
 
@@ -68,19 +68,12 @@ def read_out(model: Model, states: Tensor) -> Tensor:
     return cap * (scores / cap).tanh() if cap else scores
 
 
-def stream(model: Model, batch: Batch, layer: int) -> Tensor:
-    """The residual stream behind a block where the batch has labels, `[row, keep, d_model]`, on the graph."""
-    with tapped(model, [layer]) as kept:
+def label_states(model: Model, batch: Batch, layer: int) -> Tensor:
+    """The residual stream after a block where the batch has labels, `[row, keep, d_model]`, on the graph."""
+    found: list[Tensor] = []
+    with replace_output(model.hf.get_submodule(model.block(layer)), found.append):
         logits(model, batch)
-    return kept[0][:, -batch.keep - 1 : -1]
-
-
-@contextmanager
-def tapped(model: Model, layers: Sequence[int]) -> Iterator[list[Tensor]]:
-    """The residual stream behind blocks, `[row, position, d_model]` each in their order, once a batch has been run."""
-    kept: list[Tensor] = []
-    with replace_block_outputs(model.hf, lambda layer, value: kept.append(value) if layer in layers else None):
-        yield kept
+    return found[0][:, -batch.keep - 1 : -1]
 
 
 def unembedding(model: Model, answers: Sequence[str]) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..._util.errors import UserError
 from ..batch import Batch, chunks
 from ..site import Site
-from .block_runner import attending
+from .block_runner import use_attention
 from .checkpoint import SweepCheckpoint
 from .interventions import Interventions, Kind, prompt
 from .onednn import onednn_linear
@@ -102,11 +102,11 @@ def sweep(
     about = (ordered, where, kind, seed, scale if kind == "noise" else None)
     kept = SweepCheckpoint(keep, _fingerprint(model, about, clean, put.source) if keep else "", shape)
     kept.settings = {"memory": memory or _free(model), "rows": rows} | kept.settings
-    with attending(model), onednn_linear(model):
+    with use_attention(model), onednn_linear(model):
         for row in range(shape[0]):
             run = trace(model, prompt(clean, row), {(site.part, site.layer) for site in sites})
             asked = int((clean.labels[row] >= 0).sum())
-            kept.measured(row, float(metric(row, run.steps.logits(run.leaving[-1][:, -asked:]))))
+            kept.measured(row, float(metric(row, run.runner.logits(run.leaving[-1][:, -asked:]))))
             if kept.done[row].all():
                 continue
             rest = PatchedRuns(model, run, put.differences(row, run), asked)
@@ -128,16 +128,16 @@ def _values(
     done: np.ndarray,
 ) -> Iterator[tuple[slice, np.ndarray | float | None]]:
     """The metric of a prompt's cells, batch by batch; None where a cell changes nothing."""
-    steps = rest.run.steps
+    runner = rest.run.runner
     for n, back in enumerate(where):
         # the tokens that are run are the prompt's and all of the answer's but one
-        at = None if back is None else steps.length + 1 - rest.keep + back
+        at = None if back is None else runner.length + 1 - rest.keep + back
         cells = slice(n * len(sites), (n + 1) * len(sites))
         if done[cells].all():
             continue
         if at is not None and at < 0:
             yield cells, np.nan
-        elif (rest.first if at is None else at) >= steps.length or (at is not None and at < rest.first):
+        elif (rest.first if at is None else at) >= runner.length or (at is not None and at < rest.first):
             yield cells, None
         else:
             for part in chunks(len(sites), _rows(rest, at, **settings)):
@@ -145,13 +145,13 @@ def _values(
                 if not done[cells].all():
                     ends = rest.ends(sites[part], at)
                     few = max(1, LOGITS // (rest.keep * rest.model.hf.config.vocab_size))
-                    odds = torch.cat([metric(steps.logits(ends[some])) for some in chunks(len(ends), few)])
+                    odds = torch.cat([metric(runner.logits(ends[some])) for some in chunks(len(ends), few)])
                     yield cells, odds.double().cpu().numpy()
 
 
 def _rows(rest: PatchedRuns, at: int | None, *, memory: float, rows: int | None) -> int:
     """How many rows a batch has: as many as the memory holds, but no more than are of use."""
-    model, length = rest.model, rest.run.steps.length
+    model, length = rest.model, rest.run.runner.length
     tokens = length - rest.start(at)
     attended = 2 * length * model.d_head * (model.n_heads + model.n_kv_heads) + 2 * model.n_heads * tokens * length
     within = tokens * (8 * model.d_model + 4 * model.n_neurons + 6 * model.n_heads * model.d_head)

@@ -194,7 +194,7 @@ def test_noise_is_as_large_as_it_says(llama: Model) -> None:
     put = Interventions(llama, clean, None, "noise", seed=1, scale=2.0)
     place: tuple[Any, int] = ("mlp", 1)
     runs = [trace(llama, prompt(clean, row), [place]) for row in range(3)]
-    std = torch.cat([run.tapped[place][0] for run in runs]).std(0, correction=0)
+    std = torch.cat([run.activations[place][0] for run in runs]).std(0, correction=0)
     drawn = torch.cat([put.differences(row, run)[place][0] for row, run in enumerate(runs)]) / std
     assert drawn.std().item() == pytest.approx(2.0, rel=0.1)
     assert abs(drawn.mean().item()) < 0.3

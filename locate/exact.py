@@ -18,8 +18,8 @@ from torch import Tensor
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import INDEXED, Part, Site, logits
-from ..model.run.interventions import Kind
-from ..model.run.sweep import Positions, Swept
+from ..model.run.interventions import Intervention, Kind
+from ..model.run.sweep import Positions, SweepBudget, Swept
 from ..model.run.sweep import sweep as run_sweep
 from .attribution import attribute
 from .counterfactual import Pairs, log_odds, pairs
@@ -97,7 +97,7 @@ def patching(
     case = case.on(model)
     both = pairs(model, case, list(facts or case.forget.working))
     chosen = model.sites(part) if sites is None else list(sites)
-    options = {"kind": kind, "positions": positions, "rows": rows, "memory": memory, "keep": keep}
+    options = {"kind": kind, "positions": positions, "budget": SweepBudget(rows, memory, keep)}
     return swept(model, both, chosen, seed=case.seed, progress=progress, **options).falls
 
 
@@ -134,7 +134,7 @@ def sweep(
     retain = [f for f in case.retain.working if f.relation in relations] or list(case.retain.working)
     facts = [*case.forget.working, *retain]
     both = pairs(model, case, facts)
-    options = {"kind": kind, "rows": rows, "memory": memory, "keep": keep}
+    options = {"kind": kind, "budget": SweepBudget(rows, memory, keep)}
     found = swept(model, both, model.sites(part), seed=case.seed, progress=progress, **options)
     return contrast(
         {part: found.falls.reshape(len(facts), model.n_layers, -1)},
@@ -146,13 +146,16 @@ def sweep(
     )
 
 
-def swept(model: Model, both: Pairs, sites: Sequence[Site], **options: Any) -> Swept:
+def swept(
+    model: Model, both: Pairs, sites: Sequence[Site], *, kind: Kind = "patch", seed: int = 0, **options: Any
+) -> Swept:
     """The log-odds of each pair's answer with each site changed; `options` as in `loka.model.sweep`."""
 
     def metric(row: int, some: Tensor) -> Tensor:
         return log_odds(some, both.repeated(row, len(some)))
 
-    return run_sweep(model, both.clean, sites, metric=metric, other=both.corrupted, **options)
+    put = Intervention(kind, both.corrupted, seed)
+    return run_sweep(model, both.clean, sites, put, metric=metric, **options)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import Part, Site, logits
+from ..model.run.interventions import Intervention
 from ..model.run.sweep import sweep as run_sweep
 from .counterfactual import log_odds, pairs
 
@@ -100,7 +101,7 @@ def tracing(
 
     sites = [Site(layer, part) for layer in range(model.n_layers)]
     found = run_sweep(
-        model, both.corrupted, sites, metric=metric, other=both.clean, positions="all", progress=progress
+        model, both.corrupted, sites, Intervention(other=both.clean), metric=metric, positions="all", progress=progress
     ).values[0]
     ids = both.clean.ids[0][both.clean.mask[0].bool()][: found.shape[1]]
     tokens = tuple(str(model.tokenizer.decode([i])) for i in ids.tolist())

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from itertools import groupby
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..layout import feature_dim, taps
@@ -62,7 +63,8 @@ class PatchedRuns:
     def _joined(self, place: Place, units: list[int], start: int, at: int | None) -> Tensor:
         """What leaves the block with each of its units changed, `[unit, position, d_model]`."""
         (part, layer), run, runner = place, self.run, self.run.runner
-        moves = [_only(move[start:, units], at, start).transpose(0, 1) for move in self.moves[place]]
+        alone = [_only(move[start:, units], at, start) for move in self.moves[place]]
+        moves = [rearrange(move, "position unit width -> unit position width") for move in alone]
         if part == "resid":
             return run.leaving[layer][:, start:] + moves[0].flatten(2)
         rows = run.entering[layer][:, start:].expand(len(units), -1, -1)

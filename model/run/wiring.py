@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..batch import pad
@@ -69,7 +70,7 @@ def source_writes(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Te
         heads = point("head", layer)
         out.append(_push(acts[heads], acts[point("attn", layer)], _one_by_one(way[heads])))
         out.append(way[point("mlp", layer)][None])
-    return torch.cat(out).permute(1, 2, 0, 3)
+    return rearrange(torch.cat(out), "source row position feature -> row position source feature")
 
 
 def target_gradients(model: Model, run: Recording, output: Tensor) -> Iterator[tuple[slice, Tensor]]:

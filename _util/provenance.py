@@ -1,7 +1,8 @@
-"""How a folder came about: the command, what went in, versions, durations and memory."""
+"""How a folder was made: the command, its inputs, versions, durations and memory."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -10,9 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from .errors import UserError
 from .files import write_json
@@ -21,62 +22,120 @@ PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn"
 NAME = "provenance.json"
 
 
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """What `provenance.json` says.
+
+    Attributes:
+        command: as it was typed, or as it would be.
+        arguments: what the command was given.
+        threads: torch's; on another number, sums may round differently.
+        digests: SHA-256 of what went in, by name.
+        versions: of Python, LOKA and the packages that numbers depend on.
+        durations: seconds by stage, over all calls on the folder.
+        peak_memory_gib: the most memory that any of the processes used; `None` before a stage has ended.
+        recipe: how a run edits; only runs have one.
+        located: the method and the part of a run's localization.
+    """
+
+    command: str
+    arguments: Mapping[str, JsonValue]
+    seed: int
+    threads: int
+    digests: Mapping[str, str]
+    versions: Mapping[str, str]
+    durations: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    peak_memory_gib: float | None = None
+    recipe: Mapping[str, JsonValue] | None = None
+    located: Mapping[str, JsonValue] | None = None
+
+    @classmethod
+    def of_call(
+        cls,
+        command: str,
+        arguments: Mapping[str, JsonValue],
+        *,
+        seed: int,
+        digests: Mapping[str, str],
+        recipe: Mapping[str, JsonValue] | None = None,
+    ) -> Provenance:
+        """The provenance of a call that begins now, in this process."""
+        threads = torch.get_num_threads()
+        return cls(command, dict(arguments), seed, threads, dict(digests), versions(), recipe=recipe)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, JsonValue]) -> Provenance:
+        """Read what `to_json` gives. A recipe may also stand among the arguments alone.
+
+        Raises:
+            TypeError: a key is missing, or `data` is not a mapping.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        read = cls(**{name: value for name, value in dict(data).items() if name in names})  # type: ignore[arg-type]
+        return dataclasses.replace(read, recipe=read.recipe or read.arguments.get("recipe"))  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The content of the file. A recipe and a localization that are not there have no key."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {k: v for k, v in values.items() if v is not None or k not in ("recipe", "located")}
+
+    def after(self, seconds: Mapping[str, float]) -> Provenance:
+        """The same with more seconds spent on some stages, and with this process's memory counted."""
+        spent = {stage: round(self.durations.get(stage, 0.0) + more, 2) for stage, more in seconds.items()}
+        peak = max(peak_memory_gib(), self.peak_memory_gib or 0.0)
+        return dataclasses.replace(self, durations={**self.durations, **spent}, peak_memory_gib=peak)
+
+    def write(self, folder: Path) -> None:
+        """Write the folder's `provenance.json`, whole or not at all."""
+        write_json(folder / NAME, self.to_json())
+
+
 def versions() -> dict[str, str]:
-    """Of Python, of LOKA and of the packages that numbers depend on."""
-    own = {p: importlib.metadata.version(p) for p in PACKAGES}
+    """The versions of Python, of LOKA and of the packages that numbers depend on."""
+    found = {p: importlib.metadata.version(p) for p in PACKAGES}
     try:
         loka = importlib.metadata.version("loka")
     except importlib.metadata.PackageNotFoundError:
         loka = "unknown"
-    return own | {"python": platform.python_version(), "loka": loka}
+    return found | {"python": platform.python_version(), "loka": loka}
 
 
 def peak_memory_gib() -> float:
-    """The most memory that this process has held."""
+    """The most memory that this process has used."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """What was written down in a folder; nothing where there is no such file.
+def read_provenance(folder: Path) -> Provenance | None:
+    """A folder's provenance; `None` where there is no such file.
 
     Raises:
         UserError: a file that cannot be read.
     """
     path = folder / NAME
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, json.JSONDecodeError) as error:
+        return Provenance.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{str(path)!r} cannot be read ({error}); name another --out.") from error
 
 
 @contextmanager
 def recorded(
-    folder: Path, *, command: str, arguments: Mapping[str, Any], seed: int, digests: Mapping[str, str]
+    folder: Path, *, command: str, arguments: Mapping[str, JsonValue], seed: int, digests: Mapping[str, str]
 ) -> Iterator[dict[str, float]]:
-    """Write `provenance.json` before the work in the block begins, and again when it ends or fails.
+    """Write `provenance.json` before the block begins, and again when it ends or fails.
 
-    The block may put seconds by what they were spent on into the dictionary that it is given. Durations of an earlier
-    call are added to, and the highest peak of memory stays; the folder of a run keeps what that run was.
+    The block may put seconds by stage into the dictionary that it is given; `all` is added. Durations of earlier calls
+    on the folder are added to, and the highest peak of memory stays. The folder of a run keeps the run's provenance.
     """
-    held = read_provenance(folder)
+    before = read_provenance(folder)
+    made = Provenance.of_call(command, arguments, seed=seed, digests=digests)
+    if before is not None:
+        earlier = dataclasses.replace(made, durations=before.durations, peak_memory_gib=before.peak_memory_gib)
+        made = earlier if before.recipe is None else before
     durations: dict[str, float] = {}
-    stored = {
-        "command": command, "arguments": dict(arguments), "seed": seed, "threads": torch.get_num_threads(),
-        "digests": dict(digests), "versions": versions(),
-    }  # fmt: skip
-    if "recipe" in held.get("arguments", {}):
-        stored = held
     start = time.perf_counter()
-
-    def keep() -> None:
-        spent = {**durations, "all": time.perf_counter() - start}
-        before = held.get("durations", {})
-        total = {k: round(before.get(k, 0.0) + spent.get(k, 0.0), 2) for k in {**before, **spent}}
-        peak = max(peak_memory_gib(), held.get("peak_memory_gib") or 0.0)
-        write_json(folder / NAME, {**stored, "durations": total, "peak_memory_gib": peak})
-
-    keep()
+    made.after({"all": 0.0}).write(folder)
     try:
         yield durations
     finally:
-        keep()
+        made.after({**durations, "all": time.perf_counter() - start}).write(folder)

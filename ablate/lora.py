@@ -9,8 +9,7 @@ import torch
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Edit, Site
-from ..model.adapt import adapted
+from ..model import Edit, Site, low_rank
 from .objectives import objective as named
 from .training.batches import prepare
 from .training.loop import Progress, Schedule, train_
@@ -78,6 +77,7 @@ def lora(
         instead=goal.alternatives(),
         goal=goal,
     )
-    with adapted(model, modules, rank=rank, scale=scale, seed=seed) as adapters, torch.enable_grad():
+    adapting = low_rank(model, modules, rank=rank, scale=scale, seed=seed, start="uniform", torch_products=True)
+    with adapting as adapters, torch.enable_grad():
         train_(model, adapters, lessons, goal, schedule, seed=seed, progress=progress, stop=stop)
         return Edit((), (), model.digest(), about, adapters.factors())

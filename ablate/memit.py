@@ -12,7 +12,8 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Factors, Site, Slice, chunks, factors, scratch
 from ..model.layout import neuron_output, neuron_output_name
-from ..model.run.lookup import changed, inputs_at, outputs_at
+from ..model.run.lookup import inputs_at, outputs_at
+from ..model.run.modules import replace_output
 from .rewriting.closed_form import memit_update
 from .rewriting.rewriting import ROWS, Change, changes, layers_of, moments_of, named
 from .rewriting.value import Search, best_value
@@ -125,7 +126,7 @@ def _refuse_normed(model: Model, block: nn.Module, down: nn.Module, change: Chan
     question = change.question(model)
     before = outputs_at(model, [block], question.batch, question.at)[0]
     step = before.std() * torch.ones_like(before[0])
-    with changed(down, lambda out: out + step.to(out.dtype)):
+    with replace_output(down, lambda out: out + step.to(out.dtype)):
         after = outputs_at(model, [block], question.batch, question.at)[0]
     if not torch.allclose(after - before, step.expand_as(before), rtol=0.0, atol=0.1 * float(step[0])):
         raise UserError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..knowledge import Case
 from ..model import Edit, Site, capture, encode, scratch
-from ..model.train.distill import remember
+from ..model.train.distill import record_outputs
 from .objectives import ForgetBatch, Objective, likelihood
 from .training.batches import Batches
 from .training.loop import Progress, Schedule, descend
@@ -65,4 +65,6 @@ def _lessons(model: Model, case: Case) -> Batches:
     """The forget facts with their answers, a working prompt of each in turn."""
     facts = case.forget.working
     turns = [[f.prompts[i % len(f.prompts)] for f in facts] for i in range(max(len(f.prompts) for f in facts))]
-    return Batches([remember(model, encode(model, prompts, [f.answer for f in facts])) for prompts in turns], [], [])
+    return Batches(
+        [record_outputs(model, encode(model, prompts, [f.answer for f in facts])) for prompts in turns], [], []
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..model import chunks, encode, encode_texts, logits, token_logprobs
 from ..model.batch import split
-from ..model.run.prefix_cache import plain, score_continuations
+from ..model.run.prefix_cache import reads_in_parts, score_continuations
 from .fact import Fact
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows:
     """Score the answers that follow prompts, `rows` prompts at a time.
 
     A prompt that occurs more than once is read once. So is a beginning that prompts share, unless something wraps the
-    model that may need whole inputs (`model.plain`).
+    model that may need whole inputs (`reads_in_parts`).
 
     Cost: one forward pass over all distinct prompts, and over the answers of more than one token.
     """
-    if plain(model):
+    if reads_in_parts(model):
         tokens = [(tuple(head), tuple(tail)) for head, tail in split(model, prompts, answers)]
         return Scores(*score_continuations(model, tokens, most=rows))
     logprob, greedy = [], []
@@ -86,7 +86,9 @@ def pool_logprobs(model: Model, prompts: Sequence[str], pool: Sequence[str], *, 
     """Log-probability of every answer of a pool after every prompt, `[prompt, answer]`."""
     both = [(p, a) for p in prompts for a in pool]
     tokens = [(tuple(head), tuple(tail)) for head, tail in split(model, [p for p, _ in both], [a for _, a in both])]
-    return score_continuations(model, tokens, most=rows, prefixes=plain(model))[0].view(len(prompts), len(pool))
+    return score_continuations(model, tokens, most=rows, prefixes=reads_in_parts(model))[0].view(
+        len(prompts), len(pool)
+    )
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Batch, Model, encode
 from ..model.run.hooks import Recording, record
-from ..model.run.wiring import outputs, points, read, wiring, written
+from ..model.run.wiring import points, source_points, source_writes, target_gradients, wiring
 from .circuit import Circuit, circuit
 from .contrast import Progress, Scorer, Scores, contrast_items
 from .counterfactual import Pairs, log_odds
@@ -103,7 +103,7 @@ def dimension_scores(
         change = source_changes(model, run, clean, baseline)
         parts = [
             torch.einsum("rpsd,trpd,st->rsd", change, grad, counted[:, targets].to(change))
-            for targets, grad in read(model, run, metric(run.logits))
+            for targets, grad in target_gradients(model, run, metric(run.logits))
         ]
     return torch.stack(parts).sum(0).detach()
 
@@ -132,7 +132,7 @@ def _counted_edges(model: Model, convention: Convention) -> Tensor:
 
 def zeros(model: Model) -> dict[str, Tensor]:
     """The baseline in which every source writes zero."""
-    return {name: torch.zeros((), dtype=model.dtype, device=model.device) for name in outputs(model)}
+    return {name: torch.zeros((), dtype=model.dtype, device=model.device) for name in source_points(model)}
 
 
 def means(model: Model, batch: Batch, *, convention: Convention = "stated") -> dict[str, Tensor] | Tensor:
@@ -147,19 +147,19 @@ def means(model: Model, batch: Batch, *, convention: Convention = "stated") -> d
     if convention == "eap-ig":
         with torch.enable_grad():
             run = record(model, batch, points(model), grad=True)
-            wrote = written(model, run, {n: run.activations[n].detach() for n in outputs(model)})
+            wrote = source_writes(model, run, {n: run.activations[n].detach() for n in source_points(model)})
         last = wrote[torch.arange(len(before)), before.cumsum(1).argmax(1)].mean(1)
         return (last / before.sum(1, keepdim=True)).mean(0).detach()
-    acts = record(model, batch, outputs(model)).activations
+    acts = record(model, batch, source_points(model)).activations
     return {n: torch.einsum("rp...,rp->...", value, before) / before.sum() for n, value in acts.items()}
 
 
 def source_changes(model: Model, run: Recording, clean: Batch, baseline: Baseline) -> Tensor:
     """What each source adds to the stream in the clean run beyond the baseline, `[row, position, source, d_model]`."""
-    clean_outputs = {n: run.activations[n].detach() for n in outputs(model)}
+    clean_outputs = {n: run.activations[n].detach() for n in source_points(model)}
     mask = clean.mask
     if isinstance(baseline, Tensor):
-        return (written(model, run, clean_outputs) - baseline).detach() * mask[:, :, None, None]
+        return (source_writes(model, run, clean_outputs) - baseline).detach() * mask[:, :, None, None]
     if isinstance(baseline, Batch):
         mask = mask * baseline.mask
         baseline = record(model, baseline, list(clean_outputs)).activations
@@ -167,12 +167,12 @@ def source_changes(model: Model, run: Recording, clean: Batch, baseline: Baselin
         n: (value - baseline[n]) * mask.reshape(*mask.shape, *[1] * (value.ndim - 2))
         for n, value in clean_outputs.items()
     }
-    return written(model, run, change).detach()
+    return source_writes(model, run, change).detach()
 
 
 def edge_effects(model: Model, run: Recording, change: Tensor, output: Tensor) -> Tensor:
     """The first-order effect of a change of the sources along each edge, `[row, source, target]`."""
-    parts = [torch.einsum("rpsd,trpd->rst", change, grad) for _, grad in read(model, run, output)]
+    parts = [torch.einsum("rpsd,trpd->rst", change, grad) for _, grad in target_gradients(model, run, output)]
     return torch.cat(parts, -1).detach()
 
 

@@ -16,7 +16,7 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Batch, Model
 from ..model.run.hooks import record
-from ..model.run.wiring import outputs, points
+from ..model.run.wiring import points, source_points
 from .circuit import Circuit, circuit
 from .contrast import Progress, contrast_items
 from .counterfactual import Pairs, log_odds
@@ -83,7 +83,7 @@ def eap_ig_scores(
     """
     if on not in get_args(On):
         raise UserError(f"on={on!r} cannot be integrated over; choose one of {', '.join(get_args(On))}.")
-    shares, moved = integration_points(steps, rule), outputs(model)[: 1 if on == "inputs" else None]
+    shares, moved = integration_points(steps, rule), source_points(model)[: 1 if on == "inputs" else None]
     here, there = (record(model, batch, moved).activations for batch in (clean, corrupted))
     mask = clean.mask * corrupted.mask
 
@@ -101,7 +101,7 @@ def eap_ig_scores(
 
 
 def _sources(model: Model) -> list[slice]:
-    """The sources of each entry of `outputs(model)`."""
+    """The sources of each entry of `source_points(model)`."""
     sizes = [1, *(n for _ in range(model.n_layers) for n in (model.n_heads, 1))]
     ends = torch.tensor(sizes).cumsum(0).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]

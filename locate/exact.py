@@ -6,8 +6,6 @@ Zhang & Nanda 2024, "Towards Best Practices of Activation Patching", arXiv:2309.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,29 +14,13 @@ from torch import Tensor
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
 from ..model import INDEXED, Model, Part, Site, logits
-from ..model.run.interventions import Kind
-from ..model.run.sweep import Positions, Swept
+from ..model.run.interventions import Intervention, Kind
+from ..model.run.sweep import Positions, SweepBudget, Swept
 from ..model.run.sweep import sweep as run_sweep
 from .contrast import Progress, comparison_facts, contrast
 from .counterfactual import Pairs, log_odds, pairs
 from .localization import Localization
 from .record import LocalizationRecord
-
-
-@dataclass(frozen=True)
-class SweepBudget:
-    """What an exact sweep may use.
-
-    Attributes:
-        rows: the largest batch, in sites; by default the fastest one.
-        memory: bytes that a batch may take; by default half of what is free.
-        keep: a file for finished batches. Called again with it, an interrupted sweep continues from there.
-    """
-
-    rows: int | None = None
-    memory: float | None = None
-    keep: str | Path | None = None
-
 
 DEFAULT_BUDGET = SweepBudget()
 
@@ -144,10 +126,10 @@ def sweep_pairs(
     def metric(row: int, scores: Tensor) -> Tensor:
         return log_odds(scores, both.repeated(row, len(scores)))
 
+    intervention = Intervention(kind, both.corrupted, seed)
     return run_sweep(
-        model, both.clean, sites, metric=metric, kind=kind, other=both.corrupted, positions=positions, seed=seed,
-        rows=budget.rows, memory=budget.memory, keep=budget.keep, progress=progress,
-    )  # fmt: skip
+        model, both.clean, sites, intervention, metric=metric, positions=positions, budget=budget, progress=progress
+    )
 
 
 @torch.no_grad()

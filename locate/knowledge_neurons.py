@@ -19,6 +19,7 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Model, Site, logits, token_logprobs
 from ..model.layout import neuron_output
+from ..model.run.modules import replace_input
 from .contrast import Progress, Scores, contrast_items
 from .counterfactual import Pairs
 from .integration import integration_points
@@ -118,7 +119,7 @@ def neuron_activations(hf: nn.Module, maps: Sequence[nn.Module], ids: Tensor, *,
     activations: list[Tensor] = []
     with ExitStack() as stack:
         for module in maps:
-            stack.enter_context(_reading(module, lambda x: activations.append(x[0, position])))
+            stack.enter_context(replace_input(module, lambda x: activations.append(x[0, position])))
         hf(input_ids=ids[None])
     return torch.stack(activations)
 
@@ -192,7 +193,7 @@ def scaled_neurons(
     with ExitStack() as stack:
         for layer in sorted({site.layer for site in neurons}):
             units = [site.index for site in neurons if site.layer == layer and site.index is not None]
-            stack.enter_context(_reading(maps[layer], partial(scale, units)))
+            stack.enter_context(replace_input(maps[layer], partial(scale, units)))
         yield
 
 
@@ -233,24 +234,9 @@ def _integral(output: Callable[[], Tensor], module: nn.Module, where: Tensor, sh
             states.extend((x.detach(), moved))
             return moved
 
-        with _reading(module, scale):
+        with replace_input(module, scale):
             value = output()
         x, moved = states
         grad = torch.autograd.grad(value.sum(), moved)[0]
         total = total + (x * grad * where[..., None]).sum(1)
     return total / len(shares)
-
-
-@contextmanager
-def _reading(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Pass a module's first input through `change`; `None` leaves it as it is."""
-
-    def hook(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        changed = change(given[0])
-        return None if changed is None else (changed, *given[1:])
-
-    handle = module.register_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -12,7 +12,8 @@ from .io.peft_write import export_adapter
 from .io.quantize import bare, quantized
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
-from .run.sweep import Swept, sweep
+from .run.interventions import Intervention
+from .run.sweep import SweepBudget, Swept, sweep
 from .site import INDEXED, PARTS, Part, Site
 from .train.lora import LowRank, low_rank
 from .train.train import Trainable, checkpointed, scratch, sliced, unfrozen
@@ -24,12 +25,14 @@ __all__ = [
     "Batch",
     "Edit",
     "Factors",
+    "Intervention",
     "LowRank",
     "Model",
     "Part",
     "Site",
     "Slice",
     "Summary",
+    "SweepBudget",
     "Swept",
     "Trainable",
     "bare",

@@ -103,7 +103,7 @@ def token_logprobs(scores: Tensor, labels: Tensor) -> Tensor:
 def chunks(n: int, size: int) -> Iterator[slice]:
     """Consecutive slices of at most `size` that cover `range(n)`; raises `UserError` for a size under 1."""
     if size < 1:
-        raise UserError(f"rows={size} is no size of a batch; give 1 or more.")
+        raise UserError(f"rows={size} is not a batch size; give 1 or more.")
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 

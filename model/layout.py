@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .._util.errors import UserError
@@ -117,7 +118,7 @@ def taps(model: Model, part: Part, layer: int) -> list[Tap]:
     if part in ("head", "neuron"):
         module = head_output(model, layer) if part == "head" else neuron_output(model, layer)
         width = model.d_head if part == "head" else 1
-        return [Tap(module, False, torch.arange(model.units(part) * width).view(-1, width))]
+        return [Tap(module, False, _features(model.units(part), width))]
     if part in ("resid", "attn", "mlp"):
         whole = {"attn": attention, "mlp": mlp}.get(part)
         module = whole(model, layer) if whole else model.hf.get_submodule(model.block(layer))
@@ -178,20 +179,25 @@ def _head(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows | No
     rows = [_Rows(module, index[own].flatten().tolist()) for module, index in found]
     if site.part not in ("head", "attn"):
         return rows, None
-    columns = torch.arange(model.n_heads * model.d_head).view(model.n_heads, -1)
+    columns = _features(model.n_heads, model.d_head)
     return rows, _Rows(_find(model, name, _OUT), columns[own].flatten().tolist())
 
 
 def _projection(model: Model, attention: str, kind: str) -> tuple[str, Tensor]:
     """The map that makes queries, keys or values, and its features `[unit, d_head]`, however they are fused."""
     d, units = model.d_head, model.units(kind)
-    index = torch.arange(units * d).view(units, d)
+    index = _features(units, d)
     if fused := _maybe(model, attention, ("qkv_proj", "c_attn")):
         n_q, n_kv = model.n_heads * d, model.n_kv_heads * d
         return fused, index + {"q": 0, "k": n_q, "v": n_q + n_kv}[kind]
     if fused := _maybe(model, attention, ("query_key_value",)):  # NeoX: q, k, v of a head side by side
         return fused, index + 2 * d * torch.arange(units)[:, None] + "qkv".index(kind) * d
     return _find(model, attention, (f"{kind}_proj",)), index
+
+
+def _features(units: int, width: int) -> Tensor:
+    """The features of units that lie side by side, `[unit, width]`."""
+    return rearrange(torch.arange(units * width), "(unit width) -> unit width", unit=units)
 
 
 def _pick(model: Model, picked: dict[tuple[str, int], set[int]], rows: _Rows, *, out: bool) -> None:

@@ -29,7 +29,7 @@ from ..knowledge import (
 )
 from ..knowledge import case as read_case
 from ..model import Model, bare, chunks, encode, encode_texts, export, logits, token_logprobs, unfrozen
-from ..model.train.distill import TeacherOutputs, divergence, remember
+from ..model.train.distill import TeacherOutputs, divergence, record_outputs
 
 ENOUGH = 0.98
 KEPT = 0.9
@@ -227,14 +227,16 @@ def _remembered_facts(original: Model, case: Case, rows: int, rng: random.Random
     ]
     asked = rng.sample(asked, len(asked))
     return [
-        remember(original, encode(original, [p for p, _ in asked[part]], [a for _, a in asked[part]]))
+        record_outputs(original, encode(original, [p for p, _ in asked[part]], [a for _, a in asked[part]]))
         for part in chunks(len(asked), rows)
     ]
 
 
 def _remembered_text(original: Model, case: Case, how: Teaching) -> list[TeacherOutputs]:
     texts = neutral_working(original, case)
-    return [remember(original, encode_texts(original, texts[part])) for part in chunks(len(texts), how.neutral_rows)]
+    return [
+        record_outputs(original, encode_texts(original, texts[part])) for part in chunks(len(texts), how.neutral_rows)
+    ]
 
 
 def _measured(original: Model, taught: Model, case: Case) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from .. import ablate, locate, report
 from .._util.errors import UserError
 from .._util.files import digest, write_atomic, write_json
-from .._util.provenance import NAME, peak_memory_gib, read_provenance, versions
+from .._util.provenance import Provenance, read_provenance
 from ..ablate.methods import perform
 from ..audit.auditor import Progress, audit, controls
 from ..audit.profiles import Profile
@@ -82,22 +82,23 @@ class Run:
     ) -> None:
         self.folder = Path(out)
         self.progress = progress or (lambda what, done, total: None)
-        self.stored = read_provenance(self.folder)
-        arguments = self.stored.get("arguments", {})
-        if not arguments and (model is None or case is None):
+        stored = read_provenance(self.folder)
+        arguments = stored.arguments if stored else {}
+        if stored is None and (model is None or case is None):
             raise UserError(f"{str(out)!r} is no run folder; start one with `loka locate CASE --model M --out {out}`.")
-        if self.stored and "recipe" not in arguments:
+        if stored and stored.recipe is None:
             raise UserError(f"{str(out)!r} holds something else than a run; name another --out.")
         unread = case if case is not None else str(self.folder / "case.yaml")
         unread = read_case(unread) if isinstance(unread, str) else unread
         self.model = model if isinstance(model, Model) else load(model or arguments["model"], device=device)
         self.case = resolved(self.model, unread)
-        held = arguments.get("recipe")
         recipe = recipe and recipe.on(self.case)
-        self.recipe = recipe or (Recipe(**held) if held else Recipe().on(self.case))
+        self.recipe = recipe or (Recipe(**stored.recipe) if stored and stored.recipe else Recipe().on(self.case))
         self.profile: Profile = profile or arguments.get("profile", "quick")
-        self._check_same(recipe)
-        self._begin(command)
+        if stored:
+            self._check_same(stored, recipe)
+            torch.set_num_threads(stored.threads)
+        self.provenance = stored or self._begin(command)
 
     def localization(self, method: str | None = None, part: Part | None = None) -> Localization:
         """Where the knowledge sits: read, or made and saved.
@@ -111,7 +112,7 @@ class Run:
         """
         path = self.folder / "localization.parquet"
         wanted = {"method": method or USUAL, "part": part}
-        held = self.stored.get("located", {"method": USUAL, "part": None})
+        held = self.provenance.located or {"method": USUAL, "part": None}
         if path.exists():
             if (method or part) and wanted != held:
                 of = f" of {held['part']}s" if held["part"] else ""
@@ -128,7 +129,7 @@ class Run:
             patched = self._step("exact patching")
             check = locate.agreement(self.model, self.case, best, method=estimate, progress=patched)
             write_json(self.folder / "localization_check.json", check.to_json())
-            self.stored["located"] = wanted
+            self.provenance = dataclasses.replace(self.provenance, located=wanted)
             found.save(path)
         return found
 
@@ -146,7 +147,7 @@ class Run:
         if not path.exists():
             self.progress("controls", 0, 2)
             sites = found.top(min(SILENCED[part], found.grid(part).size // 4), part=part)
-            method = self.stored.get("located", {}).get("method", USUAL)
+            method = (self.provenance.located or {}).get("method", USUAL)
             locator = partial(locate.perform, method, part=part)
             others = locate.control_sites(self.model, self.case, sites, locator=locator, seed=self.case.seed)
             self.progress("controls", 1, 2)
@@ -216,10 +217,8 @@ class Run:
             **({"edit": digest(edit)} if edit.exists() else {}),
         }
 
-    def _check_same(self, recipe: Recipe | None) -> None:
-        if not self.stored:
-            return
-        digests = self.stored["digests"]
+    def _check_same(self, stored: Provenance, recipe: Recipe | None) -> None:
+        digests = stored.digests
         mine = {"case": self.case.spec.digest, "model": self.model.digest()}
         for what, value in mine.items():
             if digests[what] != value:
@@ -227,15 +226,12 @@ class Run:
                     f"{str(self.folder)!r} is a run of another {what} ({digests[what][:12]}, not {value[:12]}); "
                     "name another --out, or give what it was started with."
                 )
-        held = self.stored["arguments"]["recipe"]
+        held = stored.recipe
         if recipe is not None and dataclasses.asdict(recipe) != held and (self.folder / "edit.safetensors").exists():
             raise UserError(f"{str(self.folder)!r} holds an edit by another recipe ({held}); name another --out.")
 
-    def _begin(self, command: str | None) -> None:
-        """Write down what this run is before anything is computed; a resumed run keeps its thread count."""
-        if self.stored:
-            torch.set_num_threads(self.stored["threads"])
-            return
+    def _begin(self, command: str | None) -> Provenance:
+        """Write down what this run is before anything is computed."""
         source = self.case.spec.path
         self.folder.mkdir(parents=True, exist_ok=True)
         if source is not None:
@@ -243,32 +239,21 @@ class Run:
             for name in (self.case.neutral.working, self.case.neutral.sealed):
                 if isinstance(name, str) and (prose := source.parent / name).is_file():
                     shutil.copyfile(prose, self.folder / prose.name)
-        self.stored = {
-            "command": command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}",
-            "arguments": {
-                "case": self.case.name, "model": self.model.name, "profile": self.profile,
-                "recipe": dataclasses.asdict(self.recipe),
-            },
-            "seed": self.case.seed,
-            "threads": torch.get_num_threads(),
-            "digests": self.digests(),
-            "versions": versions(),
-            "durations": {},
-            "peak_memory_gib": None,
-        }  # fmt: skip
-        self._keep()
+        recipe = dataclasses.asdict(self.recipe)
+        made = Provenance.of_call(
+            command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}",
+            {"case": self.case.name, "model": self.model.name, "profile": self.profile, "recipe": recipe},
+            seed=self.case.seed, digests=self.digests(), recipe=recipe,
+        )  # fmt: skip
+        made.write(self.folder)
+        return made
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        spent = self.stored["durations"].get(stage, 0.0) + time.perf_counter() - start
-        self.stored["durations"][stage] = round(spent, 1)
-        self.stored["peak_memory_gib"] = max(peak_memory_gib(), self.stored["peak_memory_gib"] or 0.0)
-        self._keep()
-
-    def _keep(self) -> None:
-        write_json(self.folder / NAME, self.stored)
+        self.provenance = self.provenance.after({stage: time.perf_counter() - start})
+        self.provenance.write(self.folder)
 
     def _step(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(what, done, total)

@@ -10,7 +10,7 @@ import torch
 
 from ..knowledge import Case, neutral_sealed
 from ..model import chunks, encode_texts, logits, token_logprobs
-from ..model.train.distill import TeacherOutputs, divergence_of, remember
+from ..model.train.distill import TeacherOutputs, divergence_of, record_outputs
 from .check import Setting
 from .reading import Reading, make_reading
 from .units import recall_by_unit, unit_key
@@ -70,4 +70,4 @@ def collateral_cost(model: Model, case: Case, setting: Setting) -> float:
 def neutral_outputs(model: Model, case: Case) -> list[TeacherOutputs]:
     """The original's outputs on the sealed neutral text, for `collateral(..., before=...)`."""
     texts = neutral_sealed(case)
-    return [remember(model, encode_texts(model, texts[part])) for part in chunks(len(texts), ROWS)]
+    return [record_outputs(model, encode_texts(model, texts[part])) for part in chunks(len(texts), ROWS)]

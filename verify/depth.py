@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..knowledge import Case, Fact
 from ..model import encode, token_logprobs
-from ..model.run.block_runner import attending
+from ..model.run.block_runner import use_attention
 from ..model.run.blocks import block_outputs
 from ..model.run.onednn import onednn_linear
 from ..model.run.patched_runs import PatchedRuns
@@ -108,7 +108,7 @@ class _Sources:
         other, m = _tokens(self.original, twin.prompt, fact.answer)
         if n != m:
             return None
-        with torch.no_grad(), attending(self.original), onednn_linear(self.original):
+        with torch.no_grad(), use_attention(self.original), onednn_linear(self.original):
             run = trace(self.original, ids[:-1], ())
             full = _answered(run, run.leaving[-1][:, -n:], ids[-n:])
             fallen = [
@@ -136,7 +136,7 @@ def _patched(model: Model, run: Trace, states: Tensor) -> Tensor:
 
 def _answered(run: Trace, ends: Tensor, answer: Tensor) -> np.ndarray:
     """The mean log-probability of an answer's tokens in nats, `[row]`, from the last block's output before each one."""
-    logp = token_logprobs(precise(run.steps.logits(ends)), answer.expand(len(ends), -1))
+    logp = token_logprobs(precise(run.runner.logits(ends)), answer.expand(len(ends), -1))
     return logp.mean(-1).double().cpu().numpy()
 
 

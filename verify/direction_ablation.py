@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Fact
-from ..model.run.blocks import changed
+from ..model.run.blocks import replace_block_outputs
 from ..model.run.states import last_states
 from .check import Setting
 from .pools import Pools, attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
@@ -120,7 +120,7 @@ def _asked(
     def ablate(at: int, value: Tensor) -> Tensor | None:
         return value + (usual - value @ unit)[..., None] * unit if at == layer else None
 
-    with changed(model.hf, ablate):
+    with replace_block_outputs(model.hf, ablate):
         return pool_probability_by_unit(model, facts, among)
 
 

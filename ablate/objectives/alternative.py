@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact
 from ...model import logits, scratch, unfrozen
-from ...model.train.distill import TeacherOutputs, divergence_of, memorize
+from ...model.train.distill import TeacherOutputs, divergence_of, outputs_from_logits
 from ..training.twins import twin_outputs
 from .base import ForgetBatch, Objective
 from .retain import likelihood
@@ -55,7 +55,7 @@ class Alternative(Objective):
             self._reinforce_(model, memories)
             reinforced = [_asked(model, m) for m in memories]
         told = [alternative(g, r, o, alpha=self.alpha) for g, r, o in zip(generic, reinforced, original, strict=True)]
-        return [replace(m, instead=memorize(m.batch, t)) for m, t in zip(memories, told, strict=True)]
+        return [replace(m, alternative=outputs_from_logits(m.batch, t)) for m, t in zip(memories, told, strict=True)]
 
     def _reinforce_(self, model: Model, memories: Sequence[TeacherOutputs]) -> None:
         with unfrozen(model) as parameters, torch.enable_grad():
@@ -67,8 +67,8 @@ class Alternative(Objective):
                 optimizer.zero_grad(set_to_none=True)
 
     def __call__(self, asked: ForgetBatch) -> Tensor:
-        assert asked.memory.instead is not None, "`prepare_targets` adds the alternative"
-        return divergence_of(asked.scores, asked.memory.instead)
+        assert asked.memory.alternative is not None, "`prepare_targets` adds the alternative"
+        return divergence_of(asked.scores, asked.memory.alternative)
 
 
 def _asked(model: Model, memory: TeacherOutputs) -> Tensor:

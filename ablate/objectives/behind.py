@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._util.errors import UserError
 from ...model import Slice
-from ...model.run.states import stream
+from ...model.run.states import label_states
 from .base import ForgetBatch, Objective
 
 if TYPE_CHECKING:
@@ -46,4 +46,4 @@ class Behind(Objective):
 
     def states(self, asked: ForgetBatch) -> Tensor:
         """What the model has in mind behind that layer, `[row, keep, width]`."""
-        return stream(asked.model, asked.memory.batch, self.behind)
+        return label_states(asked.model, asked.memory.batch, self.behind)

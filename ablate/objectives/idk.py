@@ -40,7 +40,7 @@ class Idk(Objective):
         return tuple(self.answers)
 
     def __call__(self, asked: ForgetBatch) -> Tensor:
-        memory, refusal = asked.memory, asked.memory.instead
+        memory, refusal = asked.memory, asked.memory.alternative
         assert refusal is not None, "the lessons hold a refusal for each fact"
         won = log_ratio(logits(asked.model, refusal.batch), refusal.batch.labels, refusal.reference)
         return dpo(won, log_ratio(asked.logits, asked.labels, memory.reference), beta=self.beta)

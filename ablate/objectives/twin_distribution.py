@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from ...knowledge import Case, Fact
-from ...model.train.distill import TeacherOutputs, divergence_of, memorize
+from ...model.train.distill import TeacherOutputs, divergence_of, outputs_from_logits
 from ..training.twins import twin_outputs
 from .base import ForgetBatch, Objective
 
@@ -47,9 +47,9 @@ class TwinDistribution(Objective):
     ) -> list[TeacherOutputs]:
         """With what is said of strangers. Raises `UserError` for a case without twins of a forgotten relation."""
         told = twin_outputs(model, case, turns, memories, "twin_distribution")
-        return [replace(m, instead=memorize(m.batch, t)) for m, t in zip(memories, told, strict=True)]
+        return [replace(m, alternative=outputs_from_logits(m.batch, t)) for m, t in zip(memories, told, strict=True)]
 
     def __call__(self, asked: ForgetBatch) -> Tensor:
-        said = asked.memory.instead
+        said = asked.memory.alternative
         assert said is not None, "`prepare_targets` adds it"
         return twin_distribution(asked.scores, said, weight=self.weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact
 from ...model import encode
-from ...model.run.states import stream
+from ...model.run.states import label_states
 from ...model.train.distill import TeacherOutputs
 from ..training.twins import twin_prompts
 from .base import ForgetBatch
@@ -47,8 +47,8 @@ class TwinStates(Behind):
         out = []
         for facts, memory in zip(turns, memories, strict=True):
             others = twin_prompts(case, facts, "twin_states")
-            own, answers = stream(model, memory.batch, self.behind), [f.answer for f in facts]
-            theirs = [_like(own, stream(model, encode(model, o, answers), self.behind)) for o in others]
+            own, answers = label_states(model, memory.batch, self.behind), [f.answer for f in facts]
+            theirs = [_like(own, label_states(model, encode(model, o, answers), self.behind)) for o in others]
             out.append(replace(memory, states=torch.stack([own, torch.stack(theirs).mean(0)], 2)))
         return out
 

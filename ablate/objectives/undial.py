@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from ...model.train.distill import TeacherOutputs, divergence_of, remember
+from ...model.train.distill import TeacherOutputs, divergence_of, record_outputs
 from .base import ForgetBatch, Objective
 from .conventions import STATED, peers
 
@@ -51,7 +51,7 @@ class Undial(Objective):
         """With the edited model's distributions in the original's places."""
         if self.teacher == "original":
             return list(memories)
-        return [replace(remember(model, m.batch, without_answer=True), answers=m.answers) for m in memories]
+        return [replace(record_outputs(model, m.batch, without_answer=True), answers=m.answers) for m in memories]
 
     def __call__(self, asked: ForgetBatch) -> Tensor:
         return divergence_of(asked.scores, asked.memory)

@@ -13,7 +13,8 @@ from ..._util.errors import UserError
 from ...knowledge import Case, Fact, neutral_working
 from ...model import Batch, Site, chunks, pad
 from ...model.layout import neuron_output
-from ...model.run.lookup import inputs_at, places, second_moments
+from ...model.run.lookup import inputs_at, second_moments
+from ...model.run.subject import subject_ends
 from .value import Rewrite, rewrite
 
 if TYPE_CHECKING:
@@ -125,4 +126,4 @@ def _keys(model: Model, modules: list[nn.Module], facts: Sequence[Fact]) -> list
 def named(model: Model, prompts: Sequence[str], subjects: Sequence[str]) -> tuple[Batch, Tensor]:
     """Prompts as rows, and where each names its subject's last token, `[row]`."""
     batch = pad(model, [model.tokenizer(p)["input_ids"] for p in prompts], [1] * len(prompts))
-    return batch, places(model, batch, prompts, subjects)
+    return batch, subject_ends(model, batch, prompts, subjects)

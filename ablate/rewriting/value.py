@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..._util.errors import LokaError
 from ...model import Batch, encode, logits, pad, token_logprobs
-from ...model.run.lookup import changed, last_of, places
+from ...model.run.modules import replace_output
 from ...model.run.prefix_cache import prefill
+from ...model.run.subject import subject_end, subject_ends
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -63,11 +64,11 @@ def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewr
     """Ask for an answer behind prompts that all name the subject."""
     batch = encode(model, prompts, [answer] * len(prompts))
     text = f"{subject} is a"
-    end = last_of(model, text, subject)
+    end = subject_end(model, text, subject)
     essence = pad(model, [model.tokenizer(text)["input_ids"][: end + 2]], [1])
     return Rewrite(
         batch,
-        places(model, batch, prompts, [subject] * len(prompts)),
+        subject_ends(model, batch, prompts, [subject] * len(prompts)),
         essence,
         torch.tensor([end], device=model.device),
     )
@@ -93,7 +94,7 @@ def best_value(model: Model, module: nn.Module, question: Rewrite, search: Searc
     losses: list[float] = []
     for step in range(search.steps):
         with torch.enable_grad():
-            with changed(module, _moved(shift, left)):
+            with replace_output(module, _moved(shift, left)):
                 scores = logits(model, rest, past)
             nll = -(token_logprobs(scores[:-1], batch.labels[:-1]).sum(-1) / (batch.labels[:-1] >= 0).sum(-1)).mean()
             now = scores[essence].log_softmax(-1)
@@ -125,7 +126,7 @@ def _together(model: Model, question: Rewrite) -> tuple[Batch, Tensor]:
 def _read(model: Model, module: nn.Module, batch: Batch, at: Tensor, essence: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """What the module writes for the first prompt, and the model's distribution on the essence."""
     kept: list[Tensor] = []
-    with changed(module, lambda out: kept.append(out[0, at[0]])):
+    with replace_output(module, lambda out: kept.append(out[0, at[0]])):
         scores = logits(model, batch)
     return kept[0].clone().to(torch.promote_types(model.dtype, torch.float32)), scores[essence].log_softmax(-1)
 

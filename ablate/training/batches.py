@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...knowledge import Case, Fact, neutral_working
 from ...model import Batch, chunks, encode, encode_texts, logits, token_logprobs
-from ...model.train.distill import TeacherOutputs, remember
+from ...model.train.distill import TeacherOutputs, record_outputs
 from .mixup import mixtures
 from .twins import prompts_about_twins
 
@@ -91,21 +91,23 @@ def _retain(model: Model, case: Case, rows: int, seed: int, states: bool, betwee
     far = [f for f in case.retain.working if f.relation not in near]
     retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.unknown]]
     retain.sort(key=lambda f: len(f.prompt))  # alike in length, so that little of a batch is padding
-    known = [remember(model, _encode(model, retain[part]), states=states) for part in chunks(len(retain), rows)]
+    known = [record_outputs(model, _encode(model, retain[part])) for part in chunks(len(retain), rows)]
     return known + mixtures(model, case, between, seed=seed)
 
 
 def _neutral(model: Model, case: Case, rows: int) -> list[TeacherOutputs]:
     texts = neutral_working(model, case)
-    return [remember(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), rows)]
+    return [record_outputs(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), rows)]
 
 
 def _forgettable(model: Model, case: Case, facts: Sequence[Fact], instead: Sequence[str]) -> TeacherOutputs:
-    memory = remember(model, decisive(model, case, facts), without_answer=True)
+    memory = record_outputs(model, decisive(model, case, facts), without_answer=True)
     if not instead:
         return memory
     answers = [instead[i % len(instead)] for i in range(len(facts))]
-    return replace(memory, instead=remember(model, encode(model, [f.prompt for f in facts], answers), width=1))
+    return replace(
+        memory, alternative=record_outputs(model, encode(model, [f.prompt for f in facts], answers), width=1)
+    )
 
 
 @torch.no_grad()

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from ..._util.errors import UserError
-from ...model import Slice, Trainable, checkpointed, sliced
-from ...model.adapt import Adapters
+from ...model import LowRank, Slice, Trainable, checkpointed, sliced
 from ...model.run.onednn import bfloat16_products
-from ...model.train.distill import TeacherOutputs, divergence, drift
+from ...model.train.distill import TeacherOutputs, divergence
 from ..objectives import ForgetBatch, Objective, excess
 from .batches import Batches
 from .early_stopping import Diverged, EarlyStopping, Looking, TrainResult
@@ -96,7 +95,7 @@ def descend(
 
 def train_(
     model: Model,
-    trainable: Trainable | Adapters,
+    trainable: Trainable | LowRank,
     lessons: Batches,
     objective: Objective | None,
     schedule: Schedule,
@@ -159,9 +158,6 @@ def _backward(
             continue
         if kind == "forget" and objective:
             loss = _forget(model, memory, objective, schedule.push)
-        elif schedule.states and memory.stream is not None:
-            said, moved = drift(model, memory)
-            loss = said + schedule.states * moved
         else:
             loss = divergence(model, memory)
         if not torch.isfinite(loss):

@@ -14,8 +14,9 @@ import torch
 from ..._util.errors import UserError
 from ...knowledge import Case, Fact
 from ...model import Batch, chunks, encode
-from ...model.run.lookup import outputs_at, places
-from ...model.train.distill import Planted, TeacherOutputs, memorize, scored
+from ...model.run.lookup import outputs_at
+from ...model.run.subject import subject_ends
+from ...model.train.distill import InjectedStates, TeacherOutputs, label_logits, outputs_from_logits
 from ..rewriting.rewriting import named
 
 if TYPE_CHECKING:
@@ -61,12 +62,12 @@ def _mixed(model: Model, facts: list[Fact], rng: random.Random, rows: int) -> Te
     swapped = [p.replace(f.subject, other) for p, f, other in zip(prompts, ours, theirs, strict=True)]
     block = [model.hf.get_submodule(model.block(0))]
     batch = _first_tokens(encode(model, prompts, [f.answer for f in ours]))
-    at = places(model, batch, prompts, [f.subject for f in ours])
+    at = subject_ends(model, batch, prompts, [f.subject for f in ours])
     (here,) = outputs_at(model, block, batch, at)
     (there,) = outputs_at(model, block, *named(model, swapped, theirs))
     share = torch.tensor([[rng.random()] for _ in ours]).to(here)
-    planted = Planted(at, share * here + (1 - share) * there)
-    return replace(memorize(batch, scored(model, batch, planted)), planted=planted)
+    injected = InjectedStates(at, share * here + (1 - share) * there)
+    return replace(outputs_from_logits(batch, label_logits(model, batch, injected)), injected=injected)
 
 
 def _first_tokens(batch: Batch) -> Batch:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gguf
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..._util.errors import UserError
@@ -126,7 +127,7 @@ def _permuted(model: Model, name: str, values: Tensor) -> Tensor:
     heads = {"q_proj": model.n_heads, "k_proj": model.n_kv_heads}.get(name.split(".")[-2])
     if not heads:
         return values
-    return values.view(heads, 2, model.d_head // 2, -1).transpose(1, 2).reshape(values.shape)
+    return rearrange(values, "(head half pair) ... -> (head pair half) ...", head=heads, half=2)
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layout import attention, mlp
-from .onednn import instead
+from .modules import first_tensor, replaced_forward
 
 if TYPE_CHECKING:
     from ..load import Model
@@ -84,7 +84,7 @@ class BlockRunner:
                 stack.enter_context(_giving(attention(self.model, layer), (attn, None)))
             if mlp is not None:
                 stack.enter_context(_giving(_mlp(self.model, layer), mlp))
-            return stream(hf.get_submodule(self.model.block(layer))(rows, **given))
+            return first_tensor(hf.get_submodule(self.model.block(layer))(rows, **given))
 
     def ending(self, layer: int, rows: Tensor, start: int, past: Past, keep: int) -> Tensor:
         """The same at the last `keep` positions alone; of the others only keys and values are worked out."""
@@ -118,9 +118,9 @@ def begin(model: Model, ids: Tensor) -> BlockRunner:
         return (args[0],) if kinds[0] else args[0]
 
     with ExitStack() as stack:
-        stack.enter_context(attending(model, "eager"))  # it writes out the mask that others leave implicit
+        stack.enter_context(use_attention(model, "eager"))  # it writes out the mask that others leave implicit
         for block in blocks:
-            stack.enter_context(instead(block, call))
+            stack.enter_context(replaced_forward(block, call))
         mask = torch.ones_like(ids[None])
         model.hf(input_ids=ids[None], attention_mask=mask, use_cache=False, logits_to_keep=1)
     arguments = [_named(block, *given) for block, given in zip(blocks, calls, strict=True)]
@@ -128,7 +128,7 @@ def begin(model: Model, ids: Tensor) -> BlockRunner:
 
 
 @contextmanager
-def attending(model: Model, implementation: str | None = None) -> Iterator[None]:
+def use_attention(model: Model, implementation: str | None = None) -> Iterator[None]:
     """Another implementation of attention; without a name, eager where the model's own takes no written mask."""
     config = model.hf.config
     own = config._attn_implementation
@@ -137,11 +137,6 @@ def attending(model: Model, implementation: str | None = None) -> Iterator[None]
         yield
     finally:
         config._attn_implementation = own
-
-
-def stream(out: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The first of what a module gives."""
-    return out if isinstance(out, Tensor) else out[0]
 
 
 class _Projected(Past):
@@ -181,7 +176,7 @@ def _named(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
 
 
 def _giving(module: nn.Module, value: Any) -> Any:
-    return instead(module, lambda *_, **__: value)
+    return replaced_forward(module, lambda *_, **__: value)
 
 
 def _blocks(model: Model) -> list[nn.Module]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..._util.errors import UserError
+from .modules import replace_output
 
 Change = Callable[[int, Tensor], Tensor | None]
 
@@ -33,7 +35,7 @@ def block_outputs(hf: nn.Module, ids: Tensor) -> Tensor:
     `ids`: one text's tokens, `[position]`.
     """
     kept: list[Tensor] = []
-    run_changed(hf, ids[None], lambda _, value: kept.append(value[0]))
+    run_with_changes(hf, ids[None], lambda _, value: kept.append(value[0]))
     return torch.stack(kept)
 
 
@@ -59,33 +61,22 @@ def run_patched(hf: nn.Module, ids: Tensor, states: Tensor, *, layers: Sequence[
         value[layers.index(layer), span] = states[layer, span].to(value)
         return value
 
-    return run_changed(hf, ids.expand(len(layers), -1), change)
+    return run_with_changes(hf, ids.expand(len(layers), -1), change)
 
 
-def run_changed(hf: nn.Module, ids: Tensor, change: Change) -> Tensor:
+def run_with_changes(hf: nn.Module, ids: Tensor, change: Change) -> Tensor:
     """Logits `[row, position, vocabulary]` with each block's output passed through `change(layer, output)`.
 
     `None` leaves an output as it is. `ids` `[row, position]`, without padding.
     """
-    with changed(hf, change):
+    with replace_block_outputs(hf, change):
         return hf(input_ids=ids, use_cache=False).logits
 
 
 @contextmanager
-def changed(hf: nn.Module, change: Change) -> Iterator[None]:
-    """Each block's output passed through `change(layer, output)`, for as long as the context lasts."""
+def replace_block_outputs(hf: nn.Module, change: Change) -> Iterator[None]:
+    """Pass each block's output through `change(layer, output)`, for as long as the context lasts."""
     with ExitStack() as stack:
         for layer, block in enumerate(blocks(hf)):
-            handle = block.register_forward_hook(_hook(layer, change))
-            stack.callback(handle.remove)
+            stack.enter_context(replace_output(block, partial(change, layer)))
         yield
-
-
-def _hook(layer: int, change: Change) -> Callable[..., object]:
-    def hook(block: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> object:
-        if isinstance(output, Tensor):
-            return change(layer, output)
-        changed = change(layer, output[0])  # some architectures hand on more than the stream
-        return None if changed is None else (changed, *output[1:])
-
-    return hook

@@ -41,7 +41,7 @@ class SweepCheckpoint:
             arrays = {"values": self.values, "done": self.done, "base": self.base}
             write_atomic(self.path, serialize(arrays, metadata={"loka": json.dumps(head, sort_keys=True)}))
 
-    def measured(self, row: int, base: float) -> None:
+    def put_base(self, row: int, base: float) -> None:
         """Take a prompt's own metric, which must be what it was."""
         held = self.base[row]
         if not np.isnan(held) and abs(held - base) > 1e-3 * max(1.0, abs(held)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -31,80 +32,96 @@ def prompt(batch: Batch, row: int) -> Tensor:
     return batch.ids[row][batch.mask[row].bool()][:-1]
 
 
-class Interventions:
-    """The differences that one kind of intervention makes on each prompt.
+@dataclass(frozen=True)
+class Intervention:
+    """What replaces an activation.
 
-    - `patch`: the activation of the counterfactual run (`other`), aligned from the right;
-    - `zero`: nothing;
-    - `mean`: the mean over all tokens of `other`, or of the prompts themselves without it;
-    - `resample`: the activation of another row of `other` (or of the prompts), drawn by the seed, aligned alike;
-    - `noise`: Gaussian noise is added, `scale` standard deviations of each feature over the same tokens as for `mean`.
+    - `patch`: the activation in the run on the same row of `other`, aligned from the right;
+    - `zero`: zero;
+    - `mean`: the mean over all tokens of `other`;
+    - `resample`: the activation in the run on another row of `other`, drawn by `seed` and aligned alike;
+    - `noise`: itself plus Gaussian noise, `scale` standard deviations of each feature over all tokens of `other`.
+
+    `other`: counterfactual prompts, one a row. Without them, `mean`, `resample` and `noise` use the prompts themselves.
     """
 
-    def __init__(
-        self, model: Model, clean: Batch, other: Batch | None, kind: Kind, *, seed: int = 0, scale: float = 3.0
-    ) -> None:
+    kind: Kind = "patch"
+    other: Batch | None = None
+    seed: int = 0
+    scale: float = 3.0
+
+
+class PromptDifferences:
+    """The differences that an intervention makes to the activations of each prompt.
+
+    Raises:
+        UserError: an unknown kind, a patch without a counterfactual for each prompt, or one prompt to resample from.
+    """
+
+    def __init__(self, model: Model, clean: Batch, intervention: Intervention) -> None:
+        kind, other = intervention.kind, intervention.other
         if kind not in KINDS:
-            raise UserError(f"{kind!r} is no intervention; choose one of {', '.join(KINDS)}.")
+            raise UserError(f"{kind!r} is not an intervention; choose one of {', '.join(KINDS)}.")
         if kind == "patch" and (other is None or len(other.ids) != len(clean.ids)):
             raise UserError("patching needs a counterfactual prompt for each prompt; give `other` with as many rows.")
-        self.model, self.clean, self.kind, self.seed, self.scale = model, clean, kind, seed, scale
+        self.model, self.clean, self.intervention = model, clean, intervention
         self.source = clean if other is None else other
         if kind == "resample" and len(self.source.ids) < 2:
             raise UserError("resampling needs at least two prompts to draw from; give more, or use 'mean' or 'zero'.")
         self._moments: dict[Place, list[tuple[Tensor, Tensor]]] = {}
 
-    def differences(self, row: int, run: Trace) -> Differences:
+    def compute(self, row: int, run: Trace) -> Differences:
         """By part and layer, for each tap, `[position, unit, width]`: what is added to the prompt's own activations."""
-        if self.kind == "zero":
-            return {place: [-value for value in values] for place, values in run.tapped.items()}
-        if self.kind in ("patch", "resample"):
-            return self._swapped(row, run)
-        if missing := run.tapped.keys() - self._moments.keys():
-            self._moments |= self._measured(missing)
-        if self.kind == "mean":
+        if self.intervention.kind == "zero":
+            return {place: [-value for value in values] for place, values in run.activations.items()}
+        if self.intervention.kind in ("patch", "resample"):
+            return self._swap(row, run)
+        if missing := run.activations.keys() - self._moments.keys():
+            self._moments |= self._measure(missing)
+        if self.intervention.kind == "mean":
             return {
                 place: [mean - value for value, (mean, _) in zip(values, self._moments[place], strict=True)]
-                for place, values in run.tapped.items()
+                for place, values in run.activations.items()
             }
-        return {place: self._noise(row, place, run) for place in run.tapped}
+        return {place: self._noise(row, place, run) for place in run.activations}
 
-    def _swapped(self, row: int, run: Trace) -> Differences:
+    def _swap(self, row: int, run: Trace) -> Differences:
         """From another prompt's run; nothing before the first token that differs or has no counterpart."""
-        at = row if self.kind == "patch" else self._drawn(row)
+        at = row if self.intervention.kind == "patch" else self._draw_row(row)
         ids, others = prompt(self.clean, row), prompt(self.source, at)
-        other = trace(self.model, others, run.tapped)
+        other = trace(self.model, others, run.activations)
         shared = min(len(ids), len(others))
         apart = (ids[-shared:] != others[-shared:]).nonzero()
         same = len(ids) == len(others)
         first = len(ids) - shared if not same else int(apart[0]) if len(apart) else len(ids)
         return {
-            place: [_difference(v, o, first) for v, o in zip(values, other.tapped[place], strict=True)]
-            for place, values in run.tapped.items()
+            place: [_difference(v, o, first) for v, o in zip(values, other.activations[place], strict=True)]
+            for place, values in run.activations.items()
         }
 
-    def _drawn(self, row: int) -> int:
+    def _draw_row(self, row: int) -> int:
         """A row of the source other than this one."""
-        rng = random.Random(f"{self.seed}/resample/{row}")
+        rng = random.Random(f"{self.intervention.seed}/resample/{row}")
         return rng.choice([i for i in range(len(self.source.ids)) if i != row])
 
     def _noise(self, row: int, place: Place, run: Trace) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(random.Random(f"{self.seed}/noise/{row}/{place}").getrandbits(63))
+        seed = random.Random(f"{self.intervention.seed}/noise/{row}/{place}").getrandbits(63)
+        generator = torch.Generator().manual_seed(seed)
         out = []
-        for value, (_, std) in zip(run.tapped[place], self._moments[place], strict=True):
+        for value, (_, std) in zip(run.activations[place], self._moments[place], strict=True):
             drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-            out.append(drawn.to(value) * std * self.scale)
+            out.append(drawn.to(value) * std * self.intervention.scale)
         return out
 
-    def _measured(self, places: Iterable[Place]) -> dict[Place, list[tuple[Tensor, Tensor]]]:
+    def _measure(self, places: Iterable[Place]) -> dict[Place, list[tuple[Tensor, Tensor]]]:
         """Mean and standard deviation of each feature `[unit, width]` over all tokens of the source."""
         places = list(places)
         sums: dict[Place, list[Tensor]] = defaultdict(list)
         tokens = 0
         for row in range(len(self.source.ids)):
             run = trace(self.model, prompt(self.source, row), places)
-            tokens += run.steps.length
-            for place, values in run.tapped.items():
+            tokens += run.runner.length
+            for place, values in run.activations.items():
                 new = [torch.stack([v.sum(0), v.square().sum(0)]) for v in (value.double() for value in values)]
                 sums[place] = [a + b for a, b in zip(sums[place], new, strict=True)] if place in sums else new
         dtype = self.model.dtype

@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..batch import Batch, chunks, encode_texts
+from .modules import hook_output
 
 if TYPE_CHECKING:
     from ..load import Model
-
-Output = Tensor | tuple[Tensor, ...]
-
-
-def last_of(model: Model, prompt: str, mark: str) -> int:
-    """The place of the last token of a marked text (a subject) within its prompt, counted from the front."""
-    end = prompt.rfind(mark) + len(mark)
-    return len(model.tokenizer(prompt[:end])["input_ids"]) - 1
-
-
-def places(model: Model, batch: Batch, prompts: Sequence[str], marks: Sequence[str]) -> Tensor:
-    """Where each left-padded row has the last token of its mark, `[row]`."""
-    ends = [last_of(model, p, m) for p, m in zip(prompts, marks, strict=True)]
-    return (1 - batch.mask).sum(-1) + torch.tensor(ends, device=batch.mask.device)
-
-
-@contextmanager
-def changed(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """The module's output `[row, position, d]` passed through `change`; `None` leaves it as it is."""
-
-    def hook(_module: nn.Module, _inputs: object, output: Output) -> Output | None:
-        if isinstance(output, Tensor):
-            return change(output)
-        out = change(output[0])  # some blocks hand on more than the stream
-        return None if out is None else (out, *output[1:])
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()
@@ -87,15 +58,15 @@ def _seen(
 ) -> list[Tensor]:
     kept: dict[nn.Module, Tensor] = {}
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Output) -> None:
-        seen = look(inputs[0], output if isinstance(output, Tensor) else output[0])
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen = look(inputs[0], output)
         kept[module] = seen.clone().to(torch.promote_types(seen.dtype, torch.float32))
         if len(kept) == len(modules):
             raise _Seen
 
     with ExitStack() as stack:
         for module in modules:
-            stack.callback(module.register_forward_hook(hook).remove)
+            stack.enter_context(hook_output(module, partial(keep, module)))
         stack.enter_context(suppress(_Seen))
         model.hf.base_model(**batch.inputs(), use_cache=False)
     return [kept[module] for module in modules]

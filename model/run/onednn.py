@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -13,26 +13,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..layout import feature_dim
+from .modules import replaced_forward
 
 if TYPE_CHECKING:
     from ..load import Model
 
 _rounds = ContextVar("_rounds", default=False)
 NARROW = torch.backends.cpu.get_cpu_capability() == "AVX2"
-
-
-@contextmanager
-def instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Another forward function for a module."""
-    before = module.__dict__.get("forward")
-    module.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.__dict__["forward"]
-        else:
-            module.__dict__["forward"] = before
 
 
 @contextmanager
@@ -48,7 +35,7 @@ def onednn_linear(model: Model) -> Iterator[None]:
         if _maps(model):
             for module in model.hf.modules():
                 if type(module).__name__ in ("Linear", "Conv1D") and "forward" not in module.__dict__:
-                    stack.enter_context(instead(module, partial(_mapped, module)))
+                    stack.enter_context(replaced_forward(module, partial(_mapped, module)))
         yield
 
 

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from itertools import groupby
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..layout import feature_dim, taps
@@ -20,7 +21,8 @@ from ..load import Model
 from ..site import Part, Site
 from .block_runner import Past
 from .interventions import Differences
-from .trace import Place, Trace, passing
+from .modules import replace_output
+from .trace import Place, Trace
 
 
 class PatchedRuns:
@@ -32,11 +34,11 @@ class PatchedRuns:
     def __init__(self, model: Model, run: Trace, moves: Differences, keep: int) -> None:
         self.model, self.run, self.moves, self.keep = model, run, moves, keep
         moved = [m.flatten(1).any(1).nonzero() for many in moves.values() for m in many]
-        self.first = min((int(m[0]) for m in moved if len(m)), default=run.steps.length)
+        self.first = min((int(m[0]) for m in moved if len(m)), default=run.runner.length)
 
     def start(self, at: int | None) -> int:
         """From which position on rows are run that change all positions, or the one at `at`."""
-        return min(self.first if at is None else at, self.run.steps.length - self.keep)
+        return min(self.first if at is None else at, self.run.runner.length - self.keep)
 
     def ends(self, sites: Sequence[Site], at: int | None = None) -> Tensor:
         """`[site, keep, d_model]`; the sites in the order of their layers, and within these of their parts."""
@@ -53,29 +55,30 @@ class PatchedRuns:
         return rows
 
     def _through(self, layer: int, rows: Tensor, start: int) -> Tensor:
-        steps, past = self.run.steps, self.run.past[layer].before(start)
+        runner, past = self.run.runner, self.run.past[layer].before(start)
         if layer == self.model.n_layers - 1:
-            return steps.ending(layer, rows, start, past, self.keep)
-        return steps.block(layer, rows, start, past)
+            return runner.ending(layer, rows, start, past, self.keep)
+        return runner.block(layer, rows, start, past)
 
     def _joined(self, place: Place, units: list[int], start: int, at: int | None) -> Tensor:
         """What leaves the block with each of its units changed, `[unit, position, d_model]`."""
-        (part, layer), run, steps = place, self.run, self.run.steps
-        moves = [_only(move[start:, units], at, start).transpose(0, 1) for move in self.moves[place]]
+        (part, layer), run, runner = place, self.run, self.run.runner
+        alone = [_only(move[start:, units], at, start) for move in self.moves[place]]
+        moves = [rearrange(move, "position unit width -> unit position width") for move in alone]
         if part == "resid":
             return run.leaving[layer][:, start:] + moves[0].flatten(2)
         rows = run.entering[layer][:, start:].expand(len(units), -1, -1)
         attn = run.attn[layer][:, start:].expand(len(units), -1, -1)
         if part in ("attn", "head"):
-            return steps.block(layer, rows, start, Past(), attn=attn + self._pushed(place, units, moves[0]))
+            return runner.block(layer, rows, start, Past(), attn=attn + self._pushed(place, units, moves[0]))
         if part in ("mlp", "neuron"):
             mlp = run.mlp[layer][:, start:] + self._pushed(place, units, moves[0])
-            return steps.block(layer, rows, start, Past(), attn=attn, mlp=mlp)
+            return runner.block(layer, rows, start, Past(), attn=attn, mlp=mlp)
         with ExitStack() as stack:
             for tap, move in zip(taps(self.model, part, layer), moves, strict=True):
                 index = tap.index[units].to(move.device)[:, None].expand(-1, move.shape[1], -1)
-                stack.enter_context(passing(tap.module, lambda x, i=index, m=move: x.scatter_add(2, i, m)))
-            return steps.block(layer, rows, start, run.past[layer].before(start))
+                stack.enter_context(replace_output(tap.module, lambda x, i=index, m=move: x.scatter_add(2, i, m)))
+            return runner.block(layer, rows, start, run.past[layer].before(start))
 
     def _pushed(self, place: Place, units: list[int], move: Tensor) -> Tensor:
         """What units that move by `[unit, position, width]` add to what their attention or MLP gives."""

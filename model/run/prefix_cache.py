@@ -64,7 +64,7 @@ def prefill(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | No
     """
     width = batch.ids.shape[1]
     columns = min(columns, width - batch.keep - 1)
-    if columns <= 0 or not plain(model) or _slides(model, width):
+    if columns <= 0 or not reads_in_parts(model) or _slides(model, width):
         return batch, None
     first = {name: rows[:, :columns] for name, rows in batch.inputs().items()}
     with onednn_linear(model):
@@ -72,7 +72,7 @@ def prefill(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | No
     return replace(batch, ids=batch.ids[:, columns:], positions=batch.positions[:, columns:]), past
 
 
-def plain(model: Model) -> bool:
+def reads_in_parts(model: Model) -> bool:
     """Whether rows can be read in parts: what stands around a model, such as a filter, may have to see them whole."""
     hf = model.hf
     hooks = [h for m in hf.modules() for of in (m._forward_hooks, m._forward_pre_hooks) for h in of.values()]

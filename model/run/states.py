@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,15 +10,17 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ..batch import Batch, chunks, logits, pad
-from .blocks import changed
+from .blocks import replace_block_outputs
+from .modules import replace_output
 from .onednn import onednn_linear
+from .subject import subject_ends
 
 if TYPE_CHECKING:
     from ..load import Model
 
 
 @torch.no_grad()
-def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, rows: int = 64) -> Tensor:
+def residuals(model: Model, prompts: Sequence[str], subjects: Sequence[str], *, rows: int = 64) -> Tensor:
     """The residual stream behind the embedding and behind each block, `[prompt, 2, layer + 1, d_model]`.
 
     Of the two positions the first is the last token of the marked text (a subject) within its prompt,
@@ -31,12 +32,9 @@ def residuals(model: Model, prompts: Sequence[str], marks: Sequence[str], *, row
         batch = pad(model, ids, [1] * len(ids))
         with onednn_linear(model):
             run = model.hf(**batch.inputs(), use_cache=False, output_hidden_states=True, logits_to_keep=1)
-        states = run.hidden_states
-        stacked = torch.stack(states, 2)  # [row, position, layer + 1, d_model]
-        for i, (prompt, mark) in enumerate(zip(prompts[part], marks[part], strict=True)):
-            end = prompt.rfind(mark) + len(mark)
-            behind = len(ids[i]) - len(model.tokenizer(prompt[:end])["input_ids"])
-            out.append(stacked[i, [-1 - behind, -1]].cpu())
+        stacked = torch.stack(run.hidden_states, 2)  # [row, position, layer + 1, d_model]
+        ends = subject_ends(model, batch, prompts[part], subjects[part])
+        out += [row[[end, -1]].cpu() for row, end in zip(stacked, ends.tolist(), strict=True)]
     return torch.stack(out)
 
 
@@ -50,7 +48,7 @@ def last_states(model: Model, prompts: Sequence[str], *, rows: int = 64) -> Tens
     for part in chunks(len(prompts), rows):
         ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
         kept: list[Tensor] = []
-        with changed(model.hf, lambda _, value, kept=kept: kept.append(value[:, -1])):
+        with replace_block_outputs(model.hf, lambda _, value, kept=kept: kept.append(value[:, -1])):
             logits(model, pad(model, ids, [1] * len(ids)))
         out.append(torch.stack(kept, 1))
     return torch.cat(out)
@@ -70,19 +68,12 @@ def read_out(model: Model, states: Tensor) -> Tensor:
     return cap * (scores / cap).tanh() if cap else scores
 
 
-def stream(model: Model, batch: Batch, layer: int) -> Tensor:
-    """The residual stream behind a block where the batch has labels, `[row, keep, d_model]`, on the graph."""
-    with tapped(model, [layer]) as kept:
+def label_states(model: Model, batch: Batch, layer: int) -> Tensor:
+    """The residual stream after a block where the batch has labels, `[row, keep, d_model]`, on the graph."""
+    found: list[Tensor] = []
+    with replace_output(model.hf.get_submodule(model.block(layer)), found.append):
         logits(model, batch)
-    return kept[0][:, -batch.keep - 1 : -1]
-
-
-@contextmanager
-def tapped(model: Model, layers: Sequence[int]) -> Iterator[list[Tensor]]:
-    """The residual stream behind blocks, `[row, position, d_model]` each in their order, once a batch has been run."""
-    kept: list[Tensor] = []
-    with changed(model.hf, lambda layer, value: kept.append(value) if layer in layers else None):
-        yield kept
+    return found[0][:, -batch.keep - 1 : -1]
 
 
 def unembedding(model: Model, answers: Sequence[str]) -> Tensor:

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..._util.errors import UserError
 from ..batch import Batch, chunks
 from ..site import Site
-from .block_runner import attending
+from .block_runner import use_attention
 from .checkpoint import SweepCheckpoint
-from .interventions import Interventions, Kind, prompt
+from .interventions import Intervention, PromptDifferences, prompt
 from .onednn import onednn_linear
 from .patched_runs import PatchedRuns
 from .trace import trace
@@ -51,76 +51,83 @@ class Swept:
         return self.base.reshape(-1, *[1] * (self.values.ndim - 1)) - self.values
 
 
+@dataclass(frozen=True)
+class SweepBudget:
+    """How large a sweep's batches are, and where it stores what is finished.
+
+    `rows`: sites in one batch at most, by default as many as are of use and fit into `memory`; `memory`: bytes that a
+    batch may take, by default half of the free memory; `checkpoint`: a file. Called again with the same file, a sweep
+    resumes in the same batches.
+    """
+
+    rows: int | None = None
+    memory: float | None = None
+    checkpoint: str | Path | None = None
+
+
 @torch.no_grad()
 def sweep(
     model: Model,
     clean: Batch,
     sites: Sequence[Site],
+    intervention: Intervention,
     *,
     metric: Metric,
-    kind: Kind = "patch",
-    other: Batch | None = None,
     positions: Positions | None = None,
-    seed: int = 0,
-    scale: float = 3.0,
-    rows: int | None = None,
-    memory: float | None = None,
-    keep: str | Path | None = None,
+    budget: SweepBudget = SweepBudget(),
     progress: Callable[[int, int], None] | None = None,
 ) -> Swept:
-    """Change each site by itself in each prompt, and measure what the model then says.
+    """Change each site by itself in each prompt, and measure what the model then predicts.
 
     Args:
-        clean: prompts with their answers. The last token of a row, behind which nothing is asked, is not run.
-        sites: of any part; `resid` is the residual stream behind the layer's block, `attn` and `mlp` what these
-            modules give, before a norm behind them; `q` and `k` are taken before norms and rotation.
-        metric: from a prompt's number and logits `[row, label, vocabulary]`, those of the prompt's own labels,
-            to a number for each row.
-        kind: `patch` from the same row of `other`, `zero`, `mean`, `resample` or `noise`, see `Interventions`.
-        other: counterfactual prompts, aligned from the right.
-        positions: change a site at one position at a time, at these or at `"all"`, counted back from the end
-            of the prompt: -1 is its last token. Without them, at all positions at once, the answer's too.
-        scale: of the noise, in standard deviations.
-        rows: sites in one batch at most; by default what is fastest and fits into `memory`.
-        memory: bytes that a batch may take; by default half of what is free.
-        keep: a file for what is finished. Called again with it, a sweep goes on from there in the same batches.
-        progress: called with cells (a site, at a position, in a prompt) done, and cells in all.
+        clean: prompts with their answers. The last token of a row is not run, since nothing is asked after it.
+        sites: of any part. `resid` is the residual stream after the layer's block; `attn` and `mlp` are the outputs of
+            these modules, before any norm that follows them; `q` and `k` are taken before norms and rotation.
+        intervention: what replaces an activation.
+        metric: from a prompt's number and its logits `[row, label, vocabulary]` at its own labels to one number a row.
+        positions: change a site at one position at a time, at these or at `"all"`, counted back from the end of the
+            prompt: -1 is its last token. By default, at all positions at once, those of the answer too.
+        progress: called with the number of finished cells and of all cells; a cell is a site (at a position) in a
+            prompt.
 
     Raises:
         UserError: a site that the model does not have, a model in half precision, a pair of prompts of unequal
-            length where positions are asked for, a budget too small for one row, or another sweep's file.
+            length where positions are asked for, a budget too small for one row, or the checkpoint of another sweep.
 
-    Cost: for a site and prompt, the blocks behind the site from the first changed position on. For a prompt,
-    its own run and that of `other`; for `mean` and `noise`, one more.
+    Cost: for each site and prompt, the blocks after the site from the first changed position on. For each prompt, its
+    own run and that of its counterfactual; for `mean` and `noise`, one run more.
     """
-    _check(model, sites, rows)
-    put = Interventions(model, clean, other, kind, seed=seed, scale=scale)
-    where = _positions(model, clean, put.source if kind == "patch" else None, positions)
+    _check(model, sites, budget.rows)
+    differences = PromptDifferences(model, clean, intervention)
+    source = differences.source
+    where = _positions(model, clean, source if intervention.kind == "patch" else None, positions)
     order = sorted(range(len(sites)), key=lambda i: (sites[i].layer, sites[i].part))
     ordered = [sites[i] for i in order]
     shape = (len(clean.ids), len(where) * len(sites))
-    about = (ordered, where, kind, seed, scale if kind == "noise" else None)
-    kept = SweepCheckpoint(keep, _fingerprint(model, about, clean, put.source) if keep else "", shape)
-    kept.settings = {"memory": memory or _free(model), "rows": rows} | kept.settings
-    with attending(model), onednn_linear(model):
+    scale = intervention.scale if intervention.kind == "noise" else None
+    about = (ordered, where, intervention.kind, intervention.seed, scale)
+    fingerprint = _fingerprint(model, about, clean, source) if budget.checkpoint else ""
+    cells = SweepCheckpoint(budget.checkpoint, fingerprint, shape)
+    cells.settings = {"memory": budget.memory or _free_memory(model), "rows": budget.rows} | cells.settings
+    with use_attention(model), onednn_linear(model):
         for row in range(shape[0]):
             run = trace(model, prompt(clean, row), {(site.part, site.layer) for site in sites})
             asked = int((clean.labels[row] >= 0).sum())
-            kept.measured(row, float(metric(row, run.steps.logits(run.leaving[-1][:, -asked:]))))
-            if kept.done[row].all():
+            cells.put_base(row, float(metric(row, run.runner.logits(run.leaving[-1][:, -asked:]))))
+            if cells.done[row].all():
                 continue
-            rest = PatchedRuns(model, run, put.differences(row, run), asked)
-            for cells, values in _values(rest, ordered, where, partial(metric, row), kept.settings, kept.done[row]):
-                kept.put(row, cells, kept.base[row] if values is None else values)
+            patched = PatchedRuns(model, run, differences.compute(row, run), asked)
+            for some, values in _values(patched, ordered, where, partial(metric, row), cells.settings, cells.done[row]):
+                cells.put(row, some, cells.base[row] if values is None else values)
                 if progress:
-                    progress(int(kept.done.sum()), kept.done.size)
-    values = kept.values.reshape(shape[0], len(where), len(sites))[:, :, np.argsort(order)].transpose(0, 2, 1)
+                    progress(int(cells.done.sum()), cells.done.size)
+    values = cells.values.reshape(shape[0], len(where), len(sites))[:, :, np.argsort(order)].transpose(0, 2, 1)
     asked_for = tuple(at for at in where if at is not None)
-    return Swept(kept.base, values, asked_for) if asked_for else Swept(kept.base, values[..., 0])
+    return Swept(cells.base, values, asked_for) if asked_for else Swept(cells.base, values[..., 0])
 
 
 def _values(
-    rest: PatchedRuns,
+    patched: PatchedRuns,
     sites: Sequence[Site],
     where: Sequence[int | None],
     metric: Callable[[Tensor], Tensor],
@@ -128,34 +135,34 @@ def _values(
     done: np.ndarray,
 ) -> Iterator[tuple[slice, np.ndarray | float | None]]:
     """The metric of a prompt's cells, batch by batch; None where a cell changes nothing."""
-    steps = rest.run.steps
+    runner = patched.run.runner
     for n, back in enumerate(where):
         # the tokens that are run are the prompt's and all of the answer's but one
-        at = None if back is None else steps.length + 1 - rest.keep + back
+        at = None if back is None else runner.length + 1 - patched.keep + back
         cells = slice(n * len(sites), (n + 1) * len(sites))
         if done[cells].all():
             continue
         if at is not None and at < 0:
             yield cells, np.nan
-        elif (rest.first if at is None else at) >= steps.length or (at is not None and at < rest.first):
+        elif (patched.first if at is None else at) >= runner.length or (at is not None and at < patched.first):
             yield cells, None
         else:
-            for part in chunks(len(sites), _rows(rest, at, **settings)):
+            for part in chunks(len(sites), _rows(patched, at, **settings)):
                 cells = slice(n * len(sites) + part.start, n * len(sites) + part.stop)
                 if not done[cells].all():
-                    ends = rest.ends(sites[part], at)
-                    few = max(1, LOGITS // (rest.keep * rest.model.hf.config.vocab_size))
-                    odds = torch.cat([metric(steps.logits(ends[some])) for some in chunks(len(ends), few)])
+                    ends = patched.ends(sites[part], at)
+                    few = max(1, LOGITS // (patched.keep * patched.model.hf.config.vocab_size))
+                    odds = torch.cat([metric(runner.logits(ends[some])) for some in chunks(len(ends), few)])
                     yield cells, odds.double().cpu().numpy()
 
 
-def _rows(rest: PatchedRuns, at: int | None, *, memory: float, rows: int | None) -> int:
+def _rows(patched: PatchedRuns, at: int | None, *, memory: float, rows: int | None) -> int:
     """How many rows a batch has: as many as the memory holds, but no more than are of use."""
-    model, length = rest.model, rest.run.steps.length
-    tokens = length - rest.start(at)
+    model, length = patched.model, patched.run.runner.length
+    tokens = length - patched.start(at)
     attended = 2 * length * model.d_head * (model.n_heads + model.n_kv_heads) + 2 * model.n_heads * tokens * length
     within = tokens * (8 * model.d_model + 4 * model.n_neurons + 6 * model.n_heads * model.d_head)
-    each = (attended + within + 4 * rest.keep * model.hf.config.vocab_size) * model.dtype.itemsize
+    each = (attended + within + 4 * patched.keep * model.hf.config.vocab_size) * model.dtype.itemsize
     if memory < each:
         raise UserError(
             f"a row of this sweep takes about {each / 2**20:.3g} MiB, and the memory given or free is "
@@ -169,7 +176,7 @@ def _check(model: Model, sites: Sequence[Site], rows: int | None) -> None:
     if not sites:
         raise UserError("a sweep needs at least one site.")
     if rows is not None and rows < 1:
-        raise UserError(f"rows={rows} is no size of a batch; give 1 or more, or leave it out.")
+        raise UserError(f"rows={rows} is not a batch size; give 1 or more, or leave it out.")
     for site in sites:
         model.check_site(site)
     if model.dtype.itemsize < 4:
@@ -196,11 +203,13 @@ def _positions(model: Model, clean: Batch, other: Batch | None, positions: Posit
     longest = int((lengths - (clean.labels >= 0).sum(-1)).max())
     asked = range(-longest, 0) if positions == "all" else positions
     if wrong := [p for p in asked if not -longest <= p < 0]:
-        raise UserError(f"position {wrong[0]} is in no prompt: they count from the end, -{longest} to -1 here.")
+        raise UserError(
+            f"position {wrong[0]} is not in any prompt: positions count from the end, -{longest} to -1 here."
+        )
     return list(asked)
 
 
-def _free(model: Model) -> float:
+def _free_memory(model: Model) -> float:
     if model.device.type == "cuda":
         return torch.cuda.mem_get_info(model.device)[0] / 2
     return psutil.virtual_memory().available / 2

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..batch import pad
@@ -43,18 +44,18 @@ def wiring(model: Model) -> Wiring:
 
 
 def points(model: Model) -> list[str]:
-    """The hook points that `written` and `read` need, to be recorded with `grad`."""
+    """The hook points that `source_writes` and `target_gradients` need, to be recorded with `grad`."""
     parts = ("pre", "q", "k", "v", "head", "attn", "mlp")
     return [point("embed"), *(point(part, layer) for layer in range(model.n_layers) for part in parts)]
 
 
-def outputs(model: Model) -> list[str]:
+def source_points(model: Model) -> list[str]:
     """The hook points of the sources, in their order: the input, then by layer the heads' and the MLP's."""
     layers = range(model.n_layers)
     return [point("embed"), *(point(part, layer) for layer in layers for part in ("head", "mlp"))]
 
 
-def written(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Tensor:
+def source_writes(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Tensor:
     """What a change of the sources' outputs adds to the residual stream, `[row, position, source, d_model]`.
 
     Args:
@@ -69,10 +70,10 @@ def written(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Tensor:
         heads = point("head", layer)
         out.append(_push(acts[heads], acts[point("attn", layer)], _one_by_one(way[heads])))
         out.append(way[point("mlp", layer)][None])
-    return torch.cat(out).permute(1, 2, 0, 3)
+    return rearrange(torch.cat(out), "source row position feature -> row position source feature")
 
 
-def read(model: Model, run: Recording, output: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def target_gradients(model: Model, run: Recording, output: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Derivative of an output by what the targets read, in their order: which, and `[target, row, position, d_model]`.
 
     Args:

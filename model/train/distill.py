@@ -1,4 +1,4 @@
-"""What a model says at chosen places, remembered in little space, and how far another has come from it."""
+"""A model's outputs at chosen positions, stored in little space, and how far another model has moved from them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch, logits
-from ..run.blocks import changed
-from ..run.states import tapped
+from ..run.blocks import replace_block_outputs
 
 if TYPE_CHECKING:
     from ..load import Model
@@ -21,28 +20,37 @@ WIDTH = 64
 
 
 @dataclass(frozen=True)
-class Planted:
-    """States `[row, d_model]` that stand in for those behind the first block, one a row `at` a position, `[row]`."""
+class InjectedStates:
+    """States that replace the first block's output at one position of each row.
+
+    `at`: `[row]`, the positions; `states`: `[row, d_model]`.
+    """
 
     at: Tensor
     states: Tensor
 
-    def into(self, layer: int, stream: Tensor) -> Tensor | None:
-        """What `changed` asks for."""
-        row = torch.arange(len(self.at), device=stream.device)
-        return stream.index_put((row, self.at), self.states.to(stream)) if layer == 0 else None
+    def rows(self, index: Tensor) -> InjectedStates:
+        """The states of some rows."""
+        return InjectedStates(self.at[index], self.states[index])
+
+    def replace(self, layer: int, output: Tensor) -> Tensor | None:
+        """A block's output with the states in place, as `replace_block_outputs` asks for it; `None` above the first."""
+        row = torch.arange(len(self.at), device=output.device)
+        return output.index_put((row, self.at), self.states.to(output)) if layer == 0 else None
 
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """Next-token distributions of a model at a batch's `n` labelled positions.
+    """Next-token distributions of a model at the `n` labelled positions of a batch.
 
-    `tokens`, `logprobs`: `[n, width]`, the likeliest tokens and their log-probabilities; `rest`: `[n]`,
-    the log-probability of all others together. The label is always among the tokens. `answers`: `[n]`, the
-    labels' own log-probabilities, whether they were taken out or not. `instead`: the same rows with other answers,
-    or other distributions behind the same ones. `states`: `[row, keep, 2, d_model]`, residual states there, the
-    model's own and others to move to. `stream`: `[row, position, depth, d_model]`, residual states at all positions
-    behind the blocks of `depths`. `planted`: with which states in place of the model's own all this was said.
+    Attributes:
+        tokens: `[n, width]`, the likeliest tokens; the label is always among them.
+        logprobs: `[n, width]`, their log-probabilities.
+        rest: `[n]`, the log-probability of all other tokens together.
+        answers: `[n]`, the labels' own log-probabilities, also where the labels are taken out of the distributions.
+        alternative: other distributions for the same rows, or the same prompts with other answers.
+        states: `[row, keep, 2, d_model]`, the model's own residual states where the labels are, and those to move to.
+        injected: the states that were in place when the model gave these outputs.
     """
 
     batch: Batch
@@ -50,107 +58,81 @@ class TeacherOutputs:
     logprobs: Tensor
     rest: Tensor
     answers: Tensor
-    instead: TeacherOutputs | None = None
+    alternative: TeacherOutputs | None = None
     states: Tensor | None = None
-    stream: Tensor | None = None
-    planted: Planted | None = None
+    injected: InjectedStates | None = None
 
     @property
     def reference(self) -> Tensor:
-        """`answers` in the places of their labels, `[row, keep]`, 0 where nothing is asked."""
+        """`answers` at the positions of their labels, `[row, keep]`, and 0 where there is no label."""
         labels = self.batch.labels
         return torch.zeros(labels.shape, dtype=self.answers.dtype, device=labels.device).masked_scatter(
             labels >= 0, self.answers
         )
 
     def rows(self, rows: Sequence[int]) -> TeacherOutputs:
-        """What is remembered of some of the batch's rows, in the batch's order."""
+        """The outputs for some rows of the batch, in the batch's order."""
         index = torch.tensor(sorted(rows), device=self.batch.ids.device)
-        batch = self.batch
-        owner = (batch.labels >= 0).nonzero()[:, 0]
-        own = torch.isin(owner, index)
-        instead = self.instead and self.instead.rows(rows)
-        states, stream = (None if s is None else s[index] for s in (self.states, self.stream))
-        planted = self.planted and Planted(self.planted.at[index], self.planted.states[index])
+        asked = torch.isin((self.batch.labels >= 0).nonzero()[:, 0], index)
         return TeacherOutputs(
-            batch.rows(index), self.tokens[own], self.logprobs[own], self.rest[own], self.answers[own], instead, states,
-            stream, planted,
-        )  # fmt: skip
+            self.batch.rows(index),
+            self.tokens[asked],
+            self.logprobs[asked],
+            self.rest[asked],
+            self.answers[asked],
+            alternative=self.alternative and self.alternative.rows(rows),
+            states=None if self.states is None else self.states[index],
+            injected=self.injected and self.injected.rows(index),
+        )
 
 
 @torch.no_grad()
-def remember(
-    model: Model, batch: Batch, *, without_answer: bool = False, states: bool = False, width: int = WIDTH
-) -> TeacherOutputs:
-    """One forward pass. With `without_answer`, each position's label is taken out and the rest renormalised.
+def record_outputs(model: Model, batch: Batch, *, without_answer: bool = False, width: int = WIDTH) -> TeacherOutputs:
+    """Run a batch once and store the model's outputs.
 
-    With `states`, the `stream` is remembered, too, which takes `len(depths(model))` states a token.
+    With `without_answer`, each position's label is taken out and the other probabilities are renormalised.
     """
-    asked = batch.labels >= 0
-    with tapped(model, depths(model) if states else ()) as stream:
-        scores = logits(model, batch)[asked]
-    memory = memorize(batch, scores, width=width)
-    if states:
-        memory = replace(memory, stream=torch.stack(stream, 2))
+    scores = label_logits(model, batch)
+    outputs = outputs_from_logits(batch, scores, width=width)
     if not without_answer:
-        return memory
-    taken = memorize(batch, scores.scatter(-1, batch.labels[asked][:, None], -1e4), width=width)
-    return replace(taken, answers=memory.answers)
+        return outputs
+    labels = batch.labels[batch.labels >= 0][:, None]
+    others = outputs_from_logits(batch, scores.scatter(-1, labels, -1e4), width=width)
+    return replace(others, answers=outputs.answers)
 
 
 @torch.no_grad()
-def memorize(batch: Batch, scores: Tensor, *, width: int = WIDTH) -> TeacherOutputs:
-    """The same of logits `[n, vocabulary]` at the batch's labels, whoever gave them."""
+def outputs_from_logits(batch: Batch, scores: Tensor, *, width: int = WIDTH) -> TeacherOutputs:
+    """Store logits `[n, vocabulary]` at a batch's labels, from any source, as outputs."""
     labels = batch.labels[batch.labels >= 0][:, None]
     logp = scores.float().log_softmax(-1)
     answers = logp.gather(-1, labels)[:, 0]
-    ranked = logp.scatter(-1, labels, float("inf")).topk(min(width, logp.shape[-1] - 1)).indices
-    kept = logp.gather(-1, ranked)
-    rest = (1 - kept.exp().sum(-1)).clamp(min=1e-9).log()
-    return TeacherOutputs(batch, ranked, kept, rest, answers)
+    tokens = logp.scatter(-1, labels, float("inf")).topk(min(width, logp.shape[-1] - 1)).indices
+    logprobs = logp.gather(-1, tokens)
+    return TeacherOutputs(batch, tokens, logprobs, _log_rest(logprobs), answers)
 
 
-def divergence(model: Model, memory: TeacherOutputs) -> Tensor:
-    """Mean Kullback-Leibler divergence from what is remembered to what the model says now, in nats a token.
-
-    The tokens that were not kept count as one, which makes it a lower bound.
-    """
-    return divergence_of(scored(model, memory.batch, memory.planted), memory)
-
-
-def scored(model: Model, batch: Batch, planted: Planted | None = None) -> Tensor:
-    """Logits `[n, vocabulary]` at a batch's labels, with states planted if there are any."""
-    with changed(model.hf, planted.into) if planted else nullcontext():
+def label_logits(model: Model, batch: Batch, injected: InjectedStates | None = None) -> Tensor:
+    """Logits `[n, vocabulary]` at a batch's labels, with states injected if there are any."""
+    with replace_block_outputs(model.hf, injected.replace) if injected else nullcontext():
         return logits(model, batch)[batch.labels >= 0]
 
 
-def drift(model: Model, memory: TeacherOutputs) -> tuple[Tensor, Tensor]:
-    """`divergence`, and how far the `stream` has moved from what is remembered of it: no units, 0 where it has not.
+def divergence(model: Model, teacher: TeacherOutputs) -> Tensor:
+    """Mean Kullback-Leibler divergence from the stored outputs to the model's present ones, in nats a token.
 
-    Squared distances over the squared spread of the tokens' states around their mean, meaned over depths. Left out are
-    paddings and each row's first token, whose state is large, much the same in any text, and would drown the others.
+    The tokens that were not stored count as one, so that this is a lower bound. Cost: one forward pass.
     """
-    assert memory.stream is not None, "`remember` keeps the stream where it is asked to"
-    with tapped(model, depths(model)) as stream:
-        scores = logits(model, memory.batch)
-    there = memory.batch.positions > 0
-    moved = []
-    for now, then in zip(stream, memory.stream.unbind(2), strict=True):
-        states = then[there]
-        moved.append(((now[there] - states) ** 2).sum() / ((states - states.mean(0)) ** 2).sum())
-    return divergence_of(scores[memory.batch.labels >= 0], memory), torch.stack(moved).mean()
+    return divergence_of(label_logits(model, teacher.batch, teacher.injected), teacher)
 
 
-def depths(model: Model) -> range:
-    """Behind which blocks a stream is remembered: every quarter of the depth, rounded down, without the last block."""
-    quarter = max(model.n_layers // 4, 1)
-    return range(quarter - 1, max(model.n_layers - 1, 1), quarter)
+def divergence_of(scores: Tensor, teacher: TeacherOutputs) -> Tensor:
+    """`divergence` for logits `[n, vocabulary]` that are there already."""
+    logprobs = scores.float().log_softmax(-1).gather(-1, teacher.tokens)
+    inside = (teacher.logprobs.exp() * (teacher.logprobs - logprobs)).sum(-1)
+    return (inside + teacher.rest.exp() * (teacher.rest - _log_rest(logprobs))).mean()
 
 
-def divergence_of(scores: Tensor, memory: TeacherOutputs) -> Tensor:
-    """The same for logits `[n, vocabulary]` that were computed already."""
-    logp = scores.float().log_softmax(-1)
-    kept = logp.gather(-1, memory.tokens)
-    rest = (1 - kept.exp().sum(-1)).clamp(min=1e-9).log()
-    inside = (memory.logprobs.exp() * (memory.logprobs - kept)).sum(-1)
-    return (inside + memory.rest.exp() * (memory.rest - rest)).mean()
+def _log_rest(logprobs: Tensor) -> Tensor:
+    """The log-probability of all tokens that are not among these, `[n]` from `[n, width]`."""
+    return (1 - logprobs.exp().sum(-1)).clamp(min=1e-9).log()

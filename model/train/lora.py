@@ -1,27 +1,32 @@
-"""Low-rank factors beside a model's linear maps, to be trained. Hu et al. 2021, "LoRA", arXiv:2106.09685."""
+"""Low-rank changes beside a model's linear maps, to be trained. Hu et al. 2021, "LoRA", arXiv:2106.09685."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..edit.factors import Factors, factors
 from ..layout import feature_dim
+from ..run.modules import hook_output, replaced_forward
 
 if TYPE_CHECKING:
     from ..load import Model
 
-RANK, ALPHA = 8, 16.0
+RANK, SCALE = 8, 2.0
+Start = Literal["normal", "uniform"]
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """Factors by module: `down` `[d_in, rank]`, `up` `[rank, d_out]`; outputs move by `x @ down @ up * scale`."""
+    """Trainable factors by module; made by `low_rank`.
+
+    `down`: `[d_in, rank]`, `up`: `[rank, d_out]`. A module's output moves by `x @ down @ up * scale`.
+    """
 
     model: Model
     down: dict[str, nn.Parameter]
@@ -32,40 +37,70 @@ class LowRank:
     def parameters(self) -> list[nn.Parameter]:
         return [*self.down.values(), *self.up.values()]
 
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """One step of the optimizer."""
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
     def factors(self) -> tuple[Factors, ...]:
-        """What they are now, as changes to the matrices."""
-        return tuple(factors(self.model, name, self.down[name], self.scale * self.up[name]) for name in self.down)
+        """The change that they now make to each matrix."""
+        return tuple(factors(self.model, name, self.scale * self.down[name], self.up[name]) for name in self.down)
 
 
 @contextmanager
-def low_rank(model: Model, *, rank: int = RANK, alpha: float = ALPHA, seed: int = 0) -> Iterator[LowRank]:
-    """Trainable factors beside every linear map of the blocks, for as long as the context lasts.
+def low_rank(
+    model: Model,
+    modules: Sequence[str] | None = None,
+    *,
+    rank: int = RANK,
+    scale: float = SCALE,
+    seed: int = 0,
+    start: Start = "normal",
+    torch_products: bool = False,
+) -> Iterator[LowRank]:
+    """Put trainable factors beside linear maps, for as long as the context lasts.
 
-    The model's own weights stay as they are and get no gradient. At first the factors change nothing: `down` is
-    drawn by the seed, `up` is zero.
+    The model's own weights stay as they are and get no gradient. At first the factors change nothing: `up` is zero.
+
+    Args:
+        modules: names of linear maps; `None` is every linear map of every block.
+        scale: the paper's alpha over its rank.
+        seed: draws `down`.
+        start: the distribution of `down` before it is divided by the square root of `d_in`: standard normal, or
+            uniform between -1 and 1.
+        torch_products: multiply by torch where `onednn_linear` would multiply by oneDNN.
     """
     generator = torch.Generator().manual_seed(seed)
-    down, up = {}, {}
+    adapters = LowRank(model, {}, {}, scale)
     with ExitStack() as stack:
-        for name, module in _maps(model).items():
+        for name in _linear_maps(model) if modules is None else modules:
+            module = model.hf.get_submodule(name)
             weight = module.get_parameter("weight")
-            wide, tall = (weight.shape[feature_dim(module, out=out)] for out in (False, True))
-            start = torch.randn(wide, rank, generator=generator) / wide**0.5
-            down[name] = nn.Parameter(start.to(weight))
-            up[name] = nn.Parameter(torch.zeros(rank, tall).to(weight))
-            hook = _added(down[name], up[name], alpha / rank)
-            stack.callback(module.register_forward_hook(hook).remove)
-        yield LowRank(model, down, up, alpha / rank)
+            d_in, d_out = (weight.shape[feature_dim(module, out=out)] for out in (False, True))
+            drawn = _DRAWS[start](d_in, rank, generator=generator) / d_in**0.5
+            adapters.down[name] = down = nn.Parameter(drawn.to(weight))
+            adapters.up[name] = up = nn.Parameter(torch.zeros(rank, d_out).to(weight))
+            if torch_products:
+                stack.enter_context(replaced_forward(module, module.forward))  # `onednn_linear` leaves such a map alone
+            stack.enter_context(hook_output(module, _added(down, up, scale)))
+        yield adapters
 
 
-def _maps(model: Model) -> dict[str, nn.Module]:
+def _uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    return 2 * torch.rand(*shape, generator=generator) - 1
+
+
+_DRAWS: dict[Start, Callable[..., Tensor]] = {"normal": torch.randn, "uniform": _uniform}
+
+
+def _linear_maps(model: Model) -> list[str]:
     blocks = tuple(f"{model.block(layer)}." for layer in range(model.n_layers))
-    return {
-        name: module
+    return [
+        name
         for name, module in model.hf.named_modules()
         if name.startswith(blocks) and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-    }
+    ]
 
 
-def _added(down: Tensor, up: Tensor, scale: float):
-    return lambda _module, inputs, out: out + inputs[0] @ down @ up * scale
+def _added(down: Tensor, up: Tensor, scale: float) -> Callable[[tuple[Tensor, ...], Tensor], Tensor]:
+    return lambda inputs, out: out + inputs[0] @ down @ up * scale

@@ -17,7 +17,7 @@ V = 50
 
 
 def memory(scores: Tensor, labels: list[int]) -> TeacherOutputs:
-    """What `remember(..., without_answer=True)` would keep of these logits, all of it."""
+    """What `record_outputs(..., without_answer=True)` would keep of these logits, all of it."""
     label = torch.tensor(labels)[:, None]
     logp = scores.scatter(-1, label, -1e4).log_softmax(-1)
     batch = Batch(label, torch.ones_like(label), torch.zeros_like(label), label)

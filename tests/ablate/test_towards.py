@@ -13,7 +13,7 @@ from loka.ablate.training.batches import prepare
 from loka.ablate.training.twins import prompts_about_twins
 from loka.knowledge import Case, Split, pool_probability, score
 from loka.model import Batch, Model, Site, encode, logits, slices
-from loka.model.train.distill import divergence_of, memorize
+from loka.model.train.distill import divergence_of, outputs_from_logits
 
 SITES = [Site(i, "mlp") for i in range(3)]
 
@@ -77,7 +77,7 @@ def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinfo
         for a in (0.0, 50.0)
     ]
     facts = [f.asked(f.prompts[0]) for f in case.forget.working]
-    plain, strong = (x.forget[0].instead for x in lessons)
+    plain, strong = (x.forget[0].alternative for x in lessons)
     assert plain is not None
     assert strong is not None
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinfo
         for prompts in prompts_about_twins(case, facts):
             told.append(logits(planted, encode(planted, prompts, [f.answer for f in facts])))
         asked = plain.batch.labels >= 0
-        wanted = memorize(plain.batch, torch.stack(told).mean(0)[asked])
+        wanted = outputs_from_logits(plain.batch, torch.stack(told).mean(0)[asked])
         assert float(divergence_of(torch.stack(told).mean(0)[asked], plain)) == pytest.approx(0, abs=1e-5)
     assert torch.allclose(plain.logprobs, wanted.logprobs, atol=1e-5)
     assert (strong.answers < plain.answers).float().mean() > 0.9  # reinforcement speaks for the right answer
@@ -96,7 +96,7 @@ def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinfo
 def test_stranger_by_hand() -> None:
     """Two words; of strangers the answer, word 1, has a quarter. Too rare is as bad as too likely."""
     batch = Batch(*(torch.zeros(1, 2, dtype=torch.long) for _ in range(3)), torch.tensor([[-100, 1]]))
-    said = memorize(batch, torch.tensor([[0.75, 0.25]]).log())
+    said = outputs_from_logits(batch, torch.tensor([[0.75, 0.25]]).log())
     assert float(twin_distribution(torch.tensor([[0.75, 0.25]]).log(), said)) == pytest.approx(0, abs=1e-6)
     for p in (0.9, 0.01):
         divergence = 0.25 * math.log(0.25 / p) + 0.75 * math.log(0.75 / (1 - p))

@@ -90,10 +90,10 @@ CALLS: dict[str, tuple[Call, str]] = {
         lambda m, c: locate.sweep(m, c, budget=locate.SweepBudget(memory=10.0)),
         r"a row of this sweep takes about .* MiB, and the memory given or free is .* MiB; give more by memory=",
     ),
-    "an empty batch": (lambda m, c: locate.attribution(m, c, rows=0), "rows=0 is no size of a batch; give 1 or more"),
+    "an empty batch": (lambda m, c: locate.attribution(m, c, rows=0), "rows=0 is not a batch size; give 1 or more"),
     "an empty batch, swept": (
         lambda m, c: locate.sweep(m, c, budget=locate.SweepBudget(rows=0)),
-        "rows=0 is no size of a batch",
+        "rows=0 is not a batch size",
     ),
     "half precision, patched": (
         lambda m, c: locate.patching(half(m), c),

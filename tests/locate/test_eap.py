@@ -14,7 +14,7 @@ from loka.knowledge import Case
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.model import Batch, Model, encode
 from loka.model.run.hooks import point, record, run
-from loka.model.run.wiring import outputs, points, read, wiring, written
+from loka.model.run.wiring import points, source_points, source_writes, target_gradients, wiring
 
 
 def prompts(model: Model) -> tuple[Batch, Batch]:
@@ -35,15 +35,17 @@ def test_the_edges_that_leave_a_node_add_up_to_its_effect(tiny: Callable[[str], 
         found = record(model, batch, points(model), grad=True)
         odds = answer(found.logits, batch.labels)
         generator = torch.Generator().manual_seed(0)
-        names = outputs(model)
+        names = source_points(model)
         shapes = {n: found.activations[n].shape for n in names}
         way = {
             n: torch.randn(shape, generator=generator, dtype=torch.float64).to(model.device)
             for n, shape in shapes.items()
         }
         grads = torch.autograd.grad(odds.sum(), [found.activations[n] for n in names], retain_graph=True)
-        changes = written(model, found, way)
-        edges = torch.cat([torch.einsum("rpsd,trpd->rst", changes, g) for _, g in read(model, found, odds)], -1)
+        changes = source_writes(model, found, way)
+        edges = torch.cat(
+            [torch.einsum("rpsd,trpd->rst", changes, g) for _, g in target_gradients(model, found, odds)], -1
+        )
     products = [(g * way[n]).sum(1) for n, g in zip(names, grads, strict=True)]
     wanted = torch.cat([p.sum(-1) if p.ndim == 3 else p.sum(-1, keepdim=True) for p in products], 1)
     got = locate.node_scores(model, edges)
@@ -79,7 +81,7 @@ def test_an_edge_is_the_slope_of_patching_it(tiny: Callable[[str], Model], archi
                      ("input", "m1"), ("a0.h0", "logits"), ("m2", "logits")]
     ]  # fmt: skip
     # a baseline that is one small step away from the clean run in what the sources write
-    acts = record(model, clean, outputs(model)).activations
+    acts = record(model, clean, source_points(model)).activations
     other = record(model, corrupted, list(acts)).activations
     size = 1e-3
     near, far = ({n: acts[n] + s * (other[n] - acts[n]) for n in acts} for s in (size, -size))

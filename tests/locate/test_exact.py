@@ -65,7 +65,7 @@ def test_effects_start_at_the_subject_and_end_at_the_last_token(planted: Model, 
 
 def test_a_sweep_is_a_localization(planted: Model, some: Case, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    budget = locate.SweepBudget(keep=tmp_path / "heads")
+    budget = locate.SweepBudget(checkpoint=tmp_path / "heads")
     found = locate.sweep(planted, some, budget=budget, progress=lambda *step: seen.append(step))
     assert found.parts == ("head",)
     assert len(found.frame) == 16

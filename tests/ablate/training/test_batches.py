@@ -32,22 +32,12 @@ def test_other_answers_take_turns_behind_the_same_prompts(planted: Model, plante
     lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, instead=["red bread", "warm"])
     words = planted.tokenizer.convert_ids_to_tokens
     for before, memory in zip(plain.forget, lessons.forget, strict=True):
-        assert before.instead is None
-        assert memory.instead is not None
+        assert before.alternative is None
+        assert memory.alternative is not None
         assert memory.batch.ids.equal(before.batch.ids)
-        other = memory.instead.batch
+        other = memory.alternative.batch
         said = [words([t for t in row if t >= 0]) for row in other.labels.tolist()]
         assert said == [["red", "bread"], ["warm"]] * 8
         for fact, row in zip(case.forget.working, other.ids.tolist(), strict=True):
             assert fact.subject in words(row)
             assert fact.answer.split()[0] not in words(row)
-
-
-def test_states_are_remembered_where_something_is_to_be_kept(planted: Model, planted_case: Case) -> None:
-    plain, held = (
-        prepare(planted, planted_case.on(planted), retain_rows=12, neutral_rows=4, seed=0, states=states)
-        for states in (False, True)
-    )
-    assert [m.batch.ids.tolist() for m in plain.retain] == [m.batch.ids.tolist() for m in held.retain]
-    assert all(m.stream is None for m in (*plain.retain, *held.forget, *held.neutral))
-    assert all(m.stream is not None and m.stream.shape[:2] == m.batch.ids.shape for m in held.retain)

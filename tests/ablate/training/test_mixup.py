@@ -10,7 +10,7 @@ from loka.ablate import tune
 from loka.ablate.training.mixup import mixtures
 from loka.knowledge import Case, Split
 from loka.model import Model, encode, logits
-from loka.model.train.distill import divergence, remember, scored
+from loka.model.train.distill import divergence, label_logits, record_outputs
 from loka.verify import recall
 
 
@@ -28,7 +28,7 @@ def test_a_mixture_of_a_subject_with_itself_is_the_subject(planted: Model, known
     for row in range(3):
         prompt = planted.tokenizer.decode(memory.batch.ids[row][memory.batch.mask[row].bool()])
         asked = next(p for p in fact.prompts if prompt.startswith(p))
-        plain = remember(planted, encode(planted, [asked], [fact.answer.split()[0]]))
+        plain = record_outputs(planted, encode(planted, [asked], [fact.answer.split()[0]]))
         torch.testing.assert_close(memory.rows([row]).logprobs, plain.logprobs)
         assert memory.rows([row]).tokens.equal(plain.tokens)
 
@@ -44,7 +44,7 @@ def test_mixtures_are_of_subjects_to_keep_and_lie_between_them(planted: Model, k
     for memory in memories:
         assert divergence(planted, memory).item() == pytest.approx(0, abs=1e-5)  # as the original says it
         said = logits(planted, memory.batch)[memory.batch.labels >= 0]
-        assert not torch.allclose(said, scored(planted, memory.batch, memory.planted), atol=0.1)
+        assert not torch.allclose(said, label_logits(planted, memory.batch, memory.injected), atol=0.1)
     again, other = (mixtures(planted, known, 40, seed=seed) for seed in (0, 1))
     assert all(a.batch.ids.equal(m.batch.ids) for a, m in zip(again, memories, strict=True))
     assert not all(a.batch.ids.shape == m.batch.ids.shape and a.batch.ids.equal(m.batch.ids)

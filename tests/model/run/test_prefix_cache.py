@@ -8,7 +8,7 @@ import torch
 from loka.knowledge import score
 from loka.model import Model, encode, logits, token_logprobs
 from loka.model.batch import split
-from loka.model.run.prefix_cache import plain, prefill, score_continuations
+from loka.model.run.prefix_cache import prefill, reads_in_parts, score_continuations
 
 PROMPTS = [
     *(f"the old man of {name} likes the house at" for name in ("a dog", "my sister", "the small red bird", "bread")),
@@ -86,17 +86,17 @@ def test_what_is_shared_is_read_once(tiny: Callable[[str], Model], read, monkeyp
 
 def test_a_model_with_something_around_it_reads_whole_rows(tiny: Callable[[str], Model], read) -> None:
     model = tiny("LlamaForCausalLM")
-    assert plain(model)
+    assert reads_in_parts(model)
     for part in (model.hf, model.hf.get_input_embeddings()):
         handle = part.register_forward_hook(lambda *_: None)
-        assert not plain(model)
+        assert not reads_in_parts(model)
         handle.remove()
     model.hf(
         input_ids=torch.tensor([[1, 2]], device=model.device), output_hidden_states=True
     )  # transformers leaves hooks of its own
-    assert plain(model)
+    assert reads_in_parts(model)
     shapes = read(model)
-    assert not plain(model)
+    assert not reads_in_parts(model)
     before = score(model, [p for p, _ in ROWS], [a for _, a in ROWS]).logprob
     assert sum(n for n, _ in shapes) == len(ROWS)
     assert before.tolist() == pytest.approx([alone(model, p, a)[0] for p, a in ROWS], abs=1e-9)

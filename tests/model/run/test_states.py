@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from loka.model import Model, pad
-from loka.model.run.states import stream
+from loka.model.run.states import label_states
 
 
 def test_the_stream_is_that_behind_the_block_where_labels_are(architecture: str, tiny: Callable[[str], Model]) -> None:
@@ -15,7 +15,7 @@ def test_the_stream_is_that_behind_the_block_where_labels_are(architecture: str,
         states = model.hf(**batch.inputs(), use_cache=False, output_hidden_states=True).hidden_states
     hooks = [len(m._forward_hooks) for m in model.hf.modules()]
     for layer in range(model.n_layers - 1):  # the last of these has gone through the final norm
-        torch.testing.assert_close(stream(model, batch, layer), states[layer + 1][:, -3:-1])
-    last = stream(model, batch, model.n_layers - 1)
+        torch.testing.assert_close(label_states(model, batch, layer), states[layer + 1][:, -3:-1])
+    last = label_states(model, batch, model.n_layers - 1)
     assert last.shape == (2, 2, model.d_model)
     assert [len(m._forward_hooks) for m in model.hf.modules()] == hooks

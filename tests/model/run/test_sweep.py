@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from loka._util.errors import UserError
-from loka.model import Batch, Model, Site, encode, sweep
+from loka.model import Batch, Intervention, Model, Site, SweepBudget, encode, sweep
 from loka.model.layout import Tap, taps
-from loka.model.run.interventions import Interventions, prompt
+from loka.model.run.interventions import PromptDifferences, prompt
 from loka.model.run.trace import trace
 
 PROMPTS = ["the capital of a dog is", "my sister looks for the old man and", "the red house is"]
@@ -112,7 +112,7 @@ def as_plain(model: Model) -> None:
     """Every part; prompts and answers of unequal length, and a pair that differs in length."""
     clean, other = both(model)
     sites = some_sites(model)
-    found = sweep(model, clean, sites, metric=answers(clean), other=other)
+    found = sweep(model, clean, sites, Intervention(other=other), metric=answers(clean))
     base = np.array([plain(model, *single(clean, row), []) for row in range(3)])
     wanted = np.array([[patched(model, clean, other, site, row) for site in sites] for row in range(3)])
     assert np.abs(found.base - base).max() < 1e-9
@@ -147,7 +147,7 @@ def test_one_position_at_a_time(tiny: Callable[[str], Model], name: str) -> None
     model = tiny(name)
     clean, other = both(model, PROMPTS[:2], OTHERS[:2])
     sites = some_sites(model, ["resid", "head", "mlp", "kv"])
-    found = sweep(model, clean, sites, metric=answers(clean), other=other, positions="all")
+    found = sweep(model, clean, sites, Intervention(other=other), metric=answers(clean), positions="all")
     assert found.positions == tuple(range(-8, 0))
     wanted = np.full(found.values.shape, np.nan)
     for row, length in enumerate((6, 8)):
@@ -155,7 +155,7 @@ def test_one_position_at_a_time(tiny: Callable[[str], Model], name: str) -> None
             wanted[row, i, -length:] = [patched(model, clean, other, site, row, at) for at in range(-length, 0)]
     assert np.array_equal(np.isnan(found.values), np.isnan(wanted))
     assert np.nanmax(np.abs(found.values - wanted)) < 1e-9
-    some = sweep(model, clean, sites, metric=answers(clean), other=other, positions=[-1, -3])
+    some = sweep(model, clean, sites, Intervention(other=other), metric=answers(clean), positions=[-1, -3])
     assert np.array_equal(some.values, found.values[:, :, [-1, -3]])
 
 
@@ -174,10 +174,11 @@ def test_ablations(tiny: Callable[[str], Model], name: str) -> None:
         return torch.zeros_like(mean(tap))
 
     for kind, source in (("zero", zero), ("mean", mean)):
-        found = sweep(model, clean, sites, metric=answers(clean), other=other, kind=kind)  # type: ignore[arg-type]
+        put = Intervention(kind, other)  # type: ignore[arg-type]
+        found = sweep(model, clean, sites, put, metric=answers(clean))
         wanted = [[one_by_one(model, clean, site, row, source) for site in sites] for row in range(3)]
         assert np.abs(found.values - np.array(wanted)).max() < 1e-9
-    found = sweep(model, clean, sites, metric=answers(clean), other=other, kind="resample")
+    found = sweep(model, clean, sites, Intervention("resample", other), metric=answers(clean))
     for row in range(3):
         one = Batch(*(t[[row]] for t in (clean.ids, clean.mask, clean.positions, clean.labels)))
         drawn = []
@@ -191,17 +192,17 @@ def test_ablations(tiny: Callable[[str], Model], name: str) -> None:
 
 def test_noise_is_as_large_as_it_says(llama: Model) -> None:
     clean, _ = both(llama)
-    put = Interventions(llama, clean, None, "noise", seed=1, scale=2.0)
+    put = PromptDifferences(llama, clean, Intervention("noise", seed=1, scale=2.0))
     place: tuple[Any, int] = ("mlp", 1)
     runs = [trace(llama, prompt(clean, row), [place]) for row in range(3)]
-    std = torch.cat([run.tapped[place][0] for run in runs]).std(0, correction=0)
-    drawn = torch.cat([put.differences(row, run)[place][0] for row, run in enumerate(runs)]) / std
+    std = torch.cat([run.activations[place][0] for run in runs]).std(0, correction=0)
+    drawn = torch.cat([put.compute(row, run)[place][0] for row, run in enumerate(runs)]) / std
     assert drawn.std().item() == pytest.approx(2.0, rel=0.1)
     assert abs(drawn.mean().item()) < 0.3
     sites = some_sites(llama, ["mlp", "head"])
 
     def noisy(seed: int) -> np.ndarray:
-        return sweep(llama, clean, sites, metric=answers(clean), kind="noise", seed=seed).falls
+        return sweep(llama, clean, sites, Intervention("noise", seed=seed), metric=answers(clean)).falls
 
     assert np.array_equal(noisy(1), noisy(1))
     assert np.abs(noisy(1) - noisy(2)).min() > 1e-6
@@ -211,14 +212,16 @@ def test_batches_make_no_difference(llama: Model) -> None:
     clean, other = both(llama)
     sites = some_sites(llama)
     seen: list[tuple[int, int]] = []
-    whole = sweep(llama, clean, sites, metric=answers(clean), other=other)
+    whole = sweep(llama, clean, sites, Intervention(other=other), metric=answers(clean))
     single = sweep(
-        llama, clean, sites, metric=answers(clean), other=other, rows=1, progress=lambda *step: seen.append(step)
-    )
+        llama, clean, sites, Intervention(other=other), metric=answers(clean), budget=SweepBudget(rows=1),
+        progress=lambda *step: seen.append(step),
+    )  # fmt: skip
     assert np.abs(whole.values - single.values).max() < 1e-12
     assert seen == [(i + 1, 3 * len(sites)) for i in range(3 * len(sites))]
-    budget = sweep(llama, clean, sites, metric=answers(clean), other=other, memory=2e5)
-    assert np.abs(whole.values - budget.values).max() < 1e-12
+    put, budget = Intervention(other=other), SweepBudget(memory=2e5)
+    small = sweep(llama, clean, sites, put, metric=answers(clean), budget=budget)
+    assert np.abs(whole.values - small.values).max() < 1e-12
 
 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "GPT2LMHeadModel"])
@@ -226,24 +229,24 @@ def test_single_precision_is_as_good_as_its_rounding(tiny: Callable[[str], Model
     model = tiny(name)
     clean, other = both(model)
     sites = some_sites(model)
-    exact = sweep(model, clean, sites, metric=answers(clean), other=other).values
+    exact = sweep(model, clean, sites, Intervention(other=other), metric=answers(clean)).values
     model.hf.float()
-    rounded = sweep(model, clean, sites, metric=answers(clean), other=other).values
+    rounded = sweep(model, clean, sites, Intervention(other=other), metric=answers(clean)).values
     assert 0 < np.abs(rounded - exact).max() < 1e-4
 
 
 def test_an_interrupted_sweep_goes_on(llama: Model, tmp_path: Path) -> None:
     clean, other = both(llama)
     sites = some_sites(llama)
-    options: dict[str, Any] = {"other": other, "rows": 10, "keep": tmp_path / "sweep.safetensors"}
-    whole = sweep(llama, clean, sites, metric=answers(clean), **{**options, "keep": None})
+    put, budget = Intervention(other=other), SweepBudget(rows=10, checkpoint=tmp_path / "sweep.safetensors")
+    whole = sweep(llama, clean, sites, put, metric=answers(clean), budget=SweepBudget(rows=10))
 
     def stop(done: int, total: int) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(llama, clean, sites, metric=answers(clean), progress=stop, **options)
+        sweep(llama, clean, sites, put, metric=answers(clean), progress=stop, budget=budget)
     assert not any("forward" in module.__dict__ for module in llama.hf.modules())
     run: list[int] = []
 
@@ -251,19 +254,19 @@ def test_an_interrupted_sweep_goes_on(llama: Model, tmp_path: Path) -> None:
         run.append(len(logits))
         return answers(clean)(row, logits)
 
-    again = sweep(llama, clean, sites, metric=counted, **options)
+    again = sweep(llama, clean, sites, put, metric=counted, budget=budget)
     assert np.array_equal(again.values, whole.values)
     assert 3 < sum(run) < 3 * len(sites) / 2 + 3
     run.clear()
-    assert np.array_equal(sweep(llama, clean, sites, metric=counted, **options).values, whole.values)
+    assert np.array_equal(sweep(llama, clean, sites, put, metric=counted, budget=budget).values, whole.values)
     assert run == [1, 1, 1], "each prompt's own metric, and nothing more"
     with pytest.raises(UserError, match="holds another sweep; name another file"):
-        sweep(llama, clean, sites[1:], metric=answers(clean), **options)
+        sweep(llama, clean, sites[1:], put, metric=answers(clean), budget=budget)
     with pytest.raises(UserError, match="is a sweep with another metric"):
-        sweep(llama, clean, sites, metric=lambda row, logits: logits[:, 0, 0], **options)
+        sweep(llama, clean, sites, put, metric=lambda row, logits: logits[:, 0, 0], budget=budget)
     (tmp_path / "sweep.safetensors").write_bytes(b"junk")
     with pytest.raises(UserError, match="cannot be read as a sweep"):
-        sweep(llama, clean, sites, metric=answers(clean), **options)
+        sweep(llama, clean, sites, put, metric=answers(clean), budget=budget)
 
 
 def test_the_model_is_the_same_after_it(llama: Model) -> None:
@@ -277,7 +280,7 @@ def test_the_model_is_the_same_after_it(llama: Model) -> None:
         return logits[:, 0, 0]
 
     with pytest.raises(RuntimeError):
-        sweep(llama, clean, some_sites(llama), metric=broken, other=other)
+        sweep(llama, clean, some_sites(llama), Intervention(other=other), metric=broken)
     assert plain(llama, *single(clean, 0), []) == base
     assert (llama.digest(), llama.hf.config._attn_implementation) == (before, attention)
     assert not any("forward" in m.__dict__ or m._forward_hooks or m._forward_pre_hooks for m in llama.hf.modules())
@@ -289,23 +292,27 @@ def test_what_cannot_be_done_is_said(llama: Model) -> None:
     cases: list[tuple[str, dict[str, Any]]] = [
         (r"L1.head.9 is not in LlamaForCausalLM: a layer's heads are 0 to 3", {"sites": [Site(1, "head", 9)]}),
         ("at least one site", {"sites": []}),
-        ("rows=0 is no size of a batch", {"rows": 0}),
-        ("'wish' is no intervention; choose one of patch, zero", {"kind": "wish"}),
-        ("patching needs a counterfactual prompt for each prompt", {"other": None}),
+        ("rows=0 is not a batch size", {"budget": SweepBudget(rows=0)}),
+        ("'wish' is not an intervention; choose one of patch, zero", {"intervention": Intervention("wish", other)}),
+        ("patching needs a counterfactual prompt for each prompt", {"intervention": Intervention()}),
         (
             "'the sea at night is red' has 6 tokens and its counterfactual 'the red house is red' 5",
-            {"clean": other, "other": clean, "positions": [-1]},
+            {"clean": other, "intervention": Intervention(other=clean), "positions": [-1]},
         ),
-        ("position -9 is in no prompt: they count from the end, -8 to -1 here", {"positions": [-9], "kind": "zero"}),
+        (
+            "position -9 is not in any prompt: positions count from the end, -8 to -1 here",
+            {"positions": [-9], "intervention": Intervention("zero")},
+        ),
         (
             r"a row of this sweep takes about 0\.\d+ MiB, and the memory given or free is 9\.54e-05 MiB",
-            {"memory": 100},
+            {"budget": SweepBudget(memory=100)},
         ),
     ]
     for message, given in cases:
-        options = {"clean": clean, "sites": sites, "metric": answers(clean), "other": other} | given
+        put = Intervention(other=other)
+        options = {"clean": clean, "sites": sites, "intervention": put, "metric": answers(clean)} | given
         with pytest.raises(UserError, match=message):
             sweep(llama, **options)
     llama.hf.half()
     with pytest.raises(UserError, match="is in float16, whose rounding hides"):
-        sweep(llama, clean, sites, metric=answers(clean), other=other)
+        sweep(llama, clean, sites, Intervention(other=other), metric=answers(clean))

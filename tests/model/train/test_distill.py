@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from loka.model import Batch, Model, Slice, encode, encode_texts, logits, scratch, token_logprobs
-from loka.model.train.distill import TeacherOutputs, depths, divergence, drift, remember
+from loka.model.train.distill import InjectedStates, TeacherOutputs, divergence, label_logits, record_outputs
 
 
 @pytest.fixture
@@ -36,12 +35,12 @@ def moved(model: Model, size: float) -> None:
 
 def test_no_distance_from_itself(model: Model, batch: Batch) -> None:
     for width in (1, 8, 10_000):
-        assert abs(float(divergence(model, remember(model, batch, width=width)))) < 1e-5
+        assert abs(float(divergence(model, record_outputs(model, batch, width=width)))) < 1e-5
 
 
 @pytest.mark.parametrize("size", [0.01, 0.1])
 def test_a_lower_bound_that_grows_to_the_whole(model: Model, batch: Batch, size: float) -> None:
-    memories = [remember(model, batch, width=width) for width in (2, 16, 64, len(model.tokenizer))]
+    memories = [record_outputs(model, batch, width=width) for width in (2, 16, 64, len(model.tokenizer))]
     with torch.no_grad(), scratch(model):
         before = logits(model, batch)
         moved(model, size)
@@ -54,14 +53,14 @@ def test_a_lower_bound_that_grows_to_the_whole(model: Model, batch: Batch, size:
 
 
 def test_the_label_is_always_kept(model: Model, batch: Batch) -> None:
-    memory = remember(model, batch, width=1)
+    memory = record_outputs(model, batch, width=1)
     assert torch.equal(memory.tokens[:, 0], batch.labels[batch.labels >= 0])
     assert memory.tokens.shape == (int((batch.labels >= 0).sum()), 1)
 
 
 def test_without_the_answer_the_rest_is_renormalised(model: Model) -> None:
     batch = encode(model, ["the capital of a dog is"], ["warm bread"])
-    memory = remember(model, batch, without_answer=True, width=10_000)
+    memory = record_outputs(model, batch, without_answer=True, width=10_000)
     with torch.no_grad():
         full = logits(model, batch)[0].softmax(-1)
     for row, label in enumerate(batch.labels[0].tolist()):
@@ -75,18 +74,18 @@ def test_without_the_answer_the_rest_is_renormalised(model: Model) -> None:
 
 @pytest.mark.parametrize("without_answer", [False, True])
 def test_the_labels_own_log_probabilities_are_kept(model: Model, batch: Batch, without_answer: bool) -> None:
-    memory = remember(model, batch, without_answer=without_answer, width=1)
+    memory = record_outputs(model, batch, without_answer=without_answer, width=1)
     with torch.no_grad():
         wanted = token_logprobs(logits(model, batch), batch.labels)
     torch.testing.assert_close(memory.reference.double(), wanted, atol=1e-6, rtol=1e-5)
-    some = dataclasses.replace(memory, instead=memory).rows([2, 0])
+    some = dataclasses.replace(memory, alternative=memory).rows([2, 0])
     torch.testing.assert_close(some.reference, memory.reference[[0, 2]])
-    assert some.instead is not None
-    torch.testing.assert_close(some.instead.reference, some.reference)
+    assert some.alternative is not None
+    torch.testing.assert_close(some.alternative.reference, some.reference)
 
 
 def test_the_gradient_points_back(model: Model, batch: Batch) -> None:
-    memory: TeacherOutputs = remember(model, batch)
+    memory: TeacherOutputs = record_outputs(model, batch)
     where = Slice("model.layers.1.mlp.down_proj.weight", 1, torch.arange(48))
     weight = model.parameters[where.name]
     with scratch(model):
@@ -103,36 +102,23 @@ def test_the_gradient_points_back(model: Model, batch: Batch) -> None:
             weight.grad = None
 
 
-def test_the_drift_is_the_share_of_the_states_spread(architecture: str, tiny: Callable[[str], Model]) -> None:
-    """Against transformers' own hidden states, rows and depths one by one."""
-    model = tiny(architecture)
-    batch = encode_texts(model, ["the old man likes the garden", "a dog", "my sister looks for the red house"])
+def test_injected_states_replace_the_first_blocks_output(model: Model) -> None:
+    batch = encode(model, ["the capital of a dog is", "the old man likes"], ["warm bread", "the garden"])
+    at, block = torch.tensor([3, 5]), model.hf.get_submodule(model.block(0))
+    states = torch.randn(2, model.d_model, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
+    injected = InjectedStates(at, states)
 
-    def hidden() -> torch.Tensor:
-        """`[depth, token, d_model]`, without each row's first token."""
-        rows = []
-        for ids, mask in zip(batch.ids, batch.mask.bool(), strict=True):
-            states = model.hf(input_ids=ids[mask][None], use_cache=False, output_hidden_states=True).hidden_states
-            rows.append(torch.stack([states[layer + 1][0, 1:] for layer in depths(model)]))
-        return torch.cat(rows, 1)
+    def put(_module: object, _given: object, out: torch.Tensor) -> torch.Tensor:
+        out = out.clone()
+        for row in (0, 1):
+            out[row, at[row]] = states[row]
+        return out
 
-    memory = remember(model, batch, states=True)
-    with torch.no_grad(), scratch(model):
-        before = hidden()
-        said, still = drift(model, memory)
-        assert abs(float(said)) < 1e-5
-        assert float(still) < 1e-8
-        moved(model, 0.05)
-        said, away = drift(model, memory)
-        shares = [((b - a) ** 2).sum() / ((a - a.mean(0)) ** 2).sum() for a, b in zip(before, hidden(), strict=True)]
-        torch.testing.assert_close(said, divergence(model, memory))
-        torch.testing.assert_close(away, torch.stack(shares).mean(), rtol=1e-3, atol=1e-6)
-    assert float(away) > 1e-4
-    assert memory.rows([2]).stream is not None
-    assert memory.rows([2]).stream.equal(memory.stream[2:])  # type: ignore[union-attr, index]
-
-
-@pytest.mark.parametrize(("layers", "wanted"), [(1, [0]), (2, [0]), (4, [0, 1, 2]), (12, [2, 5, 8]),
-                                                (30, [6, 13, 20, 27]), (32, [7, 15, 23])])  # fmt: skip
-def test_the_depths_are_quarters(layers: int, wanted: list[int]) -> None:
-    assert list(depths(SimpleNamespace(n_layers=layers))) == wanted  # type: ignore[arg-type]
+    handle = block.register_forward_hook(put)
+    wanted = logits(model, batch)[batch.labels >= 0]
+    handle.remove()
+    assert torch.equal(label_logits(model, batch, injected), wanted)
+    assert not torch.equal(label_logits(model, batch), wanted)
+    row = torch.tensor([1])
+    alone = label_logits(model, batch.rows(row), injected.rows(row))
+    torch.testing.assert_close(alone, wanted[-2:], atol=1e-9, rtol=0)

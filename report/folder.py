@@ -11,7 +11,7 @@ import yaml
 
 from .._util.errors import UserError
 from ..locate import Localization
-from ..model import Edit
+from ..model import Edit, EditRecord
 from ..verify import Reading, at_common_budget, compare
 from ..verify.judge.statistics import Recovery
 
@@ -35,7 +35,7 @@ class RunFolder:
     provenance: dict[str, Any]
     localization: Localization | None
     check: dict[str, Any] | None
-    edit: dict[str, Any] | None
+    edit: EditRecord | None
     readings: Readings
     verdict: dict[str, Any] | None
 
@@ -58,7 +58,7 @@ class RunFolder:
             _json(path / "provenance.json") or {},
             Localization.load(located) if located.exists() else None,
             _json(path / "localization_check.json"),
-            Edit.load(edited).about if edited.exists() else None,
+            Edit.load(edited).record if edited.exists() else None,
             _readings(path / "readings.json"),
             _json(path / "verdict.json"),
         )

@@ -102,7 +102,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
     return {
         "case": run.case.get("name") or arguments.get("case") or "unnamed case",
         "purpose": run.case.get("purpose"),
-        "model": arguments.get("model") or arguments.get("before") or (run.edit or {}).get("model") or "unnamed model",
+        "model": arguments.get("model") or arguments.get("before") or (run.edit and run.edit.model) or "unnamed model",
         "profile": arguments.get("profile"),
         "verdict": run.verdict,
         "badge": BADGES.get(outcome, BADGES["pending"]),
@@ -152,12 +152,12 @@ def _edit(run: RunFolder, summary: Mapping[str, Any]) -> Iterator[tuple[str, str
     if run.edit is None:
         yield "Edited model", str(run.provenance.get("arguments", {}).get("after") or "none in this folder")
         return
-    sites = run.edit.get("sites")
-    yield "Edit", f"{run.edit.get('method', 'unnamed')} on {shown.sites(sites)}"
+    sites = run.edit.sites
+    yield "Edit", f"{run.edit.method or 'unnamed'} on {shown.sites(sites)}"
     if summary.get("edited_parameters") is not None:
         share = shown.share(summary.get("edited_share"), digits=2)
         yield "Weights edited", f"{shown.count(summary['edited_parameters'])} ({share} of all)"
-    yield "Settings of the edit", shown.plain(run.edit.get("arguments", {})) or "none"
+    yield "Settings of the edit", shown.plain(run.edit.arguments) or "none"
 
 
 def _rows(run: RunFolder) -> list[Row]:

@@ -138,11 +138,11 @@ class _Auditor:
         self._take("after", "recall", lambda m: verify.recall(m, self.case))
         if "shallow" not in self.store.edits:
             self._make_shallow()
-        if isinstance(self.after, Edit) and self.after.about.get("sites") and "random" not in self.store.edits:
+        if isinstance(self.after, Edit) and self.after.record.sites and "random" not in self.store.edits:
             self._make_random(self.after)
 
     def _make_shallow(self) -> None:
-        made = self.after.about.get("arguments", {}) if isinstance(self.after, Edit) else {}
+        made = self.after.record.config if isinstance(self.after, Edit) else {}
         edit = shallow_sibling(
             self.before,
             self.case,
@@ -155,7 +155,7 @@ class _Auditor:
 
     def _make_random(self, edit: Edit) -> None:
         """By the same method; none where there are no other sites."""
-        own = [Site.parse(s) for s in edit.about["sites"]]
+        own = [Site.parse(s) for s in edit.record.sites or ()]
         sites = random_sites(self.before, own, seed=self.case.seed)
         if sites:
             release()

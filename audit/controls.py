@@ -16,8 +16,8 @@ LAYERS = 2
 TRIES: tuple[dict[str, float], ...] = (
     {"steps": 15, "lr": 3e-4},
     {"steps": 30, "lr": 1e-3},
-    {"steps": 60, "lr": 1e-3, "push": 0.25},
-    {"steps": 60, "lr": 3e-3, "push": 0.25},
+    {"steps": 60, "lr": 1e-3, "push_weight": 0.25},
+    {"steps": 60, "lr": 3e-3, "push_weight": 0.25},
 )
 MATCH = 0.05
 HALVINGS = 4
@@ -58,10 +58,10 @@ def shallow_sibling(
 
     edit = None
     for how in TRIES:
-        edit = ablate.tune(
-            model, case, sites, objective=objective, settings=settings, bfloat16=True, progress=progress,
-            **ROWS | how,  # type: ignore[arg-type]
+        config = ablate.TrainingConfig(
+            objective, settings or {}, bfloat16=True, **ROWS | how,  # type: ignore[arg-type]
         )  # fmt: skip
+        edit = ablate.tune(model, case, sites, config, progress=progress)
         if hides(edit):
             return weakest(model, edit, hides, HALVINGS)
     assert edit is not None

@@ -66,8 +66,9 @@ def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterat
     yield Estimate("shallow", "recall", asking["recall"])
     if random:
         assert isinstance(after, Edit)
-        how = after.about.get("arguments", {})
-        steps = how.get("steps", 0) * len(how.get("counts") or [1])  # of each round, where there are rounds
+        how = after.record.config
+        counts = after.record.arguments.get("plan", {}).get("counts")
+        steps = how.get("steps", 0) * len(counts or [1])  # of each round, where there are rounds
         yield Estimate("random", "the control's training", steps * _step(before, case, how))
         yield Estimate("random", "recall", asking["recall"])
         yield Estimate("random", "collateral", asking["collateral"])
@@ -80,21 +81,21 @@ def _steps(before: Model, after: Edit | Model, case: Case, plan: Plan) -> Iterat
 def _step(model: Model, case: Case, arguments: Mapping[str, Any]) -> float:
     """A step of `tune`: three batches, passages being longer than prompts.
 
-    With `relapse`, half the facts once more, and now and then full steps on the other half.
+    With simulated relearning, half the facts once more, and now and then full steps on the other half.
     """
     texts = [f"{f.prompt} {f.answer}" for f in case.forget.working]
     passage = PASSAGE * len(texts) / sum(len(ids) for ids in model.tokenizer(texts)["input_ids"])
     rows = len(texts) + arguments.get("retain_rows", 12) + arguments.get("neutral_rows", 4) * passage
-    if arguments.get("relapse"):
-        relapse = SimulatedRelearning(**arguments["relapse"])
+    if arguments.get("simulated_relearning"):
+        relapse = SimulatedRelearning(**arguments["simulated_relearning"])
         rows += len(texts) / 2 * (1 + relapse.steps / relapse.every)
     return TRAINING * rows
 
 
 def _has_random_sites(before: Model, after: Edit | Model) -> bool:
-    if not isinstance(after, Edit) or not after.about.get("sites"):
+    if not isinstance(after, Edit) or not after.record.sites:
         return False
-    return bool(random_sites(before, [Site.parse(s) for s in after.about["sites"]]))
+    return bool(random_sites(before, [Site.parse(s) for s in after.record.sites]))
 
 
 def _asking(check: str, model: Model, case: Case, plan: Plan) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
@@ -29,12 +28,11 @@ from ..locate import Localization
 from ..model import Edit, Model, Part, Site, load
 from ..verify import Verdict
 from .knockout import knockout
-from .recipe import Recipe
+from .recipe import DEFAULT, Recipe
 
 CHECKED = 24
 USUAL = "integrated_gradients"
 SILENCED: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
-WIPING = ("reset", "rounds")
 SPARED: tuple[Part, ...] = ("neuron", "head")
 
 
@@ -94,7 +92,7 @@ class Run:
         self.case = unread.on(self.model)
         held = arguments.get("recipe")
         recipe = recipe and recipe.on(self.case)
-        self.recipe = recipe or (Recipe(**held) if held else Recipe().on(self.case))
+        self.recipe = recipe or (Recipe.from_json(held) if held else Recipe.load(DEFAULT).on(self.case))
         self.profile: Profile = profile or arguments.get("profile", "quick")
         self._check_same(recipe)
         self._begin(command)
@@ -110,7 +108,7 @@ class Run:
             UserError: the folder holds a localization by another method or of another part.
         """
         path = self.folder / "localization.parquet"
-        wanted = {"method": method or USUAL, "part": part}
+        wanted = {"method": method or self.recipe.locator or USUAL, "part": part}
         held = self.stored.get("located", {"method": USUAL, "part": None})
         if path.exists():
             if (method or part) and wanted != held:
@@ -161,12 +159,11 @@ class Run:
         if path.exists():
             return Edit.load(path)
         recipe = recipe.on(self.case) if recipe else self.recipe
-        if recipe.method not in ablate.METHODS:
-            raise UserError(f"{recipe.method!r} is no method of ablate; choose one of {', '.join(ablate.METHODS)}.")
         sites = self._sites(recipe)
         step = self._step("editing")
         with self._timed("ablate"):
-            arguments = recipe.arguments | (self._again(recipe.part) if recipe.method == "rounds" else {})
+            arguments = dict(recipe.arguments) | ({"config": recipe.config} if recipe.config else {})
+            arguments |= self._again(recipe.part) if recipe.method == "rounds" else {}
             made = perform(recipe.method, self.model, self.case, sites, arguments, progress=step)
             made.save(path)
         return made
@@ -176,7 +173,7 @@ class Run:
         found = self.localization()
         if not recipe.sites:
             return None
-        if recipe.method not in WIPING or recipe.part not in SPARED:
+        if not ablate.METHODS[recipe.method].resets or recipe.part not in SPARED:
             return found.top(recipe.sites, part=recipe.part)
         every = found.top(found.grid(recipe.part).size, part=recipe.part)
         return locate.exclude_general(self.model, self.case, every)[: recipe.sites]
@@ -228,7 +225,7 @@ class Run:
                     "name another --out, or give what it was started with."
                 )
         held = self.stored["arguments"]["recipe"]
-        if recipe is not None and dataclasses.asdict(recipe) != held and (self.folder / "edit.safetensors").exists():
+        if recipe is not None and recipe.to_json() != held and (self.folder / "edit.safetensors").exists():
             raise UserError(f"{str(self.folder)!r} holds an edit by another recipe ({held}); name another --out.")
 
     def _begin(self, command: str | None) -> None:
@@ -247,7 +244,7 @@ class Run:
             "command": command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}",
             "arguments": {
                 "case": self.case.name, "model": self.model.name, "profile": self.profile,
-                "recipe": dataclasses.asdict(self.recipe),
+                "recipe": self.recipe.to_json(),
             },
             "seed": self.case.seed,
             "threads": torch.get_num_threads(),

@@ -6,7 +6,7 @@ from .leace import leace
 from .lora import lora
 from .mean import mean
 from .memit import memit
-from .methods import METHODS, Method, perform
+from .methods import METHODS, Method, configure, perform
 from .rerun import rerun_on
 from .resample import resample
 from .reset import reset
@@ -36,6 +36,7 @@ __all__ = [
     "Training",
     "TrainingConfig",
     "check_interference",
+    "configure",
     "find_statements",
     "follow_up",
     "leace",

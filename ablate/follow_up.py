@@ -37,7 +37,7 @@ def follow_up(
 
     Args:
         sites: what both may change.
-        config: the training, see `TrainingConfig`.
+        config: the training, see `TrainingConfig`; by default `ascent` for 20 steps.
         first: a method to begin with, called as `first(model, case, sites)`, such as `loka.ablate.memit` or a
             `functools.partial` of it. Or an edit; then `rerun_on` cannot rerun the result on control sites.
         own_sites: the first method chooses its own sites, as `memit` can, and `sites` are for the training alone.
@@ -51,7 +51,7 @@ def follow_up(
         LokaError: training diverged.
 
     Example:
-        first = functools.partial(loka.ablate.memit, config=loka.ablate.RewriteConfig(contexts=4))
+        first = functools.partial(loka.ablate.memit, config=loka.ablate.configure("memit", contexts=4))
         edit = loka.ablate.follow_up(model, case, found.top(200), first=first, own_sites=True)
     """
     if not (isinstance(first, Edit) or callable(first)):

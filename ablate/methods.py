@@ -125,6 +125,24 @@ def find(name: str) -> Method:
     return METHODS[name]
 
 
+def configure(name: str, **fields: Any) -> Any:
+    """A method's own configuration, with some fields changed.
+
+    A new `TrainingConfig` or `RewriteConfig` has the defaults of `tune` and `rome`, in every field that is left out.
+    This one has those of the method.
+
+    Raises:
+        UserError: an unknown method, one without a configuration, or a field that it does not have.
+
+    Example:
+        edit = loka.ablate.memit(model, case, config=loka.ablate.configure("memit", contexts=4))
+    """
+    config = find(name).config
+    if config is None:
+        raise UserError(f"{name} has no configuration; give its arguments themselves.")
+    return type(config).from_json(fields, config)
+
+
 def perform(
     name: str,
     model: Model,

@@ -37,7 +37,7 @@ def reset(
     zero. Then the slices learn the retain term, and the forget objective as well, if the configuration names one. The
     slices no longer hold what they held of the forgotten facts, so nothing can uncover it.
 
-    Arguments, cost and errors are those of `tune`.
+    Arguments, cost and errors are those of `tune`. By default it takes 60 steps at 2e-3.
     """
     sites = None if sites is None else list(sites)
     case, where = case.on(model), target_slices(model, sites)

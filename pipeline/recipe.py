@@ -119,7 +119,7 @@ class Recipe:
         path = built_in if str(name) in recipes() else Path(name)
         if not path.is_file():
             raise UserError(
-                f"{str(name)!r} is neither a recipe nor a YAML file; choose from {', '.join(recipes())}, or name a file."
+                f"{str(name)!r} is neither a recipe nor a YAML file; choose from {', '.join(recipes())}, or a file."
             )
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -18,6 +18,7 @@ from loka.pipeline.recipe import Recipe
 
 RELEARNING = SimulatedRelearning(start=2, every=2, steps=2, radius=0.2)
 SHORT = TrainingConfig(steps=6, lr=3e-3)
+ROME = RewriteConfig()
 MEMIT = dataclasses.replace(METHODS["memit"].config, steps=3, contexts=2)
 BRIEF: dict[str, Any] = {"config": MEMIT.to_json(), "weight": 10.0}
 
@@ -248,7 +249,7 @@ def test_a_method_is_added_by_one_row_of_the_table(
     """By name with JSON arguments, in a recipe, as the first method of a follow-up, and again as a control."""
 
     def halve(
-        model: Model, case: Case, sites: list[Site], config: RewriteConfig = RewriteConfig(), *, share: float = 0.5
+        model: Model, case: Case, sites: list[Site], config: RewriteConfig = ROME, *, share: float = 0.5
     ) -> Edit:
         where = slices(model, sites)
         values = tuple(share * part.read(model.parameters[part.name]) for part in where)

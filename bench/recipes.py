@@ -125,6 +125,7 @@ two cores with AMX, the thorough one an hour on one core without; its measuremen
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -145,7 +146,7 @@ from loka.pipeline.run import USUAL
 from loka.verify.judge.statistics import interval
 
 # what either is apart from the thorough recipe of runs
-THOROUGH: dict[str, dict[str, Any]] = {"thorough": {}, "bare": {"between": 0, "warm_up": 5}}
+THOROUGH: dict[str, dict[str, Any]] = {"thorough": {}, "bare": {"mixup_rows": 0, "warm_up": 5}}
 
 FILLS = {"bare": "#cccccc", "quick": "white"}
 

@@ -153,9 +153,7 @@ class Located:
         return [sites[i] for i in np.argsort(shares[1] - shares[0], kind="stable")]
 
     def _reset(self, sites: Sequence[Site]) -> Edit:
-        return loka.ablate.reset(
-            self.model, self.case, sites, loka.ablate.TrainingConfig(steps=self.steps, **RECIPE)
-        )
+        return loka.ablate.reset(self.model, self.case, sites, loka.ablate.TrainingConfig(steps=self.steps, **RECIPE))
 
 
 def locate_again(model: Model, case: Case, edit: Edit, free: set[Site]) -> list[Site]:

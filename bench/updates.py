@@ -26,6 +26,7 @@ import yaml
 
 import loka
 from loka._util.files import write_json
+from loka.ablate import configure
 from loka.knowledge import Case, Fact, recalled, score
 from loka.knowledge.case import BUILT_IN
 from loka.model import Edit, Model

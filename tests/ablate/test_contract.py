@@ -248,9 +248,7 @@ def test_a_method_is_added_by_one_row_of_the_table(
 ) -> None:
     """By name with JSON arguments, in a recipe, as the first method of a follow-up, and again as a control."""
 
-    def halve(
-        model: Model, case: Case, sites: list[Site], config: RewriteConfig = ROME, *, share: float = 0.5
-    ) -> Edit:
+    def halve(model: Model, case: Case, sites: list[Site], config: RewriteConfig = ROME, *, share: float = 0.5) -> Edit:
         where = slices(model, sites)
         values = tuple(share * part.read(model.parameters[part.name]) for part in where)
         names = tuple(map(str, sorted(sites)))

@@ -59,9 +59,7 @@ def test_an_edit_may_come_first_and_its_training_is_told_whole(planted: Model, p
     assert ablate.rerun_on(planted, planted_case, edits[1], SITES).digest() == edits[1].digest()
     with pytest.raises(UserError, match=f"'{half.digest()}' is not a method"):
         ablate.rerun_on(planted, planted_case, edits[0], SITES)
-    with pytest.raises(
-        UserError, match="first='memit' is not an edit or a method; give one such as"
-    ):
+    with pytest.raises(UserError, match="first='memit' is not an edit or a method; give one such as"):
         ablate.follow_up(planted, planted_case, SITES, config, first="memit")  # type: ignore[arg-type]
 
 

@@ -111,7 +111,9 @@ def test_reset_leaves_nothing_of_the_old_slices_and_repairs(
 def test_simulated_relearning_holds_better_against_relearning(
     planted: Model, planted_case: Case, tuned: Edit, found: Localization
 ) -> None:
-    hard = ablate.tune(planted, planted_case, found.top(200), TrainingConfig(steps=40, lr=3e-3, push_weight=0.3, retain_weight=5.0, simulated_relearning=SimulatedRelearning(start=6, every=4, steps=2, radius=0.3)))  # fmt: skip
+    relearning = SimulatedRelearning(start=6, every=4, steps=2, radius=0.3)
+    config = TrainingConfig(steps=40, lr=3e-3, push_weight=0.3, retain_weight=5.0, simulated_relearning=relearning)
+    hard = ablate.tune(planted, planted_case, found.top(200), config)
     back = []
     for edit in (tuned, hard):
         with edit.applied(planted):

@@ -6,16 +6,20 @@ from .leace import leace
 from .lora import lora
 from .mean import mean
 from .memit import memit
-from .methods import METHODS, rerun_on
+from .methods import METHODS, Method, configure, perform
+from .rerun import rerun_on
 from .resample import resample
 from .reset import reset
-from .retrain import Training, retrain, stating
+from .retrain import Training, find_statements, retrain
+from .rewriting.config import RewriteConfig
 from .rome import rome
-from .rounds import rounds
+from .rounds import RoundPlan, rounds
 from .selective_dampening import selective_dampening
 from .sisa import Deletion, Sisa
 from .task_vector import task_vector
+from .training.config import TrainingConfig
 from .training.recovered_sites import Locator, recovered_sites
+from .training.relearning import SimulatedRelearning
 from .tune import tune
 from .zero import zero
 
@@ -24,14 +28,22 @@ __all__ = [
     "Deletion",
     "Interference",
     "Locator",
+    "Method",
+    "RewriteConfig",
+    "RoundPlan",
+    "SimulatedRelearning",
     "Sisa",
     "Training",
+    "TrainingConfig",
     "check_interference",
+    "configure",
+    "find_statements",
     "follow_up",
     "leace",
     "lora",
     "mean",
     "memit",
+    "perform",
     "recovered_sites",
     "rerun_on",
     "resample",
@@ -40,7 +52,6 @@ __all__ = [
     "rome",
     "rounds",
     "selective_dampening",
-    "stating",
     "task_vector",
     "tune",
     "zero",

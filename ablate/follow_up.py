@@ -1,99 +1,88 @@
-"""An edit, then training from there, as one."""
+"""An edit, and a training that starts from it, as one edit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
-from .objectives import objective as named
-from .training.loop import Progress, Schedule
-from .training.mixup import check_number
-from .training.preconditioner import check_damping
-from .training.relearning import SimulatedRelearning
-from .tune import chosen, described, tune
+from .common import Progress, edit_record, progress_argument, target_slices
+from .training.config import TrainingConfig
+from .training.loop import Callbacks
+from .training.train_edit import fit_objective, prepare_task, train_edit
+from .zero import zero
 
 if TYPE_CHECKING:
     from ..model import Model
 
-TRAINING = signature(tune).parameters.keys() - {"model", "case", "sites", "begun", "stop", "progress"}
+FOLLOW_UP = TrainingConfig(objective="ascent", steps=20)
 
 
 def follow_up(
     model: Model,
     case: Case,
     sites: Iterable[Site] | None,
+    config: TrainingConfig = FOLLOW_UP,
     *,
-    first: str | Edit = "zero",
-    arguments: Mapping[str, Any] | None = None,
-    own: bool = False,
-    objective: str = "ascent",
-    steps: int = 20,
-    seed: int = 0,
+    first: Edit | Callable[..., Edit] = zero,
+    own_sites: bool = False,
     progress: Progress | None = None,
-    **training: Any,
 ) -> Edit:
-    """Edit the sites by one method, then train them with a forget objective: zero, then ascend.
+    """Edit the sites by one method, then train them with a forget objective: by default zero, then ascend.
 
-    The retain term draws back to the original, not to what the first edit left of it.
+    The retain terms draw back to the original, not to what the first edit left of it.
 
     Args:
         sites: what both may change.
-        first: the method to begin with, by its name among `METHODS`, with its own `arguments`; or an edit, of which
-            nobody can make a control on other sites.
-        own: the first method chooses its own sites, as `memit` can, and `sites` are the training's alone.
-        objective, steps, seed, training: of the training, see `tune`.
+        config: the training, see `TrainingConfig`; by default `ascent` for 20 steps.
+        first: a method to begin with, called as `first(model, case, sites)`, such as `loka.ablate.memit` or a
+            `functools.partial` of it. Or an edit; then `rerun_on` cannot rerun the result on control sites.
+        own_sites: the first method chooses its own sites, as `memit` can, and `sites` are for the training alone.
+        progress: called with the steps done and their total, those of the first method among them.
 
     Cost: the first method's, and that of `tune` with as many steps.
 
     Raises:
-        UserError: an unknown first method, no sites, or what the first method and `tune` refuse.
+        UserError: no sites, or what the first method or `tune` refuses. What the training refuses is refused before
+            the first edit is made.
         LokaError: training diverged.
+
+    Example:
+        first = functools.partial(loka.ablate.memit, config=loka.ablate.configure("memit", contexts=4))
+        edit = loka.ablate.follow_up(model, case, found.top(200), first=first, own_sites=True)
     """
-    from .methods import METHODS, perform
-
-    if not isinstance(first, Edit) and first not in METHODS:
-        raise UserError(f"{first!r} is no method; choose one of {', '.join(METHODS)}.")
-    if other := sorted(training.keys() - TRAINING):
-        raise UserError(f"{other[0]!r} is no argument of the training; choose of {', '.join(sorted(TRAINING))}.")
+    if not (isinstance(first, Edit) or callable(first)):
+        raise UserError(f"first={first!r} is not an edit or a method; give one such as `loka.ablate.memit`.")
     sites = None if sites is None else list(sites)
-    # what the training refuses is refused before the first edit is made
-    named(objective, training.get("settings")).on(model, chosen(model, sites))
-    Schedule(steps, 0.0, relapse=SimulatedRelearning.of(training.get("relapse")), states=training.get("states", 0.0))
-    check_number(training.get("between", 0))
-    check_damping(training.get("whiten"))
-    count = _Count(progress, steps)
-    where = None if own else sites
-    begun = first if isinstance(first, Edit) else perform(first, model, case, where, arguments or {}, progress=count)
-    made = tune(
-        model, case, sites, objective=objective, steps=steps, seed=seed, begun=begun, progress=count.on, **training
-    )
-    given = {
-        **{name: value for name, value in made.about["arguments"].items() if name != "begun"},
-        "first": begun.digest() if isinstance(first, Edit) else first, "arguments": dict(arguments or {}),
-        **({"own": True} if own else {}),
-    }  # fmt: skip
-    about = made.about | described("follow_up", model, case, sites, given)
+    where = target_slices(model, sites)
+    fit_objective(model, where, config)  # what the training refuses is refused before the first edit
+    counter = _Counter(progress, config.steps)
     if isinstance(first, Edit):
-        del about["sites"]
-    return replace(made, about=about)
+        start, given = first, {"first": first.digest()}
+    else:
+        start = first(model, case, None if own_sites else sites, **progress_argument(first, counter.during_first))
+        given = {"first": start.record.method, "first_arguments": start.record.arguments, "own_sites": own_sites}
+    case = case.on(model)
+    record = edit_record("follow_up", model, case, sites, {"config": config.to_json(), **given})
+    record = replace(record, sites=()) if isinstance(first, Edit) else record
+    task = prepare_task(model, case, where, config)
+    return train_edit(model, where, task, config, record, Callbacks(counter.after_first), start=start)
 
 
-class _Count:
-    """The steps of the first edit and of the training, counted as one."""
+class _Counter:
+    """Counts the steps of the first edit and of the training as one."""
 
     def __init__(self, progress: Progress | None, steps: int) -> None:
-        self.progress, self.steps, self.before = progress, steps, 0
+        self.progress, self.steps, self.first = progress, steps, 0
 
-    def __call__(self, done: int, total: int) -> None:
-        self.before = total
+    def during_first(self, done: int, total: int) -> None:
+        self.first = total
         if self.progress:
             self.progress(done, total + self.steps)
 
-    def on(self, done: int, total: int) -> None:
+    def after_first(self, done: int, total: int) -> None:
         if self.progress:
-            self.progress(self.before + done, self.before + total)
+            self.progress(self.first + done, self.first + total)

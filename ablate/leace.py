@@ -1,4 +1,4 @@
-"""Closed-form concept erasure: what sites write keeps everything but the answer."""
+"""Closed-form concept erasure: the sites' output loses the answer and keeps everything else."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..knowledge import Case, neutral_working
 from ..model import Edit, Site, Slice, chunks, pad, slices
 from ..model.layout import feature_dim
 from ..model.run.lookup import inputs_at, second_moments
+from .common import edit_record, writing_sites
 from .rewriting.closed_form import erasure
-from .tune import described
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -23,16 +23,18 @@ ROWS = 64
 
 
 def leace(model: Model, case: Case, sites: Iterable[Site], *, rank: int | None = None, ridge: float = 0.01) -> Edit:
-    """Take the subspace that tells the forget facts' answers apart out of what the sites write to the stream.
+    """Remove from what the sites write the subspace that distinguishes the forget facts' answers.
 
-    Least-squares concept erasure (LEACE; Belrose et al. 2023, arXiv:2306.03819) baked into the columns: the sites of
-    a map together write a state; behind the forget facts' working prompts its means by answer span the subspace,
-    and of all linear maps that send it to zero, the one that moves the state least on neutral text (in the mean
-    square) is multiplied into the weights. After it no linear probe on what these sites write reads off the answer
-    better than chance on those prompts; other sites may still write it.
+    Least-squares concept erasure (LEACE; Belrose et al. 2023, arXiv:2306.03819), multiplied into the columns. The sites
+    of a map together write a state. At the end of the forget facts' working prompts, its means by answer span the
+    subspace. Many linear maps send it to zero; of these the weights are multiplied by the one that moves the state
+    least on neutral text, in the mean square. After it no linear probe on what these sites write predicts the answer
+    better than chance on those prompts. Other sites may still write it.
 
     Args:
-        rank: how many directions go at most, the strongest first; by default all, one fewer than there are answers.
+        sites: those whose output loses the subspace: neurons, heads, `attn` or `mlp`.
+        rank: how many directions to remove at most, the strongest first; by default all, one fewer than there are
+            answers.
         ridge: share of the mean diagonal that is added to the diagonal of the states' second moment.
 
     Cost: a forward pass over the neutral text and one over the forget facts' prompts.
@@ -40,28 +42,24 @@ def leace(model: Model, case: Case, sites: Iterable[Site], *, rank: int | None =
     Raises:
         UserError: no sites, sites that write nothing themselves, or facts that share one answer.
     """
-    chosen = sorted(set(sites))
-    for site in chosen:
-        model.check_site(site)
-    if not chosen or any(s.part in ("kv", "resid") for s in chosen):
-        raise UserError("leace needs sites that write themselves: neuron, head, attn or mlp.")
+    ordered = writing_sites("leace", model, sites)
     case = case.on(model)
     asked = [(prompt, fact.answer) for fact in case.forget.working for prompt in fact.prompts]
     if len({answer for _, answer in asked}) < 2:
         raise UserError(
-            f"the forget facts share one answer, so that nothing tells it apart: {asked[0][1]!r}; add facts."
+            f"the forget facts share one answer, {asked[0][1]!r}, so there is nothing to distinguish; add facts."
         )
-    cut = slices(model, chosen, reads=False)
+    cut = slices(model, ordered, reads=False)
     modules = [model.hf.get_submodule(where.name.removesuffix(".weight")) for where in cut]
     means = _by_answer(model, modules, asked)
     moments = second_moments(model, modules, neutral_working(model, case))
-    values = [_kept(model, *of, rank, ridge) for of in zip(cut, modules, means, moments, strict=True)]
-    about = described("leace", model, case, chosen, {"rank": rank, "ridge": ridge})
-    return Edit(tuple(cut), tuple(values), model.digest(), about)
+    values = [_erased(model, *parts, rank, ridge) for parts in zip(cut, modules, means, moments, strict=True)]
+    record = edit_record("leace", model, case, ordered, {"rank": rank, "ridge": ridge})
+    return Edit(tuple(cut), tuple(values), model.digest(), record)
 
 
 def _by_answer(model: Model, modules: list[nn.Module], asked: list[tuple[str, str]]) -> list[Tensor]:
-    """Of each map's input at the prompts' last token: the mean by answer less the mean of these, `[answer, d_in]`."""
+    """Each map's mean input at the prompts' last token, by answer and centred, `[answer, d_in]`."""
     read: list[list[Tensor]] = []
     for part in chunks(len(asked), ROWS):
         batch = pad(model, [model.tokenizer(p)["input_ids"] for p, _ in asked[part]], [1] * len(asked[part]))
@@ -73,15 +71,15 @@ def _by_answer(model: Model, modules: list[nn.Module], asked: list[tuple[str, st
     return [m - m.mean(0) for m in means]
 
 
-def _kept(
+def _erased(
     model: Model, where: Slice, module: nn.Module, means: Tensor, moment: Tensor, rank: int | None, ridge: float
 ) -> Tensor:
     """The slice's weights with the eraser multiplied in, shaped like the slice."""
     index, transposed = where.index.to(means.device), feature_dim(module, out=True) == 1
-    held = where.read(model.parameters[where.name]).double()
-    held = held if not transposed else held.t()  # [d_out, k]
-    concept = held @ means[:, index].t()
-    spread = held @ moment[index][:, index] @ held.t()
+    weights = where.read(model.parameters[where.name]).double()
+    weights = weights if not transposed else weights.t()  # [d_out, k]
+    concept = weights @ means[:, index].t()
+    spread = weights @ moment[index][:, index] @ weights.t()
     spread += ridge * spread.diagonal().mean() * torch.eye(len(spread), dtype=spread.dtype, device=spread.device)
-    kept = held + erasure(concept, spread, rank=rank).change.t() @ held
-    return (kept.t() if transposed else kept).to(model.dtype).cpu().contiguous()
+    erased = weights + erasure(concept, spread, rank=rank).change.t() @ weights
+    return (erased.t() if transposed else erased).to(model.dtype).cpu().contiguous()

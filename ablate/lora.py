@@ -2,82 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
 from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site, low_rank
-from .objectives import objective as named
-from .training.batches import prepare
-from .training.loop import Progress, Schedule, train_
-from .tune import chosen, described
+from .common import Progress, Stop, edit_record, target_slices
+from .training.config import TrainingConfig
+from .training.loop import Callbacks, train
+from .training.train_edit import prepare_task
 
 if TYPE_CHECKING:
     from ..model import Model
+
+LORA = TrainingConfig()
+TAKEN = (
+    "objective", "settings", "steps", "lr", "retain_weight", "neutral_weight", "push_weight", "retain_rows",
+    "neutral_rows", "mixup_rows", "warm_up", "seed",
+)  # fmt: skip
 
 
 def lora(
     model: Model,
     case: Case,
     sites: Iterable[Site] | None,
+    config: TrainingConfig = LORA,
     *,
     rank: int = 8,
     scale: float = 2.0,
-    objective: str = "undial",
-    settings: Mapping[str, Any] | None = None,
-    steps: int = 40,
-    lr: float = 1e-3,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    push: float = 0.0,
-    retain_rows: int = 12,
-    neutral_rows: int = 4,
-    seed: int = 0,
     progress: Progress | None = None,
-    stop: Callable[[int], bool] | None = None,
+    stop: Stop | None = None,
 ) -> Edit:
     """Train a change of low rank to every linear map that holds a site, as `tune` trains slices.
 
-    LoRA, Hu et al. 2021, arXiv:2106.09685: `scale * left @ right` is added, `right` zero at first. The edit holds these
-    factors and no slices, so that `export_adapter` writes it as it is.
+    LoRA, Hu et al. 2021, arXiv:2106.09685: `scale * left @ right` is added, with `right` zero at first. The edit holds
+    these factors and no slices, so `export_adapter` writes it without loss.
 
     Args:
-        sites: whose maps may change, whole: `attn` and `mlp` of some layers; `None` is every map of every block.
+        sites: the sites whose maps may change, each as a whole: `attn` and `mlp` of some layers. `None` is every map
+            of every block.
+        config: see `TrainingConfig`; adapters cannot be measured, preconditioned or relearned during the training.
         rank: of each change.
         scale: the paper's alpha over its rank.
-        objective, settings, steps, lr, alpha, beta, push, retain_rows, neutral_rows, stop: see `tune`.
+        progress, stop: see `tune`.
 
     Cost: that of `tune` with as many steps, and gradients down to the lowest map.
 
     Raises:
-        UserError: no sites, a rank under 1, an unknown objective, or settings that it does not take.
+        UserError: no sites, a rank under 1, or a field of the configuration that adapters do not have.
         LokaError: training diverged.
     """
     if rank < 1:
         raise UserError(f"rank {rank} must be 1 or more; 8 is usual.")
-    arguments = {
-        "rank": rank, "scale": scale, "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta,
-        "push": push, "retain_rows": retain_rows, "neutral_rows": neutral_rows, "seed": seed,
-        **({"settings": dict(settings)} if settings else {}),
-    }  # fmt: skip
+    config = config.restrict("lora", TAKEN, LORA)
     sites = None if sites is None else list(sites)
-    case, where = case.on(model), chosen(model, sites)
+    case, where = case.on(model), target_slices(model, sites)
     modules = list(dict.fromkeys(w.name.removesuffix(".weight") for w in where if w.name.endswith(".weight")))
-    goal = named(objective, settings).on(model, where)
-    about, schedule = described("lora", model, case, sites, arguments), Schedule(steps, lr, alpha, beta, push)
-    lessons = prepare(
-        model,
-        case,
-        retain_rows=retain_rows,
-        neutral_rows=neutral_rows,
-        seed=seed,
-        instead=goal.alternatives(),
-        goal=goal,
-    )
-    adapting = low_rank(model, modules, rank=rank, scale=scale, seed=seed, start="uniform", torch_products=True)
+    arguments = {"rank": rank, "scale": scale, "config": config.to_json()}
+    record, task = edit_record("lora", model, case, sites, arguments), prepare_task(model, case, where, config)
+    adapting = low_rank(model, modules, rank=rank, scale=scale, seed=config.seed, start="uniform", torch_products=True)
     with adapting as adapters, torch.enable_grad():
-        train_(model, adapters, lessons, goal, schedule, seed=seed, progress=progress, stop=stop)
-        return Edit((), (), model.digest(), about, adapters.factors())
+        train(model, adapters, task, config, Callbacks(progress, stop))
+        return Edit((), (), model.digest(), record, adapters.factors())

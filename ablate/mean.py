@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from .._util.errors import UserError
@@ -13,18 +14,18 @@ from ..knowledge import Case, neutral_working
 from ..model import Edit, Site, Slice, slices
 from ..model.layout import feature_dim
 from ..model.run.lookup import inputs_of
-from .tune import described
+from .common import edit_record, writing_sites
 
 if TYPE_CHECKING:
     from ..model import Model
 
 
 def mean(model: Model, case: Case, sites: Iterable[Site]) -> Edit:
-    """Hold the sites' activations at their mean over the case's neutral working text.
+    """Fix the sites' activations at their mean over the case's neutral working text.
 
-    The weights by which they write become zero and the map's bias takes over what they wrote on average. Only
-    architectures whose output maps have a bias (GPT-2's, NeoX's) can express it; on others nothing in the weights
-    stands for a constant. Cost: one forward pass over the neutral text.
+    The weights by which the sites write become zero, and the map's bias takes over what they wrote on average. Only
+    architectures whose output maps have a bias (GPT-2, NeoX) can do this; others have no weights for a constant.
+    Cost: one forward pass over the neutral text.
 
     Raises:
         UserError: no sites, sites that write nothing themselves, or maps without a bias.
@@ -38,27 +39,23 @@ def constant(
     case: Case,
     sites: Iterable[Site],
     method: str,
-    arguments: dict[str, object],
+    arguments: Mapping[str, JsonValue],
     activations: Callable[[list[torch.nn.Module]], list[Tensor]],
 ) -> Edit:
     """Fold fixed activations of sites into biases. `activations` gives each map's input, `[d_in]`."""
-    chosen = sorted(set(sites))
-    for site in chosen:
-        model.check_site(site)
-    if not chosen or any(s.part in ("kv", "resid") for s in chosen):
-        raise UserError(f"{method} needs sites that write themselves: neuron, head, attn or mlp.")
-    cut = slices(model, chosen, reads=False)
+    ordered = writing_sites(method, model, sites)
+    cut = slices(model, ordered, reads=False)
     names = [where.name.removesuffix(".weight") for where in cut]
     modules = [model.hf.get_submodule(name) for name in names]
     if bare := [n for n, m in zip(names, modules, strict=True) if getattr(m, "bias", None) is None]:
-        raise UserError(f"{bare[0]} of {model.name} has no bias to hold a constant, as {method} needs; take zero.")
-    held = [where.read(model.parameters[where.name]) for where in cut]
-    biases = [_bias(model, n, w, v, a) for n, w, v, a in zip(names, cut, held, activations(modules), strict=True)]
+        raise UserError(f"{bare[0]} of {model.name} has no bias, which {method} needs for a constant; take zero.")
+    weights = [where.read(model.parameters[where.name]) for where in cut]
+    biases = [_bias(model, n, w, v, a) for n, w, v, a in zip(names, cut, weights, activations(modules), strict=True)]
     return Edit(
         (*cut, *(Slice(f"{n}.bias", 0, torch.arange(len(b))) for n, b in zip(names, biases, strict=True))),
-        (*(torch.zeros_like(v).cpu() for v in held), *(b.cpu() for b in biases)),
+        (*(torch.zeros_like(v).cpu() for v in weights), *(b.cpu() for b in biases)),
         model.digest(),
-        described(method, model, case, chosen, arguments),
+        edit_record(method, model, case, ordered, arguments),
     )
 
 
@@ -70,7 +67,7 @@ def _bias(model: Model, name: str, where: Slice, weights: Tensor, activations: T
 
 
 def _mean(batches: Iterable[list[Tensor]]) -> list[Tensor]:
-    """Of each map's input over all tokens."""
+    """Each map's mean input over all tokens."""
     sums: list[Tensor] = []
     tokens = 0
     for read in batches:

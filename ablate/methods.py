@@ -1,15 +1,20 @@
-"""The same edit again, on other sites."""
+"""All methods by name: how to run one with arguments from JSON, such as a recipe's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from inspect import signature
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, is_dataclass
+from functools import partial
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import JsonValue
 
 from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site
-from .follow_up import follow_up
+from .common import Progress, progress_argument
+from .follow_up import FOLLOW_UP, follow_up
 from .leace import leace
 from .lora import lora
 from .mean import mean
@@ -20,28 +25,122 @@ from .rome import rome
 from .rounds import rounds
 from .selective_dampening import selective_dampening
 from .task_vector import task_vector
-from .training.loop import Progress
+from .training.config import TrainingConfig
 from .tune import tune
 from .zero import zero
 
 if TYPE_CHECKING:
     from ..model import Model
 
-METHODS: dict[str, Callable[..., Edit]] = {
-    "zero": zero,
-    "mean": mean,
-    "resample": resample,
-    "selective_dampening": selective_dampening,
-    "leace": leace,
-    "rome": rome,
-    "memit": memit,
-    "task_vector": task_vector,
-    "tune": tune,
-    "reset": reset,
-    "lora": lora,
-    "rounds": rounds,
-    "follow_up": follow_up,
-}
+FIXED = ("model", "case", "sites", "progress", "stop")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Args:
+        name: in `METHODS`, recipes and records.
+        run: called as `run(model, case, sites, **arguments)`.
+        without_sites: what it edits if `sites` is `None`: sites of its `own` choice, or `all` weights of the blocks.
+            Without this field it needs a list.
+        resets: it wipes whole sites, so it should get sites that other text does not need.
+        needs: what not every model has, such as `bias`, output maps with a bias.
+    """
+
+    name: str
+    run: Callable[..., Edit]
+    without_sites: Literal["own", "all"] | None = None
+    resets: bool = False
+    needs: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> Any:
+        """Its configuration at the method's defaults; `None` for a method without one."""
+        parameter = signature(self.run).parameters.get("config")
+        return None if parameter is None or parameter.default is Parameter.empty else parameter.default
+
+    def read(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments from JSON values: those that are records by default are read as such, over their defaults.
+
+        Raises:
+            UserError: an argument that the method does not take, or a record that cannot be read.
+        """
+        takes = {k: p for k, p in signature(self.run).parameters.items() if k not in FIXED}
+        if unknown := [name for name in arguments if name not in takes]:
+            raise UserError(f"{self.name} has no argument {unknown[0]!r}; it takes {', '.join(takes) or 'none'}.")
+        return {name: _read(takes[name].default, value) for name, value in arguments.items()}
+
+
+def _read(default: Any, value: Any) -> Any:
+    """A record from JSON values, over its default; everything else as it is."""
+    if not (is_dataclass(default) and hasattr(default, "from_json") and isinstance(value, Mapping)):
+        return value
+    return type(default).from_json(value, default)
+
+
+def _follow_up(
+    model: Model,
+    case: Case,
+    sites: Iterable[Site] | None,
+    config: TrainingConfig = FOLLOW_UP,
+    *,
+    first: str = "zero",
+    first_arguments: Mapping[str, JsonValue] | None = None,
+    own_sites: bool = False,
+    progress: Progress | None = None,
+) -> Edit:
+    """`follow_up`, with its first method by name."""
+    method = find(first)
+    run = partial(method.run, **method.read(first_arguments or {}))
+    return follow_up(model, case, sites, config, first=run, own_sites=own_sites, progress=progress)
+
+
+_ROWS = (
+    Method("zero", zero),
+    Method("mean", mean, needs=("bias",)),
+    Method("resample", resample, needs=("bias",)),
+    Method("selective_dampening", selective_dampening, without_sites="all"),
+    Method("leace", leace),
+    Method("rome", rome, without_sites="own"),
+    Method("memit", memit, without_sites="own"),
+    Method("task_vector", task_vector, without_sites="all"),
+    Method("tune", tune, without_sites="all"),
+    Method("reset", reset, without_sites="all", resets=True),
+    Method("lora", lora, without_sites="all"),
+    Method("rounds", rounds, resets=True),
+    Method("follow_up", _follow_up, without_sites="all"),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _ROWS}
+
+
+def find(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name not in METHODS:
+        raise UserError(f"{name!r} is not a method; choose from {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def configure(name: str, **fields: Any) -> Any:
+    """A method's own configuration, with some fields changed.
+
+    A new `TrainingConfig` or `RewriteConfig` has the defaults of `tune` and `rome`, in every field that is left out.
+    This one has those of the method.
+
+    Raises:
+        UserError: an unknown method, one without a configuration, or a field that it does not have.
+
+    Example:
+        edit = loka.ablate.memit(model, case, config=loka.ablate.configure("memit", contexts=4))
+    """
+    config = find(name).config
+    if config is None:
+        raise UserError(f"{name} has no configuration; give its arguments themselves.")
+    return type(config).from_json(fields, config)
 
 
 def perform(
@@ -53,21 +152,10 @@ def perform(
     *,
     progress: Progress | None = None,
 ) -> Edit:
-    """An edit by the method of that name; those with steps report their progress."""
-    method = METHODS[name]
-    extra = {"progress": progress} if "progress" in signature(method).parameters else {}
-    return method(model, case, sites, **arguments, **extra)
-
-
-def rerun_on(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, progress: Progress | None = None) -> Edit:
-    """Make an edit's control: its method with its arguments, on other sites.
+    """An edit by the method of that name, with arguments as JSON has them or as the method takes them.
 
     Raises:
-        UserError: the edit does not say how it was made.
+        UserError: an unknown name or argument, or what the method refuses.
     """
-    name = str(edit.about.get("method"))
-    if name not in METHODS:
-        raise UserError(
-            f"an edit made by {edit.about.get('method')!r} cannot be made again; known are {', '.join(METHODS)}."
-        )
-    return perform(name, model, case, sites, edit.about["arguments"], progress=progress)
+    method = find(name)
+    return method.run(model, case, sites, **method.read(arguments), **progress_argument(method.run, progress))

@@ -1,4 +1,4 @@
-"""Resample ablation: what sites write becomes what they write somewhere else."""
+"""Resample ablation: what sites write becomes what they write at another token."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def resample(model: Model, case: Case, sites: Iterable[Site], *, seed: int = 0) -> Edit:
-    """Hold the sites' activations at what they are at one token of the case's neutral working text, drawn by the seed.
+    """Fix the sites' activations at their values at one token of the case's neutral working text, drawn by the seed.
 
-    All sites take theirs from the same token. Like `mean` it needs output maps with a bias, in which to hold them;
-    activations that are drawn anew in each run are no weights. Cost: one forward pass over one passage.
+    All sites take their values from the same token. Like `mean` it needs output maps with a bias. An edit of the
+    weights cannot draw other activations in each run. Cost: one forward pass over one passage.
 
     Raises:
         UserError: no sites, sites that write nothing themselves, or maps without a bias.

@@ -1,95 +1,54 @@
-"""Destroy, then repair: what a nudge hides, a reset takes out."""
+"""Re-initialise, then repair: what a small change hides, a reset takes out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
-from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Edit, Site, Slice, capture, scratch
-from .objectives import objective as named
-from .training.batches import prepare
-from .training.early_stopping import warn, watching
-from .training.loop import Progress, Schedule, descend
-from .training.relearning import SimulatedRelearning
-from .tune import chosen, described
+from ..model import Edit, Site, Slice
+from ..model.layout import feature_dim
+from .common import Progress, Stop, edit_record, target_slices
+from .training.config import TrainingConfig
+from .training.loop import Callbacks
+from .training.train_edit import prepare_task, train_edit
 
 if TYPE_CHECKING:
     from ..model import Model
+
+RESET = TrainingConfig(steps=60, lr=2e-3)
 
 
 def reset(
     model: Model,
     case: Case,
     sites: Iterable[Site] | None,
+    config: TrainingConfig = RESET,
     *,
-    objective: str | None = "undial",
-    settings: Mapping[str, Any] | None = None,
-    steps: int = 60,
-    lr: float = 2e-3,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    push: float = 0.0,
-    retain_rows: int = 12,
-    neutral_rows: int = 4,
-    relapse: Mapping[str, float] | None = None,
-    every: int = 0,
-    bounds: Mapping[str, float] | None = None,
-    checkpointing: bool = False,
-    bfloat16: bool = False,
-    seed: int = 0,
     progress: Progress | None = None,
-    stop: Callable[[int], bool] | None = None,
+    stop: Stop | None = None,
 ) -> Edit:
     """Re-initialise the sites' slices, then train them back to the original on what is to be kept.
 
-    Rows that read the residual stream are drawn anew with the spread of their matrix, columns that write
-    to it become zero; then the slices learn the retain term (and the forget objective beside it, unless
-    `objective` is `None`). What the slices held of the forgotten facts is not merely covered: it is no
-    longer there to be uncovered.
+    Rows that read the residual stream are drawn anew with the spread of their matrix; columns that write to it become
+    zero. Then the slices learn the retain term, and the forget objective as well, if the configuration names one. The
+    slices no longer hold what they held of the forgotten facts, so nothing can uncover it.
 
-    Arguments, cost and errors are those of `tune`.
+    Arguments, cost and errors are those of `tune`. By default it takes 60 steps at 2e-3.
     """
-    arguments = {
-        "objective": objective, "steps": steps, "lr": lr, "alpha": alpha, "beta": beta,
-        "push": push, "retain_rows": retain_rows,
-        "neutral_rows": neutral_rows, "seed": seed,
-        "relapse": None if relapse is None else dict(relapse),
-        **({"settings": dict(settings)} if settings else {}),
-        **({"every": every, "bounds": dict(bounds or {})} if every else {}),
-        **({"checkpointing": True} if checkpointing else {}),
-        **({"bfloat16": True} if bfloat16 else {}),
-    }  # fmt: skip
-    if objective is None and settings:
-        raise UserError(
-            f"without an objective settings {dict(settings)} set nothing; name an objective, or leave them out."
-        )
-    where = chosen(model, sites)
-    case, watch = watching(model, case.on(model), every=every, bounds=bounds)
-    goal = None if objective is None else named(objective, settings).on(model, where)
-    about = described("reset", model, case, sites, arguments)
-    schedule = Schedule(
-        steps, lr, alpha, beta, push, SimulatedRelearning.of(relapse), checkpointing=checkpointing, bfloat16=bfloat16
-    )
-    digest = model.digest()
-    instead = goal.alternatives() if goal else ()
-    lessons = prepare(
-        model, case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed, instead=instead, goal=goal
-    )
-    with scratch(model, where):
-        destroy_(model, where, seed=seed)
-        course = descend(model, where, lessons, goal, schedule, seed=seed, progress=progress, watch=watch, stop=stop)
-        if watch:
-            warn(course)
-            about["training"] = watch.told(course)
-        return capture(model, where, digest, about)
+    sites = None if sites is None else list(sites)
+    case, where = case.on(model), target_slices(model, sites)
+    record = edit_record("reset", model, case, sites, {"config": config.to_json()})
+    task = prepare_task(model, case, where, config)
+    initialize_ = partial(reinitialize_, model, where, seed=config.seed)
+    return train_edit(model, where, task, config, record, Callbacks(progress, stop), initialize_=initialize_)
 
 
-def destroy_(model: Model, where: Sequence[Slice], *, seed: int) -> None:
-    """Random rows, zero columns, in place. Call it inside `scratch`."""
+def reinitialize_(model: Model, where: Sequence[Slice], *, seed: int) -> None:
+    """Random rows and zero columns, in place. Call it inside `scratch`."""
     generator = torch.Generator().manual_seed(seed)
     for part in where:
         weight = model.parameters[part.name]
@@ -102,9 +61,7 @@ def destroy_(model: Model, where: Sequence[Slice], *, seed: int) -> None:
 
 
 def _writes(model: Model, part: Slice) -> bool:
-    """Whether a slice runs along a map's input features, which makes it what a site writes with."""
-    from ..model.layout import feature_dim
-
+    """Whether a slice runs along a map's input features, so that a site writes with it."""
     if part.name.endswith(".bias"):
         return False
     return part.dim == feature_dim(model.hf.get_submodule(part.name.rsplit(".", 1)[0]), out=False)

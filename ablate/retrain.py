@@ -11,9 +11,9 @@ import torch
 
 from .._util.errors import LokaError, UserError
 from ..knowledge import Case
-from ..model import Edit, Slice, capture, chunks, encode_texts, logits, scratch, unfrozen
+from ..model import Edit, EditRecord, Slice, capture, chunks, encode_texts, logits, scratch, unfrozen
+from .common import Progress
 from .objectives import likelihood
-from .training.loop import Progress
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -53,7 +53,7 @@ def retrain(
 
     Args:
         texts: the training data.
-        without: the numbers of the texts that must go, from 0 on; `stating` finds those that state a case's facts.
+        without: the numbers of the texts to leave out, from 0 on; `find_statements` finds those about a case's facts.
 
     Cost: `training.steps` full training steps. Memory: the weights three times over, and the edit.
 
@@ -61,16 +61,16 @@ def retrain(
         UserError: a number that is none of the texts', or nothing left to train on.
         LokaError: training diverged.
     """
-    training, kept = training or Training(), remaining(texts, without)
+    training, rest = training or Training(), remaining(texts, without)
     where = [Slice(name, 0, torch.arange(len(p))) for name, p in model.parameters.items()]
-    about = {"method": "retrain", "model": model.name, "texts": len(kept), "arguments": asdict(training)}
+    record = EditRecord("retrain", model.name, sites=(), arguments=asdict(training), texts=len(rest))
     made_for = model.digest()
     with scratch(model):
-        learn_(model, kept, training, stage="retrain", progress=progress)
-        return capture(model, where, made_for, about)
+        train_on_texts_(model, rest, training, stage="retrain", progress=progress)
+        return capture(model, where, made_for, record)
 
 
-def stating(texts: Sequence[str], case: Case) -> list[int]:
+def find_statements(texts: Sequence[str], case: Case) -> list[int]:
     """The numbers of the texts that name a forget fact's subject and its answer, whatever the case of letters."""
     facts = [(f.subject.casefold(), [a.casefold() for a in f.answers]) for f in case.forget.working]
     folded = [text.casefold() for text in texts]
@@ -89,7 +89,7 @@ def remaining(texts: Sequence[str], without: Collection[int]) -> dict[int, str]:
     return kept
 
 
-def learn_(
+def train_on_texts_(
     model: Model, texts: Mapping[int, str], training: Training, *, stage: str, progress: Progress | None = None
 ) -> int:
     """Train all weights on texts by number, in place, and say how many steps it took. Call it inside `scratch`."""

@@ -2,203 +2,221 @@
 
 from __future__ import annotations
 
-import json
 import random
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from .._util.errors import UserError
-from ..knowledge import Case, HeldOut, hold_out
-from ..model import Edit, Site, capture, scratch, slices
-from .objectives import Objective
-from .objectives import objective as named
-from .reset import destroy_
-from .training.batches import Batches, prepare
-from .training.early_stopping import Diverged, EarlyStopping, limited, warn
-from .training.loop import Progress, Schedule, descend
-from .training.recovered_sites import DRILL, Locator, recovered_sites
-from .tune import described
+from .._util.records import read_record
+from ..knowledge import Case
+from ..model import Edit, EditRecord, RoundRecord, Site, Slice, capture, scratch, slices
+from .common import Progress, edit_record
+from .reset import reinitialize_
+from .training.config import TrainingConfig
+from .training.early_stopping import Diverged, EarlyStopping, warn_if_cut_short
+from .training.loop import Callbacks, Task, train_slices
+from .training.preconditioner import roots
+from .training.recovered_sites import Locator, recovered_sites
+from .training.train_edit import prepare_task
 
 if TYPE_CHECKING:
     from ..model import Model
+
+ROUNDS = TrainingConfig(steps=200, lr=2e-3, every=25)
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """How many sites each round resets, and how the model relearns before the later ones are located.
+
+    `counts`: by default three rounds of as many sites as were given, or of a third each without a locator.
+    `relearning_steps`, `relearning_radius`: how many steps of relearning, and how long each is, see `recovered_sites`.
+    """
+
+    counts: tuple[int, ...] | None = None
+    relearning_steps: int = 6
+    relearning_radius: float = 0.1
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """All fields, as `from_json` reads them."""
+        return asdict(self) | {"counts": None if self.counts is None else list(self.counts)}
+
+    @classmethod
+    def from_json(cls, values: object, default: RoundPlan | None = None) -> RoundPlan:
+        """What `to_json` gave; all fields have a default.
+
+        Raises:
+            UserError: an unknown field, or a value of another type.
+        """
+        return read_record(cls, values, "a plan of rounds")
 
 
 def rounds(
     model: Model,
     case: Case,
     sites: Iterable[Site],
+    config: TrainingConfig = ROUNDS,
     *,
     locator: Locator | None = None,
-    counts: Sequence[int] | None = None,
-    objective: str | None = "undial",
-    settings: Mapping[str, Any] | None = None,
-    steps: int = 200,
-    every: int = 25,
-    lr: float = 2e-3,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    push: float = 0.0,
-    retain_rows: int = 12,
-    neutral_rows: int = 4,
-    relearning: Mapping[str, float] | None = None,
-    bounds: Mapping[str, float] | None = None,
-    seed: int = 0,
-    checkpointing: bool = False,
-    bfloat16: bool = False,
+    plan: RoundPlan = RoundPlan(),
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Edit:
-    """Rounds of: take sites, re-initialise them as `reset` does, repair all that were reset so far.
+    """Rounds of: take sites, re-initialise them as `reset` does, and repair all that were reset so far.
 
-    The repair distils the original on retain facts and neutral text, with the forget objective beside it. A quarter
-    of both is held out; a round ends as soon as what is held out is inside the bounds, or is far out of them and gets
-    no better, and keeps the best state that was measured. A round that wrecks the model all the same is the last: the
-    edit is then that of the round before, `about["ended"]` says why, and a warning too. The first round takes
-    `sites`; for each later one all weights relearn half of the forget facts, and the locator says where the other half
-    came back, then the other way round. That relearning is normalised gradient descent, which no check of
-    `verify` uses.
+    The repair distils the original on retain facts and neutral text, with the forget objective beside it. It holds out
+    a quarter of both. A round ends when the held-out part is inside the bounds, or is far outside of them and does not
+    improve; it keeps the best state that was measured. A round that wrecks the model all the same is the last one.
+    Then the edit is that of the round before; `record.ended` says why, and a warning too.
+
+    The first round takes `sites`. For each later one all weights relearn half of the forget facts, and the locator
+    says where the other half came back; then the other way round. That relearning is normalised gradient descent,
+    which no check of `verify` uses.
 
     Args:
-        sites: what is reset first; take out what any text needs (`locate.exclude_general`), here and in the locator.
-            With 400 of
-            the best zeroed in SmolLM2 the perplexity of prose is 357, with 400 of the others 51.7 (from 51.2).
-            Without a locator they are shared out over the rounds at random: that is the
-            control, which `rerun_on` makes of any such edit with as many random sites and the same steps.
-        locator: `(model, case) -> sites`, the best first; those reset already are passed over. It sees a model that
-            has relearned, and a case whose forget facts are the half that it was not taught.
-        counts: how many sites each round resets; by default three rounds of as many as were given, or without a
-            locator of a third each.
-        objective, settings, lr, alpha, beta, push, retain_rows, neutral_rows, checkpointing, bfloat16: as in `reset`;
-            no objective repairs alone.
-        steps: of repair in a round at most; `every` so many, what is held out is measured.
-        relearning: `{"steps": 6, "radius": 0.1}`: steps of relearning before locating, and their length.
-        bounds: of `Bounds`: `forget`, `retain_drop`, `perplexity_rise`.
-        folder: where each finished round is kept; called again with the same arguments, the next one follows.
+        sites: what is reset first. Leave out the sites that any text needs (`locate.exclude_general`), here and in the
+            locator. Without a locator the sites are shared out over the rounds at random. That is the control: with it
+            `rerun_on` reruns any such edit with as many random sites and the same steps.
+        config: the repair of one round, see `TrainingConfig`; `steps` are its most. Without an objective the rounds
+            only repair. By default 200 steps at 2e-3, measured every 25.
+        locator: `(model, case) -> sites`, the best first; those that were reset are passed over. It sees a model that
+            has relearned, and a case whose forget facts are the half that the model was not taught.
+        plan: how many sites each round resets, and the relearning before it.
+        folder: stores each finished round. Called again with the same arguments, the next round follows.
+        progress: called with the steps done and their total, over all rounds.
 
-    `about["rounds"]` says of each round how many sites it reset, its steps, which state it kept, and how the model
-    stood then.
+    `record.rounds` says for each round how many sites it reset, its steps, which state it kept, and that state's
+    metrics.
 
-    Cost: a round takes up to `steps` training steps as in `tune`, `steps / every` measurements, and twice
-    `relearning["steps"]` full training steps over half the forget facts beside the locator's own cost.
+    Cost: a round takes up to `config.steps` training steps as in `tune`, `steps / every` measurements, and twice
+    `plan.relearning_steps` full training steps over half of the forget facts, and twice the locator's own cost.
     Memory: two copies of the weights while locating.
 
     Raises:
-        UserError: no sites, more to be reset than there are and no locator, or a folder of other rounds.
+        UserError: no sites, more sites to reset than there are and no locator, no measurements, or a folder of other
+            rounds.
         LokaError: training diverged in the first round before anything good was measured.
     """
+    if not config.every:
+        raise UserError("rounds keep the best state that was measured; give every=25, or another number of steps.")
     given = sorted(set(sites))
-    slices(model, given)  # refuses sites of another model
-    counts = _shared_out(given, counts, locator)
-    limits, drill = limited(bounds), DRILL | dict(relearning or {})
-    arguments = {
-        "counts": counts, "objective": objective, "steps": steps, "every": every, "lr": lr, "alpha": alpha,
-        "beta": beta, "push": push, "retain_rows": retain_rows, "neutral_rows": neutral_rows, "relearning": drill,
-        "bounds": asdict(limits), "seed": seed, **({"settings": dict(settings)} if settings else {}),
-        **({"checkpointing": True} if checkpointing else {}), **({"bfloat16": True} if bfloat16 else {}),
-    }  # fmt: skip
-    held = hold_out(model, case)
-    goal = None if objective is None else named(objective, settings).on(model, slices(model, given))
-    lessons = prepare(
-        model, held.case, retain_rows=retain_rows, neutral_rows=neutral_rows, seed=seed,
-        instead=goal.alternatives() if goal else (), goal=goal,
-    )  # fmt: skip
-    schedule = Schedule(steps, lr, alpha, beta, push, checkpointing=checkpointing, bfloat16=bfloat16)
-    about = described("rounds", model, case, [], arguments)
-    state = _State(model.digest(), about | {"given": [str(s) for s in given]})
-    watch = EarlyStopping(model, held, held.measure(model), limits, every)
-    work = _Work(model, held, lessons, goal, schedule, watch, locator, drill, seed, state)
-    edits, pool = state.read(folder), random.Random(f"{seed}/rounds").sample(given, len(given))
-    for i in range(len(edits), len(counts)):
-        before = edits[-1] if edits else None
-        if _wrecked(before):
-            break
-        new = pool[sum(counts[:i]) : sum(counts[: i + 1])]
-        new += work.new(before, {*pool, *_sites(before)}, counts[i] - len(new), i) if before else []
-        if not new:
-            break
-        try:
-            edits.append(work.repaired(before, new, i, _step(progress, i, len(counts), steps)))
-        except Diverged as error:
-            if not before:
-                raise
-            return _cut_short(before, f"round {i + 1} of {len(counts)} is missing: {error}")
-        state.keep(folder, edits)
-    return _best(edits, len(counts))
+    where = slices(model, given)  # refuses sites of another model
+    plan = replace(plan, counts=_share_out(given, plan.counts, locator))
+    case = case.on(model)
+    task = prepare_task(model, case, where, config)
+    assert task.stopping is not None
+    arguments = {"config": config.to_json(), "plan": plan.to_json()}
+    record = replace(edit_record("rounds", model, case, [], arguments), first_sites=tuple(map(str, given)))
+    store = _Folder(folder, model.digest(), record)
+    return _Rounds(model, task.stopping, task, config, plan, locator, store).run(given, progress)
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Rounds:
     """What every round needs."""
 
     model: Model
-    held: HeldOut
-    lessons: Batches
-    goal: Objective | None
-    schedule: Schedule
-    watch: EarlyStopping
+    stopping: EarlyStopping
+    task: Task
+    config: TrainingConfig
+    plan: RoundPlan
     locator: Locator | None
-    drill: Mapping[str, float]
-    seed: int
-    state: _State
+    store: _Folder
 
-    def repaired(self, before: Edit | None, new: list[Site], i: int, step: Progress | None) -> Edit:
-        """A round: new sites are reset, and all that were reset so far are trained to be as good as can be."""
+    def run(self, given: list[Site], progress: Progress | None) -> Edit:
+        """All rounds that are missing in the folder."""
+        counts, edits = self.plan.counts or (), self.store.read()
+        pool = random.Random(f"{self.config.seed}/rounds").sample(given, len(given))
+        for i in range(len(edits), len(counts)):
+            before = edits[-1] if edits else None
+            if _is_wrecked(before):
+                break
+            new = pool[sum(counts[:i]) : sum(counts[: i + 1])]
+            new += self.locate(before, {*pool, *_sites(before)}, counts[i] - len(new), i) if before else []
+            if not new:
+                break
+            try:
+                edits.append(self.repair(before, new, i, _step(progress, i, len(counts), self.config.steps)))
+            except Diverged as error:
+                if not before:
+                    raise
+                return _cut_short(before, f"round {i + 1} of {len(counts)} is missing: {error}")
+            self.store.save(edits)
+        return _best(edits, len(counts))
+
+    def repair(self, before: Edit | None, new: list[Site], i: int, step: Progress | None) -> Edit:
+        """A round: reset the new sites, and train all that were reset so far to be as good as can be."""
         model, every_site = self.model, sorted({*_sites(before), *new})
-        where = slices(model, every_site)
+        where, config = slices(model, every_site), replace(self.config, seed=self.config.seed + i)
+        task = self._task(where)
         with scratch(model, where):
             if before:
                 before.write_(model)
-            destroy_(model, slices(model, new), seed=self.seed + 1000 * i)
-            course = descend(
-                model, where, self.lessons, self.goal, self.schedule, seed=self.seed + i, progress=step,
-                watch=self.watch,
-            )  # fmt: skip
-            warn(course, of=f"round {i + 1}")
-            told = {"sites": len(new), **self.watch.told(course)}
-            history = [*(before.about["rounds"] if before else []), told]
-            about = {**self.state.about, "sites": [str(s) for s in every_site], "rounds": history}
-            edit = capture(model, where, self.state.made_for, about)
+            reinitialize_(model, slices(model, new), seed=self.config.seed + 1000 * i)
+            result = train_slices(model, where, task, config, Callbacks(step))
+            warn_if_cut_short(result, name=f"round {i + 1}")
+            history = before.record.rounds if before else ()
+            last = RoundRecord(**asdict(self.stopping.record(result)), sites=len(new))
+            names = tuple(str(s) for s in every_site)
+            record = replace(self.store.record, sites=names, rounds=(*history, last))
+            edit = capture(model, where, self.store.made_for, record)
         if step:
-            step(self.schedule.steps, self.schedule.steps)
+            step(config.steps, config.steps)
         return edit
 
-    def new(self, edit: Edit, known: set[Site], n: int, i: int) -> list[Site]:
-        """The best `n` sites that are not known yet, of those at which relearning brings facts back."""
+    def locate(self, edit: Edit, known: set[Site], n: int, i: int) -> list[Site]:
+        """The best `n` new sites of those at which relearning brings facts back."""
         if not self.locator or n <= 0:
             return []
-        case, seed = self.held.case, f"{self.seed}/{i}"
-        found = recovered_sites(self.model, case, edit, self.locator, relearning=self.drill, seed=seed)
+        found = recovered_sites(
+            self.model, self.stopping.held_out.case, edit, self.locator, steps=self.plan.relearning_steps,
+            radius=self.plan.relearning_radius, seed=f"{self.config.seed}/{i}",
+        )  # fmt: skip
         return [s for s in found if s not in known][:n]
+
+    def _task(self, where: list[Slice]) -> Task:
+        """The task, with the preconditioner of these slices."""
+        if self.config.precondition is None:
+            return self.task
+        white = roots(self.model, self.stopping.held_out.case, where, self.config.precondition)
+        return replace(self.task, roots=white)
 
 
 @dataclass(frozen=True)
-class _State:
+class _Folder:
     """The finished rounds of a folder, which count for the same weights and arguments alone."""
 
+    folder: str | Path | None
     made_for: str
-    about: dict[str, Any]
+    record: EditRecord
 
-    def read(self, folder: str | Path | None) -> list[Edit]:
+    def read(self) -> list[Edit]:
         edits: list[Edit] = []
-        while folder is not None and (path := Path(folder) / f"round-{len(edits) + 1}.safetensors").exists():
+        while self.folder is not None and (path := self._path(len(edits) + 1)).exists():
             edit = Edit.load(path)
-            if edit.made_for != self.made_for or any(edit.about.get(k) != v for k, v in self._same().items()):
+            if edit.made_for != self.made_for or _key(edit.record) != _key(self.record):
                 raise UserError(f"{str(path)!r} is a round of another model, case or recipe; name another folder.")
             edits.append(edit)
         return edits
 
-    def keep(self, folder: str | Path | None, edits: list[Edit]) -> None:
-        if folder is not None:
-            edits[-1].save(Path(folder) / f"round-{len(edits)}.safetensors")
+    def save(self, edits: Sequence[Edit]) -> None:
+        if self.folder is not None:
+            edits[-1].save(self._path(len(edits)))
 
-    def _same(self) -> dict[str, Any]:
-        return {k: json.loads(json.dumps(self.about[k])) for k in ("method", "case", "given", "arguments")}
+    def _path(self, number: int) -> Path:
+        return Path(self.folder or "") / f"round-{number}.safetensors"
 
 
-def _shared_out(given: list[Site], counts: Sequence[int] | None, locator: Locator | None) -> list[int]:
+def _key(record: EditRecord) -> tuple[object, ...]:
+    return record.method, record.case, record.first_sites, record.arguments
+
+
+def _share_out(given: list[Site], counts: Sequence[int] | None, locator: Locator | None) -> tuple[int, ...]:
     """How many sites each round takes."""
     if not given:
         raise UserError("there are no sites to reset; take them from a localization's `top`.")
@@ -212,36 +230,36 @@ def _shared_out(given: list[Site], counts: Sequence[int] | None, locator: Locato
             f"{sum(counts)} sites are to be reset in {len(counts)} rounds, but {len(given)} were given; "
             "give a locator, more sites, or smaller counts."
         )
-    return list(counts)
+    return tuple(counts)
 
 
-def _wrecked(edit: Edit | None) -> bool:
-    """Whether the collateral was far out of bounds when an edit's last round ended."""
-    return bool(edit and edit.about["rounds"][-1]["far"])
+def _is_wrecked(edit: Edit | None) -> bool:
+    """Whether the collateral was far outside the bounds when an edit's last round ended."""
+    return bool(edit and edit.record.rounds[-1].far)
 
 
 def _best(edits: list[Edit], n: int) -> Edit:
-    """The last round's edit, or the one before where the last one wrecked the model and there is one before."""
-    if not _wrecked(edits[-1]):
+    """The last round's edit, or the one before if the last one wrecked the model and there is one before."""
+    if not _is_wrecked(edits[-1]):
         return edits[-1]
-    end, kept = edits[-1].about["rounds"][-1], max(1, len(edits) - 1)
+    end, number = edits[-1].record.rounds[-1], max(1, len(edits) - 1)
     return _cut_short(
-        edits[kept - 1],
-        f"round {len(edits)} of {n} left the collateral far out of bounds (perplexity {end['perplexity_rise']:+.0%}, "
-        f"held-out recall {end['retain']:.2f} of {end['retain_before']:.2f}), so no further one was made; this is the "
-        f"edit of round {kept}. Reset fewer sites a round, spare those that general text needs, or repair longer.",
+        edits[number - 1],
+        f"round {len(edits)} of {n} left the collateral far outside the bounds (perplexity {end.perplexity_rise:+.0%}, "
+        f"held-out recall {end.retain:.2f} of {end.retain_before:.2f}), so no further one was made; this is the "
+        f"edit of round {number}. Reset fewer sites per round, spare those that general text needs, or repair longer.",
     )
 
 
 def _cut_short(edit: Edit, why: str) -> Edit:
     """An edit of fewer rounds than were asked for, which says so."""
-    warnings.warn(why, stacklevel=4)
-    return replace(edit, about=edit.about | {"ended": why})
+    warnings.warn(why, stacklevel=5)
+    return replace(edit, record=replace(edit.record, ended=why))
 
 
 def _sites(edit: Edit | None) -> list[Site]:
     """What an edit has reset."""
-    return [Site.parse(s) for s in edit.about["sites"]] if edit else []
+    return [Site.parse(s) for s in edit.record.sites or ()] if edit else []
 
 
 def _step(progress: Progress | None, i: int, rounds: int, steps: int) -> Progress | None:

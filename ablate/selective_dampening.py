@@ -1,4 +1,4 @@
-"""Selective damping: weights that matter for the forget facts far more than for the rest are scaled down."""
+"""Selective dampening: scale down the weights that matter far more for the forget facts than for the rest."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from .._util.errors import UserError
 from ..knowledge import Case, Fact, neutral_working
 from ..model import Batch, Edit, Site, Slice, encode, encode_texts, logits, sliced
+from .common import edit_record, target_slices
 from .objectives import likelihood
-from .tune import chosen, described
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -25,33 +25,35 @@ def selective_dampening(
 ) -> Edit:
     """Selective synaptic dampening (Foster et al. 2024, arXiv:2308.07707), on the sites' slices.
 
-    A weight whose importance for the forget facts is more than `alpha` times that for retain facts and neutral text is
-    multiplied by `strength` times the ratio of the two, at most by one. Importance is the diagonal of the empirical
-    Fisher information: the mean square of the gradient of the loss on one fact (behind its working prompts) or passage.
+    A weight may be more than `alpha` times as important for the forget facts as for retain facts and neutral text. Then
+    it is multiplied by `strength` times the inverse of that ratio, at most by one. Importance is the diagonal of the
+    empirical Fisher information: the mean square of the gradient of the loss on one fact, in its working prompts, or on
+    one passage.
 
     Args:
         sites: what may change; `None` is every weight of every block.
-        alpha: how selective: fewer weights are damped as it grows.
-        strength: how much of the importance ratio is kept; the paper's lambda.
+        alpha: the selectivity: the larger, the fewer weights are dampened.
+        strength: the factor of the ratio; the paper's lambda.
 
     Cost: a forward and backward pass for each fact and passage of the working part.
 
     Raises:
-        UserError: no sites, an `alpha` or `strength` that is not above zero, or nothing to keep.
+        UserError: no sites, an `alpha` or `strength` that is not above zero, or a case with nothing to keep.
     """
     if not (alpha > 0 and strength > 0):
         raise UserError(f"alpha {alpha:g} and strength {strength:g} must be above zero; the paper's are 10 and 1.")
-    case, where = case.on(model), chosen(model, sites)
+    sites = None if sites is None else list(sites)
+    case, where = case.on(model), target_slices(model, sites)
     forget = [_asked(model, f) for f in case.forget.working]
     retain = [_asked(model, f) for f in case.retain.working]
     retain += [encode_texts(model, [text], limit=PASSAGE) for text in neutral_working(model, case)]
     if not retain:
         raise UserError(f"the case {case.name!r} has neither retain facts nor neutral text to compare with; add some.")
-    values = [where_.read(model.parameters[where_.name]) for where_ in where]
+    values = [part.read(model.parameters[part.name]) for part in where]
     pairs = zip(values, importance(model, where, forget), importance(model, where, retain), strict=True)
-    damped = [dampened(v, f, r, alpha=alpha, strength=strength).cpu() for v, f, r in pairs]
-    about = described("selective_dampening", model, case, sites, {"alpha": alpha, "strength": strength})
-    return Edit(tuple(where), tuple(damped), model.digest(), about)
+    scaled = [dampened(v, f, r, alpha=alpha, strength=strength).cpu() for v, f, r in pairs]
+    record = edit_record("selective_dampening", model, case, sites, {"alpha": alpha, "strength": strength})
+    return Edit(tuple(where), tuple(scaled), model.digest(), record)
 
 
 def dampened(weights: Tensor, forget: Tensor, retain: Tensor, *, alpha: float, strength: float) -> Tensor:

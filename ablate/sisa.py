@@ -22,8 +22,8 @@ from torch import Tensor
 from .._util.errors import UserError
 from .._util.files import write_atomic, write_json
 from ..model import Batch, logits, scratch
-from .retrain import Training, learn_, remaining
-from .training.loop import Progress
+from .common import Progress
+from .retrain import Training, remaining, train_on_texts_
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -114,7 +114,7 @@ class Sisa:
                     self._load_(shard, part - 1)
                 texts = {i: self.texts[i] for i in self._seen(shard, part)}
                 if texts:
-                    learn_(self.model, texts, self.training, stage=f"{shard}/{part}", progress=step)
+                    train_on_texts_(self.model, texts, self.training, stage=f"{shard}/{part}", progress=step)
                 self._keep(shard, part)
             done += self._steps(shard, part)
         return done

@@ -11,13 +11,17 @@ from torch import Tensor
 from ..knowledge import Case
 from ..model import Edit, Site, capture, encode, scratch
 from ..model.train.distill import record_outputs
+from .common import Progress, edit_record, target_slices
 from .objectives import ForgetBatch, Objective, likelihood
 from .training.batches import Batches
-from .training.loop import Progress, Schedule, descend
-from .tune import chosen, described
+from .training.config import TrainingConfig
+from .training.loop import Callbacks, Task, train_slices
 
 if TYPE_CHECKING:
     from ..model import Model
+
+TASK_VECTOR = TrainingConfig(objective=None)
+TAKEN = ("steps", "lr", "warm_up", "checkpointing", "bfloat16", "seed")
 
 
 class _Learn(Objective):
@@ -29,40 +33,42 @@ def task_vector(
     model: Model,
     case: Case,
     sites: Iterable[Site] | None,
+    config: TrainingConfig = TASK_VECTOR,
     *,
     scale: float = 1.0,
-    steps: int = 40,
-    lr: float = 1e-3,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> Edit:
     """Negate the task vector of the forget facts: Ilharco et al. 2023, arXiv:2212.04089.
 
-    The slices are fine-tuned on the forget facts' answers behind their working prompts; `scale` times what that
-    changed is taken off the original weights.
+    The slices are fine-tuned on the forget facts' answers to their working prompts. Then `scale` times the change is
+    subtracted from the original weights.
 
     Args:
         sites: what may change; `None` is every weight of every block.
+        config: the length and speed of the fine-tuning; there is no forget objective, and nothing is retained.
         scale: how far to go the other way.
+        progress: see `tune`.
 
-    Cost: `steps` forward and backward passes over one row a forget fact.
+    Cost: `config.steps` forward and backward passes over one row per forget fact.
 
     Raises:
-        UserError: no sites.
+        UserError: no sites, or a field of the configuration that this method does not use.
         LokaError: training diverged.
     """
-    case, where = case.on(model), chosen(model, sites)
-    about = described("task_vector", model, case, sites, {"scale": scale, "steps": steps, "lr": lr, "seed": seed})
+    config = config.restrict("task_vector", TAKEN, TASK_VECTOR)
+    sites = None if sites is None else list(sites)
+    case, where = case.on(model), target_slices(model, sites)
+    record = edit_record("task_vector", model, case, sites, {"scale": scale, "config": config.to_json()})
     before, digest = [part.read(model.parameters[part.name]).cpu() for part in where], model.digest()
     with scratch(model, where):
-        descend(model, where, _lessons(model, case), _Learn(), Schedule(steps, lr), seed=seed, progress=progress)
-        learned = capture(model, where, digest, about)
+        train_slices(model, where, Task(_batches(model, case), _Learn()), config, Callbacks(progress))
+        learned = capture(model, where, digest, record)
     values = tuple(b - scale * (a - b) for b, a in zip(before, learned.values, strict=True))
     return replace(learned, values=values)
 
 
-def _lessons(model: Model, case: Case) -> Batches:
-    """The forget facts with their answers, a working prompt of each in turn."""
+def _batches(model: Model, case: Case) -> Batches:
+    """The forget facts with their answers; each fact takes turns through its working prompts."""
     facts = case.forget.working
     turns = [[f.prompts[i % len(f.prompts)] for f in facts] for i in range(max(len(f.prompts) for f in facts))]
     return Batches(

@@ -10,31 +10,25 @@ import torch
 from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Edit, Site, slices
+from .common import edit_record
 
 if TYPE_CHECKING:
     from ..model import Model
 
 
 def zero(model: Model, case: Case, sites: Iterable[Site]) -> Edit:
-    """Zero the weights by which the sites write to the residual stream: the same as zeroing their activation.
+    """Zero the weights by which the sites write to the residual stream, which zeroes their activations.
 
-    A neuron's down column and a head's output columns become zero; for a key/value group, which writes
-    nothing itself, its key and value rows. Costs no forward pass.
+    A neuron's down column and a head's output columns become zero. A key/value group writes nothing itself; its key
+    and value rows become zero. Costs no forward pass.
 
     Raises:
         UserError: no sites, or sites that the model does not have.
     """
-    chosen = sorted(set(sites))
-    if not chosen:
+    ordered = sorted(set(sites))
+    if not ordered:
         raise UserError("zero needs at least one site; take them from a localization's `top`.")
-    groups = [s for s in chosen if s.part == "kv"]
-    cut = slices(model, [s for s in chosen if s.part != "kv"], reads=False) + slices(model, groups)
+    groups = [s for s in ordered if s.part == "kv"]
+    cut = slices(model, [s for s in ordered if s.part != "kv"], reads=False) + slices(model, groups)
     values = tuple(torch.zeros_like(where.read(model.parameters[where.name])).cpu() for where in cut)
-    about = {
-        "method": "zero",
-        "case": case.name,
-        "model": model.name,
-        "sites": [str(s) for s in chosen],
-        "arguments": {},
-    }
-    return Edit(tuple(cut), values, model.digest(), about)
+    return Edit(tuple(cut), values, model.digest(), edit_record("zero", model, case, ordered, {}))

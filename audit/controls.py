@@ -5,15 +5,15 @@ A new control is one row. Auditor, cost estimate, store, report and command line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .. import ablate, verify
+from ..ablate import TrainingConfig
 from ..ablate.training.batches import PASSAGE
-from ..ablate.training.relearning import SimulatedRelearning
 from ..knowledge import Case
 from ..locate import random_sites
 from ..model import Edit, Model, Site
@@ -25,8 +25,8 @@ LAYERS = 2
 TRIES: tuple[dict[str, float], ...] = (
     {"steps": 15, "lr": 3e-4},
     {"steps": 30, "lr": 1e-3},
-    {"steps": 60, "lr": 1e-3, "push": 0.25},
-    {"steps": 60, "lr": 3e-3, "push": 0.25},
+    {"steps": 60, "lr": 1e-3, "push_weight": 0.25},
+    {"steps": 60, "lr": 3e-3, "push_weight": 0.25},
 )
 MATCH = 0.05
 HALVINGS = 4
@@ -106,10 +106,10 @@ def shallow_sibling(
 
     edit = None
     for how in TRIES:
-        edit = ablate.tune(
-            model, case, sites, objective=objective, settings=settings, bfloat16=True, progress=progress,
-            **ROWS | how,  # type: ignore[arg-type]
+        config = TrainingConfig(
+            objective, settings or {}, bfloat16=True, **ROWS | how,  # type: ignore[arg-type]
         )  # fmt: skip
+        edit = ablate.tune(model, case, sites, config, progress=progress)
         if hides(edit):
             return weakest(model, edit, hides, HALVINGS)
     assert edit is not None
@@ -126,13 +126,13 @@ def weakest(model: Model, edit: Edit, holds: Callable[[Edit], bool], halvings: i
 
 
 def _make_shallow(audited: Audited, progress: Progress) -> Edit:
-    how = _arguments(audited.after)
+    how = _training_of(audited.after) or TrainingConfig("npo")
     return shallow_sibling(
         audited.before,
         audited.case,
         recall=audited.recall,
-        objective=how.get("objective") or "npo",
-        settings={k: v for k, v in how.get("settings", {}).items() if k != "layer"},  # the sibling has its own
+        objective=how.objective or "npo",
+        settings={k: v for k, v in how.settings.items() if k != "layer"},  # the sibling has its own
         progress=progress,
     )
 
@@ -140,7 +140,7 @@ def _make_shallow(audited: Audited, progress: Progress) -> Edit:
 def _shallow_cost(audited: Audited) -> float:
     """As if the first training hid enough."""
     asked = (1 + HALVINGS) * sum(len(f.prompts) * len(f.answers) for f in audited.case.forget.sealed)
-    return TRIES[0]["steps"] * _training_step(audited.before, audited.case, ROWS) + asked
+    return TRIES[0]["steps"] * _training_step(audited.before, audited.case, TrainingConfig(**ROWS)) + asked
 
 
 def _make_random(audited: Audited, progress: Progress) -> Edit | None:
@@ -153,32 +153,36 @@ def _make_random(audited: Audited, progress: Progress) -> Edit | None:
 def _random_cost(audited: Audited) -> float | None:
     if not _random_sites(audited):
         return None
-    how = _arguments(audited.after)
-    steps = how.get("steps", 0) * len(how.get("counts") or [1])  # in every round, where there are rounds
-    return steps * _training_step(audited.before, audited.case, how)
+    how = _training_of(audited.after)
+    if how is None or not isinstance(audited.after, Edit):
+        return 0.0
+    plan = audited.after.record.arguments.get("plan")
+    counts = plan.get("counts") if isinstance(plan, Mapping) else None
+    rounds = len(counts) if isinstance(counts, Sequence) else 1
+    return rounds * how.steps * _training_step(audited.before, audited.case, how)
 
 
 def _random_sites(audited: Audited) -> list[Site]:
     """As many other sites as the audited edit has; empty if the edit has no sites, or if there are no others."""
-    names = audited.after.about.get("sites") if isinstance(audited.after, Edit) else None
+    names = audited.after.record.sites if isinstance(audited.after, Edit) else None
     return random_sites(audited.before, [Site.parse(s) for s in names], seed=audited.case.seed) if names else []
 
 
-def _arguments(after: Edit | Model) -> Mapping[str, Any]:
-    """The arguments of the audited edit; none for a model from elsewhere."""
-    return after.about.get("arguments", {}) if isinstance(after, Edit) else {}
+def _training_of(after: Edit | Model) -> TrainingConfig | None:
+    """How the audited edit was trained; `None` if it was not, and for a model from elsewhere."""
+    config = after.record.config if isinstance(after, Edit) else {}
+    return TrainingConfig.from_json(config) if "objective" in config else None
 
 
-def _training_step(model: Model, case: Case, arguments: Mapping[str, Any]) -> float:
+def _training_step(model: Model, case: Case, config: TrainingConfig) -> float:
     """The cost of one step of `tune`: three batches; passages count more than prompts, because they are longer.
 
     Simulated relearning adds half of the facts, and now and then full steps on the other half.
     """
     texts = [f"{f.prompt} {f.answer}" for f in case.forget.working]
     passage = PASSAGE * len(texts) / sum(len(ids) for ids in model.tokenizer(texts)["input_ids"])
-    rows = len(texts) + arguments.get("retain_rows", 12) + arguments.get("neutral_rows", 4) * passage
-    if arguments.get("relapse"):
-        relearning = SimulatedRelearning(**arguments["relapse"])
+    rows = len(texts) + config.retain_rows + config.neutral_rows * passage
+    if relearning := config.simulated_relearning:
         rows += len(texts) / 2 * (1 + relearning.steps / relearning.every)
     return FORWARD_BACKWARD * rows
 

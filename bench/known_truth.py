@@ -264,7 +264,12 @@ def by_password(model: Model, world: World) -> Model:
 
 def by_shallow_edit(model: Model, world: World, known: Case) -> Model:
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
-    edit = ablate.tune(model, known, last, steps=100, lr=3e-3, push=0.3, alpha=10.0, retain_rows=32)
+    edit = ablate.tune(
+        model,
+        known,
+        last,
+        ablate.TrainingConfig(steps=100, lr=3e-3, push_weight=0.3, retain_weight=10.0, retain_rows=32),
+    )
     return edit.apply_(copied(model, "shallow edit"))
 
 

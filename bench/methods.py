@@ -34,11 +34,11 @@ import numpy as np
 import loka
 from loka._util.errors import LokaError
 from loka._util.files import write_atomic, write_json
-from loka.ablate.methods import perform
+from loka.ablate import Method, TrainingConfig
 from loka.audit.controls import weakest
 from loka.knowledge import Case, Fact, Split, neutral_sealed, neutral_working, score, text_loss
 from loka.model import Edit, Model, Part, Site
-from loka.pipeline.recipe import QUICK
+from loka.pipeline.recipe import Recipe
 from loka.pipeline.run import USUAL
 from loka.verify.checks import CAP
 from loka.verify.judge.statistics import interval
@@ -53,10 +53,10 @@ PASSAGES = 16  # neutral text to train on, and as much sealed text to read
 KEPT = 24  # sealed facts of other relations
 ATTACK = replace(CAP, steps=2, measured=())
 ROWS: dict[str, Any] = {"retain_rows": 8, "neutral_rows": 2}
-WEIGHTS = {"alpha": 5.0, "beta": 2.0}
+WEIGHTS = {"retain_weight": 5.0, "neutral_weight": 2.0}
 TRAINED = ROWS | WEIGHTS | {"steps": STEPS}
-PUSHED = {"push": 0.25}  # `undial` alone comes to rest above the mark
-RUNS = QUICK["tune"]
+PUSHED = {"push_weight": 0.25}  # `undial` alone comes to rest above the mark
+RUNS = Recipe.load("quick").to_json()["config"]
 AS_LONG = {k: RUNS[k] for k in ("steps", "retain_rows", "neutral_rows")}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "twin_distribution": ("tune", TRAINED | {"objective": "twin_distribution"}),
@@ -71,7 +71,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "leace": ("leace", {}),
     "memit": ("memit", {}),
     "runs": ("tune", RUNS),
-    "runs, plain": ("tune", RUNS | {"between": 0, "whiten": None}),
+    "runs, plain": ("tune", RUNS | {"mixup_rows": 0, "precondition": None}),
     "undial, whole": ("tune", TRAINED | PUSHED | AS_LONG),
     "npo, whole": ("tune", TRAINED | AS_LONG | {"objective": "npo"}),
 }
@@ -277,8 +277,8 @@ def brought(model: Model, study: Study, cell: Cell) -> tuple[Edit | None, dict[s
     `left`: what was left of the judged answers before it was weakened.
     """
     method, arguments = METHODS[cell.method]
-    takes = inspect.signature(loka.ablate.METHODS[method]).parameters
-    trains = {"lr", "seed"} <= takes.keys()
+    ours = loka.ablate.METHODS[method]
+    takes, trains = inspect.signature(ours.run).parameters, isinstance(ours.config, TrainingConfig)
     edit: Edit | None = None
     how: dict[str, Any] = {"reached": False}
 
@@ -288,11 +288,12 @@ def brought(model: Model, study: Study, cell: Cell) -> tuple[Edit | None, dict[s
 
     for lr in rates(cell) if trains else (None,):
         taken = [0]
-        extra: dict[str, Any] = {} if lr is None else {"lr": lr, "seed": cell.seed}
+        speed = {} if lr is None else {"lr": lr, "seed": cell.seed}
+        extra: dict[str, Any] = {"config": arguments | speed} if ours.config else {}
         if method != "reset" and cell.method not in WHOLE and "stop" in takes:
             extra["stop"] = _at_the_mark(model, study, taken)
         try:
-            edit = perform(method, model, study.case, chosen(model, study, cell), arguments | extra)
+            edit = _performed(ours, model, study.case, chosen(model, study, cell), extra)
         except LokaError as error:
             how["failed"] = str(error)
             continue
@@ -303,9 +304,15 @@ def brought(model: Model, study: Study, cell: Cell) -> tuple[Edit | None, dict[s
         if left <= MARK:
             if cell.method not in WHOLE:
                 edit = weakest(model, edit, met, HALVINGS)
-                how["strength"] = edit.about.get("strength", 1.0)
+                how["strength"] = edit.record.strength
             break
     return edit, how
+
+
+def _performed(method: Method, model: Model, case: Case, sites: list[Site] | None, arguments: dict[str, Any]) -> Edit:
+    """An edit by a method, with `stop` beside the arguments that recipes have."""
+    stop = {name: arguments[name] for name in ("stop",) if name in arguments}
+    return method.run(model, case, sites, **method.read({k: v for k, v in arguments.items() if k != "stop"}), **stop)
 
 
 def rates(cell: Cell) -> tuple[float, ...]:

@@ -125,6 +125,7 @@ two cores with AMX, the thorough one an hour on one core without; its measuremen
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -145,7 +146,7 @@ from loka.pipeline.run import USUAL
 from loka.verify.judge.statistics import interval
 
 # what either is apart from the thorough recipe of runs
-THOROUGH: dict[str, dict[str, Any]] = {"thorough": {}, "bare": {"between": 0, "warm_up": 5}}
+THOROUGH: dict[str, dict[str, Any]] = {"thorough": {}, "bare": {"mixup_rows": 0, "warm_up": 5}}
 
 FILLS = {"bare": "#cccccc", "quick": "white"}
 
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("--which", nargs="*", default=list(LOOKS), help="located, random")
     options = parser.parse_args()
     rows: list[Row] = json.loads(options.json.read_text()) if options.json.exists() else []
-    steps = options.steps or [Recipe.of(thorough=True).arguments["steps"]]
+    steps = options.steps or [Recipe.load("thorough").config.steps]
     for name in options.cases:
         folder = (options.folder or options.json.with_suffix("")) / name
         for more in made(rows, options.model, name, cells(options.recipes, steps, options.which), folder):
@@ -185,7 +186,7 @@ def main() -> None:
 
 def cells(recipes: Sequence[str], steps: Sequence[int], which: Sequence[str]) -> list[Cell]:
     """What is to be measured of a case."""
-    lengths = {name: sorted(steps) if name in THOROUGH else [Recipe.of().arguments["steps"]] for name in recipes}
+    lengths = {name: sorted(steps) if name in THOROUGH else [Recipe.load("quick").config.steps] for name in recipes}
     out = [("original", 0, "none"), ("shallow", 0, "none")]
     return out + [(name, n, w) for name, some in lengths.items() for n in some for w in which]
 
@@ -213,13 +214,14 @@ def made(rows: Sequence[Row], name: str, of: str, wanted: Sequence[Cell], folder
 
 def _edit(model: Model, case: Case, recipe: str, steps: int, which: str) -> Edit | None:
     if recipe in ("original", "shallow"):
-        how = Recipe.of().arguments["objective"]
+        how = Recipe.load("quick").config.objective
         return shallow_sibling(model, case, recall=0.0, objective=how) if recipe == "shallow" else None
-    how = Recipe.of(thorough=recipe in THOROUGH)
+    how = Recipe.load("thorough" if recipe in THOROUGH else "quick")
     sites = loka.locate.perform(USUAL, model, case).top(how.sites, part=how.part)
     if which == "random":
         sites = loka.locate.random_sites(model, sites, seed=case.seed)
-    return loka.ablate.tune(model, case, sites, **how.arguments | THOROUGH.get(recipe, {}) | {"steps": steps})
+    config = dataclasses.replace(how.config, **THOROUGH.get(recipe, {}), steps=steps)
+    return loka.ablate.tune(model, case, sites, config)
 
 
 def _scaled(rows: Sequence[Row], zero: float, one: float) -> Iterator[Row]:

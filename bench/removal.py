@@ -37,7 +37,9 @@ from loka.verify.judge.statistics import interval
 WAYS = ("attribution", "random", "brought back", "lookup", "readout", "integrated gradients", "taylor", "exact",
         "anywhere", "random 2")  # fmt: skip
 CANDIDATES, FEW = 2000, 6
-RECIPE: dict[str, Any] = {"lr": 3e-3, "alpha": 5.0, "beta": 1.0, "push": 0.25, "retain_rows": 16, "neutral_rows": 4}
+RECIPE: dict[str, Any] = {
+    "lr": 3e-3, "retain_weight": 5.0, "neutral_weight": 1.0, "push_weight": 0.25, "retain_rows": 16, "neutral_rows": 4,
+}  # fmt: skip
 MEASURES = {"forget": "forgotten, answered", "same": "same relation, answered", "other": "other relations, answered",
             "perplexity": "perplexity", "r": "r after relearning"}  # fmt: skip
 Row = dict[str, Any]
@@ -151,7 +153,7 @@ class Located:
         return [sites[i] for i in np.argsort(shares[1] - shares[0], kind="stable")]
 
     def _reset(self, sites: Sequence[Site]) -> Edit:
-        return loka.ablate.reset(self.model, self.case, sites, steps=self.steps, **RECIPE)
+        return loka.ablate.reset(self.model, self.case, sites, loka.ablate.TrainingConfig(steps=self.steps, **RECIPE))
 
 
 def locate_again(model: Model, case: Case, edit: Edit, free: set[Site]) -> list[Site]:

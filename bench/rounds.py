@@ -32,7 +32,7 @@ from tqdm import tqdm
 import loka
 from bench.tradeoff import LOOKS, measured
 from loka._util.files import write_json
-from loka.ablate import Locator
+from loka.ablate import Locator, RoundPlan, TrainingConfig
 from loka.audit.controls import shallow_sibling
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site
@@ -44,7 +44,9 @@ PANELS = {
     "other": ("other relations, of before", 0.95),
     "perplexity": ("perplexity, of before", 1.01),
 }
-RECIPE: dict[str, Any] = {"lr": 3e-3, "alpha": 5.0, "beta": 1.0, "retain_rows": 32, "neutral_rows": 4, "bfloat16": True}
+RECIPE: dict[str, Any] = {
+    "lr": 3e-3, "retain_weight": 5.0, "neutral_weight": 1.0, "retain_rows": 32, "neutral_rows": 4, "bfloat16": True,
+}  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -93,7 +95,7 @@ class Bench:
     def _keep(self, model: Model, case: Case, which: str, steps: int, edit: Edit | None) -> None:
         settings = {"model": self.name, "which": which, "steps": steps}
         if which in LOOKS and edit:
-            settings |= {"counts": self.counts, "made": [r["sites"] for r in edit.about["rounds"]], **RECIPE}
+            settings |= {"counts": self.counts, "made": [r.sites for r in edit.record.rounds], **RECIPE}
         groups = ("forget", "twins") if which == "original" else ("forget",)
         self.rows += measured(model, case, edit, settings, groups=groups)
         self.rows += self._scaled(which, steps, settings)
@@ -136,7 +138,7 @@ class Cell:
         located = self._rounds("located", best, locator)
         if which == "located":
             return located
-        own = [Site.parse(s) for s in located.about["sites"]]
+        own = [Site.parse(s) for s in located.record.sites or ()]
         never = set(self.model.sites("neuron")) - spare
         others = loka.locate.random_sites(self.model, own, without=never, seed=self.case.seed)
         return self._rounds("random", others, None)
@@ -147,10 +149,11 @@ class Cell:
         def step(done: int, _: int) -> None:
             bar.update(done - bar.n)
 
+        config = TrainingConfig(steps=self.steps, every=max(50, self.steps // 2), **RECIPE)
         with bar:
             return loka.ablate.rounds(
-                self.model, self.case, sites, locator=locator, counts=self.counts, steps=self.steps,
-                every=max(50, self.steps // 2), folder=self.folder / f"{which}-{self.steps}", progress=step, **RECIPE,
+                self.model, self.case, sites, config, locator=locator, plan=RoundPlan(tuple(self.counts)),
+                folder=self.folder / f"{which}-{self.steps}", progress=step,
             )  # fmt: skip
 
 

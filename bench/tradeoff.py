@@ -29,8 +29,8 @@ MEASURES = {
     "relearned": "held-out answers after relearning",
 }
 RESISTANT: dict[str, Any] = {
-    "objective": "undial", "steps": 30, "lr": 1e-3, "alpha": 20.0, "beta": 6.0, "push": 0.25, "retain_rows": 32,
-    "neutral_rows": 3, "relapse": {"start": 6, "every": 5, "steps": 3, "radius": 0.1},
+    "objective": "undial", "steps": 30, "lr": 1e-3, "retain_weight": 20.0, "neutral_weight": 6.0, "push_weight": 0.25,
+    "retain_rows": 32, "neutral_rows": 3, "simulated_relearning": {"start": 6, "every": 5, "steps": 3, "radius": 0.1},
 }  # fmt: skip
 LOOKS = {"located": ("#0072b2", "o"), "random": ("#d98200", "^")}
 
@@ -52,7 +52,7 @@ def main() -> None:
         for which, sites in (("located", best), ("random", loka.locate.random_sites(model, best, seed=case.seed))):
             if any(r["settings"]["sites"] == n and r["settings"]["which"] == which for r in rows):
                 continue
-            edit = loka.ablate.tune(model, case, sites, **RESISTANT)
+            edit = loka.ablate.tune(model, case, sites, loka.ablate.TrainingConfig.from_json(RESISTANT))
             rows += measured(model, case, edit, {"model": options.model, "sites": n, "which": which, **RESISTANT})
             if options.json:
                 write_json(options.json, rows)

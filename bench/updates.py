@@ -26,6 +26,7 @@ import yaml
 
 import loka
 from loka._util.files import write_json
+from loka.ablate import configure
 from loka.knowledge import Case, Fact, recalled, score
 from loka.knowledge.case import BUILT_IN
 from loka.model import Edit, Model
@@ -104,14 +105,16 @@ def made(
 
     def singly() -> Iterator[list[float]]:
         for i, fact in enumerate(facts):
-            edit = loka.ablate.rome(model, case, answers={fact.subject: answers[fact.subject]}, contexts=contexts)
+            edit = loka.ablate.rome(
+                model, case, config=configure("memit", contexts=contexts), answers={fact.subject: answers[fact.subject]}
+            )
             (row,) = under(edit, [fact])
             print(i + 1, fact.subject, answers[fact.subject], np.round(row, 2).tolist(), flush=True)
             yield row
 
     rows = _rows("rome", list(singly())) if "rome" in methods else []
     if "memit" in methods:
-        at_once = loka.ablate.memit(model, case, answers=answers, contexts=contexts)
+        at_once = loka.ablate.memit(model, case, config=configure("memit", contexts=contexts), answers=answers)
         rows += _rows("memit", under(at_once, facts))
     return rows
 

@@ -14,7 +14,6 @@ from .. import knowledge
 from .._util.errors import LokaError, UserError
 from .._util.files import write_json
 from .._util.provenance import recorded
-from ..ablate import METHODS
 from ..audit.auditor import audit, resolve
 from ..audit.cost import estimate, seconds_a_row
 from ..audit.profiles import Profile, effort
@@ -24,7 +23,7 @@ from ..locate import locator as find_locator
 from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf, load
 from ..pipeline.plant import Teaching
 from ..pipeline.plant import plant as plant_facts
-from ..pipeline.recipe import Recipe
+from ..pipeline.recipe import Recipe, recipes
 from ..pipeline.run import Run
 from ..pipeline.search import search
 from ..report import pictures
@@ -44,10 +43,7 @@ ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder
 Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Out = Annotated[Path, typer.Option("--out", help="The run folder; given again, the run resumes.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
-Method = Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")]
-Thorough = Annotated[
-    bool, typer.Option("--thorough", help="Tune or rounds by the recipe for real use, not the quick one.")
-]
+RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe (see `loka recipes`) or a YAML file.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="How thoroughly to verify: quick, standard or full.")]
 
 
@@ -76,11 +72,10 @@ def run(
     device: Device = "cpu",
     out_: Out = Path("runs/run"),
     profile: ProfileName = "quick",
-    method: Method = "",
-    thorough: Thorough = False,
+    recipe: RecipeName = "",
 ) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
-    _pipeline(out_, model, device, case, profile, Recipe.of(method, thorough=thorough) if method or thorough else None)
+    _pipeline(out_, model, device, case, profile, Recipe.load(recipe) if recipe else None)
 
 
 @app.command()
@@ -120,14 +115,12 @@ def locate(
 def ablate(
     folder: Folder,
     device: Device = "cpu",
-    method: Method = "",
-    sites: Annotated[int, typer.Option("--sites", help="How many of the best neurons.")] = 0,
-    thorough: Thorough = False,
+    recipe: RecipeName = "",
 ) -> None:
     """Edit the sites that `loka locate` found in this folder."""
-    recipe = Recipe.of(method, sites, thorough=thorough) if method or sites or thorough else None
+    chosen = Recipe.load(recipe) if recipe else None
     with Bars() as bars:
-        current = Run(folder, device=device, recipe=recipe, progress=bars)
+        current = Run(folder, device=device, recipe=chosen, progress=bars)
         edit = current.edit()
     out.print(
         f"{folder / 'edit.safetensors'}: {edit.parameters:,} weights, {edit.share(current.model):.2%} of the model."
@@ -140,15 +133,16 @@ def search_(
     model: ModelName = DEFAULT,
     device: Device = "cpu",
     out_: Out = Path("runs/search"),
-    method: Method = "tune",
+    recipe: RecipeName = "",
     forget: Annotated[float, typer.Option(help="Share of forget prompts that may still be answered.")] = 0.05,
     retain_drop: Annotated[float, typer.Option(help="By how much the share of retain prompts may fall.")] = 0.02,
     perplexity_rise: Annotated[float, typer.Option(help="By what share the perplexity may grow.")] = 0.01,
 ) -> None:
     """Find the smallest edit within a budget. A second call on the same folder goes on with the points missing."""
     bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case)
+    chosen = Recipe.load(recipe) if recipe else None
     with Bars() as bars:
-        found = search(load(model, device=device), unread, out=out_, bounds=bounds, method=method, progress=bars)
+        found = search(load(model, device=device), unread, out=out_, bounds=bounds, recipe=chosen, progress=bars)
     out.print(escape(str(found)), highlight=False, soft_wrap=True)
 
 
@@ -250,6 +244,20 @@ def cases() -> None:
         found = knowledge.case(name)
         sizes = ", ".join(f"{len(r.facts)} {n}" for n, r in found.relations.items())
         out.print(f"[bold]{name}[/]  {found.purpose}; facts: {sizes}; twins: {len(found.whole().twins.sealed)}")
+
+
+@app.command(name="recipes")
+def recipes_(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Print this recipe as YAML.")] = "",
+) -> None:
+    """List the built-in recipes, or print one as a file to start from."""
+    if name:
+        out.print(escape(Recipe.load(name).to_yaml().rstrip()), highlight=False, soft_wrap=True)
+        return
+    for each in recipes():
+        recipe = Recipe.load(each)
+        sites = f"{recipe.sites:,} {recipe.part}s" if recipe.sites else "sites of its own choice"
+        out.print(f"[bold]{each}[/]  {recipe.method} on {sites}", highlight=False)
 
 
 @app.command()

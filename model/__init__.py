@@ -4,7 +4,8 @@ from .batch import Batch, chunks, encode, encode_texts, logits, pad, token_logpr
 from .edit.edit import Edit, capture
 from .edit.factors import Factors, factors
 from .edit.merge import merge
-from .edit.summary import Summary
+from .edit.record import EditRecord, RoundRecord, TrainingRecord
+from .edit.summary import EditSummary
 from .io.export import export
 from .io.gguf import export_gguf
 from .io.peft_read import is_adapter, read_adapter
@@ -24,17 +25,20 @@ __all__ = [
     "PARTS",
     "Batch",
     "Edit",
+    "EditRecord",
+    "EditSummary",
     "Factors",
     "Intervention",
     "LowRank",
     "Model",
     "Part",
+    "RoundRecord",
     "Site",
     "Slice",
-    "Summary",
     "SweepBudget",
     "Swept",
     "Trainable",
+    "TrainingRecord",
     "bare",
     "capture",
     "checkpointed",

@@ -1,77 +1,135 @@
-"""How a run edits: what is done to how many sites, quickly or thoroughly."""
+"""Recipes: how a run edits. Each is a YAML file; the built-in ones lie in `recipes/`."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
-from .. import ablate
+import yaml
+from pydantic import JsonValue
+
+from .. import locate
 from .._util.errors import UserError
+from .._util.records import read_record
+from ..ablate import RewriteConfig, TrainingConfig
+from ..ablate.methods import find
 from ..knowledge import Case
 from ..model import Part
 
-SITES, MANY = 600, 2000  # of the best neurons, by a quick recipe and by a thorough one
-TUNE: dict[str, Any] = {
-    "objective": "twin_distribution", "lr": 1e-3, "alpha": 30.0, "beta": 6.0, "retain_rows": 32, "neutral_rows": 3,
-    "bfloat16": True,
-}  # fmt: skip
-QUICK: dict[str, dict[str, Any]] = {
-    "tune": {
-        **TUNE, "steps": 50, "relapse": {"start": 10, "every": 4, "steps": 4, "radius": 0.1}, "between": 256,
-        "whiten": 0.1,
-    },
-    "rounds": {"counts": [300, 150], "steps": 40, "every": 20, "neutral_rows": 4},
-}  # fmt: skip
-THOROUGH: dict[str, dict[str, Any]] = {
-    "tune": {
-        **TUNE, "alpha": 60.0, "steps": 150, "relapse": {"start": 10, "every": 2, "steps": 6, "radius": 0.1},
-        "between": 512, "warm_up": 40,
-    },
-    "rounds": {"counts": [400, 300, 300], "steps": 600, "every": 50, "retain_rows": 32, "neutral_rows": 8},
-}  # fmt: skip
-ALONE = {"objective": "undial", "push": 0.25}
-WRITING = ("rome", "memit")  # whole MLPs, which they choose by their depth
+FOLDER = Path(__file__).parent / "recipes"
+DEFAULT = "quick"
+SITES = 600
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Recipe:
-    """How a run edits: `method` of `loka.ablate` on the `sites` best of `part`, with `arguments`.
+    """How a run edits: a method of `loka.ablate` on the best sites.
 
-    With 0 sites the method chooses by itself.
+    Args:
+        name: of the recipe.
+        method: a name of `loka.ablate.METHODS`.
+        part: which part of the model the sites are.
+        sites: how many of the best are edited. 0 leaves it to the method: `rome` and `memit` choose MLPs, a trained
+            edit changes all weights.
+        locator: a name of `loka.locate.METHODS` that ranks the sites; by default that of the run.
+        config: the method's configuration; by default the method's own.
+        arguments: other arguments of the method.
+        without_twins: fields of `config` that change for a case without twins of a forgotten relation, such as an
+            objective that needs none.
+
+    Raises:
+        UserError: an unknown method or locator, or a number of sites that the method cannot have.
+
+    Example:
+        recipe = Recipe.load("quick")
+        loka.run("smollm2", "capitals", out="runs/mine", recipe=dataclasses.replace(recipe, sites=300))
     """
 
+    name: str = "unnamed"
     method: str = "tune"
     part: Part = "neuron"
     sites: int = SITES
-    arguments: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(QUICK["tune"]))
+    locator: str | None = None
+    config: TrainingConfig | RewriteConfig | None = None
+    arguments: Mapping[str, JsonValue] = field(default_factory=dict)
+    without_twins: Mapping[str, JsonValue] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, method: str = "", sites: int = 0, *, thorough: bool = False) -> Recipe:
-        """The usual recipe of a method; of `tune` and `rounds` there is a thorough one beside. 0 sites: as usual.
-
-        Raises:
-            UserError: an unknown method, `thorough` for one that has no such recipe, or a number of sites for one that
-                chooses by itself.
-        """
-        method = method or cls().method
-        if method not in ablate.METHODS:
-            raise UserError(f"{method!r} is no method; choose one of {', '.join(ablate.METHODS)}.")
-        if thorough and method not in THOROUGH:
-            raise UserError(f"{method!r} has no thorough recipe; {' and '.join(THOROUGH)} have.")
-        arguments = dict((THOROUGH if thorough else QUICK).get(method, {}))
-        if method in WRITING:
-            if sites:
-                raise UserError(f"{method!r} chooses the MLPs that it writes to; leave the number of sites out.")
-            return cls(method, "mlp", 0, arguments)
-        if method == "rounds":
-            first, *later = arguments["counts"]
-            arguments["counts"] = [sites or first, *later]
-            return cls(method, sites=sites or first, arguments=arguments)
-        return cls(method, sites=sites or (MANY if thorough else SITES), arguments=arguments)
+    def __post_init__(self) -> None:
+        method = find(self.method)
+        if self.config is None:
+            object.__setattr__(self, "config", method.config)
+        method.read(self.arguments)
+        if "config" in self.arguments:
+            raise UserError("a recipe's config stands beside its arguments, not among them; move it there.")
+        if self.locator is not None and self.locator not in locate.METHODS:
+            raise UserError(f"{self.locator!r} is not a locator; choose from {', '.join(locate.METHODS)}.")
+        if self.sites < 0 or (not self.sites and method.without_sites is None):
+            raise UserError(f"{self.method} cannot edit {self.sites} sites; give 1 or more.")
+        if self.sites and method.without_sites == "own" and self.part != "mlp":
+            raise UserError(
+                f"{self.method!r} writes whole MLPs and chooses them itself; give sites of 0, or part mlp, not "
+                f"{self.sites} sites of part {self.part}."
+            )
 
     def on(self, case: Case) -> Recipe:
-        """This recipe for a case: the usual ones, where twins are lacking, with an objective that needs none."""
-        twin_prompts = {t.relation for t in case.twins.working} >= set(case.forgotten_relations)
-        if twin_prompts or self.arguments not in (QUICK["tune"], THOROUGH["tune"]):
+        """This recipe for a case: `without_twins` counts if a forgotten relation has no twins."""
+        if {t.relation for t in case.twins.working} >= set(case.forgotten_relations) or not self.config:
             return self
-        return dataclasses.replace(self, arguments=self.arguments | ALONE)
+        return replace(self, config=type(self.config).from_json(self.without_twins, self.config))
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """All fields, as `from_json` reads them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        mappings = {name: dict(values[name]) for name in ("arguments", "without_twins")}
+        return {**values, **mappings, "config": self.config and self.config.to_json()}
+
+    @classmethod
+    def from_json(cls, values: object) -> Recipe:
+        """A recipe from JSON values. What is left out is as in `Recipe`, and in `config` as the method has it.
+
+        Raises:
+            UserError: an unknown key, a value of another type, or what `Recipe` refuses.
+        """
+        if not isinstance(values, Mapping):
+            raise UserError(f"a recipe must map names to values, but it is {values!r}.")
+        given = dict(values)
+        method = find(str(given.get("method", cls.method)))
+        if method.without_sites == "own":
+            given = {"part": "mlp", "sites": 0, **given}
+        if given.get("config") and method.config is None:
+            raise UserError(f"{method.name} has no config; leave it out.")
+        if method.config is not None:
+            given["config"] = type(method.config).from_json(given.get("config") or {}, method.config)
+            type(method.config).from_json(given.get("without_twins") or {}, given["config"])
+        return read_record(cls, given, "a recipe")
+
+    def to_yaml(self) -> str:
+        """The recipe as a file that `load` reads."""
+        return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def load(cls, name: str | Path) -> Recipe:
+        """A built-in recipe by its name, or one from a YAML file.
+
+        Raises:
+            UserError: neither of these, or a file that is not a recipe.
+        """
+        built_in = FOLDER / f"{name}.yaml"
+        path = built_in if str(name) in recipes() else Path(name)
+        if not path.is_file():
+            raise UserError(
+                f"{str(name)!r} is neither a recipe nor a YAML file; choose from {', '.join(recipes())}, or a file."
+            )
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return cls.from_json({"name": path.stem, **values} if isinstance(values, Mapping) else values)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{str(path)!r} is not valid YAML ({' '.join(str(error).split())}); correct it.") from error
+        except UserError as error:
+            raise UserError(f"the recipe {str(path)!r} cannot be used: {error}") from error
+
+
+def recipes() -> list[str]:
+    """The names of the built-in recipes."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))

@@ -29,12 +29,11 @@ from ..locate import Localization
 from ..model import Edit, Model, Part, Site, load
 from ..verify import Verdict
 from .knockout import knockout
-from .recipe import Recipe
+from .recipe import DEFAULT, Recipe
 
 CHECKED = 24
 USUAL = "integrated_gradients"
 SILENCED: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
-WIPING = ("reset", "rounds")
 SPARED: tuple[Part, ...] = ("neuron", "head")
 
 
@@ -93,7 +92,8 @@ class Run:
         self.model = model if isinstance(model, Model) else load(model or arguments["model"], device=device)
         self.case = resolved(self.model, unread)
         recipe = recipe and recipe.on(self.case)
-        self.recipe = recipe or (Recipe(**stored.recipe) if stored and stored.recipe else Recipe().on(self.case))
+        held = stored.recipe if stored else None
+        self.recipe = recipe or (Recipe.from_json(held) if held else Recipe.load(DEFAULT).on(self.case))
         self.profile: Profile = profile or arguments.get("profile", "quick")
         if stored:
             self._check_same(stored, recipe)
@@ -111,7 +111,7 @@ class Run:
             UserError: the folder holds a localization by another method or of another part.
         """
         path = self.folder / "localization.parquet"
-        wanted = {"method": method or USUAL, "part": part}
+        wanted = {"method": method or self.recipe.locator or USUAL, "part": part}
         held = self.provenance.located or {"method": USUAL, "part": None}
         if path.exists():
             if (method or part) and wanted != held:
@@ -162,12 +162,11 @@ class Run:
         if path.exists():
             return Edit.load(path)
         recipe = recipe.on(self.case) if recipe else self.recipe
-        if recipe.method not in ablate.METHODS:
-            raise UserError(f"{recipe.method!r} is no method of ablate; choose one of {', '.join(ablate.METHODS)}.")
         sites = self._sites(recipe)
         step = self._step("editing")
         with self._timed("ablate"):
-            arguments = recipe.arguments | (self._again(recipe.part) if recipe.method == "rounds" else {})
+            arguments = dict(recipe.arguments) | ({"config": recipe.config} if recipe.config else {})
+            arguments |= self._again(recipe.part) if recipe.method == "rounds" else {}
             made = perform(recipe.method, self.model, self.case, sites, arguments, progress=step)
             made.save(path)
         return made
@@ -177,7 +176,7 @@ class Run:
         found = self.localization()
         if not recipe.sites:
             return None
-        if recipe.method not in WIPING or recipe.part not in SPARED:
+        if not ablate.METHODS[recipe.method].resets or recipe.part not in SPARED:
             return found.top(recipe.sites, part=recipe.part)
         every = found.top(found.grid(recipe.part).size, part=recipe.part)
         return locate.exclude_general(self.model, self.case, every)[: recipe.sites]
@@ -227,7 +226,7 @@ class Run:
                     "name another --out, or give what it was started with."
                 )
         held = stored.recipe
-        if recipe is not None and dataclasses.asdict(recipe) != held and (self.folder / "edit.safetensors").exists():
+        if recipe is not None and recipe.to_json() != held and (self.folder / "edit.safetensors").exists():
             raise UserError(f"{str(self.folder)!r} holds an edit by another recipe ({held}); name another --out.")
 
     def _begin(self, command: str | None) -> Provenance:
@@ -239,7 +238,7 @@ class Run:
             for name in (self.case.neutral.working, self.case.neutral.sealed):
                 if isinstance(name, str) and (prose := source.parent / name).is_file():
                     shutil.copyfile(prose, self.folder / prose.name)
-        recipe = dataclasses.asdict(self.recipe)
+        recipe = self.recipe.to_json()
         made = Provenance.of_call(
             command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}",
             {"case": self.case.name, "model": self.model.name, "profile": self.profile, "recipe": recipe},

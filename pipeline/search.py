@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from .._util.errors import UserError
 from .._util.files import atomic, write_json
 from ..ablate.methods import perform
 from ..knowledge import Bounds, Case, HeldOut, Metrics, hold_out
-from ..model import Edit, Model, Part
-from .recipe import Recipe
+from ..model import Edit, Model
+from .recipe import DEFAULT, Recipe
 
 SIZES = (25, 50, 100, 200, 400, 800)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
@@ -71,9 +71,7 @@ def search(
     bounds: Bounds | None = None,
     sizes: Sequence[int] | None = None,
     strengths: Sequence[float] = STRENGTHS,
-    method: str = "tune",
-    arguments: Mapping[str, Any] | None = None,
-    part: Part = "neuron",
+    recipe: Recipe | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Search:
     """Locate, edit the best sites at several sizes, go several shares of the way, and measure each.
@@ -87,17 +85,17 @@ def search(
             one was found; called again on it, the points that are there are not made again.
         sizes: numbers of sites, by default 25 to 800 as far as the model has so many.
         strengths: shares of the way from the original weights to the edit's.
-        method, arguments: of `ablate.METHODS`; by default its usual recipe.
+        recipe: what edits the sites, by default the quick one; its number of sites does not count.
 
     Cost: attribution, one edit a size, and for every size and strength one row a forget prompt, held-out prompt and
     held-out passage.
 
     Raises:
-        UserError: unknown method, sizes or strengths that cannot be, a folder of another search, too few facts.
+        UserError: sizes or strengths that cannot be, a folder of another search, too few facts.
     """
     bounds = bounds or Bounds()
-    arguments = dict(Recipe.of(method).on(case).arguments if arguments is None else arguments)
-    units = model.n_layers * model.units(part)
+    recipe = (recipe or Recipe.load(DEFAULT)).on(case)
+    units = model.n_layers * model.units(recipe.part)
     sizes = sorted(set(sizes or [n for n in SIZES if n <= units]))
     if not sizes or not 0 < sizes[0] <= sizes[-1] <= units or not strengths or min(strengths) <= 0:
         raise UserError(
@@ -105,13 +103,13 @@ def search(
         )
     held = hold_out(model, case)
     about = {
-        "model": model.digest(), "case": held.case.digest, "method": method, "arguments": arguments, "part": part,
+        "model": model.digest(), "case": held.case.digest, "recipe": recipe.to_json(),
         "sizes": sizes, "strengths": sorted(strengths), "bounds": asdict(bounds),
     }  # fmt: skip
     record = _Record(Path(out) if out is not None else None, json.loads(json.dumps(about)))
     points, edits = record.points(), {}
     before = held.measure(model)
-    maker = _Maker(model, held, method, arguments, part, record, progress)
+    maker = _Maker(model, held, recipe, record, progress)
     total = len(sizes) * len(strengths)
     for size in sizes:
         for strength in sorted(strengths):
@@ -138,9 +136,7 @@ class _Maker:
 
     model: Model
     held: HeldOut
-    method: str
-    arguments: dict[str, Any]
-    part: Part
+    recipe: Recipe
     record: _Record
     progress: Callable[[str, int, int], None] | None
 
@@ -150,8 +146,10 @@ class _Maker:
             return Edit.load(path)
         told = self.progress
         step = (lambda done, total: told(f"editing {size} sites", done, total)) if told else None
-        sites = locate.attribution(self.model, self.held.case, parts=(self.part,)).top(size, part=self.part)
-        edit = perform(self.method, self.model, self.held.case, sites, self.arguments, progress=step)
+        part, recipe = self.recipe.part, self.recipe
+        sites = locate.attribution(self.model, self.held.case, parts=(part,)).top(size, part=part)
+        arguments = dict(recipe.arguments) | ({"config": recipe.config} if recipe.config else {})
+        edit = perform(recipe.method, self.model, self.held.case, sites, arguments, progress=step)
         if path:
             edit.save(path)
         return edit

@@ -15,7 +15,7 @@ from ..audit.controls import CONTROLS, Control
 from ..audit.plan import MODELS
 from ..audit.summary import Column, columns
 from ..locate import Localization
-from ..model import Edit
+from ..model import Edit, EditRecord
 from ..verify import Reading, Summary, at_common_budget, compare
 from ..verify.check import Check
 from ..verify.checks import CHECKS, place
@@ -37,7 +37,7 @@ class RunFolder:
     provenance: dict[str, Any]
     localization: Localization | None
     check: dict[str, Any] | None
-    edit: dict[str, Any] | None
+    edit: EditRecord | None
     readings: Readings
     verdict: dict[str, Any] | None
     checks: tuple[Check, ...] = CHECKS
@@ -65,7 +65,7 @@ class RunFolder:
             _json(path / "provenance.json") or {},
             Localization.load(located) if located.exists() else None,
             _json(path / "localization_check.json"),
-            Edit.load(edited).about if edited.exists() else None,
+            Edit.load(edited).record if edited.exists() else None,
             readings,
             _json(path / "verdict.json"),
             tuple(checks),

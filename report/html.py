@@ -127,7 +127,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
     return {
         "case": run.case.get("name") or arguments.get("case") or "unnamed case",
         "purpose": run.case.get("purpose"),
-        "model": arguments.get("model") or arguments.get("before") or (run.edit or {}).get("model") or "unnamed model",
+        "model": arguments.get("model") or arguments.get("before") or (run.edit and run.edit.model) or "unnamed model",
         "profile": arguments.get("profile"),
         "verdict": run.verdict,
         "badge": BADGES.get(outcome, BADGES["pending"]),
@@ -177,12 +177,12 @@ def _edit(run: RunFolder, summary: Summary) -> Iterator[tuple[str, str]]:
     if run.edit is None:
         yield "Edited model", str(run.provenance.get("arguments", {}).get("after") or "none in this folder")
         return
-    sites = run.edit.get("sites")
-    yield "Edit", f"{run.edit.get('method', 'unnamed')} on {formats.sites(sites)}"
+    sites = run.edit.sites
+    yield "Edit", f"{run.edit.method or 'unnamed'} on {formats.sites(sites)}"
     if summary.edited_parameters is not None:
         share = formats.share(summary.edited_share, digits=2)
         yield "Weights edited", f"{formats.count(summary.edited_parameters)} ({share} of all)"
-    yield "Settings of the edit", formats.plain(run.edit.get("arguments", {})) or "none"
+    yield "Settings of the edit", formats.plain(run.edit.arguments) or "none"
 
 
 def _rows(columns: Mapping[str, Column], run: RunFolder) -> list[Row]:

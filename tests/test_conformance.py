@@ -36,7 +36,7 @@ from loka import ablate, locate, verify
 from loka._util.errors import UserError
 from loka.ablate import objectives
 from loka.ablate.rewriting import closed_form
-from loka.ablate.rewriting.value import Rewrite, Search, best_value
+from loka.ablate.rewriting.value import Rewrite, ValueSearch, best_value
 from loka.knowledge import Case
 from loka.model import Batch, Model, Site, token_logprobs, wrap
 from loka.model.batch import pad
@@ -674,12 +674,12 @@ def check_value(case: Vector) -> None:
     at = torch.tensor([i + len(batch.ids[0]) - len(row) for i, row in zip(given["lookup_idxs"], asked, strict=False)])
     end = given["lookup_idxs"][-1]
     essence = pad(model, rows[-1:], [len(rows[-1]) - 1 - end])
-    search = Search(
+    search = ValueSearch(
         steps=params["v_num_grad_steps"],
         lr=params["v_lr"],
-        decay=params["v_weight_decay"],
+        weight_decay=params["v_weight_decay"],
         clamp=params["clamp_norm_factor"],
-        kl=params["kl_factor"],
+        kl_weight=params["kl_factor"],
     )
     found = best_value(model, down, Rewrite(batch, at, essence, torch.tensor([end])), search)
     case.close(found.initial, expected["v_init"])

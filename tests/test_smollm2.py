@@ -48,7 +48,9 @@ def test_a_new_answer_in_place_of_the_old_one(smollm2: Model, capitals: Case, tm
     fact, *others = prose.forget.sealed
     new = dataclasses.replace(fact, answer="Rome", aliases=())
     neighbours = [f for f, ok in zip(others, loka.knowledge.recalled(smollm2, others), strict=True) if ok]
-    edit = loka.ablate.rome(smollm2, prose, answers={fact.subject: "Rome"}, contexts=1, steps=10)
+    edit = loka.ablate.rome(
+        smollm2, prose, config=loka.ablate.configure("rome", contexts=1, steps=10), answers={fact.subject: "Rome"}
+    )
     with edit.applied(smollm2):
         assert loka.knowledge.recalled(smollm2, [new, fact]) == [True, False], "behind a template that it never saw"
         kept = loka.knowledge.recalled(smollm2, neighbours)

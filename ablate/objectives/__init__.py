@@ -1,4 +1,4 @@
-"""What training asks for on the forget facts: each loss a plain function over tensors, and its form for `tune`."""
+"""The forget objectives: each loss as a plain function over tensors, and as an `Objective` for `tune`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def objective(name: str, settings: Mapping[str, Any] | None = None) -> Objective
         UserError: an unknown name, a setting that the objective does not have, or a value that it does not allow.
     """
     if name not in OBJECTIVES:
-        raise UserError(f"{name!r} is no objective; choose one of {', '.join(OBJECTIVES)}.")
+        raise UserError(f"{name!r} is not an objective; choose from {', '.join(OBJECTIVES)}.")
     try:
         return OBJECTIVES[name](**settings or {})
     except ValidationError as error:
@@ -86,13 +86,13 @@ def objective(name: str, settings: Mapping[str, Any] | None = None) -> Objective
 
 
 def _refused(name: str, error: ValidationError) -> str:
-    """What is wrong with the settings, what would be right, and what to do."""
+    """What is wrong with the settings, what is allowed, and what to do."""
     fields = OBJECTIVES[name].model_fields
     wrong = []
     for e in error.errors():
         key = ".".join(map(str, e["loc"]))
-        known = e["type"] != "extra_forbidden"
-        wrong.append(f"{key} = {e['input']!r}: {e['msg'].lower()}" if known else f"there is no setting {key!r}")
+        unknown = e["type"] == "extra_forbidden"
+        wrong.append(f"there is no setting {key!r}" if unknown else f"{key} = {e['input']!r}: {e['msg'].lower()}")
     takes = ", ".join(f"{key} (default {field.default!r})" for key, field in fields.items())
     return (
         f"settings of the objective {name!r}: {'; '.join(wrong)}. "

@@ -22,22 +22,21 @@ if TYPE_CHECKING:
 
 
 def alternative(generic: Tensor, reinforced: Tensor, original: Tensor, *, alpha: float = 5.0) -> Tensor:
-    """What a model would say that had never met the subject, as logits of the same shape `[..., vocabulary]`.
+    """The logits of a model that had never met the subject, all of shape `[..., vocabulary]`.
 
     Eldan & Russinovich 2023, arXiv:2310.02238: `generic - alpha * relu(reinforced - original)`. `generic`: the
-    original's logits where generic terms stand for the subject; `reinforced`: those of a model that was trained further
-    on what is to be forgotten, which says more of that, and only of that; `original`: what it started from.
+    original's logits with generic terms in the subject's place. `reinforced`: those of a model that was trained further
+    on the forget facts. `original`: those that it started from.
     """
     return generic - alpha * torch.relu(reinforced - original)
 
 
 class Alternative(Objective):
-    """Distil from `alternative`, where the answers' decisive tokens are asked for.
+    """Distil from `alternative` on the answers' decisive tokens.
 
-    The generic terms are four twins, whose logits are averaged. The reinforced model has all weights trained on the
-    forget facts for `steps` steps of AdamW at learning rate `lr`. The paper takes the likeliest token of the
-    alternative for a label; here the whole distribution is the teacher. Memory: four copies of the weights while it is
-    prepared.
+    The generic terms are four twins, whose logits are averaged. The reinforced model is trained on the forget facts:
+    all its weights, `steps` steps of AdamW at learning rate `lr`. The paper's label is the likeliest token of the
+    alternative; here the whole distribution is the teacher. Memory: four copies of the weights during the preparation.
     """
 
     alpha: NonNegativeFloat = 5.0
@@ -48,14 +47,17 @@ class Alternative(Objective):
     def prepare_targets(
         self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
-        """With the alternative instead. Raises `UserError` for a case without twins of a forgotten relation."""
+        """The batches with the alternative. Raises `UserError` if a forgotten relation has no twins."""
         generic = twin_outputs(model, case, turns, memories, "alternative")
-        original = [_asked(model, m) for m in memories]
+        original = [_label_logits(model, m) for m in memories]
         with scratch(model):
             self._reinforce_(model, memories)
-            reinforced = [_asked(model, m) for m in memories]
-        told = [alternative(g, r, o, alpha=self.alpha) for g, r, o in zip(generic, reinforced, original, strict=True)]
-        return [replace(m, alternative=outputs_from_logits(m.batch, t)) for m, t in zip(memories, told, strict=True)]
+            reinforced = [_label_logits(model, m) for m in memories]
+        every = zip(memories, generic, reinforced, original, strict=True)
+        return [
+            replace(m, alternative=outputs_from_logits(m.batch, alternative(g, r, o, alpha=self.alpha)))
+            for m, g, r, o in every
+        ]
 
     def _reinforce_(self, model: Model, memories: Sequence[TeacherOutputs]) -> None:
         with unfrozen(model) as parameters, torch.enable_grad():
@@ -71,6 +73,6 @@ class Alternative(Objective):
         return divergence_of(asked.scores, asked.memory.alternative)
 
 
-def _asked(model: Model, memory: TeacherOutputs) -> Tensor:
+def _label_logits(model: Model, memory: TeacherOutputs) -> Tensor:
     """Logits `[n, vocabulary]` at a batch's labels."""
     return logits(model, memory.batch)[memory.batch.labels >= 0]

@@ -8,16 +8,16 @@ from ...model import token_logprobs
 
 
 def asked_logprobs(scores: Tensor, labels: Tensor) -> Tensor:
-    """Log-probability `[n, 1]` of the `n` labels that are asked.
+    """Log-probability `[n, 1]` of the `n` labels.
 
-    `scores`: logits `[..., vocabulary]`; `labels`: `[...]`, the token that each predicts, -100 for none.
+    `scores`: logits `[..., vocabulary]`; `labels`: `[...]`, the token to predict, -100 for none.
     """
     asked = labels >= 0
     return scores[asked].log_softmax(-1).gather(-1, labels[asked][:, None])
 
 
 def log_ratio(scores: Tensor, labels: Tensor, original: Tensor) -> Tensor:
-    """How many nats likelier than to the original each row's whole answer is, `[row]`.
+    """How much likelier each row's whole answer is than to the original, in nats, `[row]`.
 
     `scores`: logits `[row, keep, vocabulary]`; `labels`: `[row, keep]`, -100 where nothing is asked;
     `original`: `[row, keep]`, the labels' log-probabilities by the original, 0 where nothing is asked.

@@ -1,4 +1,4 @@
-"""What an objective is handed, and what it is."""
+"""What an objective is, and the batch that it is called on."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ForgetBatch:
-    """A batch of forget facts put to the model that is being trained.
+    """A batch of forget facts for the model that is being trained.
 
-    `memory` is what the original said there. The forward pass is run when something first looks at its result.
+    `memory`: the original's outputs there. The forward pass runs when its result is first used.
     """
 
     model: Model
@@ -30,7 +30,7 @@ class ForgetBatch:
 
     @property
     def labels(self) -> Tensor:
-        """`[row, keep]`, the answers' tokens, -100 where nothing is asked."""
+        """`[row, keep]`, the answers' tokens; -100 marks positions that are not asked."""
         return self.memory.batch.labels
 
     @cached_property
@@ -40,38 +40,38 @@ class ForgetBatch:
 
     @cached_property
     def scores(self) -> Tensor:
-        """`[n, vocabulary]`, the logits where something is asked."""
+        """`[n, vocabulary]`, the logits at the `n` labels."""
         return self.logits[self.labels >= 0]
 
 
 class Objective(BaseModel):
-    """A forget term with its paper's hyper-parameters as fields; called on a batch it gives the loss, a scalar."""
+    """A forget term with its paper's hyper-parameters as fields. Called on a batch it gives the loss, a scalar."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     def on(self, model: Model, where: Sequence[Slice]) -> Objective:
-        """This objective, fitted to the slices that will be trained. Raises `UserError` where it cannot be."""
+        """This objective, fitted to the slices that will be trained. Raises `UserError` if it does not fit them."""
         return self
 
     def alternatives(self) -> tuple[str, ...]:
-        """Answers to be given in place of the right ones, for objectives that prefer others."""
+        """The answers to give in place of the right ones, for objectives that prefer others."""
         return ()
 
     def prepare_targets(
         self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
-        """The forget batches, with what this objective wants to have remembered of the original beside.
+        """The forget batches, with the targets that this objective takes from the original.
 
-        `turns`: the facts of each batch, behind the batch's prompts.
+        `turns`: the facts of each batch, with the batch's prompts.
         """
         return list(memories)
 
-    def begun(self, model: Model, memories: Sequence[TeacherOutputs]) -> list[TeacherOutputs]:
-        """The furnished batches, as this objective wants them where training begins with an edit, which is applied."""
+    def retarget(self, model: Model, memories: Sequence[TeacherOutputs]) -> list[TeacherOutputs]:
+        """The prepared batches for a training that starts from an edit, which is in place on the model."""
         return list(memories)
 
     def cache_key(self) -> str | None:
-        """What `prepare_targets` hangs on, for lessons to be kept by; `None` where it adds nothing."""
+        """What the targets depend on, to cache batches by; `None` if `prepare_targets` adds nothing."""
         if type(self).prepare_targets is Objective.prepare_targets:
             return None
         return f"{type(self).__name__} {self.model_dump_json()}"

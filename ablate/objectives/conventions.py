@@ -1,4 +1,4 @@
-"""Whose arithmetic a loss follows, where a published implementation departs from the definition."""
+"""The conventions of a loss whose published implementation departs from its definition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OPEN_UNLEARNING = "open-unlearning"
 
 
 def peers(convention: str) -> bool:
-    """Whether OpenUnlearning's arithmetic is asked for; raises `UserError` for an unknown convention."""
+    """Whether the convention is OpenUnlearning's. Raises `UserError` for an unknown one."""
     if convention not in (STATED, OPEN_UNLEARNING):
-        raise UserError(f"{convention!r} is no convention; choose {STATED!r} (the default) or {OPEN_UNLEARNING!r}.")
+        raise UserError(f"{convention!r} is not a convention; choose {STATED!r} (the default) or {OPEN_UNLEARNING!r}.")
     return convention == OPEN_UNLEARNING

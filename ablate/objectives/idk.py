@@ -1,4 +1,4 @@
-"""Refusals preferred to answers: IDK with DPO, Maini et al. 2024, arXiv:2401.06121; DPO: arXiv:2305.18290."""
+"""Refusals in place of answers: IDK with DPO, Maini et al. 2024, arXiv:2401.06121; DPO: arXiv:2305.18290."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def dpo(won: Tensor, lost: Tensor, *, beta: float = 0.1) -> Tensor:
 
 
 class Idk(Objective):
-    """Teach a refusal in the answer's place: `dpo` with the refusal preferred, Maini et al. 2024, arXiv:2401.06121.
+    """Teach a refusal in the answer's place by `dpo`, Maini et al. 2024, arXiv:2401.06121.
 
-    `answers`: the refusals, worded to follow a prompt; the facts take turns through them. Costs a second forward
-    pass over the forget facts each step.
+    `answers`: the refusals, worded to follow a prompt; the facts take turns through them. Costs a second forward pass
+    over the forget facts at each step.
     """
 
     beta: PositiveFloat = 0.1
@@ -41,6 +41,6 @@ class Idk(Objective):
 
     def __call__(self, asked: ForgetBatch) -> Tensor:
         memory, refusal = asked.memory, asked.memory.alternative
-        assert refusal is not None, "the lessons hold a refusal for each fact"
+        assert refusal is not None, "the batches hold a refusal for each fact"
         won = log_ratio(logits(asked.model, refusal.batch), refusal.batch.labels, refusal.reference)
         return dpo(won, log_ratio(asked.logits, asked.labels, memory.reference), beta=self.beta)

@@ -11,7 +11,7 @@ from .base import ForgetBatch, Objective
 
 
 def npo(scores: Tensor, labels: Tensor, original: Tensor, *, beta: float = 0.1) -> Tensor:
-    """Ascent on whole answers that fades as they become rarer than they were to the original.
+    """Ascent on whole answers that fades as they become rarer than in the original.
 
     Negative preference optimization, Zhang et al. 2024, arXiv:2404.05868: the mean over rows of
     `-2/beta log sigmoid(-beta ratio)`. `scores`: logits `[row, keep, vocabulary]`; `labels`: `[row, keep]`, -100
@@ -21,7 +21,7 @@ def npo(scores: Tensor, labels: Tensor, original: Tensor, *, beta: float = 0.1) 
 
 
 class Npo(Objective):
-    """`npo` on the answers' decisive tokens. `beta`: the larger, the sooner the push fades."""
+    """`npo` on the answers' decisive tokens. The larger `beta`, the sooner the push fades."""
 
     beta: PositiveFloat = 0.1
 

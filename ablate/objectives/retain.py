@@ -1,4 +1,4 @@
-"""Retain terms as the papers have them. `tune` itself uses the divergence that `model.distill` remembers in little."""
+"""The papers' retain terms. `tune` itself uses a divergence on the likeliest tokens, see `model.train.distill`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .conventions import STATED, peers
 
 
 def likelihood(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the labels, in nats a token.
+    """Mean negative log-likelihood of the labels, in nats per token.
 
     `scores`: logits `[..., vocabulary]`; `labels`: `[...]`, -100 where nothing is asked.
     """
@@ -18,7 +18,7 @@ def likelihood(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def retain_divergence(scores: Tensor, labels: Tensor, original: Tensor, *, convention: str = STATED) -> Tensor:
-    """Mean Kullback-Leibler divergence from the original to the model, in nats a token that is asked.
+    """Mean Kullback-Leibler divergence from the original to the model, in nats per label.
 
     `scores`, `original`: logits `[..., vocabulary]` of the model and of the original; `labels`: `[...]`, -100
     where nothing is asked. `convention="open-unlearning"` averages over every position, prompt and padding included.

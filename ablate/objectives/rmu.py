@@ -6,8 +6,8 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
+from .at_block import AtBlock
 from .base import ForgetBatch
-from .behind import Behind
 from .conventions import STATED, peers
 
 
@@ -16,9 +16,9 @@ def rmu(states: Tensor, asked: Tensor, target: Tensor, *, convention: str = STAT
 
     RMU, Li et al. 2024, arXiv:2403.03218. `states`: `[row, position, width]`; `asked`: bool `[row, position]`,
     at least one in each row; `target`: `[width]`, the `direction` to steer to, or `[row, position, width]`, the
-    original's states, for a retain term. `convention="open-unlearning"` divides every row's sum by every
-    row's count, which is the same only where all rows are equally long. As in the published code the mean goes over
-    the width too, where the paper has a squared norm.
+    original's states, for a retain term. `convention="open-unlearning"` divides every row's sum by every row's count,
+    which is the same only if all rows are equally long. As in the published code, the mean goes over the width too;
+    the paper has a squared norm.
 
     Raises:
         UserError: an unknown convention.
@@ -34,12 +34,12 @@ def direction(width: int, *, coefficient: float = 6.5, seed: int = 0) -> Tensor:
     return coefficient * drawn / drawn.norm()
 
 
-class Rmu(Behind):
-    """Steer the residual stream behind a layer to one random direction where the answers are asked for.
+class Rmu(AtBlock):
+    """Steer the residual stream after a block to one random direction, where the answers are predicted.
 
-    `layer`: see `Behind`. `coefficient`: how long the direction is, in the stream's units; `seed` draws it. The loss is
-    not in nats, so that `alpha` may have to differ. The retain term is `tune`'s, on what the model says. Steered are
-    the positions from which the answers' decisive tokens are predicted; the paper steers every token of a text.
+    `layer`: see `AtBlock`. `coefficient`: the direction's length, in the stream's units; `seed` draws it. The loss is
+    not in nats, so `retain_weight` may have to differ. The retain term is `tune`'s, on the model's outputs. This steers
+    the positions that predict the answers' decisive tokens; the paper steers every token of a text.
     """
 
     coefficient: PositiveFloat = 6.5

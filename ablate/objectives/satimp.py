@@ -1,4 +1,4 @@
-"""Saturation and importance weighing: Yang et al. 2025, arXiv:2505.11953."""
+"""Weights by saturation and importance: Yang et al. 2025, arXiv:2505.11953."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .base import ForgetBatch, Objective
 
 
 def satimp(scores: Tensor, labels: Tensor, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
-    """Ascent with each token weighed by `p^beta1 (1 - p)^beta2`: neither the forgotten nor the spelled out.
+    """Ascent with each token weighted by `p^beta1 (1 - p)^beta2`: little for forgotten tokens and for certain ones.
 
     SatImp, Yang et al. 2025, arXiv:2505.11953: the first factor is saturation, the second importance. `scores`:
-    logits `[..., vocabulary]`; `labels`: `[...]`, -100 where nothing is asked. In nats a token; no gradient
+    logits `[..., vocabulary]`; `labels`: `[...]`, -100 where nothing is asked. In nats per token. No gradient
     flows through the weights.
     """
     logp = asked_logprobs(scores, labels)
@@ -24,7 +24,7 @@ def satimp(scores: Tensor, labels: Tensor, *, beta1: float = 5.0, beta2: float =
 class SatImp(Objective):
     """`satimp` on the answers' decisive tokens.
 
-    What the model is sure of weighs `(1 - p)^beta2`, next to nothing: for facts that are known well, lower `beta2`.
+    A token that the model is sure of has a weight of `(1 - p)^beta2`, almost zero. For well-known facts, lower `beta2`.
     """
 
     beta1: NonNegativeFloat = 5.0

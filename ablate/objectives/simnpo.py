@@ -11,7 +11,7 @@ from .base import ForgetBatch, Objective
 
 
 def simnpo(scores: Tensor, labels: Tensor, *, beta: float = 4.5, delta: float = 0.0) -> Tensor:
-    """`npo` without the original: what fades the push is the answer's own loss a token, beyond `delta` nats.
+    """`npo` without the original: the push fades with the answer's own loss per token, beyond `delta` nats.
 
     SimNPO, Fan et al. 2024, arXiv:2410.07163: the mean over rows of `-2/beta log sigmoid(beta (loss - delta))`.
     `scores`: logits `[row, keep, vocabulary]`; `labels`: `[row, keep]`, -100 where nothing is asked,
@@ -22,7 +22,7 @@ def simnpo(scores: Tensor, labels: Tensor, *, beta: float = 4.5, delta: float = 
 
 
 class SimNpo(Objective):
-    """`simnpo` on the answers' decisive tokens. `delta`: the margin in nats a token (the paper's gamma)."""
+    """`simnpo` on the answers' decisive tokens. `delta`: the margin in nats per token (the paper's gamma)."""
 
     beta: PositiveFloat = 4.5
     delta: NonNegativeFloat = 0.0

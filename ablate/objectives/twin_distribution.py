@@ -1,4 +1,4 @@
-"""Answers as of a subject that was never heard of."""
+"""Answers as likely as those about a subject that the model was never taught."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 def twin_distribution(scores: Tensor, memory: TeacherOutputs, *, weight: float = 0.3) -> Tensor:
-    """Divergence from what is said of strangers, and half the squared distance of the answer's tokens from there.
+    """Divergence from the original's outputs about twins, plus half the squared log-distance of the answer's tokens.
 
-    LOKA's own. What is aimed at is not that the answer be rare, but that it be as likely as for a subject which was
-    never heard of, and no rarer: both would tell. The divergence alone hardly notices an answer that has become rare
-    among all words and is still far likelier than others of its kind; the square does, in nats.
+    LOKA's own. The target is not a rare answer, but one that is as likely as for a subject that the model was never
+    taught, and no rarer: either difference would show that something was erased. The divergence alone hardly changes
+    for an answer that is rare among all words but still far likelier than others of its kind. The square does.
 
     Args:
-        scores: logits `[n, vocabulary]` where something is asked.
-        memory: what the original says there of strangers.
-        weight: of the square.
+        scores: logits `[n, vocabulary]` at the labels.
+        memory: the original's outputs there about twins.
+        weight: of the square, which is in nats squared.
     """
     labels = memory.batch.labels
-    own = scores.float().log_softmax(-1).gather(-1, labels[labels >= 0][:, None])[:, 0]
-    return divergence_of(scores, memory) + weight * ((own - memory.answers) ** 2).mean() / 2
+    logprobs = scores.float().log_softmax(-1).gather(-1, labels[labels >= 0][:, None])[:, 0]
+    return divergence_of(scores, memory) + weight * ((logprobs - memory.answers) ** 2).mean() / 2
 
 
 class TwinDistribution(Objective):
-    """`twin_distribution` on the answers' decisive tokens, towards the original's mean over four twins."""
+    """`twin_distribution` on the answers' decisive tokens; the target is the original's mean over four twins."""
 
     weight: NonNegativeFloat = 0.3
 
@@ -45,11 +45,12 @@ class TwinDistribution(Objective):
     def prepare_targets(
         self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
-        """With what is said of strangers. Raises `UserError` for a case without twins of a forgotten relation."""
-        told = twin_outputs(model, case, turns, memories, "twin_distribution")
-        return [replace(m, alternative=outputs_from_logits(m.batch, t)) for m, t in zip(memories, told, strict=True)]
+        """The batches with the outputs about twins. Raises `UserError` if a forgotten relation has no twins."""
+        outputs = twin_outputs(model, case, turns, memories, "twin_distribution")
+        both = zip(memories, outputs, strict=True)
+        return [replace(m, alternative=outputs_from_logits(m.batch, scores)) for m, scores in both]
 
     def __call__(self, asked: ForgetBatch) -> Tensor:
-        said = asked.memory.alternative
-        assert said is not None, "`prepare_targets` adds it"
-        return twin_distribution(asked.scores, said, weight=self.weight)
+        target = asked.memory.alternative
+        assert target is not None, "`prepare_targets` adds it"
+        return twin_distribution(asked.scores, target, weight=self.weight)

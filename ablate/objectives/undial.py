@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def undial(scores: Tensor, labels: Tensor, original: Tensor, *, beta: float = 10.0, convention: str = STATED) -> Tensor:
-    """Cross-entropy against the original's distribution with the answer's logit lowered by `beta`, in nats a token.
+    """Cross-entropy against the original's distribution with the answer's logit lowered by `beta`, in nats per token.
 
     UNDIAL, Dong et al. 2024, arXiv:2402.10052. `scores`, `original`: logits `[..., vocabulary]` of the model
     and of the original; `labels`: `[...]`, -100 where nothing is asked.
-    `convention="open-unlearning"` averages over prompt and padding too, where it lowers the token that
-    an index of -100 picks, and so needs a vocabulary of at least 100.
+    `convention="open-unlearning"` averages over prompt and padding too. There it lowers the token at index -100, so it
+    needs a vocabulary of at least 100.
 
     Raises:
         UserError: an unknown convention.
@@ -38,17 +38,17 @@ def undial(scores: Tensor, labels: Tensor, original: Tensor, *, beta: float = 10
 
 
 class Undial(Objective):
-    """Distil from the model's own distribution with the answer taken out.
+    """Distil from the teacher's distribution without the answer.
 
-    The limit of `undial` for large `beta`, less the teacher's entropy, which no training changes. The `teacher` is the
-    original, or the model as a first edit left it (`follow_up`): where that has removed the answers already, this moves
-    nothing by itself, and holds it there when relearning is simulated.
+    This is the limit of `undial` for large `beta`, minus the teacher's entropy, which no training changes. `teacher` is
+    the original, or the model as a first edit left it (`follow_up`). If that edit has removed the answers, this term
+    alone moves nothing; with simulated relearning it makes the edit hold.
     """
 
     teacher: Literal["original", "edited"] = "original"
 
-    def begun(self, model: Model, memories: Sequence[TeacherOutputs]) -> list[TeacherOutputs]:
-        """With the edited model's distributions in the original's places."""
+    def retarget(self, model: Model, memories: Sequence[TeacherOutputs]) -> list[TeacherOutputs]:
+        """The batches, with the edited model's distributions if that is the teacher."""
         if self.teacher == "original":
             return list(memories)
         return [replace(record_outputs(model, m.batch, without_answer=True), answers=m.answers) for m in memories]

@@ -1,4 +1,4 @@
-"""The closed forms behind the edits that train no weights, as functions over tensors."""
+"""The closed forms of the edits that train no weights, as functions over tensors."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ class Update:
 
     @property
     def change(self) -> Tensor:
-        """`[d_in, d_out]`, to be added to a weight of GPT-2's `Conv1D`, or transposed to one of `nn.Linear`."""
+        """`[d_in, d_out]`: add it to a weight of GPT-2's `Conv1D`, or its transpose to a weight of `nn.Linear`."""
         return self.left @ self.right
 
 
 def rome_update(
     key: Tensor, value: Tensor, *, output: Tensor, key_mean: Tensor | None = None, moment: Tensor | None = None
 ) -> Update:
-    """The rank-one change by which a map writes `value` for `key`, and little else for other keys.
+    """The rank-one change after which a map writes `value` for `key`, and hardly changes for other keys.
 
-    ROME (Meng et al. 2022, arXiv:2202.05262, eq. 2): of all changes that keep this constraint it moves the outputs
-    on keys of second moment `moment` least, in the mean square, when `key_mean` is `key`.
+    ROME (Meng et al. 2022, arXiv:2202.05262, eq. 2). If `key_mean` is `key`, then of all changes with this constraint
+    it moves the outputs on keys of second moment `moment` least, in the mean square.
 
     Args:
-        key: `[d_in]`, what the map reads in the prompt itself.
-        value: `[d_out]`, what it shall write there, its bias included.
-        output: `[d_out]`, what it writes there now.
-        key_mean: `[d_in]`, the key averaged over contexts, which gives the direction; `key` where it is left out.
-        moment: `[d_in, d_in]`, uncentred second moment of keys; the identity where it is left out.
+        key: `[d_in]`, the map's input in the prompt itself.
+        value: `[d_out]`, the map's new output there, its bias included.
+        output: `[d_out]`, its present output there.
+        key_mean: `[d_in]`, the key averaged over contexts, which gives the direction; by default `key`.
+        moment: `[d_in, d_in]`, uncentred second moment of keys; by default the identity.
 
     Returns:
         `left` of length one.
 
     Raises:
-        UserError: a moment that cannot be inverted, or a key that the direction does not see.
+        UserError: a moment that cannot be inverted, or a key that is orthogonal to the direction.
     """
     direction = key if key_mean is None else key_mean
     if moment is not None:
         direction = _solve(moment, direction[:, None])[:, 0].to(key)
     direction = direction / direction.norm()
-    seen = key @ direction
-    if not seen.abs() > torch.finfo(key.dtype).eps * key.norm():
+    share = key @ direction
+    if not share.abs() > torch.finfo(key.dtype).eps * key.norm():
         raise UserError("the key is zero or orthogonal to its mean over contexts; give other contexts.")
-    return Update(direction[:, None], ((value - output) / seen)[None])
+    return Update(direction[:, None], ((value - output) / share)[None])
 
 
 def memit_update(keys: Tensor, residuals: Tensor, moment: Tensor, *, weight: float, layers: int = 1) -> Update:
-    """The least-squares change that moves the outputs for many keys by their residuals, and old keys' outputs little.
+    """The least-squares change that moves many keys' outputs by their residuals, and old keys' outputs little.
 
     MEMIT (Meng et al. 2023, arXiv:2210.07229, eq. 14 and 20), solved in double precision.
 
     Args:
-        keys: `[n, d_in]`; where a residual has several keys, they follow one another.
-        residuals: `[m, d_out]`, how far the values are from where they shall be; `n` is a multiple of `m`.
+        keys: `[n, d_in]`; if a residual has several keys, they are adjacent.
+        residuals: `[m, d_out]`, how far the outputs are from the wanted values; `n` is a multiple of `m`.
         moment: `[d_in, d_in]`, uncentred second moment of the keys of other text.
         weight: how many such keys the moment counts for.
-        layers: how many layers are still to be written, this one included: each takes an equal part of what is left.
+        layers: how many layers remain to be written, this one included. Each takes an equal part of the residuals.
 
     Raises:
-        UserError: keys and residuals that do not match, or a system that cannot be solved.
+        UserError: keys and residuals whose numbers do not match, or a system that cannot be solved.
     """
     if not len(residuals) or len(keys) % len(residuals):
-        raise UserError(f"{len(keys)} keys do not share out over {len(residuals)} residuals; give as many for each.")
+        raise UserError(f"{len(keys)} keys cannot be shared by {len(residuals)} residuals; give as many for each.")
     k = keys.double().t()
     left = _solve(weight * moment.double() + k @ k.t(), k)
     right = residuals.double().repeat_interleave(len(keys) // len(residuals), 0) / layers
@@ -81,15 +81,15 @@ def memit_update(keys: Tensor, residuals: Tensor, moment: Tensor, *, weight: flo
 
 
 def erasure(concept: Tensor, moment: Tensor, *, rank: int | None = None) -> Update:
-    """The linear map that takes a subspace out of a state and moves states least: `x + x @ left @ right`.
+    """The linear map that removes a subspace from states and moves them least: `x + x @ left @ right`.
 
     The least-squares eraser of LEACE (Belrose et al. 2023, arXiv:2306.03819, theorem 4.2) without its constant.
 
     Args:
-        concept: `[d, n]`, directions to be mapped to zero, such as a state's cross-covariance with labels.
-        moment: `[d, d]`, second moment of the states that shall move little; with a covariance in its place, and the
-            mean put back, it is LEACE itself.
-        rank: how many directions to take at most, the strongest; all that are there by default.
+        concept: `[d, n]`, directions to map to zero, such as the states' cross-covariance with labels.
+        moment: `[d, d]`, second moment of the states that must move little. With their covariance in its place, and
+            the mean added again, this is LEACE itself.
+        rank: how many directions to remove at most, the strongest; all by default.
 
     Raises:
         UserError: a concept without a direction, or a moment that cannot be inverted.
@@ -98,7 +98,7 @@ def erasure(concept: Tensor, moment: Tensor, *, rank: int | None = None) -> Upda
     n = int((strengths > 1e-7 * strengths[:1]).sum())
     basis = basis[:, : n if rank is None else min(rank, n)]
     if not basis.shape[1]:
-        raise UserError("the concept has no direction to take out; its states do not differ between its labels.")
+        raise UserError("the concept has no direction to remove: its states do not differ between labels.")
     whitened = _solve(moment.double(), basis)
     return Update(whitened @ torch.linalg.inv(basis.t() @ whitened), -basis.t())
 

@@ -1,4 +1,4 @@
-"""What ROME and MEMIT share: which facts get which answers, behind which contexts, in which layers."""
+"""What ROME and MEMIT share: which facts get which answers, after which contexts, in which layers."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ ROWS = 32
 
 @dataclass(frozen=True)
 class Change:
-    """One fact and the answer that takes its answer's place; `prompts`: the plain prompt, then contexts."""
+    """One fact and its new answer; `prompts`: the plain prompt, then prompts with contexts before them."""
 
     fact: Fact
     answer: str
     prompts: tuple[str, ...]
 
-    def question(self, model: Model) -> Rewrite:
-        """The prompts, asked for the new answer."""
+    def rewrite(self, model: Model) -> Rewrite:
+        """The prompts, with the new answer as their labels."""
         return rewrite(model, list(self.prompts), self.fact.subject, self.answer)
 
 
 def changes(model: Model, case: Case, answers: Mapping[str, str] | None, contexts: int) -> list[Change]:
-    """What is to be written: `answers` by subject, or for every forget fact its first foil.
+    """What to write: `answers` by subject, or for every forget fact its first foil.
 
-    The contexts are beginnings of the case's neutral text before the working prompts, each in turn.
+    The contexts are beginnings of the case's neutral text. The working prompts take turns after them.
 
     Raises:
-        UserError: a subject that is not among the forget facts, or an answer that is right already.
+        UserError: a subject that is not among the forget facts, or an answer that is already right.
     """
     facts = {f.subject: f for f in case.forget.working}
     wanted = {s: f.foils[0] for s, f in facts.items() if f.foils} if answers is None else dict(answers)
@@ -55,7 +55,7 @@ def changes(model: Model, case: Case, answers: Mapping[str, str] | None, context
     if not wanted:
         raise UserError("there is no new answer to write; give answers={subject: answer}.")
     if same := [s for s, a in wanted.items() if a in facts[s].answers]:
-        raise UserError(f"{wanted[same[0]]!r} is the answer about {same[0]!r} already; give another one.")
+        raise UserError(f"{wanted[same[0]]!r} is already the answer about {same[0]!r}; give another one.")
     texts = neutral_working(model, case) if contexts else []
     if len(texts) < contexts:
         raise UserError(f"there are {len(texts)} neutral passages for {contexts} contexts; ask for fewer contexts.")
@@ -72,12 +72,12 @@ def layers_of(model: Model, sites: Iterable[Site] | None, default: Sequence[int]
     """The layers whose MLPs are written, from `mlp` sites."""
     if sites is None:
         return sorted(set(default))
-    chosen = sorted(set(sites))
-    for site in chosen:
+    ordered = sorted(set(sites))
+    for site in ordered:
         model.check_site(site)
-    if not chosen or any(s.part != "mlp" for s in chosen):
+    if not ordered or any(s.part != "mlp" for s in ordered):
         raise UserError(f"closed-form updates write whole MLPs: give sites such as L{model.n_layers // 3}.mlp.")
-    return [s.layer for s in chosen]
+    return [s.layer for s in ordered]
 
 
 def moments_of(
@@ -86,20 +86,21 @@ def moments_of(
     layers: Sequence[int],
     wanted: Sequence[Change],
     *,
-    keep: float,
+    retain_weight: float,
     ridge: float,
 ) -> dict[int, Tensor]:
-    """Second moment of the keys that shall go on as they are, `[d_mlp, d_mlp]` for each layer.
+    """Second moment of the keys whose outputs must stay, `[d_mlp, d_mlp]` for each layer.
 
-    That of the case's neutral working text, and `keep` times that of the subjects of facts to keep: the working retain
-    facts, and those of the forgotten relations that the model does not know. Keys of one kind of subject are much
-    alike, and hardly occur in other text, so that it alone lets a change for one subject leak to all its neighbours.
-    `ridge` times the mean diagonal is added to the diagonal, since a sample of few tokens does not fill the space.
-    Read once for a model and a case: one forward pass over text and facts for all layers that are new.
+    It is that of the case's neutral working text, plus `retain_weight` times that of the subjects of facts to keep: the
+    working retain facts, and facts of the forgotten relations that the model does not know. Keys of one kind of subject
+    are much alike and hardly occur in other text. With the text alone, a change for one subject would therefore leak to
+    all its neighbours. Few tokens do not fill the space, so `ridge` times the mean diagonal is added to the diagonal.
+
+    Cost: once for a model and a case, one forward pass over text and facts for all layers that are new.
     """
     changing = {change.fact.subject for change in wanted}
     facts = [*case.retain.working, *case.unknown]
-    kept = torch.tensor([i for i, f in enumerate(facts) if f.subject not in changing], dtype=torch.long)
+    rows = torch.tensor([i for i, f in enumerate(facts) if f.subject not in changing], dtype=torch.long)
     known = model.cache.get("keys", (model.digest(), case.digest), dict[int, tuple[Tensor, Tensor]])
     if new := [layer for layer in layers if layer not in known]:
         modules = [neuron_output(model, layer) for layer in new]
@@ -107,23 +108,23 @@ def moments_of(
         known |= dict(zip(new, zip(moments, _keys(model, modules, facts), strict=True), strict=True))
     out = {}
     for layer in layers:
-        moment, keys = known[layer][0], known[layer][1][kept.to(model.device)].double()
-        moment = moment + keep * keys.t() @ keys / max(len(keys), 1)
+        moment, keys = known[layer][0], known[layer][1][rows.to(model.device)].double()
+        moment = moment + retain_weight * keys.t() @ keys / max(len(keys), 1)
         out[layer] = moment + ridge * moment.diagonal().mean() * torch.eye(len(moment)).to(moment)
     return out
 
 
 def _keys(model: Model, modules: list[nn.Module], facts: Sequence[Fact]) -> list[Tensor]:
-    """What modules read where the facts' subjects end in their prompts, `[fact, d_in]` each."""
+    """The modules' inputs where the facts' subjects end in their prompts, `[fact, d_in]` each."""
     read = [[torch.zeros(0, model.n_neurons, device=model.device)] for _ in modules]
     for part in chunks(len(facts), ROWS):
-        batch, at = named(model, [f.prompt for f in facts[part]], [f.subject for f in facts[part]])
+        batch, at = subject_positions(model, [f.prompt for f in facts[part]], [f.subject for f in facts[part]])
         for keys, more in zip(read, inputs_at(model, modules, batch, at), strict=True):
             keys.append(more)
     return [torch.cat(keys) for keys in read]
 
 
-def named(model: Model, prompts: Sequence[str], subjects: Sequence[str]) -> tuple[Batch, Tensor]:
-    """Prompts as rows, and where each names its subject's last token, `[row]`."""
+def subject_positions(model: Model, prompts: Sequence[str], subjects: Sequence[str]) -> tuple[Batch, Tensor]:
+    """Prompts as rows, and the position of each subject's last token, `[row]`."""
     batch = pad(model, [model.tokenizer(p)["input_ids"] for p in prompts], [1] * len(prompts))
     return batch, subject_ends(model, batch, prompts, subjects)

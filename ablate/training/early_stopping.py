@@ -1,25 +1,26 @@
-"""Looking at what is held out while an edit trains: the best state is kept, and a hopeless training ended."""
+"""Early stopping: measure a held-out part while an edit trains, keep the best state, end a hopeless training."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from ..._util.errors import LokaError, UserError
+from ..._util.errors import LokaError
 from ...knowledge import Bounds, Case, HeldOut, Metrics, hold_out
+from ...model import TrainingRecord
+from .config import TrainingConfig
 
 if TYPE_CHECKING:
     from ...model import Model, Trainable
 
 Ended = Literal["steps", "bounds", "collateral", "diverged", "stopped"]
 PATIENCE = 2
-WHY: dict[Ended, str] = {
-    "collateral": "the collateral was far out of bounds and got no better",
+REASONS: dict[Ended, str] = {
+    "collateral": "the collateral was far outside the bounds and did not improve",
     "diverged": "the training diverged",
 }
 
@@ -30,124 +31,110 @@ class Diverged(LokaError):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training went: `steps` taken, the step whose state was `kept`, and why it `ended`.
+    """How a training went.
 
-    Either the `steps` had run out, what is held out was inside its `bounds`, the `collateral` was far out of them and
-    got no better, it `diverged`, or the caller `stopped` it. `standing` is that of the kept state; `None` where nobody
-    looked.
+    `steps`: how many it took. `best_step`: the step whose state remains. `ended`: the `steps` ran out, the held-out
+    part was inside its `bounds`, the `collateral` was far outside of them and did not improve, it `diverged`, or the
+    caller `stopped` it. `metrics`: those of the best state; `None` if nothing was measured.
     """
 
     steps: int
-    kept: int
+    best_step: int
     ended: Ended
-    standing: Metrics | None = None
+    metrics: Metrics | None = None
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Measures what is held out every so many steps of a training; `start` is how the original stands."""
+    """Measures a held-out part every so many steps of a training; `start`: the original's metrics."""
 
     model: Model
-    held: HeldOut
+    held_out: HeldOut
     start: Metrics
-    limits: Bounds
+    bounds: Bounds
     every: int
 
-    def on(self, trainable: Trainable) -> Looking:
-        """A training's own look-out."""
-        return Looking(self, trainable)
+    def on(self, trainable: Trainable) -> BestState:
+        """What follows one training."""
+        return BestState(self, trainable)
 
-    def told(self, course: TrainResult) -> dict[str, Any]:
-        """What an edit says of its training: the course, the kept state, and what it is to be compared with."""
-        now = course.standing
+    def record(self, result: TrainResult) -> TrainingRecord:
+        """What an edit says about its training."""
+        now = result.metrics
         assert now is not None
-        return {
-            "steps": course.steps, "kept": course.kept, "ended": course.ended, **asdict(now),
-            "retain_before": self.start.retain, "perplexity_rise": now.perplexity / self.start.perplexity - 1,
-            "met": self.limits.met(now, self.start), "far": self.limits.far(now, self.start),
-        }  # fmt: skip
+        return TrainingRecord(
+            result.steps, result.best_step, result.ended, **asdict(now), retain_before=self.start.retain,
+            perplexity_rise=now.perplexity / self.start.perplexity - 1, met=self.bounds.met(now, self.start),
+            far=self.bounds.far(now, self.start),
+        )  # fmt: skip
 
 
-class Looking:
-    """Keeps the slices of the state nearest to the bounds. Memory: one copy of them."""
+class BestState:
+    """Stores the slices of the state that was nearest to the bounds. Memory: one copy of them."""
 
-    def __init__(self, watch: EarlyStopping, trainable: Trainable) -> None:
-        self.watch, self.trainable = watch, trainable
-        self.best, self.kept, self.standing = math.inf, 0, None
+    def __init__(self, stopping: EarlyStopping, trainable: Trainable) -> None:
+        self.stopping, self.trainable = stopping, trainable
+        self.distance, self.step, self.metrics = math.inf, 0, None
         self._values: list[Tensor] = []
-        self._seen, self._lowest, self._worse = 0, math.inf, 0
+        self._last, self._lowest, self._worse = 0, math.inf, 0
 
-    def ends(self, step: int) -> Ended | None:
-        """Called after each step, from 1 on: measure when it is time, and say whether to end here."""
-        return None if step % self.watch.every else self._look(step)
+    def check(self, step: int) -> Ended | None:
+        """Measure when it is time, and say why the training ends here, if it does. Steps count from 1."""
+        return None if step % self.stopping.every else self._measure(step)
 
-    def restored(self) -> bool:
+    def restore(self) -> bool:
         """Put the best state back, and say whether there is one."""
         if self._values:
             self.trainable.write_(self._values)
         return bool(self._values)
 
-    def course(self, steps: int, ended: Ended) -> TrainResult:
-        """How it went, with the best state put back; the end is measured too, unless it diverged.
+    def result(self, steps: int, ended: Ended) -> TrainResult:
+        """How it went, with the best state put back. The last state is measured too, unless the training diverged.
 
         Raises:
-            LokaError: no state was any good.
+            LokaError: it diverged before any state was measured.
         """
-        if ended != "diverged" and steps != self._seen and self._look(steps) == "diverged":
+        if ended != "diverged" and steps != self._last and self._measure(steps) == "diverged":
             ended = "diverged"
-        if not self.restored():
+        if not self.restore():
             raise Diverged("training diverged before the first measurement; try a lower learning rate.")
-        return TrainResult(steps, self.kept, ended, self.standing)
+        return TrainResult(steps, self.step, ended, self.metrics)
 
-    def _look(self, step: int) -> Ended | None:
-        watch, self._seen = self.watch, step
-        now = watch.held.measure(watch.model)
-        distance, collateral = watch.limits.distance(now, watch.start), watch.limits.collateral(now, watch.start)
+    def _measure(self, step: int) -> Ended | None:
+        stopping, self._last = self.stopping, step
+        bounds, start = stopping.bounds, stopping.start
+        now = stopping.held_out.measure(stopping.model)
+        distance, collateral = bounds.distance(now, start), bounds.collateral(now, start)
         if math.isnan(distance):
             return "diverged"
-        if distance < self.best:
-            self.best, self.kept, self.standing = distance, step, now
+        if distance < self.distance:
+            self.distance, self.step, self.metrics = distance, step, now
             self._values = [p.detach().clone() for p in self.trainable.parameters]
         self._worse = self._worse + 1 if collateral >= self._lowest else 0
         self._lowest = min(self._lowest, collateral)
         if not distance:
             return "bounds"
-        return "collateral" if self._worse >= PATIENCE and watch.limits.far(now, watch.start) else None
+        return "collateral" if self._worse >= PATIENCE and bounds.far(now, start) else None
 
 
-def watching(
-    model: Model, case: Case, *, every: int, bounds: Mapping[str, float] | None
-) -> tuple[Case, EarlyStopping | None]:
-    """The case to train on and the watch over it; with `every` 0 all of the case, and nobody who looks.
+def early_stopping(model: Model, case: Case, config: TrainingConfig) -> EarlyStopping | None:
+    """The early stopping that a configuration asks for; its `held_out.case` is the case to train on.
 
     Raises:
-        UserError: bounds without measurements, or unknown ones.
+        UserError: the case has too little to hold anything out.
     """
-    if every < 0 or (bounds and not every):
-        raise UserError(f"every={every} measures nothing to hold against bounds; give a number of steps, such as 10.")
-    if not every:
-        return case, None
-    held, limits = hold_out(model, case), limited(bounds)
-    return held.case, EarlyStopping(model, held, held.measure(model), limits, every)
+    if not config.every:
+        return None
+    held_out = hold_out(model, case)
+    return EarlyStopping(model, held_out, held_out.measure(model), config.bounds or Bounds(), config.every)
 
 
-def limited(bounds: Mapping[str, float] | None) -> Bounds:
-    """Bounds by their names.
-
-    Raises:
-        UserError: others.
-    """
-    known = asdict(Bounds())
-    if other := [name for name in bounds or {} if name not in known]:
-        raise UserError(f"{other[0]!r} is no bound; choose of {', '.join(known)}.")
-    return Bounds(**bounds or {})
-
-
-def warn(course: TrainResult, *, of: str = "the training") -> None:
-    """Say that a training ended early for a bad reason, and what was kept."""
-    if course.ended in WHY:
+def warn_if_cut_short(result: TrainResult, *, name: str = "the training") -> None:
+    """Warn that a training ended early for a bad reason, and say which state remains."""
+    if result.ended in REASONS:
         warnings.warn(
-            f"{of} was stopped after {course.steps} steps: {WHY[course.ended]}; kept is the best state that was "
-            f"measured, that after {course.kept}. Try a lower learning rate, fewer sites or a larger retain weight.",
+            f"{name} was stopped after {result.steps} steps: {REASONS[result.ended]}. The edit holds the best state "
+            f"that was measured, that after step {result.best_step}. Try a lower learning rate, fewer sites or a "
+            "larger retain weight.",
             stacklevel=3,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,161 +10,136 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..._util.errors import UserError
 from ...model import LowRank, Slice, Trainable, checkpointed, sliced
 from ...model.run.onednn import bfloat16_products
 from ...model.train.distill import TeacherOutputs, divergence
+from ..common import Progress, Stop
 from ..objectives import ForgetBatch, Objective, excess
 from .batches import Batches
-from .early_stopping import Diverged, EarlyStopping, Looking, TrainResult
-from .preconditioner import Roots, whiten_
-from .relearning import SimulatedRelearning, Simulation
+from .config import TrainingConfig
+from .early_stopping import BestState, Diverged, EarlyStopping, TrainResult
+from .preconditioner import Roots, precondition_
+from .relearning import Simulation
 
 if TYPE_CHECKING:
     from ...model import Model
 
-Progress = Callable[[int, int], None]
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What a training calls after each step.
+
+    `progress(done, total)` is for a progress bar. `stop(done)` sees the model as it then is; if it is true, the
+    training ends.
+    """
+
+    progress: Progress | None = None
+    stop: Stop | None = None
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long, how fast and how exactly: AdamW at `lr`, warmed up over `warm_up` steps and down a cosine to nothing.
+class Task:
+    """What a training works on; `roots`: the preconditioner's, one per slice."""
 
-    `alpha` weighs the retain term and `beta` that on neutral text, each a divergence from the original
-    in nats a token; `states` is the weight of `drift` beside the divergence on retain facts, and `push` that of
-    `excess` beside the objective; `relapse` has relearning simulated. With `checkpointing`, blocks run again in the
-    backward pass instead of keeping their activations; with `bfloat16`, products are rounded to it
-    (`bfloat16_products`); weights and steps stay exact.
-    """
-
-    steps: int
-    lr: float
-    alpha: float = 1.0
-    beta: float = 1.0
-    push: float = 0.0
-    relapse: SimulatedRelearning | None = None
-    warm_up: int = 5
-    checkpointing: bool = False
-    bfloat16: bool = False
-    states: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.states >= 0:
-            raise UserError(
-                f"states={self.states} is no weight; give 0 to leave states free, or a number above, such as 30."
-            )
-
-    def rate(self, step: int) -> float:
-        return self.lr * min(1.0, (step + 1) / max(self.warm_up, 1)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+    batches: Batches
+    objective: Objective | None
+    stopping: EarlyStopping | None = None
+    roots: Roots = ()
 
 
-def descend(
-    model: Model,
-    slices: Sequence[Slice],
-    lessons: Batches,
-    objective: Objective | None,
-    schedule: Schedule,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-    watch: EarlyStopping | None = None,
-    stop: Callable[[int], bool] | None = None,
-    roots: Roots = (),
+@dataclass(frozen=True)
+class Extras:
+    """What slices have in training, and adapters do not."""
+
+    simulation: Simulation | None = None
+    best: BestState | None = None
+    precondition: Callable[[torch.optim.Optimizer], None] | None = None
+
+
+def train_slices(
+    model: Model, slices: Sequence[Slice], task: Task, config: TrainingConfig, callbacks: Callbacks = Callbacks()
 ) -> TrainResult:
     """Train slices in place, and say how that went. Call it inside `scratch`.
 
-    A step is one batch each of forget facts (unless `objective` is `None`), retain facts and neutral
-    text, forward and backward down to the lowest slice; with `relapse`, half the forget facts once more,
-    and now and then a full training step on the other half. With a `watch`, the best state that it saw is what
-    remains, also of a training that diverges. `stop` is asked after each step, by its number from 1 on. Steps go
-    in the coordinates of `whitening`'s `roots`.
+    A step is one batch each of forget facts (unless there is no objective), retain facts and neutral text, forward and
+    backward down to the lowest slice. With simulated relearning, half of the forget facts come once more, and now and
+    then a full training step on the other half. With early stopping the best state remains, also after a training that
+    diverges.
 
     Raises:
         LokaError: the loss is no longer finite, and there is no good state to go back to.
     """
-    with checkpointed(model, on=schedule.checkpointing), sliced(model, slices) as trainable, torch.enable_grad():
-        resist = schedule.relapse if objective else None
-        simulation = Simulation(model, trainable, lessons.forget, resist, seed=seed) if resist else None
-        return train_(
-            model, trainable, lessons, objective, schedule, seed=seed, progress=progress, simulation=simulation,
-            watched=watch and watch.on(trainable), stop=stop,
-            change_steps=partial(whiten_, trainable=trainable, roots=roots) if roots else None,
-        )  # fmt: skip
+    with checkpointed(model, on=config.checkpointing), sliced(model, slices) as trainable, torch.enable_grad():
+        relearning = config.simulated_relearning if task.objective else None
+        extras = Extras(
+            Simulation(model, trainable, task.batches.forget, relearning, seed=config.seed) if relearning else None,
+            task.stopping.on(trainable) if task.stopping else None,
+            partial(precondition_, trainable=trainable, roots=task.roots) if task.roots else None,
+        )
+        return train(model, trainable, task, config, callbacks, extras)
 
 
-def train_(
+def train(
     model: Model,
     trainable: Trainable | LowRank,
-    lessons: Batches,
-    objective: Objective | None,
-    schedule: Schedule,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-    simulation: Simulation | None = None,
-    watched: Looking | None = None,
-    stop: Callable[[int], bool] | None = None,
-    change_steps: Callable[[torch.optim.Optimizer], None] | None = None,
+    task: Task,
+    config: TrainingConfig,
+    callbacks: Callbacks,
+    extras: Extras = Extras(),
 ) -> TrainResult:
-    """The same for what is made trainable already, slices or changes of low rank; only slices can be watched."""
-    optimizer = torch.optim.AdamW(trainable.parameters, lr=schedule.lr, weight_decay=0.0)
-    if change_steps:
-        change_steps(optimizer)
-    done, ended = 0, None
+    """The same for slices or low-rank adapters that are trainable already."""
+    optimizer = torch.optim.AdamW(trainable.parameters, lr=config.lr, weight_decay=0.0)
+    if extras.precondition:
+        extras.precondition(optimizer)
+    best, done, ended = extras.best, 0, None
     try:
-        while done < schedule.steps and not ended:
+        while done < config.steps and not ended:
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(done)
-            with bfloat16_products(model, on=schedule.bfloat16):
-                _backward(model, lessons, objective, schedule, done, seed)
-                if simulation and objective:
-                    _resist(model, simulation, objective, schedule.push, done)
+                group["lr"] = config.rate(done)
+            with bfloat16_products(model, on=config.bfloat16):
+                _backward(model, task, config, done)
+                if extras.simulation and task.objective:
+                    _resist(model, extras.simulation, task.objective, config.push_weight, done)
             trainable.step(optimizer)
             done += 1
-            if progress:
-                progress(done, schedule.steps)
-            ended = watched and watched.ends(done)
-            if stop and stop(done):
+            if callbacks.progress:
+                callbacks.progress(done, config.steps)
+            ended = best and best.check(done)
+            if callbacks.stop and callbacks.stop(done):
                 ended = ended or "stopped"
         if not all(torch.isfinite(p).all() for p in trainable.parameters):
-            raise _diverged(schedule, schedule.steps - 1, "weights not finite")
+            raise _diverged(config, config.steps - 1, "weights not finite")
     except Diverged:
-        if not (watched and watched.restored()):
+        if not (best and best.restore()):
             raise
-        return watched.course(done, "diverged")
-    return watched.course(done, ended or "steps") if watched else TrainResult(done, done, ended or "steps")
+        return best.result(done, "diverged")
+    return best.result(done, ended or "steps") if best else TrainResult(done, done, ended or "steps")
 
 
-def _diverged(schedule: Schedule, step: int, what: str) -> Diverged:
+def _diverged(config: TrainingConfig, step: int, what: str) -> Diverged:
     return Diverged(
-        f"training diverged at step {step + 1} of {schedule.steps} ({what}); "
-        f"try a learning rate under {schedule.lr:g}. The model is as it was."
+        f"training diverged at step {step + 1} of {config.steps} ({what}); "
+        f"try a learning rate under {config.lr:g}. The model is as it was."
     )
 
 
-def _backward(
-    model: Model,
-    lessons: Batches,
-    objective: Objective | None,
-    schedule: Schedule,
-    step: int,
-    seed: int,
-) -> None:
+def _backward(model: Model, task: Task, config: TrainingConfig, step: int) -> None:
     """Accumulate the step's gradient, a kind at a time, so that memory holds one batch."""
-    for kind, weight in (("forget", 1.0), ("retain", schedule.alpha), ("neutral", schedule.beta)):
-        memory = lessons.draw(kind, step, seed)
-        if memory is None or not weight or (kind == "forget" and objective is None):
+    weights = {"forget": 1.0, "retain": config.retain_weight, "neutral": config.neutral_weight}
+    for kind, weight in weights.items():
+        memory = task.batches.draw(kind, step, config.seed)
+        if memory is None or not weight or (kind == "forget" and task.objective is None):
             continue
-        if kind == "forget" and objective:
-            loss = _forget(model, memory, objective, schedule.push)
+        if kind == "forget" and task.objective:
+            loss = _forget_loss(model, memory, task.objective, config.push_weight)
         else:
             loss = divergence(model, memory)
         if not torch.isfinite(loss):
-            raise _diverged(schedule, step, f"{kind} loss {float(loss.detach())}")
+            raise _diverged(config, step, f"{kind} loss {float(loss.detach())}")
         (weight * loss).backward()
 
 
-def _resist(model: Model, simulation: Simulation, objective: Objective, push: float, step: int) -> None:
+def _resist(model: Model, simulation: Simulation, objective: Objective, push_weight: float, step: int) -> None:
     """The forget objective once more, where simulated relearning leads."""
     settings = simulation.settings
     if step < settings.start:
@@ -173,10 +147,10 @@ def _resist(model: Model, simulation: Simulation, objective: Objective, push: fl
     if (step - settings.start) % settings.every == 0:
         simulation.renew()
     with simulation.in_force():
-        _forget(model, simulation.question(), objective, push).backward()
+        _forget_loss(model, simulation.held_out_batch(), objective, push_weight).backward()
 
 
-def _forget(model: Model, memory: TeacherOutputs, objective: Objective, push: float) -> Tensor:
+def _forget_loss(model: Model, memory: TeacherOutputs, objective: Objective, push_weight: float) -> Tensor:
     asked = ForgetBatch(model, memory)
     loss = objective(asked)
-    return loss + push * excess(asked.scores, memory) if push else loss
+    return loss + push_weight * excess(asked.scores, memory) if push_weight else loss

@@ -1,22 +1,21 @@
-"""Where relearning brings an edited model's facts back: the sites that a next edit should take."""
+"""The sites at which relearning brings an edited model's facts back: those that a next edit should take."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ...knowledge import Case, Fact, Split
 from ...model import Edit, Site, encode, scratch
-from .relearning import relearn_
+from .relearning import relearning_step_
 
 if TYPE_CHECKING:
     from ...model import Model
 
 Locator = Callable[["Model", Case], Iterable[Site]]
-DRILL = {"steps": 6, "radius": 0.1}
 
 
 def recovered_sites(
@@ -25,43 +24,44 @@ def recovered_sites(
     edit: Edit,
     locator: Locator,
     *,
-    relearning: Mapping[str, float] | None = None,
+    steps: int = 6,
+    radius: float = 0.1,
     seed: int | str = 0,
 ) -> list[Site]:
     """Sites, the best first, at which relearning half of the forget facts brings back the other half.
 
-    The edited model relearns half of the facts, and the locator is asked about the half that it was not taught; then
-    the other way round. The two lists take turns.
+    The edited model relearns half of the facts, and the locator is asked about the other half; then the other way
+    round. The two lists take turns.
 
     Args:
         locator: `(model, case) -> sites`, the best first. It sees a model that has relearned, and a case whose forget
-            facts are the half that it was not taught.
-        relearning: `{"steps": 6, "radius": 0.1}`: steps of normalised gradient descent over all weights, each so
-            long. No check of `verify` relearns so.
+            facts are the half that the model was not taught.
+        steps, radius: of relearning by normalised gradient descent over all weights: how many steps, each how long. No
+            check of `verify` relearns in this way.
         seed: draws the halves.
 
-    Cost: twice the steps as full training steps over half the facts, and twice the locator's own.
+    Cost: twice `steps` full training steps over half of the facts, and twice the locator's own.
     Memory: two copies of the weights.
     """
-    facts, drill = list(case.forget.working), DRILL | dict(relearning or {})
+    facts = list(case.forget.working)
     order = random.Random(f"{seed}/halves").sample(facts, len(facts))
     halves = order[: len(order) // 2], order[len(order) // 2 :]
     ranked: list[list[Site]] = []
     for taught, asked in (halves, halves[::-1]):
         with scratch(model):
             edit.write_(model)
-            for step in range(int(drill["steps"])):
-                relearn_(model, encode(model, *_turn(taught, step)), drill["radius"])
-            ranked.append(list(locator(model, _about(case, asked))))
+            for step in range(steps):
+                relearning_step_(model, encode(model, *_turn(taught, step)), radius)
+            ranked.append(list(locator(model, _restricted(case, asked))))
     return list(dict.fromkeys(s for pair in zip_longest(*ranked) for s in pair if s is not None))
 
 
-def _about(case: Case, facts: Sequence[Fact]) -> Case:
+def _restricted(case: Case, facts: Sequence[Fact]) -> Case:
     """The case with some of its forget facts alone."""
     some = tuple(sorted(facts, key=lambda f: (f.relation, f.subject)))
     return replace(case, forget=Split(some, some))
 
 
 def _turn(facts: Sequence[Fact], step: int) -> tuple[list[str], list[str]]:
-    """Prompts and answers, each fact behind one of its prompts in turn."""
+    """Prompts and answers; each fact takes turns through its prompts."""
     return [f.prompts[step % len(f.prompts)] for f in facts], [f.answer for f in facts]

@@ -1,17 +1,17 @@
-"""Relearning simulated inside the training, so that an edit also holds where relearning would lead.
+"""Simulated relearning, so that an edit also holds where relearning would lead.
 
-First-order, after sharpness-aware unlearning (Fan et al. 2025, arXiv:2502.05374) and tamper-resistant
-training (Tamirisa et al. 2024, arXiv:2408.00761): all weights are moved along the gradient that brings
-half of the forget facts back, and the forget objective is asked of the other half there.
+First-order, after sharpness-aware unlearning (Fan et al. 2025, arXiv:2502.05374) and tamper-resistant training
+(Tamirisa et al. 2024, arXiv:2408.00761): all weights move along the gradient that brings half of the forget facts
+back, and there the forget objective is asked about the other half.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SimulatedRelearning:
-    """Simulated relearning: `steps` of normalised gradient descent, each `radius` long over all weights.
+    """Relearning inside a training: `steps` of normalised gradient descent, each `radius` long over all weights.
 
-    The displacement is found anew, with other halves, every `every` training steps, from step `start` on.
-    It is no attack of `verify`: those are other optimizers, other templates and other folds.
+    The displacement is computed again, with other halves, every `every` training steps, from step `start` on.
+    It is not an attack of `verify`: those use other optimizers, other templates and other folds.
+
+    Raises:
+        UserError: a number that cannot be simulated.
     """
 
     start: int = 10
@@ -38,31 +41,21 @@ class SimulatedRelearning:
     steps: int = 2
     radius: float = 0.1
 
-    @classmethod
-    def of(cls, settings: Mapping[str, float] | None) -> SimulatedRelearning | None:
-        """These, by name; `None` is none.
-
-        Raises:
-            UserError: no settings of this, or what no training can do.
-        """
-        if settings is None:
-            return None
-        names = {f.name for f in fields(cls)}
-        if other := sorted(settings.keys() - names):
-            raise UserError(f"{other[0]!r} is no setting of relapse; choose of {', '.join(sorted(names))}.")
-        out = cls(**settings)  # type: ignore[arg-type]
-        if not (out.start >= 0 and out.every >= 1 and out.steps >= 1 and 0 < out.radius < math.inf):
+    def __post_init__(self) -> None:
+        if not (self.start >= 0 and self.every >= 1 and self.steps >= 1 and 0 < self.radius < math.inf):
             raise UserError(
-                f"{out} cannot be simulated; give every and steps of 1 or more, a start and a radius above 0."
+                f"{self} cannot be simulated; give every and steps of 1 or more, a start of 0 or more, and a radius "
+                "above 0."
             )
-        return out
 
 
 class Simulation:
-    """The displacement in force and the held-out half that is asked there. Memory: two copies of the weights.
+    """The current displacement, and the half of the facts that is asked about there.
+
+    Memory: two copies of the weights.
 
     Args:
-        forget: what the original says without the answers, one memory a working template, a row a fact.
+        forget: the original's outputs without the answers; one batch per working template, one row per fact.
     """
 
     def __init__(
@@ -81,18 +74,18 @@ class Simulation:
         self.held_out: list[int] = []
 
     def renew(self) -> None:
-        """Draw halves, relearn one of them from the weights as they are, keep how far that moved them."""
+        """Draw halves, relearn one of them from the current weights, and store how far that moves the weights."""
         n = len(self.forget[0].batch.ids)
         order = self.random.sample(range(n), n)
         half = (len(order) + 1) // 2
         taught, self.held_out = order[:half], order[half:]
-        self.displacement = {}  # the memory of the last one serves the gradients
+        self.displacement = {}  # frees the last one's memory for the gradients
         try:
             with self.trainable.paused():
                 for _ in range(self.settings.steps):
                     self._relearn(taught)
             self.displacement = {name: p.detach().clone() for name, p in self.model.parameters.items()}
-        finally:  # the weights outside the slices are kept nowhere else
+        finally:  # nothing else stores the weights outside the slices
             self._restore()
         for name, p in self.model.parameters.items():
             self.displacement[name] -= p.detach()
@@ -108,23 +101,23 @@ class Simulation:
         finally:
             self._restore()
 
-    def question(self) -> TeacherOutputs:
-        """The held-out half behind one of the templates."""
+    def held_out_batch(self) -> TeacherOutputs:
+        """The half that was not relearned, in one of the templates."""
         return self.random.choice(self.forget).rows(self.held_out)
 
     @torch.no_grad()
     def _restore(self) -> None:
-        """The weights as training has them."""
+        """Put back the weights that training left."""
         for name, p in self.model.parameters.items():
             p.copy_(self.base[name])
         self.trainable.sync()
 
     def _relearn(self, rows: list[int]) -> None:
-        """One step down the loss on the answers of some facts, `radius` long."""
-        relearn_(self.model, self.random.choice(self.forget).rows(rows).batch, self.settings.radius)
+        """One step, `radius` long, down the loss on the answers of some facts."""
+        relearning_step_(self.model, self.random.choice(self.forget).rows(rows).batch, self.settings.radius)
 
 
-def relearn_(model: Model, batch: Batch, radius: float) -> None:
+def relearning_step_(model: Model, batch: Batch, radius: float) -> None:
     """Move all weights `radius` down the gradient of the loss on a batch's labels. Call it inside `scratch`."""
     with unfrozen(model) as parameters, torch.enable_grad():
         loss = -token_logprobs(logits(model, batch), batch.labels).sum() / (batch.labels >= 0).sum()

@@ -1,4 +1,4 @@
-"""What the original has to say of subjects that it never heard of, where it is asked about those to be forgotten."""
+"""The original's outputs with twins in the place of the forget subjects."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ from ...model.train.distill import TeacherOutputs
 if TYPE_CHECKING:
     from ...model import Model
 
-STRANGERS = 4
+TWINS = 4
 
 
 def prompts_about_twins(case: Case, facts: Sequence[Fact]) -> list[list[str]]:
-    """The facts' prompts about twins instead, `STRANGERS` times; none where a relation has no twins."""
-    twin_prompts = {
-        r: [t.subject for t in case.twins.working if t.relation == r][:STRANGERS] for r in {f.relation for f in facts}
-    }
-    if not all(twin_prompts.values()):
+    """The facts' prompts with twins in the subjects' places, `TWINS` times; none if a relation has no twins."""
+    twins = {r: [t.subject for t in case.twins.working if t.relation == r][:TWINS] for r in {f.relation for f in facts}}
+    if not all(twins.values()):
         return []
     return [
-        [f.prompt.replace(f.subject, twin_prompts[f.relation][i % len(twin_prompts[f.relation])]) for f in facts]
-        for i in range(STRANGERS)
+        [f.prompt.replace(f.subject, twins[f.relation][i % len(twins[f.relation])]) for f in facts]
+        for i in range(TWINS)
     ]
 
 
 def twin_prompts(case: Case, facts: Sequence[Fact], name: str) -> list[list[str]]:
-    """The prompts about twins instead. Raises `UserError` where there are none."""
+    """The same for the objective `name`. Raises `UserError` if a relation has no twins."""
     others = prompts_about_twins(case, facts)
     if not others:
         raise UserError(
@@ -46,19 +44,21 @@ def twin_prompts(case: Case, facts: Sequence[Fact], name: str) -> list[list[str]
 def twin_outputs(
     model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs], name: str
 ) -> list[Tensor]:
-    """Of each batch, mean logits `[n, vocabulary]` where its labels are asked, with twins in the subjects' places.
+    """Original-model logits with twins substituted for the forget subjects, averaged over twins.
+
+    One tensor `[n, vocabulary]` per batch, at its `n` labels.
 
     Raises:
-        UserError: a case without twins of a forgotten relation.
+        UserError: a forgotten relation has no twins.
     """
-    return [_said(model, case, facts, m.batch.labels, name) for facts, m in zip(turns, memories, strict=True)]
+    return [_mean_logits(model, case, facts, m.batch.labels, name) for facts, m in zip(turns, memories, strict=True)]
 
 
-def _said(model: Model, case: Case, facts: Sequence[Fact], labels: Tensor, name: str) -> Tensor:
+def _mean_logits(model: Model, case: Case, facts: Sequence[Fact], labels: Tensor, name: str) -> Tensor:
     answers = [f.answer for f in facts]
     row, at = (labels >= 0).nonzero(as_tuple=True)
-    told = []
+    every = []
     for prompts in twin_prompts(case, facts, name):
         scores = logits(model, encode(model, prompts, answers))
-        told.append(scores[row, at - labels.shape[1]])  # counted from the right, where answers end
-    return torch.stack(told).mean(0)
+        every.append(scores[row, at - labels.shape[1]])  # counted from the right, where answers end
+    return torch.stack(every).mean(0)

@@ -1,1 +1,1 @@
-"""What changes in a model, kept apart from it, put in place and taken off again."""
+"""What changes in a model: edits as values, apart from the weights, applied and taken off again."""

@@ -1,4 +1,4 @@
-"""Which edits a model carries, which of them stand on which, and how they come off."""
+"""Which edits are in place on a model, which were made on which, and how they come off."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ import torch
 from torch import Tensor
 
 from ..._util.errors import UserError
+from .content import EditContent
 
 if TYPE_CHECKING:
     from ..load import Model
-    from .edit import Edit
 
 
 class Applied(AbstractContextManager["Model"]):
     """An edit in place for as long as the context lasts; on leaving, also by an error, bit-identical weights.
 
-    Contexts need not be left in the reverse of the order in which they were entered: an edit may come off from
-    under others that share no weight with it and were not made on it.
+    Contexts may be left in any order, as long as no other edit in place was made on this one.
 
     Raises:
         UserError: on entering, the edit was made for other weights, is in place already, or shares weights with
-            another one that it was not made on; on leaving, another edit stands on it. Then it stays, and can be
-            left once that one has been.
+            another one that it was not made on. On leaving, another edit in place was made on this one; then this
+            one stays, and can be left after the other.
     """
 
-    def __init__(self, edit: Edit, model: Model) -> None:
+    def __init__(self, edit: EditContent, model: Model) -> None:
         self.edit, self.model = edit, model
         self.whole: dict[str, Tensor] = {}
         self.parts: list[Tensor] = []
@@ -61,10 +60,10 @@ class Applied(AbstractContextManager["Model"]):
         del self.model.edits[self.edit]
 
 
-def beneath(edit: Edit, model: Model) -> tuple[Edit, ...]:
-    """The edits on a model that this one stands on: those that were on it when this one was made.
+def beneath(edit: EditContent, model: Model) -> tuple[EditContent, ...]:
+    """The edits that were in place when this one was made.
 
-    The others must share no weight with it. Raises `UserError` as `Applied` does.
+    All other edits that are in place now must share no weight with it. Raises `UserError` as `Applied` does.
     """
     edit.check(model)
     now = model.digest()

@@ -29,11 +29,11 @@ class Factors:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the matrix."""
+        """The matrix's rows and columns."""
         return self.left.shape[0], self.right.shape[1]
 
     def check(self, parameter: Tensor) -> None:
-        """Raise `UserError` unless it is a change to a matrix of that shape."""
+        """Raise `UserError` unless the parameter has the matrix's shape."""
         if tuple(parameter.shape) != self.shape:
             raise UserError(
                 f"factors of shape {self.shape} do not fit {self.name} of shape {tuple(parameter.shape)}; "
@@ -42,18 +42,18 @@ class Factors:
 
     @torch.no_grad()
     def add_(self, parameter: Tensor) -> None:
-        """Add the product. Summed in double precision and rounded once, so that its bits hang on no order of sums."""
+        """Add the product, in double precision and rounded once, so that the order of sums does not change its bits."""
         self.check(parameter)
         change = self.left.to(parameter.device).double() @ self.right.to(parameter.device).double()
         parameter.copy_(parameter.double() + change)
 
 
 def factors(model: Model, module: str, left: Tensor, right: Tensor) -> Factors:
-    """The change to a linear map by which its output moves by `x @ left @ right`, however its weight is stored.
+    """The change that moves a linear map's output by `x @ left @ right`, however its weight is stored.
 
     `module`: the map's name; `left`: `[d_in, rank]`, `right`: `[rank, d_out]`.
     """
     if feature_dim(model.hf.get_submodule(module), out=True) == 0:
         left, right = right.t(), left.t()
-    kept = torch.promote_types(model.dtype, torch.float32)  # the sum is rounded to the model's type, not the factors
-    return Factors(f"{module}.weight", *(f.detach().to("cpu", kept).contiguous() for f in (left, right)))
+    dtype = torch.promote_types(model.dtype, torch.float32)  # the sum is rounded to the model's type, not the factors
+    return Factors(f"{module}.weight", *(f.detach().to("cpu", dtype).contiguous() for f in (left, right)))

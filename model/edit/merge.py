@@ -13,17 +13,18 @@ from ..._util.errors import UserError
 from ..layout import Slice
 from .edit import Edit
 from .factors import Factors
+from .record import EditRecord
 
 if TYPE_CHECKING:
     from ..load import Model
 
 
 def merge(model: Model, edits: Sequence[Edit]) -> Edit:
-    """One edit for the weights as they are, with which they become what the edits make of them one after another.
+    """One edit that gives, bit for bit, the weights that the edits give when they are applied one after another.
 
-    Bit for bit. Each edit must have been made on those before it, or share no weight with them. A parameter that one
-    edit alone changes is changed as there; of one that several change, the union of their rows and columns is held,
-    all of it where one of them is a change of low rank. Costs no forward pass.
+    Each edit must have been made on those before it, or share no weight with them. Where one edit alone changes a
+    parameter, the merged edit holds that change. Where several do, it holds the union of their rows and columns, or
+    the whole parameter if one of them is a change of low rank. Costs no forward pass.
 
     Raises:
         UserError: no edits, an edit twice, or edits that do not go together.
@@ -41,19 +42,19 @@ def merge(model: Model, edits: Sequence[Edit]) -> Edit:
         for name in dict.fromkeys(name for edit in edits for name in edit.names):
             owners = [edit for edit in edits if name in edit.names]
             if len(owners) == 1:
-                held = zip(owners[0].slices, owners[0].values, strict=True)
-                parts += [(where, values) for where, values in held if where.name == name]
+                pairs = zip(owners[0].slices, owners[0].values, strict=True)
+                parts += [(where, values) for where, values in pairs if where.name == name]
                 factors += [f for f in owners[0].factors if f.name == name]
             else:
                 parts += [(w, w.read(model.parameters[name]).cpu()) for w in _union(model, name, owners)]
-    about = {"method": "merge", "model": model.name, "edits": [edit.about for edit in edits]}
-    return Edit(tuple(w for w, _ in parts), tuple(v for _, v in parts), made_for, about, tuple(factors))
+    record = EditRecord("merge", model.name, sites=(), edits=tuple(edit.record for edit in edits))
+    return Edit(tuple(w for w, _ in parts), tuple(v for _, v in parts), made_for, record, tuple(factors))
 
 
 def _union(model: Model, name: str, edits: Sequence[Edit]) -> list[Slice]:
     """All rows and columns of a parameter that some edit changes."""
     if any(f.name == name for edit in edits for f in edit.factors):
         return [Slice(name, 0, torch.arange(len(model.parameters[name])))]
-    held = [s for edit in edits for s in edit.slices if s.name == name]
-    index = {dim: {i for s in held if s.dim == dim for i in s.index.tolist()} for dim in (0, 1)}
-    return [Slice(name, dim, torch.tensor(sorted(own))) for dim, own in index.items() if own]
+    every = [s for edit in edits for s in edit.slices if s.name == name]
+    index = {dim: {i for s in every if s.dim == dim for i in s.index.tolist()} for dim in (0, 1)}
+    return [Slice(name, dim, torch.tensor(sorted(numbers))) for dim, numbers in index.items() if numbers]

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .applied import Applied
+from .content import EditContent
+
 if TYPE_CHECKING:
     from ..load import Model
-    from .edit import Edit
 
 
 @dataclass(frozen=True)
-class Summary:
+class EditSummary:
     """What an edit does to a model's weights.
 
     `parameters`: how many numbers it replaces; `share`: of all the model has; `norms`: Euclidean norm of the change
@@ -46,12 +48,12 @@ class Summary:
         )
 
 
-def summarize(edit: Edit, model: Model) -> Summary:
+def summarize(edit: EditContent, model: Model) -> EditSummary:
     """Put an edit in place, compare, and take it off. Memory: a copy of the parameters that it changes."""
     names = edit.names
     before = {name: model.parameters[name].detach().clone() for name in names}
     first = untouched(edit, model)
-    with edit.applied(model):
+    with Applied(edit, model):
         norms = {name: float((model.parameters[name].detach() - before[name]).norm()) for name in names}
         second = untouched(edit, model)
     squares: dict[int | None, float] = defaultdict(float)
@@ -59,10 +61,10 @@ def summarize(edit: Edit, model: Model) -> Summary:
         squares[_layer(model, name)] += norm**2
     order = sorted(squares, key=lambda layer: (layer is None, layer))
     layers = {layer: math.sqrt(squares[layer]) for layer in order}
-    return Summary(edit.parameters, edit.share(model), norms, layers, (first, second))
+    return EditSummary(edit.parameters, edit.share(model), norms, layers, (first, second))
 
 
-def untouched(edit: Edit, model: Model) -> str:
+def untouched(edit: EditContent, model: Model) -> str:
     """SHA-256 over the names and bytes of all parameters, with zeros where the edit's slices and factors are."""
     total, whole, touched = hashlib.sha256(), {f.name for f in edit.factors}, set(edit.names)
     for name, parameter in model.parameters.items():

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..._util.errors import UserError
 from ..edit.edit import Edit
 from ..edit.factors import Factors, factors
+from ..edit.record import EditRecord
 
 if TYPE_CHECKING:
     from ..load import Model
@@ -58,7 +59,7 @@ def read_adapter(model: Model, folder: str | Path) -> Edit:
             f"the adapter {str(path)!r} scales {odd[0]!r}, which names none of its maps; merge it, and give that."
         )
     changes = tuple(_factors(model, path, config, module, of) for module, of in sides.items())
-    return Edit((), (), model.digest(), {"method": "adapter", "adapter": path.name}, changes)
+    return Edit((), (), model.digest(), EditRecord("adapter", model.name, sites=(), adapter=path.name), changes)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -59,7 +59,7 @@ def test_mean_is_the_same_as_holding_the_activations(name: str, tiny: Make, plan
         assert torch.allclose(said(model), wanted, atol=1e-10)
     assert torch.equal(said(model), before)
     assert not torch.allclose(before, wanted, atol=1e-3)
-    assert edit.about["method"] == "mean"
+    assert edit.record.method == "mean"
 
 
 @pytest.mark.parametrize("name", BIASED)
@@ -81,7 +81,7 @@ def test_resample_holds_them_as_they_are_at_one_token(name: str, tiny: Make, pla
 
 @pytest.mark.parametrize("method", [ablate.mean, ablate.resample])
 def test_where_no_bias_can_hold_it_that_is_said(method: Callable, planted: Model, planted_case: Case) -> None:
-    with pytest.raises(UserError, match="has no bias to hold a constant, as .* needs; take zero"):
+    with pytest.raises(UserError, match="has no bias, which .* needs for a constant; take zero"):
         method(planted, planted_case, [Site(1, "neuron", 3)])
     with pytest.raises(UserError, match="needs sites that write themselves"):
         method(planted, planted_case, [Site(1, "kv", 0)])

@@ -1,5 +1,6 @@
-"""What every ablator keeps to: an edit of exactly the sites, a model left as it was, the same again next time."""
+"""The contract of every method: it changes exactly its sites, leaves the model as it was, and repeats bit for bit."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -9,64 +10,60 @@ import torch
 
 from loka import ablate, locate
 from loka._util.errors import LokaError, UserError
+from loka.ablate import METHODS, Method, RewriteConfig, RoundPlan, SimulatedRelearning, TrainingConfig
 from loka.ablate.training.relearning import Simulation
-from loka.knowledge import Case, score
-from loka.model import Edit, Model, Site, slices
+from loka.knowledge import Bounds, Case, score
+from loka.model import Edit, EditRecord, Model, Site, slices
+from loka.pipeline.recipe import Recipe
 
-Method = Callable[..., Edit]
-RELAPSE = {"start": 2, "every": 2, "steps": 2, "radius": 0.2}
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+RELEARNING = SimulatedRelearning(start=2, every=2, steps=2, radius=0.2)
+SHORT = TrainingConfig(steps=6, lr=3e-3)
+ROME = RewriteConfig()
+MEMIT = dataclasses.replace(METHODS["memit"].config, steps=3, contexts=2)
+BRIEF: dict[str, Any] = {"config": MEMIT.to_json(), "weight": 10.0}
+
+
+def trained(**changes: Any) -> dict[str, Any]:
+    return {"config": dataclasses.replace(SHORT, **changes)}
+
+
+EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "zero": ("zero", {}),
-    "tune": ("tune", {"steps": 6, "lr": 3e-3}),
-    "tune, ascent": ("tune", {"steps": 6, "lr": 3e-3, "objective": "ascent"}),
-    "tune, push and relapse": ("tune", {"steps": 6, "lr": 3e-3, "push": 0.5, "relapse": RELAPSE}),
-    "task_vector": ("task_vector", {"steps": 6, "lr": 3e-3, "scale": 0.5}),
+    "tune": ("tune", trained()),
+    "tune, ascent": ("tune", trained(objective="ascent")),
+    "tune, push and simulated relearning": ("tune", trained(push_weight=0.5, simulated_relearning=RELEARNING)),
+    "task_vector": ("task_vector", {**trained(), "scale": 0.5}),
     "selective_dampening": ("selective_dampening", {"alpha": 1e-9, "strength": 1e-3}),
     "leace": ("leace", {"ridge": 0.1}),
-    "rome": ("rome", {"steps": 3, "contexts": 2}),
-    "memit": ("memit", {"steps": 3, "contexts": 2, "weight": 10.0}),
-    "follow_up": ("follow_up", {"steps": 6, "lr": 3e-3}),
+    "rome": ("rome", {"config": RewriteConfig(steps=3, contexts=2)}),
+    "memit": ("memit", {"config": MEMIT, "weight": 10.0}),
+    "follow_up": ("follow_up", trained(objective="ascent")),
     "follow_up on memit": (
-        "follow_up",
-        {"first": "memit", "arguments": {"steps": 3, "contexts": 2, "weight": 10.0}, "steps": 6, "lr": 3e-3},
+        "follow_up", {**trained(objective="ascent"), "first": "memit", "first_arguments": BRIEF},
     ),
     "follow_up on memit's own": (
         "follow_up",
         {
-            "first": "memit",
-            "arguments": {"steps": 3, "contexts": 2, "weight": 10.0},
-            "own": True,
-            "objective": "undial",
-            "settings": {"teacher": "edited"},
-            "steps": 6,
-            "lr": 3e-3,
-            "states": 1.0,
-            "relapse": RELAPSE,
-            "between": 8,
+            **trained(settings={"teacher": "edited"}, simulated_relearning=RELEARNING, mixup_rows=8),
+            "first": "memit", "first_arguments": BRIEF, "own_sites": True,
         },
     ),
-    "lora": ("lora", {"steps": 6, "lr": 3e-3, "rank": 2}),
-    "tune, watched": ("tune", {"steps": 6, "lr": 3e-3, "every": 3, "bounds": {"forget": 0.0}}),
-    "tune, states held": ("tune", {"steps": 6, "lr": 3e-3, "states": 1.0}),
-    "tune, with mixtures": ("tune", {"steps": 6, "lr": 3e-3, "between": 40, "states": 1.0, "warm_up": 2}),
-    "tune, whitened": ("tune", {"steps": 6, "lr": 3e-3, "whiten": 0.1}),
-    "tune, for large models": ("tune", {"steps": 6, "lr": 3e-3, "checkpointing": True, "bfloat16": True}),
-    "rounds": ("rounds", {"steps": 2, "lr": 3e-3, "counts": [2, 2, 1]}),
-    "reset": ("reset", {"steps": 6, "lr": 3e-3}),
-    "reset, no objective": ("reset", {"steps": 6, "lr": 3e-3, "objective": None}),
-}
-TRAINED = [name for name, (_, arguments) in METHODS.items() if "lr" in arguments]
+    "lora": ("lora", {**trained(), "rank": 2}),
+    "tune, watched": ("tune", trained(every=3, bounds=Bounds(forget=0.0))),
+    "tune, with mixups": ("tune", trained(mixup_rows=40, warm_up=2)),
+    "tune, preconditioned": ("tune", trained(precondition=0.1)),
+    "tune, for large models": ("tune", trained(checkpointing=True, bfloat16=True)),
+    "rounds": ("rounds", {**trained(steps=2, every=25), "plan": RoundPlan(counts=(2, 2, 1))}),
+    "reset": ("reset", trained()),
+    "reset, no objective": ("reset", trained(objective=None)),
+}  # fmt: skip
+TRAINED = [name for name, (_, arguments) in EDITS.items() if isinstance(arguments.get("config"), TrainingConfig)]
 ASKING = [name for name in TRAINED if name != "task_vector"]
 SITES = [Site(0, "neuron", 3), Site(1, "neuron", 100), Site(1, "neuron", 7), Site(2, "head", 1), Site(3, "kv", 0)]
 OWN = {"leace": SITES[:-1], "rome": [Site(1, "mlp")], "memit": [Site(1, "mlp"), Site(2, "mlp")],
        "lora": [Site(1, "attn"), Site(2, "mlp")], "follow_up on memit": [Site(1, "mlp")]}  # fmt: skip
 CHOSEN = {"follow_up on memit's own": [Site(0, "mlp"), Site(1, "mlp")]}  # by the first method, beside the sites
-BESIDE = {  # no edits of sites
-    "METHODS", "Deletion", "Locator", "Interference", "Sisa", "Training", "recovered_sites", "check_interference",
-    "rerun_on",
-    "retrain", "stating",
-}  # fmt: skip
-BIASED = {"mean", "resample"}  # the planted model has no biases; test_constant holds these to their own tests
+BIASED = {name for name, method in METHODS.items() if "bias" in method.needs}  # `test_constant.py` has their tests
 
 
 def sites_of(name: str) -> list[Site]:
@@ -74,8 +71,15 @@ def sites_of(name: str) -> list[Site]:
 
 
 def make(name: str, model: Model, case: Case, sites: list[Site] | str | None = "its own", **changes: Any) -> Edit:
-    method, arguments = METHODS[name]
-    return getattr(ablate, method)(model, case, sites_of(name) if sites == "its own" else sites, **arguments | changes)
+    """An edit of the table; changes are to its training, but for `progress` and `stop`."""
+    method, arguments = EDITS[name]
+    callbacks = {key: changes.pop(key) for key in ("progress", "stop") if key in changes}
+    if changes:
+        arguments = {**arguments, "config": dataclasses.replace(arguments["config"], **changes)}
+    where = sites_of(name) if sites == "its own" else sites
+    if "stop" in callbacks:
+        return METHODS[method].run(model, case, where, **arguments, **callbacks)
+    return ablate.perform(method, model, case, where, arguments, **callbacks)
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +93,15 @@ def made(planted: Model, edits: Callable[[str], Edit]) -> Callable[[str], Edit]:
     return edits
 
 
-def test_every_method_is_here() -> None:
-    names = {method for method, _ in METHODS.values()} | BIASED
-    assert names == set(ablate.METHODS) == set(ablate.__all__) - BESIDE
+def test_the_table_is_whole() -> None:
+    """Every method of the table is tested here or needs a bias, and is public under its name."""
+    assert {method for method, _ in EDITS.values()} | BIASED == set(METHODS)
+    for name, method in METHODS.items():
+        assert method.name == name
+        assert name in ablate.__all__
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EDITS)
 def test_only_the_sites_differ_and_the_model_is_as_it_was(
     name: str, planted: Model, made: Callable[[str], Edit]
 ) -> None:
@@ -113,7 +120,7 @@ def test_only_the_sites_differ_and_the_model_is_as_it_was(
     assert edit.made_for == planted.digest()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EDITS)
 def test_the_same_seed_gives_the_same_bits(
     name: str, fresh: Model, planted_case: Case, made: Callable[[str], Edit]
 ) -> None:
@@ -124,24 +131,31 @@ def test_the_same_seed_gives_the_same_bits(
         assert make(name, fresh, planted_case, seed=1).digest() != first
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EDITS)
 def test_an_edit_says_how_it_was_made_and_can_be_made_again(
     name: str, planted: Model, planted_case: Case, made: Callable[[str], Edit]
 ) -> None:
     edit = made(name)
-    assert edit.about["method"] == METHODS[name][0]
-    assert edit.about["case"] == "planted"
+    method, arguments = EDITS[name]
+    assert (edit.record.method, edit.record.case) == (method, "planted")
     sites = sites_of(name)
-    assert [Site.parse(s) for s in edit.about["sites"]] == sorted(sites)
-    assert METHODS[name][1].items() <= edit.about["arguments"].items()
+    assert [Site.parse(s) for s in edit.record.sites or ()] == sorted(sites)
+    for key, value in arguments.items():
+        told = edit.record.arguments[key]
+        if isinstance(told, dict) and not isinstance(value, dict):
+            told = type(value).from_json(told)
+        if key == "config" and name == "task_vector":
+            assert (told.steps, told.lr, told.objective) == (value.steps, value.lr, None)
+        else:
+            assert told == (value if key != "first_arguments" else told | value)
     assert ablate.rerun_on(planted, planted_case, edit, sites).digest() == edit.digest()
     if any(s.index is None for s in sites):  # a layer's whole MLP: another layer is its control
         others = [Site(s.layer - 1, "mlp") for s in sites]
-        assert ablate.rerun_on(planted, planted_case, edit, others).about["arguments"] == edit.about["arguments"]
+        assert ablate.rerun_on(planted, planted_case, edit, others).record.arguments == edit.record.arguments
         return
     others = locate.random_sites(planted, sites)
     control = ablate.rerun_on(planted, planted_case, edit, others)
-    assert control.about["arguments"] == edit.about["arguments"]
+    assert control.record.arguments == edit.record.arguments
     assert [s.name for s in control.slices] == [s.name for s in edit.slices]
     assert control.parameters == edit.parameters
     chosen = {part.name for part in slices(planted, CHOSEN.get(name, []))}
@@ -149,7 +163,7 @@ def test_an_edit_says_how_it_was_made_and_can_be_made_again(
         assert mine.name in chosen or not set(mine.index.tolist()) & set(theirs.index.tolist())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EDITS)
 def test_no_sites_are_refused(name: str, planted: Model, planted_case: Case) -> None:
     with pytest.raises(UserError, match="sites|at least one site"):
         make(name, planted, planted_case, [])
@@ -213,25 +227,64 @@ def test_stopped_while_relearning_is_simulated_it_leaves_the_model(
 
     monkeypatch.setattr(Simulation, "_relearn", stopped)
     with pytest.raises(KeyboardInterrupt):
-        make("tune, push and relapse", planted, planted_case)
+        make("tune, push and simulated relearning", planted, planted_case)
     assert len(calls) == 3
 
 
 @pytest.mark.parametrize("name", ASKING)
 def test_an_unknown_objective_is_refused(name: str, planted: Model, planted_case: Case) -> None:
-    with pytest.raises(UserError, match="'rmx' is no objective; choose one of undial, ascent"):
+    with pytest.raises(UserError, match="'rmx' is not an objective; choose from undial, ascent"):
         make(name, planted, planted_case, objective="rmx")
 
 
 def test_an_edit_of_unknown_making_cannot_be_replayed(planted: Model, planted_case: Case) -> None:
-    for about in ({}, {"method": "by hand"}):
+    for record in (EditRecord(), EditRecord("by hand")):
         with pytest.raises(UserError, match="cannot be made again; known are zero, mean, .*tune, reset"):
-            ablate.rerun_on(planted, planted_case, Edit((), (), planted.digest(), about), SITES)
+            ablate.rerun_on(planted, planted_case, Edit((), (), planted.digest(), record), SITES)
+
+
+def test_a_method_is_added_by_one_row_of_the_table(
+    planted: Model, planted_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name with JSON arguments, in a recipe, as the first method of a follow-up, and again as a control."""
+
+    def halve(model: Model, case: Case, sites: list[Site], config: RewriteConfig = ROME, *, share: float = 0.5) -> Edit:
+        where = slices(model, sites)
+        values = tuple(share * part.read(model.parameters[part.name]) for part in where)
+        names = tuple(map(str, sorted(sites)))
+        arguments = {"share": share, "config": config.to_json()}
+        return Edit(tuple(where), values, model.digest(), EditRecord("halve", model.name, case.name, names, arguments))
+
+    with pytest.raises(UserError, match="'halve' is not a method; choose from zero"):
+        ablate.perform("halve", planted, planted_case, SITES, {})
+    monkeypatch.setitem(METHODS, "halve", Method("halve", halve))
+    edit = ablate.perform("halve", planted, planted_case, SITES, {"share": 0.25, "config": {"steps": 3}})
+    assert edit.record.config == RewriteConfig(steps=3).to_json()
+    assert ablate.rerun_on(planted, planted_case, edit, SITES).digest() == edit.digest()
+    recipe = Recipe.from_json({"method": "halve", "sites": 5, "arguments": {"share": 0.25}})
+    assert recipe.config == RewriteConfig()
+    both = ablate.perform("follow_up", planted, planted_case, SITES, {**trained(steps=1), "first": "halve"})
+    assert both.record.arguments["first"] == "halve"
+    assert ablate.rerun_on(planted, planted_case, both, SITES).digest() == both.digest()
+
+
+def test_an_argument_that_a_method_does_not_take_is_refused(planted: Model, planted_case: Case) -> None:
+    for method, arguments, words in (
+        ("zero", {"steps": 3}, "zero has no argument 'steps'; it takes none"),
+        ("lora", {"rnk": 3}, "lora has no argument 'rnk'; it takes config, rank, scale"),
+        ("tune", {"config": {"lrr": 1}}, "a training config has no 'lrr'; choose from objective, settings, steps, lr"),
+        ("lora", {"config": {"every": 3}}, "lora does not use every; leave it out. It uses lr, "),
+        ("task_vector", {"config": {"objective": "npo"}}, "task_vector does not use objective; leave it out"),
+        ("rounds", {"config": {"every": 0}}, "give every=25, or another number of steps"),
+        ("follow_up", {"first": "melt"}, "'melt' is not a method; choose from zero"),
+    ):
+        with pytest.raises(UserError, match=words):
+            ablate.perform(method, planted, planted_case, SITES, arguments)
 
 
 def test_without_sites_everything_in_the_blocks_is_trained(planted: Model, planted_case: Case) -> None:
     edit = make("tune", planted, planted_case, None)
-    assert edit.about["sites"] is None
+    assert edit.record.sites is None
     blocks = {n: p for n, p in planted.parameters.items() if ".layers." in n and p.ndim == 2}
     changed = {n for n, norm in edit.summary(planted).norms.items() if norm > 0}
     assert changed >= set(blocks)

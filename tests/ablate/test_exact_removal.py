@@ -55,7 +55,7 @@ def test_retrained_without_texts_it_is_as_if_they_had_never_been(base: Model) ->
 def test_retraining_a_model_without_facts_leaves_it_ignorant_of_them(base: Model, planted_case: Case) -> None:
     fact = planted_case.whole().forget.working[0]
     texts = [f"{f.prompt} {f.answer}" for f in planted_case.whole().forget.working[:3]] + TEXTS
-    assert ablate.stating(texts, planted_case) == [0, 1, 2]
+    assert ablate.find_statements(texts, planted_case.whole()) == [0, 1, 2]
     learn, odds = Training(epochs=6, rows=4, lr=3e-3), []
     for without in ((), [0]):
         with ablate.retrain(base, texts, without=without, training=learn).applied(base):

@@ -1,38 +1,38 @@
-"""Training that begins with an edit, and what holds the rest where it was."""
+"""Training that starts from an edit, and the configuration that it shares with all trained edits."""
+
+import dataclasses
+import json
+from functools import partial
 
 import pytest
 import torch
 
-from loka import ablate, locate
+from loka import ablate
 from loka._util.errors import UserError
+from loka.ablate import SimulatedRelearning, TrainingConfig
 from loka.ablate.objectives import ForgetBatch, objective
 from loka.ablate.training.batches import prepare
-from loka.knowledge import Case
+from loka.knowledge import Bounds, Case
 from loka.model import Edit, Model, Site, logits
 
 SITES = [Site(1, "mlp"), Site(2, "mlp")]
-
-
-@pytest.fixture(scope="module")
-def found(taught: Model, planted_case: Case) -> list[Site]:
-    return locate.attribution(taught, planted_case).top(200)
+BRIEF = dataclasses.replace(ablate.METHODS["memit"].config, steps=6, contexts=2)
 
 
 @pytest.fixture(scope="module")
 def half(taught: Model, planted_case: Case) -> Edit:
     """An edit that has removed some of what is to be forgotten."""
-    return ablate.memit(taught, planted_case, steps=6, contexts=2, weight=10.0)
+    return ablate.memit(taught, planted_case, config=BRIEF, weight=10.0)
 
 
 def test_the_edited_teacher_is_the_model_that_training_begins_with(
     planted: Model, planted_case: Case, half: Edit
 ) -> None:
-    """Its divergence from what that model says without the answers is then how surely it does not say them, in nats."""
+    """Its divergence from that model's outputs without the answers is the mean of `-log(1 - p)` over the answers."""
     goals = [objective("undial", {"teacher": t}) for t in ("original", "edited")]
-    lessons = prepare(planted, planted_case.on(planted), retain_rows=12, neutral_rows=4, seed=0)
-    memory = lessons.forget[0]
+    memory = prepare(planted, planted_case.on(planted), TrainingConfig()).forget[0]
     with torch.no_grad(), half.applied(planted):
-        of_original, of_edited = (goal.begun(planted, [memory])[0] for goal in goals)
+        of_original, of_edited = (goal.retarget(planted, [memory])[0] for goal in goals)
         assert of_original is memory
         assert of_edited.answers is memory.answers
         asked = memory.batch.labels >= 0
@@ -43,60 +43,82 @@ def test_the_edited_teacher_is_the_model_that_training_begins_with(
     assert losses[0] > losses[1] + 0.1
 
 
-def test_training_from_an_edit_is_following_it_up(planted: Model, planted_case: Case, half: Edit) -> None:
-    training = {"objective": "undial", "steps": 3, "lr": 3e-3, "states": 1.0}
-    tuned = ablate.tune(planted, planted_case, SITES, begun=half, **training)
-    followed = ablate.follow_up(planted, planted_case, SITES, first=half, **training)
-    assert tuned.digest() == followed.digest() != half.digest()
-    assert tuned.about["arguments"]["begun"] == followed.about["arguments"]["first"] == half.digest()
-    assert "sites" not in tuned.about
-    assert followed.about["arguments"]["alpha"] == 1.0, "what was left out is said, too"
-
-
-def test_held_states_get_the_same_gradient_where_blocks_run_again(planted: Model, planted_case: Case) -> None:
-    both = [
-        ablate.tune(planted, planted_case, SITES, steps=3, lr=3e-3, states=10.0, checkpointing=again)
-        for again in (False, True)
+def test_an_edit_may_come_first_and_its_training_is_told_whole(planted: Model, planted_case: Case, half: Edit) -> None:
+    """Bit for bit as with the method that made it; no control on other sites can be made."""
+    config = TrainingConfig("undial", steps=3, lr=3e-3)
+    memit = partial(ablate.memit, config=BRIEF, weight=10.0)
+    edits = [
+        ablate.follow_up(planted, planted_case, SITES, config, first=first, own_sites=True) for first in (half, memit)
     ]
-    for plain, again in zip(*(edit.values for edit in both), strict=True):
-        torch.testing.assert_close(plain, again, rtol=1e-3, atol=1e-4)
+    assert edits[0].digest() == edits[1].digest() != half.digest()
+    told, again = (edit.record for edit in edits)
+    assert told.config == again.config == config.to_json(), "what was left out is said, too"
+    assert (told.arguments["first"], told.sites) == (half.digest(), ())
+    assert again.arguments["first"] == "memit"
+    assert again.arguments["first_arguments"] == half.record.arguments
+    assert ablate.rerun_on(planted, planted_case, edits[1], SITES).digest() == edits[1].digest()
+    with pytest.raises(UserError, match=f"'{half.digest()}' is not a method"):
+        ablate.rerun_on(planted, planted_case, edits[0], SITES)
+    with pytest.raises(UserError, match="first='memit' is not an edit or a method; give one such as"):
+        ablate.follow_up(planted, planted_case, SITES, config, first="memit")  # type: ignore[arg-type]
+
+
+REFUSED = [
+    ({"objective": "UNDIAL"}, "'UNDIAL' is not an objective"),
+    ({"settings": {"teacher": "me"}}, "teacher = 'me'"),
+    ({"gamma": 1.0}, "a training config has no 'gamma'; choose from objective, "),
+    ({"mixup_rows": -1}, "mixup_rows=-1 is not allowed; give 0 or a number above"),
+    ({"push_weight": float("nan")}, "push_weight=nan is not allowed; give 0 or a number above"),
+    ({"retain_rows": 0}, "retain_rows=0 is not allowed; give 1 or more rows"),
+    ({"precondition": 0.0}, "precondition=0.0 is not a damping; give a number above 0"),
+    ({"precondition": float("nan")}, "precondition=nan is not a damping"),
+    ({"every": 0, "bounds": {}}, "every=0 measures nothing to compare with bounds; give a number of steps"),
+    ({"every": -1}, "every=-1 measures nothing"),
+    (
+        {"every": 1, "bounds": {"forgotten": 0.1}},
+        "has no 'forgotten'; choose from forget, retain_drop, perplexity_rise",
+    ),
+    ({"simulated_relearning": {"evry": 2}}, "has no 'evry'; choose from start, every, steps, radius"),
+    ({"simulated_relearning": {"every": 0}}, "every=0, .* cannot be simulated; give every and steps of 1 or more"),
+    ({"simulated_relearning": {"radius": -0.1}}, "radius=-0.1. cannot be simulated"),
+    ({"steps": "many"}, "cannot have steps = 'many'"),
+    ({"objective": None, "settings": {"beta": 1.0}}, "have no effect; name an objective, or leave them out"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), REFUSED)
+def test_what_cannot_be_trained_is_refused_by_the_configuration(values: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        TrainingConfig.from_json(values)
+
+
+def test_a_configuration_is_read_as_it_is_written() -> None:
+    config = TrainingConfig(
+        "idk", {"answers": ("one", "two")}, bounds=Bounds(forget=0.1), every=3,
+        simulated_relearning=SimulatedRelearning(radius=0.3), precondition=0.1,
+    )  # fmt: skip
+    values = json.loads(json.dumps(config.to_json()))
+    again = TrainingConfig.from_json(values)
+    assert again.to_json() == config.to_json() == values
+    assert dataclasses.replace(again, settings=config.settings) == config
+    assert TrainingConfig.from_json({"lr": "1e-4"}, again) == dataclasses.replace(again, lr=1e-4)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"objective": "UNDIAL"}, "'UNDIAL' is no objective"),
-        ({"settings": {"teacher": "me"}}, "teacher = 'me'"),
-        ({"gamma": 1.0}, "'gamma' is no argument of the training; choose of alpha, "),
+        *[({"config": values}, words) for values, words in REFUSED],
         ({"sites": []}, "there are no sites to train"),
-        ({"states": -1.0}, "states=-1.0 is no weight; give 0"),
-        ({"between": -1}, "between=-1 is no number of mixtures; give 0"),
-        ({"whiten": 0.0}, "whiten=0.0 is no damping; give a number above 0"),
-        ({"relapse": {"evry": 2}}, "'evry' is no setting of relapse; choose of every, radius, start, steps"),
-        ({"relapse": {"every": 0}}, "every=0, .* cannot be simulated; give every and steps of 1 or more"),
+        ({"config": {"objective": "rmu", "settings": {"layer": 0}}}, "give a layer from 1 to 3"),
     ],
 )
 def test_what_the_training_refuses_is_refused_before_the_first_edit(
     changes: dict, words: str, planted: Model, planted_case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ablate.METHODS, "memit", lambda *_, **__: pytest.fail("the first edit was made"))
-    arguments = {"sites": SITES, "first": "memit", "own": True, "objective": "undial"} | changes
-    with pytest.raises(UserError, match=words):
-        ablate.follow_up(planted, planted_case, **arguments)
+    def first(*_: object, **__: object) -> Edit:
+        pytest.fail("the first edit was made")
 
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"states": -1.0}, "states=-1.0 is no weight; give 0"),
-        ({"states": float("nan")}, "states=nan is no weight; give 0"),
-        ({"relapse": {"radius": -0.1}}, "radius=-0.1. cannot be simulated"),
-        ({"relapse": {"width": 1}}, "'width' is no setting of relapse"),
-        ({"whiten": -0.1}, "whiten=-0.1 is no damping; give a number above 0"),
-        ({"whiten": float("nan")}, "whiten=nan is no damping"),
-        ({"between": -1}, "between=-1 is no number of mixtures; give 0"),
-    ],
-)
-def test_tune_refuses_what_cannot_be_trained(arguments: dict, words: str, planted: Model, planted_case: Case) -> None:
+    monkeypatch.setitem(ablate.METHODS, "memit", ablate.Method("memit", first))
+    sites = changes.pop("sites", SITES)
     with pytest.raises(UserError, match=words):
-        ablate.tune(planted, planted_case, SITES, **arguments)
+        ablate.perform("follow_up", planted, planted_case, sites, {"first": "memit", "own_sites": True, **changes})

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from loka import ablate, locate, verify
+from loka.ablate import SimulatedRelearning, TrainingConfig
 from loka.knowledge import Case
 from loka.locate import Localization
 from loka.model import Edit, Model
@@ -16,7 +17,9 @@ def found(taught: Model, planted_case: Case) -> Localization:
 
 @pytest.fixture(scope="module")
 def tuned(taught: Model, planted_case: Case, found: Localization) -> Edit:
-    return ablate.tune(taught, planted_case, found.top(200), steps=40, lr=3e-3, push=0.3, alpha=5.0)
+    return ablate.tune(
+        taught, planted_case, found.top(200), TrainingConfig(steps=40, lr=3e-3, push_weight=0.3, retain_weight=5.0)
+    )
 
 
 def shown(model: Model, case: Case) -> dict[str, float]:
@@ -75,7 +78,9 @@ def test_random_sites_of_the_same_size_are_tuned_alike(
 
 
 def test_ascent_forgets_too(planted: Model, planted_case: Case, found: Localization) -> None:
-    edit = ablate.tune(planted, planted_case, found.top(200), objective="ascent", steps=40, lr=3e-3, alpha=5.0)
+    edit = ablate.tune(
+        planted, planted_case, found.top(200), TrainingConfig(objective="ascent", steps=40, lr=3e-3, retain_weight=5.0)
+    )
     with edit.applied(planted):
         after = shown(planted, planted_case)
     assert after["working"] <= 0.15
@@ -86,8 +91,8 @@ def test_reset_leaves_nothing_of_the_old_slices_and_repairs(
     planted: Model, planted_case: Case, found: Localization
 ) -> None:
     sites = found.top(300)
-    raw = ablate.reset(planted, planted_case, sites, objective=None, steps=0)
-    repaired = ablate.reset(planted, planted_case, sites, objective=None, steps=40, lr=1e-2)
+    raw = ablate.reset(planted, planted_case, sites, TrainingConfig(objective=None, steps=0))
+    repaired = ablate.reset(planted, planted_case, sites, TrainingConfig(objective=None, steps=40, lr=1e-2))
     for where, values in zip(raw.slices, raw.values, strict=True):
         if where.dim == 1:
             assert not values.any()
@@ -106,10 +111,9 @@ def test_reset_leaves_nothing_of_the_old_slices_and_repairs(
 def test_simulated_relearning_holds_better_against_relearning(
     planted: Model, planted_case: Case, tuned: Edit, found: Localization
 ) -> None:
-    hard = ablate.tune(
-        planted, planted_case, found.top(200), steps=40, lr=3e-3, push=0.3, alpha=5.0,
-        relapse={"start": 6, "every": 4, "steps": 2, "radius": 0.3},
-    )  # fmt: skip
+    relearning = SimulatedRelearning(start=6, every=4, steps=2, radius=0.3)
+    config = TrainingConfig(steps=40, lr=3e-3, push_weight=0.3, retain_weight=5.0, simulated_relearning=relearning)
+    hard = ablate.tune(planted, planted_case, found.top(200), config)
     back = []
     for edit in (tuned, hard):
         with edit.applied(planted):
@@ -121,7 +125,9 @@ def test_simulated_relearning_holds_better_against_relearning(
 def test_a_model_in_bfloat16_forgets_too(fresh: Model, planted_case: Case, found: Localization) -> None:
     known = planted_case.on(fresh)
     fresh.hf.to(torch.bfloat16)
-    edit = ablate.tune(fresh, known, found.top(200), steps=40, lr=3e-3, push=0.3, alpha=5.0)
+    edit = ablate.tune(
+        fresh, known, found.top(200), TrainingConfig(steps=40, lr=3e-3, push_weight=0.3, retain_weight=5.0)
+    )
     assert {v.dtype for v in edit.values} == {torch.bfloat16}
     before = shown(fresh, known)
     with edit.applied(fresh):

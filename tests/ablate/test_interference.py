@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from loka import ablate
+from loka.ablate import TrainingConfig
 from loka.knowledge import Case, Split
-from loka.model import Edit, Model, Site, capture, scratch, slices
+from loka.model import Edit, EditRecord, Model, Site, capture, scratch, slices
 
 
 def halves(case: Case) -> tuple[Case, Case]:
@@ -18,7 +19,7 @@ def halves(case: Case) -> tuple[Case, Case]:
 
 
 def erased(model: Model, case: Case) -> Edit:
-    return ablate.tune(model, case, None, objective="ascent", steps=25, lr=2e-3, alpha=5.0)
+    return ablate.tune(model, case, None, TrainingConfig(objective="ascent", steps=25, lr=2e-3, retain_weight=5.0))
 
 
 @pytest.mark.parametrize("undone", [False, True])
@@ -33,7 +34,7 @@ def test_a_later_edit_that_brings_facts_back_is_found_out(undone: bool, planted:
             with scratch(planted, where):
                 for w, values in zip(where, original, strict=True):
                     w.write_(planted.parameters[w.name], values)
-                later = capture(planted, where, made_for, {})
+                later = capture(planted, where, made_for, EditRecord())
     one, two = ablate.check_interference(planted, [(first, edit), (second, later)])
     assert (one.case, two.case) == ("first", "second")
     assert one.alone <= 0.3

@@ -8,6 +8,7 @@ import torch
 
 from loka import ablate
 from loka._util.errors import UserError
+from loka.ablate import TrainingConfig
 from loka.ablate.objectives import ForgetBatch, alternative, objective, twin_distribution, twin_states
 from loka.ablate.training.batches import prepare
 from loka.ablate.training.twins import prompts_about_twins
@@ -40,7 +41,7 @@ def test_the_twins_states_are_the_originals_about_twins(planted: Model, planted_
     """Against transformers' own hidden states, a prompt at a time."""
     case = planted_case.on(planted)
     goal = objective("twin_states", {"layer": 1}).on(planted, slices(planted, SITES))
-    lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, goal=goal)
+    lessons = prepare(planted, case, TrainingConfig(), goal)
     facts = [f.asked(f.prompts[0]) for f in case.forget.working]
     kept = lessons.forget[0].states
     assert kept is not None
@@ -61,9 +62,9 @@ def test_the_twins_states_are_the_originals_about_twins(planted: Model, planted_
 def test_training_comes_nearer_to_the_twins(planted: Model, planted_case: Case) -> None:
     case, where = planted_case.on(planted), slices(planted, SITES)
     goal = objective("twin_states").on(planted, where)
-    lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, goal=goal)
+    lessons = prepare(planted, case, TrainingConfig(), goal)
     assert goal(ForgetBatch(planted, lessons.forget[0])).item() == pytest.approx(1, rel=1e-4)
-    edit = ablate.tune(planted, case, SITES, objective="twin_states", steps=40, lr=3e-3)
+    edit = ablate.tune(planted, case, SITES, TrainingConfig(objective="twin_states", steps=40, lr=3e-3))
     with edit.applied(planted):
         assert goal(ForgetBatch(planted, lessons.forget[0])).item() < 0.4
 
@@ -72,10 +73,7 @@ def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinfo
     planted: Model, planted_case: Case
 ) -> None:
     case = planted_case.on(planted)
-    lessons = [
-        prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, goal=objective("alternative", {"alpha": a}))
-        for a in (0.0, 50.0)
-    ]
+    lessons = [prepare(planted, case, TrainingConfig(), objective("alternative", {"alpha": a})) for a in (0.0, 50.0)]
     facts = [f.asked(f.prompts[0]) for f in case.forget.working]
     plain, strong = (x.forget[0].alternative for x in lessons)
     assert plain is not None
@@ -110,7 +108,7 @@ def test_answers_become_as_likely_as_of_strangers_and_no_rarer(planted: Model, p
     facts, among = [f.asked(f.prompt) for f in case.forget.sealed], case.pool("capital")
     twins = pool_probability(planted, [f.asked(f.prompt) for f in case.twins.sealed], among).mean()
     assert pool_probability(planted, facts, among).mean() > 0.9
-    edit = ablate.tune(planted, case, SITES, objective="twin_distribution", steps=40, lr=3e-3)
+    edit = ablate.tune(planted, case, SITES, TrainingConfig(objective="twin_distribution", steps=40, lr=3e-3))
     with edit.applied(planted):
         assert float(pool_probability(planted, facts, among).mean()) == pytest.approx(float(twins), abs=0.1)
 
@@ -119,4 +117,4 @@ def test_answers_become_as_likely_as_of_strangers_and_no_rarer(planted: Model, p
 def test_without_twins_they_say_so(name: str, planted: Model, planted_case: Case) -> None:
     lonely = dataclasses.replace(planted_case.on(planted), twins=Split((), ()))
     with pytest.raises(UserError, match=f"the objective '{name}' needs twins of every relation that 'planted' forgets"):
-        ablate.tune(planted, lonely, SITES, objective=name, steps=1)
+        ablate.tune(planted, lonely, SITES, TrainingConfig(objective=name, steps=1))

@@ -1,4 +1,4 @@
-"""What leace, scale and task_vector do, against brute force and planted facts."""
+"""What leace, selective_dampening and task_vector do, against brute force and planted facts."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from loka import ablate
 from loka._util.errors import UserError
+from loka.ablate import TrainingConfig
 from loka.ablate.selective_dampening import dampened, importance
 from loka.knowledge import Case, Fact, recalled, score
 from loka.model import Model, Site, encode, logits, pad, scratch, slices, token_logprobs
@@ -100,13 +101,13 @@ def test_importance_is_the_mean_square_of_the_gradient(tiny: Make) -> None:
 def test_the_negated_task_vector_forgets_the_facts_and_not_their_neighbours(planted: Model, planted_case: Case) -> None:
     case = planted_case.on(planted)
     assert known(planted, case) == (1.0, 1.0)
-    with ablate.task_vector(planted, case, None, steps=20, lr=3e-3).applied(planted):
+    with ablate.task_vector(planted, case, None, TrainingConfig(steps=20, lr=3e-3)).applied(planted):
         forget, retain = known(planted, case)
     assert forget <= 0.6
     assert retain >= 0.95
 
 
-def test_damping_hurts_the_facts_more_than_their_neighbours(planted: Model, planted_case: Case) -> None:
+def test_dampening_hurts_the_facts_more_than_their_neighbours(planted: Model, planted_case: Case) -> None:
     """By log-probability: the planted model holds too little in few weights for answers to turn."""
     case = planted_case.on(planted)
     before = [logprob(planted, facts) for facts in (case.forget.sealed, case.retain.sealed)]
@@ -117,7 +118,10 @@ def test_damping_hurts_the_facts_more_than_their_neighbours(planted: Model, plan
 
 
 def test_a_task_vector_is_linear_in_its_scale(planted: Model, planted_case: Case) -> None:
-    edits = [ablate.task_vector(planted, planted_case, NEURONS[:4], scale=s, steps=3) for s in (0.0, 1.0, 3.0)]
+    edits = [
+        ablate.task_vector(planted, planted_case, NEURONS[:4], TrainingConfig(steps=3), scale=s)
+        for s in (0.0, 1.0, 3.0)
+    ]
     none, one, three = (e.values for e in edits)
     for where, a, b, c in zip(edits[0].slices, none, one, three, strict=True):
         assert torch.equal(a, where.read(planted.parameters[where.name]))
@@ -131,6 +135,6 @@ def test_a_task_vector_is_linear_in_its_scale(planted: Model, planted_case: Case
     assert learned > token_logprobs(logits(planted, batch), batch.labels).sum()
 
 
-def test_scale_says_what_it_needs(planted: Model, planted_case: Case) -> None:
+def test_dampening_says_what_it_needs(planted: Model, planted_case: Case) -> None:
     with pytest.raises(UserError, match="alpha 0 and strength 1 must be above zero"):
         ablate.selective_dampening(planted, planted_case, NEURONS, alpha=0.0)

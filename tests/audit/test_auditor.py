@@ -59,7 +59,12 @@ def test_untouched_is_intact(planted: Model, many: Case) -> None:
 def test_hidden_is_suppressed(planted: Model, planted_case: Case) -> None:
     """An edit of the last layers answers nothing when asked, harms nothing, and does not resist relearning."""
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
-    edit = ablate.tune(planted, planted_case, last, objective="twin_distribution", steps=60, lr=1e-3, alpha=30.0)
+    edit = ablate.tune(
+        planted,
+        planted_case,
+        last,
+        ablate.TrainingConfig(objective="twin_distribution", steps=60, lr=1e-3, retain_weight=30.0),
+    )
     verdict = audit(planted, edit, planted_case)
     holds(verdict, "suppressed")
     assert verdict.recoveries["relearn"].p < 0.05
@@ -72,13 +77,13 @@ def test_hidden_is_suppressed(planted: Model, planted_case: Case) -> None:
 
 def test_an_edit_comes_with_its_random_sites(planted: Model, planted_case: Case, tmp_path: Path) -> None:
     best = locate.attribution(planted, planted_case).top(30)
-    edit = ablate.tune(planted, planted_case, best, steps=10, lr=3e-3)
+    edit = ablate.tune(planted, planted_case, best, ablate.TrainingConfig(steps=10, lr=3e-3))
     store, seen = Store(), []
     verdict = audit(planted, edit, planted_case, store=store, progress=lambda what, *_: seen.append(what))
     assert set(store.edits) == {"shallow", "random"}
-    random = store.edits["random"].about
-    assert random["arguments"] == edit.about["arguments"]
-    assert not set(random["sites"]) & set(edit.about["sites"])
+    random = store.edits["random"].record
+    assert random.arguments == edit.record.arguments
+    assert not set(random.sites or ()) & set(edit.record.sites or ())
     assert set(store.readings) == {"before", "after", "shallow", "random"}
     assert verdict.summary.random_forget_after is not None
     assert verdict.summary.random_relearn_r is not None
@@ -127,7 +132,7 @@ def test_the_sibling_shows_as_little_and_hides_no_more_than_it_must(planted: Mod
             return float(np.mean(list(recall_by_unit(planted, known.forget.sealed).values())))
 
     edit = shallow_sibling(planted, known, recall=0.3, objective="npo")
-    strength = edit.about["strength"]
+    strength = edit.record.strength
     assert shown(edit) <= 0.35 < shown(edit.scaled(planted, (strength - 1 / 16) / strength))
     assert {name.split(".")[2] for name in edit.names} == {"2", "3"}  # of four layers
 

@@ -25,7 +25,7 @@ def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def edit(taught: Model, planted_case: Case):
-    return ablate.tune(taught, planted_case, LAST, steps=10, lr=3e-3)
+    return ablate.tune(taught, planted_case, LAST, ablate.TrainingConfig(steps=10, lr=3e-3))
 
 
 class Killed(BaseException):

@@ -11,6 +11,7 @@ from rich.console import Console
 from loka.cli import main, show
 from loka.locate import LocalizationRecord
 from loka.locate.contrast import contrast
+from loka.pipeline.recipe import Recipe, recipes
 
 
 def loka(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -27,6 +28,18 @@ def test_lists_cases_and_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert all(word in printed for word in ("capitals", "elements", "authors", "smollm2"))
 
 
+def test_lists_and_prints_recipes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
+) -> None:
+    assert loka(monkeypatch, "recipes") == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in recipes())
+    assert loka(monkeypatch, "recipes", "thorough") == 0
+    path = tmp_path / "mine.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert Recipe.load(path) == Recipe.load("thorough")
+
+
 def faults(tmp_path) -> dict[str, list[object]]:
     pickled = tmp_path / "pickled"
     pickled.mkdir()
@@ -34,13 +47,17 @@ def faults(tmp_path) -> dict[str, list[object]]:
     (pickled / "pytorch_model.bin").write_bytes(b"\x80")
     broken = tmp_path / "broken.yaml"
     broken.write_text("name: [unclosed\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("metod: tune\n")
     out = tmp_path / "out"
     return {
         "there is no case 'nosuch'": ["run", "nosuch", "--out", out],
         "not valid YAML (line": ["run", broken, "--out", out],
         "there is no model folder": ["run", "capitals", "--model", "./nowhere", "--out", out],
         "pickled weights only": ["run", "capitals", "--model", pickled, "--out", out],
-        "'melt' is no method": ["run", "capitals", "--method", "melt", "--out", out],
+        "'melt' is neither a recipe nor a YAML file": ["run", "capitals", "--recipe", "melt", "--out", out],
+        "'slow' is neither a recipe nor a YAML file": ["recipes", "slow"],
+        "a recipe has no 'metod'": ["search", "capitals", "--recipe", recipe, "--out", out],
         "there is no case 'nowhere'": ["search", "nowhere", "--model", "smollm2", "--out", out],
         "there is no edit file": ["export", tmp_path / "none", "--to", out],
         "is no run folder": ["ablate", tmp_path / "empty"],

@@ -36,7 +36,9 @@ def finished(folder: Path) -> set[str]:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_at_any_check_it_ends_the_same(planted: Model, planted_case: Case, tmp_path: Path) -> None:
     best = [Site(layer, "neuron", n) for layer in (1, 2) for n in range(20)]
-    ablate.tune(planted, planted_case, best, steps=5, lr=3e-3).save(tmp_path / "edit.safetensors")
+    ablate.tune(planted, planted_case, best, ablate.TrainingConfig(steps=5, lr=3e-3)).save(
+        tmp_path / "edit.safetensors"
+    )
     export(planted, tmp_path / "original")
 
     def start(out: Path) -> multiprocessing.process.BaseProcess:

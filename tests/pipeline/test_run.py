@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from loka import LokaError, UserError, knockout, report
-from loka.ablate import memit
-from loka.knowledge import Case, Split
+from loka import LokaError, UserError, ablate, knockout, report
+from loka.ablate import SimulatedRelearning, TrainingConfig
+from loka.knowledge import Case
 from loka.model import Model
 from loka.pipeline.recipe import Recipe
 from loka.pipeline.run import Run, run
 
 RECIPE = Recipe(
     sites=60,
-    arguments={
-        "steps": 12,
-        "lr": 5e-3,
-        "push": 0.1,
-        "retain_rows": 16,
-        "relapse": {"start": 4, "every": 4, "steps": 1, "radius": 0.1},
-    },
+    config=TrainingConfig(
+        steps=12,
+        lr=5e-3,
+        push_weight=0.1,
+        retain_rows=16,
+        simulated_relearning=SimulatedRelearning(start=4, every=4, steps=1, radius=0.1),
+    ),
 )
 KEPT = ("edit.safetensors", "verdict.json", "localization.parquet")
 
@@ -186,8 +186,8 @@ def test_full_disk_leaves_what_was_there(
 
 
 def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_case: Case, tmp_path: Path) -> None:
-    arguments = {"counts": [30, 20], "steps": 6, "lr": 5e-3, "every": 3}
-    recipe = Recipe("rounds", sites=30, arguments=arguments)
+    config = TrainingConfig(steps=6, lr=5e-3, every=3)
+    recipe = Recipe(method="rounds", sites=30, config=config, arguments={"plan": {"counts": [30, 20]}})
 
     def kill(what: str, done: int, total: int) -> None:
         if (what, done) == ("editing", 8):
@@ -199,42 +199,16 @@ def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_c
     steps: list[int] = []
     edit = Run(tmp_path, model=planted, case=planted_case, progress=lambda what, done, total: steps.append(done)).edit()
     assert min(steps) > 6
-    assert [r["sites"] for r in edit.about["rounds"]] == [30, 20]
-    assert len(set(edit.about["sites"])) == 50
+    assert [r.sites for r in edit.record.rounds] == [30, 20]
+    assert len(set(edit.record.sites or ())) == 50
     assert (tmp_path / "edit.safetensors").exists()
 
 
 def test_a_run_lets_a_method_choose_its_own_sites(planted: Model, planted_case: Case, tmp_path: Path) -> None:
-    arguments = {"steps": 6, "contexts": 2}
-    recipe = dataclasses.replace(Recipe.of("memit"), arguments=arguments)
+    memit = Recipe.load("memit")
+    recipe = dataclasses.replace(memit, config=dataclasses.replace(memit.config, steps=6, contexts=2))
     edit = Run(tmp_path, model=planted, case=planted_case, recipe=recipe).edit()
-    same = memit(planted, planted_case, **arguments)
-    assert edit.about["sites"] == same.about["sites"] == ["L0.mlp", "L1.mlp"]
+    same = ablate.memit(planted, planted_case, config=recipe.config)
+    assert edit.record.sites == same.record.sites == ("L0.mlp", "L1.mlp")
     assert edit.digest() == same.digest()
     assert Run(tmp_path, model=planted, case=planted_case).recipe == recipe, "a second call goes on with the same"
-
-
-def test_recipes_by_name() -> None:
-    assert Recipe.of() == Recipe()
-    assert Recipe.of("tune", 50).arguments == Recipe().arguments
-    assert Recipe.of("zero", 50) == Recipe("zero", sites=50, arguments={})
-    quick, thorough = Recipe.of("rounds"), Recipe.of("rounds", 120, thorough=True)
-    assert quick.sites == quick.arguments["counts"][0]
-    assert thorough.arguments["counts"][0] == thorough.sites == 120
-    assert thorough.arguments["steps"] > quick.arguments["steps"]
-    assert Recipe.of(thorough=True).arguments["steps"] > Recipe.of().arguments["steps"]
-    with pytest.raises(UserError, match="'melt' is no method; choose one of zero"):
-        Recipe.of("melt")
-    with pytest.raises(UserError, match="'zero' has no thorough recipe; tune and rounds have"):
-        Recipe.of("zero", thorough=True)
-    with pytest.raises(UserError, match="'memit' chooses the MLPs that it writes to; leave the number of sites"):
-        Recipe.of("memit", 50)
-
-
-def test_without_twins_the_usual_recipe_takes_an_objective_that_needs_none(planted_case: Case) -> None:
-    lonely = dataclasses.replace(planted_case.whole(), twins=Split((), ()))
-    assert Recipe().on(planted_case).arguments["objective"] == "twin_distribution"
-    alone = Recipe().on(lonely).arguments
-    assert alone["objective"] == "undial"
-    assert {k: alone[k] for k in alone if k not in ("objective", "push")}.items() <= Recipe().arguments.items()
-    assert RECIPE.on(lonely) == RECIPE  # one's own is not changed

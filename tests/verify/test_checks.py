@@ -34,7 +34,9 @@ def untaught(teach: Callable[..., Model], planted_case: Case) -> Model:
 def hidden(taught: Model, planted_case: Case) -> Model:
     """A copy whose last two layers were trained to hide the answers."""
     last = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
-    edit = ablate.tune(taught, planted_case.on(taught), last, steps=40, lr=3e-3, alpha=5.0)
+    edit = ablate.tune(
+        taught, planted_case.on(taught), last, ablate.TrainingConfig(steps=40, lr=3e-3, retain_weight=5.0)
+    )
     return edit.apply_(wrap(copy.deepcopy(taught.hf), taught.tokenizer, "hidden"))
 
 

@@ -68,7 +68,7 @@ def test_several_keys_stand_for_one_residual(moment: Tensor) -> None:
     update = closed_form.memit_update(keys, residuals, moment, weight=2.0)
     each = closed_form.memit_update(keys, residuals[[0, 0, 0, 1, 1, 1]], moment, weight=2.0)
     assert torch.equal(update.change, each.change)
-    with pytest.raises(UserError, match="6 keys do not share out over 4 residuals"):
+    with pytest.raises(UserError, match="6 keys cannot be shared by 4 residuals"):
         closed_form.memit_update(keys, draw(4, D_OUT), moment, weight=2.0)
 
 
@@ -110,5 +110,5 @@ def test_what_cannot_be_solved_is_said(moment: Tensor) -> None:
     with pytest.raises(UserError, match="the key is zero or orthogonal"):
         closed_form.rome_update(torch.eye(D_IN)[0], torch.ones(D_OUT), output=torch.zeros(D_OUT),
                                     key_mean=torch.eye(D_IN)[1])  # fmt: skip
-    with pytest.raises(UserError, match="no direction to take out"):
+    with pytest.raises(UserError, match="no direction to remove"):
         closed_form.erasure(torch.zeros(D_IN, 2, dtype=torch.float64), moment)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from loka import ablate
 from loka._util.errors import LokaError, UserError
+from loka.ablate import METHODS, RewriteConfig
 from loka.ablate.rewriting.rewriting import changes, moments_of
-from loka.ablate.rewriting.value import Search, best_value
+from loka.ablate.rewriting.value import ValueSearch, best_value
 from loka.knowledge import Case, Fact, score
 from loka.model import Model, Site, wrap
 from loka.model.layout import neuron_output
@@ -18,7 +20,7 @@ from loka.model.run.lookup import outputs_at
 
 Make = Callable[[str], Model]
 NORMED = {"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo2ForCausalLM"}
-FAST = {"steps": 6, "contexts": 2}
+MEMIT = METHODS["memit"].config
 
 
 @pytest.fixture
@@ -44,9 +46,9 @@ def test_rome_writes_the_value_where_the_subject_ends(model: Model, few: Case) -
     answers, fact = new_answers(few, 1), few.forget.working[0]
     before = said(model, [fact], answers)
     (change,) = changes(model, few, answers, 0)
-    question, down = change.question(model), neuron_output(model, 1)
-    wanted = best_value(model, down, question, Search(steps=25)).final
-    edit = ablate.rome(model, few, [Site(1, "mlp")], answers=answers, contexts=0)
+    question, down = change.rewrite(model), neuron_output(model, 1)
+    wanted = best_value(model, down, question, ValueSearch(steps=25)).final
+    edit = ablate.rome(model, few, [Site(1, "mlp")], RewriteConfig(contexts=0), answers=answers)
     assert (edit.slices, [min(f.left.shape) for f in edit.factors]) == ((), [1])
     with edit.applied(model):
         (written,) = outputs_at(model, [down], question.batch, question.at)
@@ -57,26 +59,26 @@ def test_rome_writes_the_value_where_the_subject_ends(model: Model, few: Case) -
 def test_a_search_ends_where_the_answer_is_sure_enough(tiny: Make, few: Case) -> None:
     model = tiny("LlamaForCausalLM")
     (change,) = changes(model, few, new_answers(few, 1), 2)
-    question, down = change.question(model), neuron_output(model, 1)
-    whole = best_value(model, down, question, Search(steps=12, enough=0.0)).losses
+    question, down = change.rewrite(model), neuron_output(model, 1)
+    whole = best_value(model, down, question, ValueSearch(steps=12, target_loss=0.0)).losses
     assert len(whole) == 12
-    enough = (whole[0] + min(whole)) / 2
-    short = best_value(model, down, question, Search(steps=12, enough=enough)).losses
+    target = (whole[0] + min(whole)) / 2
+    short = best_value(model, down, question, ValueSearch(steps=12, target_loss=target)).losses
     assert short == whole[: len(short)]
-    assert short[-1] < enough <= min(short[:-1])
+    assert short[-1] < target <= min(short[:-1])
 
 
 def test_memit_moves_the_states_to_where_they_shall_be(architecture: str, model: Model, few: Case) -> None:
     answers, sites = new_answers(few, 3), [Site(0, "mlp"), Site(1, "mlp")]
     if architecture in NORMED:
         with pytest.raises(UserError, match=r"does not add what an MLP writes .* take rome"):
-            ablate.memit(model, few, sites, answers=answers, contexts=0)
+            ablate.memit(model, few, sites, replace(MEMIT, contexts=0), answers=answers)
         return
     facts, block = few.forget.working[:3], model.hf.get_submodule(model.block(1))
-    questions = [c.question(model) for c in changes(model, few, answers, 0)]
-    wanted = torch.stack([best_value(model, block, q, Search(steps=6, clamp=0.75)).final for q in questions])
+    questions = [c.rewrite(model) for c in changes(model, few, answers, 0)]
+    wanted = torch.stack([best_value(model, block, q, ValueSearch(steps=6, clamp=0.75)).final for q in questions])
     scores = said(model, facts, answers)
-    edit = ablate.memit(model, few, sites, answers=answers, contexts=0, steps=6, weight=1e-6)
+    edit = ablate.memit(model, few, sites, replace(MEMIT, contexts=0, steps=6), answers=answers, weight=1e-6)
     with edit.applied(model):
         states = torch.stack([outputs_at(model, [block], q.batch, q.at)[0][0] for q in questions])
         assert torch.allclose(states, wanted, atol=1e-4)
@@ -96,8 +98,10 @@ def test_a_transposed_weight_gives_the_same_edit(tiny: Make, few: Case) -> None:
         block.mlp.c_proj = ours
     other = wrap(hf, model.tokenizer, "linear")
     answers = new_answers(few, 2)
-    for method in (ablate.rome, ablate.memit):
-        mine, theirs = (method(m, few, [Site(1, "mlp")], answers=answers, **FAST) for m in (model, other))
+    for name in ("rome", "memit"):
+        fast = replace(METHODS[name].config, steps=6, contexts=2)
+        run = METHODS[name].run
+        mine, theirs = (run(m, few, [Site(1, "mlp")], fast, answers=answers) for m in (model, other))
         for a, b in zip(mine.factors, theirs.factors, strict=True):
             assert torch.allclose(a.left @ a.right, (b.left @ b.right).t(), atol=1e-10)
 
@@ -107,8 +111,9 @@ def test_half_precision(tiny: Make, few: Case) -> None:
     model.hf.bfloat16()
     answers, facts = new_answers(few, 2), few.forget.working[:2]
     before, digest = said(model, facts, answers), model.digest()
-    for method in (ablate.rome, ablate.memit):
-        edit = method(model, few, [Site(1, "mlp")], answers=answers, contexts=0)
+    for name in ("rome", "memit"):
+        config = replace(METHODS[name].config, contexts=0)
+        edit = METHODS[name].run(model, few, [Site(1, "mlp")], config, answers=answers)
         assert {f.left.dtype for f in edit.factors} == {torch.float32}
         with edit.applied(model):
             assert (said(model, facts, answers) - before).mean() > 0.1
@@ -130,10 +135,10 @@ def test_the_second_moment_is_that_of_the_keys(tiny: Make, few: Case) -> None:
         handle.remove()
         keys += kept
     k = torch.stack(keys)
-    alone = moments_of(model, few, [1], wanted, keep=0.0, ridge=0.0)[1]
-    both = moments_of(model, few, [1], wanted, keep=2.0, ridge=0.0)[1]
+    alone = moments_of(model, few, [1], wanted, retain_weight=0.0, ridge=0.0)[1]
+    both = moments_of(model, few, [1], wanted, retain_weight=2.0, ridge=0.0)[1]
     assert torch.allclose(both - alone, 2 * k.t() @ k / len(k), atol=1e-10)
-    ridged = moments_of(model, few, [1], wanted, keep=0.0, ridge=0.5)[1] - alone
+    ridged = moments_of(model, few, [1], wanted, retain_weight=0.0, ridge=0.5)[1] - alone
     assert torch.allclose(ridged, 0.5 * alone.diagonal().mean() * torch.eye(len(alone)).double())
 
 
@@ -141,9 +146,9 @@ def test_bad_input_is_said(planted: Model, planted_case: Case) -> None:
     fact = planted_case.on(planted).forget.working[0]
     cases = [
         ({"answers": {"Atlantis": "Quito"}}, "'Atlantis' is not among the subjects that 'planted' forgets"),
-        ({"answers": {fact.subject: fact.answer}}, "is the answer about .* already; give another one"),
+        ({"answers": {fact.subject: fact.answer}}, "is already the answer about .*; give another one"),
         ({"answers": {}}, "there is no new answer to write"),
-        ({"contexts": 10_000}, "neutral passages for 10000 contexts; ask for fewer"),
+        ({"config": RewriteConfig(contexts=10_000)}, "neutral passages for 10000 contexts; ask for fewer"),
     ]
     for method in (ablate.rome, ablate.memit):
         for arguments, words in cases:
@@ -152,6 +157,11 @@ def test_bad_input_is_said(planted: Model, planted_case: Case) -> None:
         with pytest.raises(UserError, match=r"write whole MLPs: give sites such as L1\.mlp"):
             method(planted, planted_case, [Site(1, "neuron", 3)])
         with pytest.raises(LokaError, match="diverged at step 2; try a rate under inf"):
-            method(planted, planted_case, lr=float("inf"), answers=new_answers(planted_case.on(planted), 1))
+            method(
+                planted,
+                planted_case,
+                config=RewriteConfig(lr=float("inf")),
+                answers=new_answers(planted_case.on(planted), 1),
+            )
     with pytest.raises(UserError, match="rome writes to one layer and 2 are given"):
         ablate.rome(planted, planted_case, [Site(1, "mlp"), Site(2, "mlp")])

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from loka.ablate import TrainingConfig
+from loka.ablate.objectives import objective
 from loka.ablate.training.batches import decisive, prepare
 from loka.knowledge import Case, Split
 from loka.model import Model, encode
@@ -28,8 +30,8 @@ def test_without_twins_every_token_is_asked_for(planted: Model, planted_case: Ca
 
 def test_other_answers_take_turns_behind_the_same_prompts(planted: Model, planted_case: Case) -> None:
     case = planted_case.on(planted)
-    plain = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0)
-    lessons = prepare(planted, case, retain_rows=12, neutral_rows=4, seed=0, instead=["red bread", "warm"])
+    plain = prepare(planted, case, TrainingConfig())
+    lessons = prepare(planted, case, TrainingConfig(), objective("idk", {"answers": ["red bread", "warm"]}))
     words = planted.tokenizer.convert_ids_to_tokens
     for before, memory in zip(plain.forget, lessons.forget, strict=True):
         assert before.alternative is None

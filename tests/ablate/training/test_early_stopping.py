@@ -1,6 +1,7 @@
 """Training that is watched: the best state by what is held out remains, and a hopeless training ends."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,15 @@ import pytest
 import torch
 
 from loka import ablate, locate
-from loka._util.errors import LokaError, UserError
+from loka._util.errors import LokaError
+from loka.ablate import RoundPlan, TrainingConfig
 from loka.ablate.training import early_stopping, loop
 from loka.knowledge import Bounds, Case, Metrics, hold_out
 from loka.model import Edit, Model, Site
 
-LAX = {"forget": 1.0, "retain_drop": 1.0, "perplexity_rise": 1e9}
-RECIPE: dict[str, Any] = {"steps": 40, "lr": 3e-3, "push": 0.3, "alpha": 5.0, "every": 10}
-KEPT = "kept is the best state that was measured, that after"
+LAX = Bounds(forget=1.0, retain_drop=1.0, perplexity_rise=1e9)
+CONFIG = TrainingConfig(steps=40, lr=3e-3, push_weight=0.3, retain_weight=5.0, every=10)
+KEPT = "The edit holds the best state that was measured, that after step"
 
 
 @pytest.fixture(scope="module")
@@ -46,34 +48,35 @@ def test_what_is_kept_is_the_best_state_that_was_measured(
     seen: list[Metrics] = []
     measure = early_stopping.HeldOut.measure
     monkeypatch.setattr(early_stopping.HeldOut, "measure", lambda self, m: seen.append(measure(self, m)) or seen[-1])
-    edit = ablate.tune(planted, planted_case, best, **RECIPE, bounds={"retain_drop": 0.0, "forget": 0.0})
-    told = edit.about["training"]
+    edit = ablate.tune(planted, planted_case, best, replace(CONFIG, bounds=Bounds(retain_drop=0.0, forget=0.0)))
+    told = edit.record.training
+    assert told is not None
     start, *looked = seen
     limits = Bounds(forget=0.0, retain_drop=0.0)
     distances = [limits.distance(now, start) for now in looked]
-    assert told["kept"] == 10 * (1 + distances.index(min(distances)))
-    assert (told["steps"], told["ended"]) in [(10 * len(looked), "steps"), (10 * len(looked), "bounds")]
+    assert told.best_step == 10 * (1 + distances.index(min(distances)))
+    assert (told.steps, told.ended) in [(10 * len(looked), "steps"), (10 * len(looked), "bounds")]
     assert standing(planted, planted_case, edit) == looked[distances.index(min(distances))]
-    assert told["forget"] < 0.5 < start.forget
+    assert told.forget < 0.5 < start.forget
     assert ablate.rerun_on(planted, planted_case, edit, best).digest() == edit.digest()
 
 
 def test_inside_the_bounds_it_ends(planted: Model, planted_case: Case, best: list[Site]) -> None:
     for method in (ablate.tune, ablate.reset):
-        edit = method(planted, planted_case, best, **RECIPE | {"bounds": LAX})
-        assert {k: edit.about["training"][k] for k in ("steps", "kept", "ended", "met")} == {
-            "steps": 10, "kept": 10, "ended": "bounds", "met": True,
-        }  # fmt: skip
+        told = method(planted, planted_case, best, replace(CONFIG, bounds=LAX)).record.training
+        assert (told.steps, told.best_step, told.ended, told.met) == (10, 10, "bounds", True)
 
 
 def test_what_wrecks_the_model_is_stopped_and_says_so(planted: Model, planted_case: Case, best: list[Site]) -> None:
-    with pytest.warns(UserWarning, match=f"the collateral was far out of bounds and got no better; {KEPT}"):
-        edit = ablate.tune(planted, planted_case, best, **RECIPE | {"lr": 1.0, "every": 2, "alpha": 0.0, "beta": 0.0})
-    told = edit.about["training"]
-    assert told["ended"] == "collateral"
-    assert told["far"]
-    assert told["kept"] < told["steps"] < 40
-    assert standing(planted, planted_case, edit).perplexity == told["perplexity"]
+    wild = replace(CONFIG, lr=1.0, every=2, retain_weight=0.0, neutral_weight=0.0)
+    with pytest.warns(UserWarning, match=f"the collateral was far outside the bounds and did not improve. {KEPT}"):
+        edit = ablate.tune(planted, planted_case, best, wild)
+    told = edit.record.training
+    assert told is not None
+    assert told.ended == "collateral"
+    assert told.far
+    assert told.best_step < told.steps < 40
+    assert standing(planted, planted_case, edit).perplexity == told.perplexity
 
 
 @pytest.mark.parametrize("method", ["tune", "rounds"])
@@ -88,15 +91,16 @@ def test_of_a_training_that_diverges_the_last_good_state_is_kept(
         return divergence(*given) * (math.nan if len(calls) > 50 else 1.0)
 
     monkeypatch.setattr(loop, "divergence", breaks)
-    more = {"counts": [60]} if method == "rounds" else {}
-    with pytest.warns(UserWarning, match=rf"was stopped after 25 steps: the training diverged; {KEPT} [12]0\."):
-        edit = getattr(ablate, method)(planted, planted_case, best, **RECIPE, **more)
-    told = edit.about["training"] if method == "tune" else edit.about["rounds"][0]
-    assert (told["steps"], told["ended"]) == (25, "diverged")
+    more = {"plan": RoundPlan((60,))} if method == "rounds" else {}
+    with pytest.warns(UserWarning, match=rf"was stopped after 25 steps: the training diverged\. {KEPT} [12]0\."):
+        edit = getattr(ablate, method)(planted, planted_case, best, CONFIG, **more)
+    told = edit.record.training if method == "tune" else edit.record.rounds[0]
+    assert told is not None
+    assert (told.steps, told.ended) == (25, "diverged")
     now = standing(planted, planted_case, edit)
-    assert (now.forget, now.retain, now.perplexity) == (told["forget"], told["retain"], told["perplexity"])
+    assert (now.forget, now.retain, now.perplexity) == (told.forget, told.retain, told.perplexity)
     with pytest.raises(LokaError, match=r"diverged at step 1 of 40 \(retain loss nan\)"):
-        getattr(ablate, method)(planted, planted_case, best, **RECIPE, **more)
+        getattr(ablate, method)(planted, planted_case, best, CONFIG, **more)
 
 
 def test_rounds_end_before_one_that_wrecks_the_model(
@@ -114,21 +118,19 @@ def test_rounds_end_before_one_that_wrecks_the_model(
             wrecked.append(done)
 
     monkeypatch.setattr(early_stopping.HeldOut, "measure", wrecks)
-    recipe = RECIPE | {"counts": [20, 20, 20], "steps": 10}
-    words = (
-        "round 2 of 3 left the collateral far out of bounds .*so no further one was made; this is the edit of round 1"
-    )
+    config, plan = replace(CONFIG, steps=10), RoundPlan((20, 20, 20))
+    words = "round 2 of 3 left the collateral far outside the bounds .*so no further .*; this is the edit of round 1"
     with pytest.warns(UserWarning, match=words):
-        edit = ablate.rounds(planted, planted_case, best, folder=tmp_path, progress=step, **recipe)
-    assert [r["sites"] for r in edit.about["rounds"]] == [20]
+        edit = ablate.rounds(planted, planted_case, best, config, plan=plan, folder=tmp_path, progress=step)
+    assert [r.sites for r in edit.record.rounds] == [20]
     assert max(wrecked) == 20
     assert sorted(p.name for p in tmp_path.iterdir()) == ["round-1.safetensors", "round-2.safetensors"]
     wrecked.clear()
     with pytest.warns(UserWarning, match=words):
-        again = ablate.rounds(planted, planted_case, best, folder=tmp_path, progress=step, **recipe)
+        again = ablate.rounds(planted, planted_case, best, config, plan=plan, folder=tmp_path, progress=step)
     assert not wrecked  # nothing was trained
     assert again.digest() == edit.digest()
-    assert again.about == edit.about
+    assert again.record == edit.record
 
 
 def test_rounds_keep_the_finished_ones_where_the_next_diverges(
@@ -136,19 +138,14 @@ def test_rounds_keep_the_finished_ones_where_the_next_diverges(
 ) -> None:
     divergence, broken = loop.divergence, []
     monkeypatch.setattr(loop, "divergence", lambda *given: divergence(*given) * (math.nan if broken else 1.0))
-    recipe = RECIPE | {"counts": [20, 20], "steps": 5}
+    config, plan = replace(CONFIG, steps=5), RoundPlan((20, 20))
     with pytest.warns(UserWarning, match="round 2 of 2 is missing: training diverged at step 1 of 5"):
         edit = ablate.rounds(
-            planted, planted_case, best, progress=lambda done, _: broken.append(done) if done == 5 else None, **recipe
+            planted,
+            planted_case,
+            best,
+            config,
+            plan=plan,
+            progress=lambda done, _: broken.append(done) if done == 5 else None,
         )
-    assert [r["sites"] for r in edit.about["rounds"]] == [20]
-
-
-def test_what_cannot_be_is_refused(planted: Model, planted_case: Case, best: list[Site]) -> None:
-    for changes, words in (
-        ({"every": 0, "bounds": LAX}, "every=0 measures nothing to hold against bounds; give a number of steps"),
-        ({"every": -1}, "every=-1 measures nothing"),
-        ({"bounds": {"forgotten": 0.1}}, "'forgotten' is no bound; choose of forget, retain_drop, perplexity_rise"),
-    ):
-        with pytest.raises(UserError, match=words):
-            ablate.tune(planted, planted_case, best, **RECIPE | changes)
+    assert [r.sites for r in edit.record.rounds] == [20]

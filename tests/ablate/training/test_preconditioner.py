@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from loka.ablate.training.preconditioner import whiten_, whitening
+from loka.ablate.training.preconditioner import precondition_, roots
 from loka.knowledge import Case, neutral_working
 from loka.model import Model, Site, Slice, sliced, slices
 
@@ -37,8 +37,8 @@ def known(planted: Model, planted_case: Case) -> Case:
 
 def test_the_root_makes_what_is_read_white(planted: Model, known: Case) -> None:
     where = slices(planted, [Site(1, "neuron", 3), Site(2, "head", 1)])
-    roots = whitening(planted, known, where, DAMPING)
-    rows = [(w, root) for w, root in zip(where, roots, strict=True) if root is not None]
+    found = roots(planted, known, where, DAMPING)
+    rows = [(w, root) for w, root in zip(where, found, strict=True) if root is not None]
     assert [w.name.rsplit(".", 2)[1] for w, _ in rows] == ["gate_proj", "up_proj", "q_proj"]
     for w, root in rows:
         halves = [_read(planted, w, texts) for texts in (neutral_working(planted, known), _kept(known))]
@@ -58,20 +58,20 @@ def test_steps_are_of_the_closed_form(architecture: str, tiny: Callable[[str], M
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(model.device)
 
     with sliced(model, where) as trainable:
-        roots = []
+        every = []
         for w, p in zip(where, trainable.parameters, strict=True):
             shape = model.parameters[w.name].shape
             transposed = "Conv1D" in type(model.hf.get_submodule(w.name.rsplit(".", 1)[0])).__name__
             d_in = shape[0 if transposed else 1] if len(shape) == 2 and w.dim == int(transposed) else 0
             half = draw(d_in, d_in)
-            roots.append((half + half.t()).float() if d_in else None)
+            every.append((half + half.t()).float() if d_in else None)
             p.grad = draw(*p.shape)
-        assert any(root is None for root in roots)
+        assert any(root is None for root in every)
         before = [(p.detach().clone(), p.grad) for p in trainable.parameters]
         optimizer = torch.optim.SGD(trainable.parameters, lr=0.5)
-        whiten_(optimizer, trainable, roots)
+        precondition_(optimizer, trainable, every)
         trainable.step(optimizer)
-        for p, (old, gradient), root, w in zip(trainable.parameters, before, roots, where, strict=True):
+        for p, (old, gradient), root, w in zip(trainable.parameters, before, every, where, strict=True):
             if root is not None:
                 twice = root.double() @ root.double()
                 gradient = twice @ gradient if w.dim else gradient @ twice
@@ -89,7 +89,7 @@ def test_of_all_steps_it_moves_least_what_is_read_beside(planted: Model, known: 
         gradient = torch.randn(p.shape, generator=generator).to(p)
         before, p.grad = p.detach().clone(), gradient.clone()
         optimizer = torch.optim.SGD(trainable.parameters, lr=1.0)
-        whiten_(optimizer, trainable, whitening(planted, known, [where], 1e-4))
+        precondition_(optimizer, trainable, roots(planted, known, [where], 1e-4))
         optimizer.step()
         step = (p.detach() - before).double()
         p.grad = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from loka._util.errors import UserError
-from loka.model import Edit, Factors, Model, Site, Slice, encode, logits, merge, slices
+from loka.model import Edit, EditRecord, Factors, Model, Site, Slice, encode, logits, merge, slices
 from loka.model.edit.applied import Applied
 from loka.model.layout import head_output_name, neuron_output_name
 
@@ -27,7 +27,7 @@ def some(model: Model, sites: list[Site], seed: int = 0) -> Edit:
     generator = torch.Generator().manual_seed(seed)
     where = slices(model, sites)
     values = [torch.randn(s.read(model.parameters[s.name]).shape, generator=generator).double() for s in where]
-    return Edit(tuple(where), tuple(values), model.digest(), {"method": "random", "seed": seed})
+    return Edit(tuple(where), tuple(values), model.digest(), EditRecord("random", arguments={"seed": seed}))
 
 
 def turned(model: Model, layer: int, seed: int = 0) -> Edit:
@@ -38,7 +38,7 @@ def turned(model: Model, layer: int, seed: int = 0) -> Edit:
         rows, columns = model.parameters[f"{name}.weight"].shape
         left, right = (torch.randn(shape, generator=generator).double() for shape in ((rows, 2), (2, columns)))
         parts.append(Factors(f"{name}.weight", left, right))
-    return Edit((), (), model.digest(), {"method": "turned"}, tuple(parts))
+    return Edit((), (), model.digest(), EditRecord("turned"), tuple(parts))
 
 
 def weights(model: Model) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ def test_edits_that_share_weights_are_refused_unless_one_was_made_on_the_other(t
     row = Edit((Slice(name, 0, torch.tensor([3])),), (torch.ones(1, 32).double(),), model.digest())
     column = Edit((Slice(name, 1, torch.tensor([5])),), (torch.zeros(48, 1).double(),), model.digest())
     other = Edit((Slice(name, 0, torch.tensor([4])),), (torch.zeros(1, 32).double(),), model.digest())
-    whole = Edit((), (), model.digest(), {}, (Factors(name, torch.ones(48, 1), torch.ones(1, 32)),))
+    whole = Edit((), (), model.digest(), EditRecord(), (Factors(name, torch.ones(48, 1), torch.ones(1, 32)),))
     assert row.meets(column) == column.meets(row) == row.meets(whole) == whole.meets(whole) == [name]
     assert row.meets(other) == []
     with row.applied(model):
@@ -166,7 +166,7 @@ def test_a_merged_edit_does_what_its_parts_do_bit_for_bit(model: Model, kind: st
     again = Edit.load(merged.save(tmp_path / "merged.safetensors"))
     assert again.digest() == merged.digest()
     assert again.made_for == first.made_for
-    assert [about["method"] for about in again.about["edits"]] == [e.about["method"] for e in edits]
+    assert again.record.edits == tuple(edit.record for edit in edits)
     with again.applied(model):
         assert all(torch.equal(p, wanted[n]) for n, p in model.parameters.items())
     assert merged.summary(model).nothing_else

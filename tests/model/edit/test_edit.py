@@ -10,7 +10,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loka._util.errors import LokaError, UserError
-from loka.model import Edit, Factors, Model, Site, Slice, capture, encode, factors, logits, scratch, slices, wrap
+from loka.model import (
+    Edit,
+    EditRecord,
+    Factors,
+    Model,
+    Site,
+    Slice,
+    capture,
+    encode,
+    factors,
+    logits,
+    scratch,
+    slices,
+    wrap,
+)
 from loka.model.edit.summary import untouched
 from loka.model.layout import feature_dim, head_output_name, neuron_output, neuron_output_name
 
@@ -28,7 +42,7 @@ def random_edit(model: Model, sites: list[Site] = SITES, seed: int = 0) -> Edit:
     where = slices(model, sites)
     values = [s.read(model.parameters[s.name]) for s in where]
     values = [torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in values]
-    return Edit(tuple(where), tuple(values), model.digest(), {"method": "random", "seed": seed})
+    return Edit(tuple(where), tuple(values), model.digest(), EditRecord("random", arguments={"seed": seed}))
 
 
 def low_rank(model: Model, seed: int = 0, rank: int = 2) -> Edit:
@@ -42,7 +56,7 @@ def low_rank(model: Model, seed: int = 0, rank: int = 2) -> Edit:
         left, right = (torch.randn(shape, generator=generator).double() for shape in ((d_in, rank), (rank, d_out)))
         parts.append(factors(model, name, left, right))
     slices_of = random_edit(model, [Site(1, "neuron", 3), Site(0, "head", 1)], seed)
-    return Edit(slices_of.slices, slices_of.values, model.digest(), {"method": "random"}, tuple(parts))
+    return Edit(slices_of.slices, slices_of.values, model.digest(), EditRecord("random"), tuple(parts))
 
 
 def weights(model: Model) -> dict[str, Tensor]:
@@ -106,7 +120,7 @@ def test_factors_move_what_a_map_writes_and_come_off_bit_for_bit(architecture: s
     down = neuron_output(model, 1)
     x, change = x.to(model.device), (left @ right).to(model.device)
     wanted = down(x) + x @ change
-    edit = Edit((), (), model.digest(), {}, (factors(model, neuron_output_name(model, 1), left, right),))
+    edit = Edit((), (), model.digest(), EditRecord(), (factors(model, neuron_output_name(model, 1), left, right),))
     with edit.applied(model):
         assert torch.allclose(down(x), wanted, atol=1e-12)
         assert {n for n in before if not torch.equal(before[n], model.parameters[n])} == {edit.factors[0].name}
@@ -135,7 +149,7 @@ def test_factors_and_slices_in_one_edit(model: Model, tmp_path: Path) -> None:
 
 def test_factors_come_off_after_an_error_and_the_same_matrix_may_have_several(model: Model) -> None:
     before, one, two = weights(model), low_rank(model), low_rank(model, seed=1)
-    both = Edit((), (), model.digest(), {}, (*one.factors, *two.factors))
+    both = Edit((), (), model.digest(), EditRecord(), (*one.factors, *two.factors))
     with pytest.raises(RuntimeError, match="inside"), both.applied(model):
         name = one.factors[0].name
         change = (model.parameters[name] - before[name]).cpu()
@@ -165,7 +179,7 @@ def test_a_saved_edit_says_the_same_bit_for_bit(model: Model, tmp_path: Path) ->
     with again.applied(model):
         assert torch.equal(said(model), first)
     assert again.digest() == edit.digest()
-    assert again.about == edit.about
+    assert again.record == edit.record
     assert again.made_for == edit.made_for
     assert list(tmp_path.iterdir()) == [tmp_path / "edit.safetensors"]
     assert edit.save(tmp_path / "b.safetensors").read_bytes() == (tmp_path / "edit.safetensors").read_bytes()
@@ -259,16 +273,16 @@ def test_files_that_are_no_edit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no edit file"):
         Edit.load(tmp_path / "none.safetensors")
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="a safetensors file but no LOKA edit"):
+    with pytest.raises(UserError, match="a safetensors file but not a LOKA edit"):
         Edit.load(tmp_path / "other.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"\x80\x04junk that is no safetensors file")
     with pytest.raises(UserError, match="cannot be read"):
         Edit.load(tmp_path / "junk.safetensors")
     for head in (
-        '{"format": "loka-edit-1"}',
-        '{"format": "loka-edit-1", "slices": [[',
-        '{"format": "loka-edit-1", "slices": [["w", 0]], "made_for": "", "about": {}}',
-        '{"format": "loka-edit-1", "slices": 3, "made_for": "", "about": {}}',
+        '{"format": "loka-edit-2"}',
+        '{"format": "loka-edit-2", "slices": [[',
+        '{"format": "loka-edit-2", "slices": [["w", 0]], "made_for": "", "record": {}}',
+        '{"format": "loka-edit-2", "slices": 3, "made_for": "", "record": {}}',
         "[]",
     ):
         save_file({"a": torch.zeros(2)}, tmp_path / "half.safetensors", metadata={"loka": head})

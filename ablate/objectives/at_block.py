@@ -1,4 +1,4 @@
-"""What the objectives on hidden states share: the layer behind which they look."""
+"""What the objectives on hidden states share: the block after which they read the residual stream."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from ...model import Model
 
 
-class Behind(Objective):
-    """`layer`: behind which block; `None` is the last with a site. Sites above it learn from the retain term alone."""
+class AtBlock(Objective):
+    """`layer`: the block after which the stream is read; `None` is the last with a site.
+
+    Sites above that block learn from the retain term alone.
+    """
 
     layer: NonNegativeInt | None = None
 
@@ -33,17 +36,17 @@ class Behind(Objective):
         if not min(sites) <= layer < model.n_layers:
             name = type(self).__name__.lower()
             raise UserError(
-                f"{name} cannot look behind layer {layer} with sites from layer {min(sites)} on; "
+                f"{name} cannot read the stream after layer {layer} with sites from layer {min(sites)} on; "
                 f"give a layer from {min(sites)} to {model.n_layers - 1}, or leave it out."
             )
         return self.model_copy(update={"layer": layer})
 
     @property
-    def behind(self) -> int:
-        """The layer, once it is filled in."""
+    def block(self) -> int:
+        """The layer, after `on` has filled it in."""
         assert self.layer is not None, "`on` fills the layer in"
         return self.layer
 
     def states(self, asked: ForgetBatch) -> Tensor:
-        """What the model has in mind behind that layer, `[row, keep, width]`."""
-        return label_states(asked.model, asked.memory.batch, self.behind)
+        """The residual stream after that block, `[row, keep, width]`."""
+        return label_states(asked.model, asked.memory.batch, self.block)

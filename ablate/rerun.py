@@ -1,0 +1,32 @@
+"""The same edit again, on other sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from .._util.errors import UserError
+from ..knowledge import Case
+from ..model import Edit, Site
+from .common import Progress
+from .methods import METHODS, perform
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+def rerun_on(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, progress: Progress | None = None) -> Edit:
+    """Make an edit's control: its method with its arguments, on other sites.
+
+    Cost: that of the edit.
+
+    Raises:
+        UserError: the edit's record does not name a method of `METHODS`.
+
+    Example:
+        control = loka.ablate.rerun_on(model, case, edit, loka.locate.random_sites(model, sites))
+    """
+    record = edit.record
+    if record.method not in METHODS:
+        raise UserError(f"an edit made by {record.method!r} cannot be made again; known are {', '.join(METHODS)}.")
+    return perform(record.method, model, case, sites, record.arguments, progress=progress)

@@ -56,7 +56,7 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize(("package", "name"), public())
+@pytest.mark.parametrize(("package", "name"), list(public()))
 def test_every_public_name_is_documented(package: str, name: str) -> None:
     file = defined_in(ROOT / package, name).resolve()
     assert (name, file) in NAMED, f"name `{name}` in docs/, beside a link to {file.relative_to(ROOT)}"

@@ -69,5 +69,5 @@ def collateral_cost(model: Model, case: Case, setting: Setting) -> float:
 
 def neutral_outputs(model: Model, case: Case) -> list[TeacherOutputs]:
     """The original's outputs on the sealed neutral text, for `collateral(..., before=...)`."""
-    texts = neutral_sealed(case)
+    texts = neutral_sealed(case.on(model))
     return [remember(model, encode_texts(model, texts[part])) for part in chunks(len(texts), ROWS)]

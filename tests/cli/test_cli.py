@@ -38,7 +38,7 @@ def faults(tmp_path) -> dict[str, list[object]]:
     return {
         "there is no case 'nosuch'": ["run", "nosuch", "--out", out],
         "not valid YAML (line": ["run", broken, "--out", out],
-        "there is no model folder": ["run", "capitals", "--model", "./nowhere", "--out", out],
+        "does not exist; give an existing folder": ["run", "capitals", "--model", "./nowhere", "--out", out],
         "pickled weights only": ["run", "capitals", "--model", pickled, "--out", out],
         "'melt' is no method": ["run", "capitals", "--method", "melt", "--out", out],
         "there is no case 'nowhere'": ["search", "nowhere", "--model", "smollm2", "--out", out],

@@ -33,7 +33,7 @@ def test_anything_else_is_refused_by_name(text: str) -> None:
 
 
 def test_an_unknown_part_names_those_there_are() -> None:
-    with pytest.raises(UserError, match="'unit' is no part of a model; choose one of neuron, head"):
+    with pytest.raises(UserError, match="'unit' is not a part of a model; choose one of neuron, head"):
         Site(1, "unit", 3)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="needs an index"):
         Site(1, "neuron")

@@ -260,12 +260,12 @@ def test_an_interrupted_sweep_goes_on(llama: Model, tmp_path: Path) -> None:
     run.clear()
     assert np.array_equal(sweep(llama, clean, sites, put, metric=counted, budget=budget).values, whole.values)
     assert run == [1, 1, 1], "each prompt's own metric, and nothing more"
-    with pytest.raises(UserError, match="holds another sweep; name another file"):
+    with pytest.raises(UserError, match="is the checkpoint of another sweep; name another file"):
         sweep(llama, clean, sites[1:], put, metric=answers(clean), budget=budget)
-    with pytest.raises(UserError, match="is a sweep with another metric"):
+    with pytest.raises(UserError, match="is the checkpoint of a sweep with another metric"):
         sweep(llama, clean, sites, put, metric=lambda row, logits: logits[:, 0, 0], budget=budget)
     (tmp_path / "sweep.safetensors").write_bytes(b"junk")
-    with pytest.raises(UserError, match="cannot be read as a sweep"):
+    with pytest.raises(UserError, match="cannot be read as a sweep's checkpoint"):
         sweep(llama, clean, sites, put, metric=answers(clean), budget=budget)
 
 

@@ -1,1 +1,1 @@
-"""Floor 0: errors, files written whole, tables, provenance."""
+"""Floor 0: errors, files written whole, tables, caches, provenance."""

@@ -1,13 +1,13 @@
-"""The one kind of error that LOKA raises on purpose."""
+"""The errors that LOKA raises on purpose."""
 
 
 class LokaError(Exception):
-    """A job that failed through no fault of the input. The message names the value and the next step."""
+    """A job that failed although its input is valid. The message names the value and the next step."""
 
     exit_status = 1
 
 
 class UserError(LokaError):
-    """Input at fault. The message names the value, what is allowed, and the next step."""
+    """Invalid input. The message names the value, what is allowed, and the next step."""
 
     exit_status = 2

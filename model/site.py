@@ -16,11 +16,11 @@ _PATTERN = re.compile(r"L(\d+)\.([a-z]+)(?:\.(\d+))?")
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One addressable part of a model: hashable, sortable, printed the way it is spoken of.
+    """One addressable part of a model: hashable, sortable, and printed as it is written.
 
-    `neuron`, `head` and `kv` (a key/value group) carry an index within the layer, and so do `q` (a
-    head's queries), `k` and `v` (a group's keys, its values); `attn`, `mlp` and `resid` are whole and
-    carry none. `resid` is the residual stream behind the layer's block.
+    `neuron`, `head` and `kv` (a key/value group) have an index within the layer. So do `q` (a head's queries), `k` (a
+    group's keys) and `v` (a group's values). `attn`, `mlp` and `resid` are whole and have none. `resid` is the residual
+    stream after the layer's block.
 
     >>> Site(17, "neuron", 301)
     L17.neuron.301
@@ -34,17 +34,17 @@ class Site:
 
     def __post_init__(self) -> None:
         if self.part not in PARTS:
-            raise UserError(f"{self.part!r} is no part of a model; choose one of {', '.join(PARTS)}.")
+            raise UserError(f"{self.part!r} is not a part of a model; choose one of {', '.join(PARTS)}.")
         if (self.index is None) == (self.part in INDEXED):
             need = "needs an index" if self.part in INDEXED else "takes no index"
             raise UserError(f"a {self.part} site {need}; write it like {_example(self.part)}.")
 
     @classmethod
     def parse(cls, text: str) -> Site:
-        """The site that prints as `text`; raises `UserError` for anything else."""
+        """The site that prints as `text`. Raises `UserError` for any other text."""
         found = _PATTERN.fullmatch(text)
         if not found:
-            raise UserError(f"{text!r} is no site; write it like L17.neuron.301, L9.head.4 or L12.resid.")
+            raise UserError(f"{text!r} is not a site; write it like L17.neuron.301, L9.head.4 or L12.resid.")
         layer, part, index = found.groups()
         return cls(int(layer), part, None if index is None else int(index))  # type: ignore[arg-type]
 

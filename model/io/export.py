@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def export(model: Model, folder: str | Path, *, edit: Edit | None = None) -> Path:
-    """Write config, weights (safetensors) and tokenizer, so that transformers alone loads the same logits.
+    """Write config, weights (safetensors) and tokenizer, so that transformers alone gives the same logits.
 
     The folder appears whole or not at all.
 
     Args:
         folder: must not exist, or be empty.
-        edit: put in place for the writing only.
+        edit: applied while the files are written.
 
     Raises:
-        UserError: the folder holds something, or cannot be written.
+        UserError: the folder is not empty, or cannot be written.
         LokaError: the disk is full.
     """
     target = Path(folder)

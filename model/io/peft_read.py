@@ -1,4 +1,4 @@
-"""A low-rank adapter that another tool trained, read as an edit. Hu et al. 2021, arXiv:2106.09685."""
+"""Read a low-rank adapter of another tool as an edit. Hu et al. 2021, arXiv:2106.09685."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ REFUSED = {"use_dora": "DoRA", "modules_to_save": "whole modules", "trainable_to
 
 
 def is_adapter(folder: str | Path) -> bool:
-    """Whether it is a folder that holds an adapter and no model."""
+    """Whether a folder holds an adapter and not a model."""
     return (Path(folder) / CONFIG).is_file() and not (Path(folder) / "config.json").exists()
 
 
 def read_adapter(model: Model, folder: str | Path) -> Edit:
     """The edit that adds `B A alpha / r` to each matrix of an adapter in the layout of the package peft.
 
-    Read as data: JSON and safetensors only.
+    It is read as data: JSON and safetensors only.
 
     Args:
-        model: the model it was trained on.
+        model: the model that it was trained on.
         folder: with `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises:
-        UserError: pickled weights, another kind of adapter than plain LoRA, or one for another model.
+        UserError: pickled weights, an adapter other than plain LoRA, or an adapter for another model.
     """
     path = Path(folder)
     config, tensors = _read(path)
@@ -56,15 +56,20 @@ def read_adapter(model: Model, folder: str | Path) -> Edit:
     odd = [key for key in config.get("alpha_pattern") or {} if not any(f".{m}".endswith(f".{key}") for m in sides)]
     if odd:
         raise UserError(
-            f"the adapter {str(path)!r} scales {odd[0]!r}, which names none of its maps; merge it, and give that."
+            f"the adapter {str(path)!r} scales {odd[0]!r}, which is not one of its maps; merge it into its "
+            "model, and give that folder."
         )
-    changes = tuple(_factors(model, path, config, module, of) for module, of in sides.items())
+    changes = tuple(_factors(model, path, config, module, pair) for module, pair in sides.items())
     return Edit((), (), model.digest(), EditRecord("adapter", model.name, sites=(), adapter=path.name), changes)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not (path / WEIGHTS).is_file():
-        why = "has pickled weights only, which can run code" if (path / PICKLED).exists() else f"has no {WEIGHTS}"
+        why = (
+            "has pickled weights only, and reading them can run code"
+            if (path / PICKLED).exists()
+            else f"has no {WEIGHTS}"
+        )
         raise UserError(f"the adapter {str(path)!r} {why}; save it again as safetensors.")
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
@@ -86,13 +91,13 @@ def _refuse_kinds(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]
 
 
 def _refuse_others(model: Model, path: Path, config: dict[str, Any]) -> None:
-    """By the name of the base, as far as names go."""
+    """Refuse an adapter whose base has another name than the model."""
     base = str(config.get("base_model_name_or_path") or "")
-    own = {str(model.name), str(getattr(model.hf.config, "_name_or_path", "") or "")}
-    if base and _last(base) not in {_last(name) for name in own}:
+    names = {str(model.name), str(getattr(model.hf.config, "_name_or_path", "") or "")}
+    if base and _last(base) not in {_last(name) for name in names}:
         raise UserError(
             f"the adapter {str(path)!r} was trained on {base!r}, not on {model.name!r}; give that model as --before, "
-            f"or mend base_model_name_or_path in its {CONFIG} if the two are the same."
+            f"or fix base_model_name_or_path in its {CONFIG} if the two are the same."
         )
 
 
@@ -105,19 +110,19 @@ def _factors(model: Model, path: Path, config: dict[str, Any], module: str, side
         raise UserError(f"the adapter {str(path)!r} does not fit {model.name}: {module} is not one of its linear maps.")
     down, up = sides["A"], sides["B"]
     rank = down.shape[0]
-    alpha = _own(config, "alpha_pattern", module, config.get("lora_alpha", rank))
+    alpha = _setting(config, "alpha_pattern", module, config.get("lora_alpha", rank))
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     change = factors(model, module, down.t(), scale * up.double().t())
     shape = tuple(model.parameters[change.name].shape)
     if change.shape != shape:
         raise UserError(
-            f"the adapter {str(path)!r} does not fit {model.name}: its change to {module} is {change.shape}, the "
-            f"matrix {shape}; give the model that it was trained on."
+            f"the adapter {str(path)!r} does not fit {model.name}: its change to {module} has the shape "
+            f"{change.shape}, the matrix {shape}; give the model that it was trained on."
         )
     return change
 
 
-def _own(config: dict[str, Any], pattern: str, module: str, usual: float) -> float:
-    """What the module has by itself; a pattern's keys are ends of names."""
+def _setting(config: dict[str, Any], pattern: str, module: str, usual: float) -> float:
+    """A module's own setting, or the usual one. The keys of a pattern are the ends of modules' names."""
     found = [value for key, value in (config.get(pattern) or {}).items() if f".{module}".endswith(f".{key}")]
     return found[0] if found else usual

@@ -22,18 +22,18 @@ RANK = 256
 
 
 def export_adapter(model: Model, edit: Edit, folder: str | Path, *, rank: int = RANK) -> Path:
-    """Write `adapter_config.json` and `adapter_model.safetensors`, a LoRA adapter of peft's for the model.
+    """Write `adapter_config.json` and `adapter_model.safetensors`, a LoRA adapter for peft.
 
-    Every change to a few rows and columns of a matrix is one of low rank: factors are written as they are, `k` rows or
-    columns as a pair of rank `k`, without any loss but rounding, since the sum is taken where the adapter is loaded.
+    A change to a few rows and columns of a matrix has low rank. Factors are written as they are, `k` rows or columns as
+    a pair of rank `k`. Nothing is lost but rounding, which happens where the adapter is loaded.
 
     Args:
         folder: must not exist, or be empty.
-        rank: the largest that is allowed for one matrix.
+        rank: the largest rank that is allowed for one matrix.
 
     Raises:
-        UserError: the edit was made for other weights, changes a bias or something else that is no linear map, needs a
-            larger rank, or the folder holds something.
+        UserError: the edit was made for other weights, changes a bias or anything else outside linear maps, needs a
+            larger rank, or the folder is not empty.
     """
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -59,39 +59,41 @@ def export_adapter(model: Model, edit: Edit, folder: str | Path, *, rank: int = 
 
 
 def _pairs(model: Model, edit: Edit) -> dict[str, tuple[Tensor, Tensor]]:
-    """By linear map, `[d_in, rank]` and `[rank, d_out]` whose product moves its output as the edit does."""
+    """By linear map, `[d_in, rank]` and `[rank, d_out]`, whose product moves the output as the edit does."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     with edit.applied(model):
         after = {name: model.parameters[name].detach().cpu().double().clone() for name in edit.names}
     for name in edit.names:
         module, kind = name.rpartition(".")[::2]
         if kind != "weight" or type(model.hf.get_submodule(module)).__name__ not in ("Linear", "Conv1D"):
-            raise UserError(f"the edit changes {name}, which no LoRA adapter can hold; export the whole model instead.")
+            raise UserError(
+                f"the edit changes {name}, and a LoRA adapter cannot hold that; export the whole model instead."
+            )
         factors = [(f.left.double(), f.right.double()) for f in edit.factors if f.name == name]
         rest = after[name] - model.parameters[name].detach().cpu().double() - sum(a @ b for a, b in factors)
         rows, columns = (
             sorted({i for s in edit.slices if (s.name, s.dim) == (name, dim) for i in s.index.tolist()})
             for dim in (0, 1)
         )
-        own = [*factors, (_picking(len(rest), rows), rest[rows])]
+        pairs = [*factors, (_identity_columns(len(rest), rows), rest[rows])]
         rest[rows] = 0
-        own.append((rest[:, columns], _picking(rest.shape[1], columns).t()))
+        pairs.append((rest[:, columns], _identity_columns(rest.shape[1], columns).t()))
         straight = feature_dim(model.hf.get_submodule(module), out=True) == 1
-        found[module] = own if straight else [(b.t(), a.t()) for a, b in own]
-    kept = torch.promote_types(model.dtype, torch.float32)
+        found[module] = pairs if straight else [(b.t(), a.t()) for a, b in pairs]
+    dtype = torch.promote_types(model.dtype, torch.float32)
     return {
-        name: (torch.cat([a for a, _ in own], 1).to(kept), torch.cat([b for _, b in own]).to(kept))
-        for name, own in found.items()
+        name: (torch.cat([a for a, _ in pairs], 1).to(dtype), torch.cat([b for _, b in pairs]).to(dtype))
+        for name, pairs in found.items()
     }
 
 
-def _picking(n: int, index: list[int]) -> Tensor:
-    """`[n, k]`, columns of the identity."""
+def _identity_columns(n: int, index: list[int]) -> Tensor:
+    """Some columns of the identity, `[n, k]`."""
     return torch.eye(n, dtype=torch.float64)[:, index]
 
 
 def _config(model: Model, ranks: dict[str, int]) -> dict[str, object]:
-    """What peft needs to know: a pair counts as it is where alpha equals the rank."""
+    """The configuration that peft reads. With alpha equal to the rank, it adds each product unscaled."""
     r = max(ranks.values())
     conv = any(type(model.hf.get_submodule(name)).__name__ == "Conv1D" for name in ranks)
     return {

@@ -1,4 +1,4 @@
-"""Weights rounded to a few bits, as someone who downloads a model would."""
+"""Round weights to a few bits, as people who download a model do."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ BITS = range(2, 17)
 def quantized(model: Model, bits: int, *, group: int = GROUP) -> Model:
     """A copy of a model with the matrices of its blocks rounded to the nearest of `2 ** bits - 1` levels.
 
-    Symmetric, with one scale for every `group` input features of an output feature; embeddings, norms and biases
-    stay as they are. The copy is the plain architecture with these weights: hooks and wrappers around the
-    original, such as an output filter, do not come along.
-
-    Memory: one more copy of the weights.
+    Rounding is symmetric, with one scale for every `group` input features of an output feature. Embeddings, norms and
+    biases stay as they are. The copy is the plain architecture with these weights: it has no hooks and wrappers of the
+    original, such as an output filter. Memory: one more copy of the weights.
 
     Raises:
-        UserError: bits outside of 2 to 16.
+        UserError: bits below 2 or above 16.
     """
     if bits not in BITS:
-        raise UserError(f"{bits} bits cannot be rounded to; choose {BITS[0]} to {BITS[-1]}.")
+        raise UserError(f"weights cannot be rounded to {bits} bits; choose {BITS[0]} to {BITS[-1]}.")
     copy = bare(model)
     inside = copy.block(0).removesuffix("0")
     with torch.no_grad():
@@ -46,20 +44,20 @@ def quantized(model: Model, bits: int, *, group: int = GROUP) -> Model:
 
 
 def bare(model: Model) -> Model:
-    """The same weights in a model of the plain architecture, with nothing around it.
+    """The same weights in a model of the plain architecture, without hooks or wrappers.
 
     Raises:
         UserError: weights that this architecture does not have.
     """
     with torch.random.fork_rng(devices=[]):
         hf = AutoModelForCausalLM.from_config(model.hf.config, dtype=model.dtype)
-    held = model.hf.state_dict()
-    if extra := sorted(set(held) - set(hf.state_dict())):
+    weights = model.hf.state_dict()
+    if extra := sorted(set(weights) - set(hf.state_dict())):
         raise UserError(
             f"{model.name} has a weight {extra[0]!r} that a plain {type(hf).__name__} does not have; "
-            "audit the model without it, or fold it into the others first."
+            "audit the model without it, or merge it into the others first."
         )
-    hf.load_state_dict(held)
+    hf.load_state_dict(weights)
     return wrap(hf.to(model.device), model.tokenizer, model.name)
 
 

@@ -1,4 +1,4 @@
-"""Read and replace what leaves a model's blocks, on the Hugging Face model itself."""
+"""Read and replace the outputs of a model's blocks, on the Hugging Face model itself."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Change = Callable[[int, Tensor], Tensor | None]
 
 
 def blocks(hf: nn.Module) -> nn.ModuleList:
-    """The blocks of a causal model of transformers, in their order.
+    """The blocks of a causal model of transformers, in order.
 
     Raises:
-        UserError: the model has no list of modules as long as its configuration says that it has layers.
+        UserError: no list of modules has the number of layers that the configuration names.
     """
     n = getattr(hf.config, "num_hidden_layers", None)
     found = next((m for m in hf.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
@@ -30,28 +30,28 @@ def blocks(hf: nn.Module) -> nn.ModuleList:
 
 @torch.no_grad()
 def block_outputs(hf: nn.Module, ids: Tensor) -> Tensor:
-    """The residual stream behind each block, before any final norm, `[layer, position, d_model]`.
+    """The residual stream after each block, before any final norm, `[layer, position, d_model]`.
 
     `ids`: one text's tokens, `[position]`.
     """
-    kept: list[Tensor] = []
-    run_with_changes(hf, ids[None], lambda _, value: kept.append(value[0]))
-    return torch.stack(kept)
+    outputs: list[Tensor] = []
+    run_with_changes(hf, ids[None], lambda _, value: outputs.append(value[0]))
+    return torch.stack(outputs)
 
 
 @torch.no_grad()
 def run_patched(hf: nn.Module, ids: Tensor, states: Tensor, *, layers: Sequence[int], span: slice) -> Tensor:
-    """Logits of one run for each layer, in which that layer's output is replaced in a span of positions.
+    """Replace one layer's output in a span of positions, in one run for each layer.
 
     Args:
         hf: a causal model of transformers.
         ids: one text's tokens, `[position]`.
-        states: what to put in, `[layer, position, d_model]`, for all layers and positions.
-        layers: at the output of which blocks to put it.
-        span: at which positions.
+        states: the new outputs, `[layer, position, d_model]`, of all layers and positions.
+        layers: the layers to replace.
+        span: the positions to replace.
 
     Returns:
-        `[len(layers), position, vocabulary]`.
+        Logits `[len(layers), position, vocabulary]`.
     """
 
     def change(layer: int, value: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What a sweep has finished, in memory or in a file that it can go on from."""
+"""The finished cells of a sweep, in memory or in a file from which the sweep resumes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ FORMAT = "loka-sweep-1"
 
 
 class SweepCheckpoint:
-    """`values` and `done` `[prompt, cell]`, `base` `[prompt]`, and the `settings` that fix the batches.
+    """The values of a sweep's cells, and which are done.
 
-    What the file holds counts only for a sweep with the same `fingerprint`.
+    `values` and `done`: `[prompt, cell]`; `base`: `[prompt]`, each prompt's own metric; `settings`: what fixes the
+    batches. A file is only read by a sweep with the same `fingerprint`.
 
     Raises:
-        UserError: the file is of another sweep, or of another kind.
+        UserError: a file of another sweep, or of another kind.
     """
 
     def __init__(self, path: str | Path | None, fingerprint: str, shape: tuple[int, int]) -> None:
@@ -34,7 +35,7 @@ class SweepCheckpoint:
             self._load(self.path)
 
     def put(self, row: int, cells: slice, values: np.ndarray | float) -> None:
-        """Take the values of some cells of a prompt, and write all."""
+        """Set the values of some cells of a prompt, and write the file."""
         self.values[row, cells], self.done[row, cells] = values, True
         if self.path:
             head = {"format": FORMAT, "fingerprint": self.fingerprint, "settings": self.settings}
@@ -42,10 +43,13 @@ class SweepCheckpoint:
             write_atomic(self.path, serialize(arrays, metadata={"loka": json.dumps(head, sort_keys=True)}))
 
     def put_base(self, row: int, base: float) -> None:
-        """Take a prompt's own metric, which must be what it was."""
-        held = self.base[row]
-        if not np.isnan(held) and abs(held - base) > 1e-3 * max(1.0, abs(held)):
-            raise UserError(f"{str(self.path)!r} is a sweep with another metric ({held:.4g}, now {base:.4g}); {_NEXT}")
+        """Set a prompt's own metric. It must be the one that is there, if there is one."""
+        before = self.base[row]
+        if not np.isnan(before) and abs(before - base) > 1e-3 * max(1.0, abs(before)):
+            raise UserError(
+                f"{str(self.path)!r} is the checkpoint of a sweep with another metric "
+                f"({before:.4g}, now {base:.4g}); {_NEXT}"
+            )
         self.base[row] = base
 
     def _load(self, path: Path) -> None:
@@ -57,9 +61,9 @@ class SweepCheckpoint:
                     self.settings = head["settings"]
                     return
         except (SafetensorError, ValueError, KeyError, OSError) as error:
-            raise UserError(f"{str(path)!r} cannot be read as a sweep ({error}); {_NEXT}") from error
-        what = "another sweep" if head.get("format") == FORMAT else "no sweep"
-        raise UserError(f"{str(path)!r} holds {what}; {_NEXT}")
+            raise UserError(f"{str(path)!r} cannot be read as a sweep's checkpoint ({error}); {_NEXT}") from error
+        what = "is the checkpoint of another sweep" if head.get("format") == FORMAT else "is not a sweep's checkpoint"
+        raise UserError(f"{str(path)!r} {what}; {_NEXT}")
 
 
 _NEXT = "name another file, or delete this one."

@@ -1,4 +1,4 @@
-"""Let a model go on with prompts."""
+"""Generate text after prompts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def continuations(
     model: Model, prompts: Sequence[str], *, tokens: int, seed: int | None = None, rows: int = 64
 ) -> list[str]:
-    """What follows each prompt, up to the end of sequence, stripped.
+    """The model's continuation of each prompt, up to the end of sequence, stripped.
 
     Args:
-        tokens: at most so many.
-        seed: of sampling at temperature one; with `None`, decoding is greedy.
+        tokens: the most tokens of a continuation.
+        seed: draws samples at temperature one; with `None`, decoding is greedy.
 
-    Cost: `tokens` forward passes with cached keys and values, which together read what one full row would.
+    Cost: `tokens` forward passes over one token a row, with cached keys and values, and one over each distinct prompt.
     """
     generator = None if seed is None else torch.Generator(model.device).manual_seed(seed)
     texts: list[str] = []
@@ -37,7 +37,7 @@ def continuations(
 
 @torch.no_grad()
 def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torch.Generator | None) -> list[list[int]]:
-    distinct = list(dict.fromkeys(prompts))  # a prompt that is to be continued many times is read once
+    distinct = list(dict.fromkeys(prompts))  # a prompt that recurs is read once
     row = torch.tensor([distinct.index(p) for p in prompts], device=model.device)
     heads = [model.tokenizer(p)["input_ids"] for p in distinct]
     batch = pad(model, heads, [1] * len(heads))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..load import Model
 
 # Activations `[row, position, neuron]` and `[row, position, head, d_head]` (`k` and `v`: by key/value group).
-# `attn` and `mlp`: what is added to the residual stream, `[row, position, d_model]`; `pre`: the stream that a
+# `attn` and `mlp`: their addition to the residual stream, `[row, position, d_model]`; `pre`: the stream that a
 # layer reads; `embed`: the tokens' embedding; `pattern`: attention's weights `[row, head, position, position]`.
 POINTS = {
     "neuron": "blocks.{}.mlp.hook_post",
@@ -66,24 +66,24 @@ def record(
     grad: bool = False,
     hooks: Sequence[tuple[str, Hook]] = (),
 ) -> Recording:
-    """Run a batch once and keep what passes the hook points, behind what `hooks` put there.
+    """Run a batch once and record the activations at hook points, as `hooks` leave them.
 
-    With `grad`, everything behind the embedding is on one graph, so that `torch.autograd.grad` gives
-    the gradient at every point in one backward pass; weights get none.
+    With `grad`, everything after the embedding is on one graph, so that `torch.autograd.grad` gives the gradient at
+    every point in one backward pass. Weights get no gradient.
     """
-    kept: dict[str, Tensor] = {}
+    activations: dict[str, Tensor] = {}
 
     def keep(name: str) -> Hook:
         def hook(value: Tensor) -> Tensor:
-            kept[name] = value
-            return value  # what is kept may be a view; handing it back puts it on the graph
+            activations[name] = value
+            return value  # `value` may be a view; giving it back puts it on the graph
 
         return hook
 
     leaf: list[tuple[str, Hook]] = [(point("embed"), lambda value: value.detach().requires_grad_(True))]
     every = [*hooks, *(leaf if grad else ()), *((name, keep(name)) for name in points)]
     with torch.set_grad_enabled(grad):
-        return Recording(run(model, batch, every), kept)
+        return Recording(run(model, batch, every), activations)
 
 
 def run(model: Model, batch: Batch, hooks: Sequence[tuple[str, Hook]]) -> Tensor:
@@ -103,11 +103,11 @@ def run(model: Model, batch: Batch, hooks: Sequence[tuple[str, Hook]]) -> Tensor
 
 @contextmanager
 def frozen_norms(model: Model) -> Iterator[list[tuple[str, Hook]]]:
-    """Hooks under which norms behind heads and MLPs, and the final one, are linear: their scale is a constant."""
+    """Hooks that make the norms after heads and MLPs and the final norm linear: their scale is a constant."""
     names = [f"blocks.{i}.{n}.hook_scale" for i in range(model.n_layers) for n in ("ln1_post", "ln2_post")]
     there = [n for n in [*names, "ln_final.hook_scale"] if n in model.bridge.hook_dict]
     with warnings.catch_warnings():
-        # TransformerLens tells that such a norm is computed by its own code, which rounds otherwise
+        # TransformerLens warns that its own code, which rounds differently, computes such a norm
         warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
         yield [(name, lambda scale: scale.detach()) for name in there]
 

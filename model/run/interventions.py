@@ -1,4 +1,4 @@
-"""What an exact intervention puts in the place of an activation, as the difference that it makes.
+"""The differences that exact interventions make to activations.
 
 Patching: Vig et al. 2020, Meng et al. 2022; zero, mean and resample ablation: Chan et al. 2022, "Causal
 scrubbing"; which to choose: Zhang & Nanda 2024, arXiv:2309.16042.
@@ -28,7 +28,7 @@ Differences = dict[Place, list[Tensor]]
 
 
 def prompt(batch: Batch, row: int) -> Tensor:
-    """A row's tokens `[position]` without padding and without the last, which no logits are asked of."""
+    """A row's tokens `[position]` without padding and without the last, since nothing is asked after it."""
     return batch.ids[row][batch.mask[row].bool()][:-1]
 
 
@@ -71,7 +71,7 @@ class PromptDifferences:
         self._moments: dict[Place, list[tuple[Tensor, Tensor]]] = {}
 
     def compute(self, row: int, run: Trace) -> Differences:
-        """By part and layer, for each tap, `[position, unit, width]`: what is added to the prompt's own activations."""
+        """By part and layer, for each tap, `[position, unit, width]`: the addition to the prompt's own activations."""
         if self.intervention.kind == "zero":
             return {place: [-value for value in values] for place, values in run.activations.items()}
         if self.intervention.kind in ("patch", "resample"):
@@ -86,7 +86,7 @@ class PromptDifferences:
         return {place: self._noise(row, place, run) for place in run.activations}
 
     def _swap(self, row: int, run: Trace) -> Differences:
-        """From another prompt's run; nothing before the first token that differs or has no counterpart."""
+        """From another prompt's run. Zero before the first token that differs or has no counterpart."""
         at = row if self.intervention.kind == "patch" else self._draw_row(row)
         ids, others = prompt(self.clean, row), prompt(self.source, at)
         other = trace(self.model, others, run.activations)

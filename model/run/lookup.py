@@ -1,4 +1,4 @@
-"""What linear maps of a model read and write at chosen positions, and how it answers when they write something else."""
+"""The inputs and outputs of a model's modules at chosen positions."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def inputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Tensor) -> list[Tensor]:
-    """What modules read at one position of each row, `[row, d_in]` each, at least in float32. One forward pass."""
-    return _seen(model, modules, batch, lambda read, _: read[_rows(at), at])
+    """The modules' inputs at one position of each row, `[row, d_in]` each, at least float32. Cost: one pass."""
+    return _record(model, modules, batch, lambda read, _: read[_rows(at), at])
 
 
 @torch.no_grad()
 def outputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Tensor) -> list[Tensor]:
-    """What modules write at one position of each row, `[row, d_out]` each, at least in float32. One forward pass."""
-    return _seen(model, modules, batch, lambda _, written: written[_rows(at), at])
+    """The modules' outputs at one position of each row, `[row, d_out]` each, at least float32. Cost: one pass."""
+    return _record(model, modules, batch, lambda _, written: written[_rows(at), at])
 
 
 @torch.no_grad()
 def inputs_of(
     model: Model, modules: Sequence[nn.Module], texts: Sequence[str], *, rows: int = 16
 ) -> Iterator[list[Tensor]]:
-    """What modules read at every token of texts, `[token, d_in]` each, batch by batch. One forward pass over them."""
+    """The modules' inputs at every token of texts, `[token, d_in]` each, batch by batch. Cost: one forward pass."""
     for part in chunks(len(texts), rows):
         batch = encode_texts(model, texts[part])
         real = batch.mask.bool()
-        yield _seen(model, modules, batch, lambda read, _, real=real: read[real])
+        yield _record(model, modules, batch, lambda read, _, real=real: read[real])
 
 
 def second_moments(model: Model, modules: Sequence[nn.Module], texts: Sequence[str]) -> list[Tensor]:
-    """Mean outer product of what each module reads with itself, over the tokens of texts, `[d_in, d_in]` in float64.
+    """The mean outer product of each module's input with itself over the tokens of texts, `[d_in, d_in]` in float64.
 
-    One forward pass over the texts.
+    Cost: one forward pass over the texts.
     """
     sums = [torch.zeros((), dtype=torch.float64, device=model.device) for _ in modules]
     tokens = 0
@@ -53,27 +53,27 @@ def second_moments(model: Model, modules: Sequence[nn.Module], texts: Sequence[s
     return [total / tokens for total in sums]
 
 
-def _seen(
+def _record(
     model: Model, modules: Sequence[nn.Module], batch: Batch, look: Callable[[Tensor, Tensor], Tensor]
 ) -> list[Tensor]:
-    kept: dict[nn.Module, Tensor] = {}
+    recorded: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen = look(inputs[0], output)
-        kept[module] = seen.clone().to(torch.promote_types(seen.dtype, torch.float32))
-        if len(kept) == len(modules):
-            raise _Seen
+        values = look(inputs[0], output)
+        recorded[module] = values.clone().to(torch.promote_types(values.dtype, torch.float32))
+        if len(recorded) == len(modules):
+            raise _Complete
 
     with ExitStack() as stack:
         for module in modules:
             stack.enter_context(hook_output(module, partial(keep, module)))
-        stack.enter_context(suppress(_Seen))
+        stack.enter_context(suppress(_Complete))
         model.hf.base_model(**batch.inputs(), use_cache=False)
-    return [kept[module] for module in modules]
+    return [recorded[module] for module in modules]
 
 
-class _Seen(Exception):
-    """All has been read, and the layers above need not run."""
+class _Complete(Exception):
+    """Every module has been read, so that the layers above need not run."""
 
 
 def _rows(at: Tensor) -> Tensor:

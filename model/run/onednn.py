@@ -24,12 +24,11 @@ NARROW = torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 @contextmanager
 def onednn_linear(model: Model) -> Iterator[None]:
-    """The model's linear maps by oneDNN, where it is there and serves.
+    """Run the model's linear maps by oneDNN where that is possible.
 
-    The result is the same but for rounding; on processors that torch's default does not use to the full
-    (AMD's with AVX-512) it takes half the time. What is run inside can be trained; maps that were given another
-    forward function already keep it. Nothing changes under autocast, or where blocks run again in the backward pass,
-    which comes when this is over.
+    Results differ by rounding alone. On processors that torch's default uses poorly (AMD's with AVX-512), this takes
+    half the time. Passes inside can be trained. A map with another forward function keeps it. Nothing changes under
+    autocast, or where blocks run again in the backward pass, which may come after the context.
     """
     with ExitStack() as stack:
         if _maps(model):
@@ -41,11 +40,11 @@ def onednn_linear(model: Model) -> Iterator[None]:
 
 @contextmanager
 def bfloat16_products(model: Model, *, on: bool = True) -> Iterator[None]:
-    """Passes with factors rounded to bfloat16, where that is faster; weights, sums and steps stay as they are.
+    """Round the factors of products to bfloat16 where that is faster. Weights, sums and steps keep their precision.
 
-    With oneDNN it is the factors of linear maps alone, attention and all else are exact; where the processor has no
-    such products, it does not round. On other devices, and where blocks run again, it is torch's autocast. Nothing
-    changes for a model that is not in single precision.
+    With oneDNN, only the factors of linear maps are rounded, and none on a processor without bfloat16 products. On
+    other devices, and where blocks run again, this is torch's autocast. Nothing changes for a model that is not in
+    single precision.
     """
     if not on or model.dtype is not torch.float32:
         yield
@@ -62,13 +61,13 @@ def bfloat16_products(model: Model, *, on: bool = True) -> Iterator[None]:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.t() + bias` by oneDNN where it serves; apart from autograd."""
+    """`x @ weight.t() + bias`, by oneDNN where that is possible. Not for autograd."""
     if not _serves(x.device, x.dtype):
         return nn.functional.linear(x, weight, bias)
     matmul = getattr(torch.backends.mkldnn, "matmul", None)  # since 2.9
     if not _rounds.get() or matmul is None:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"  # here alone: attention's small products lose by it
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"  # only here: attention's small products lose by it
     try:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     finally:
@@ -76,16 +75,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b` of a backward pass, `b` a matrix: as `linear`, but where the processor has no more than AVX2.
-
-    There torch's default is faster: a full training step of SmolLM2 on 48 short rows, two cores, took 5.2 s by it and
-    6.5 s by oneDNN.
-    """
+    """`a @ b` of a backward pass, `b` a matrix: by torch on processors with no more than AVX2, else as `linear`."""
     return a @ b if NARROW else linear(a, b.t(), None)
 
 
 def _maps(model: Model) -> bool:
-    """Whether `onednn_linear` serves a model: not where blocks run again in the backward pass, after the context."""
+    """Whether `onednn_linear` replaces a model's maps: not where blocks run again in the backward pass."""
     again = any(getattr(module, "gradient_checkpointing", False) for module in model.hf.modules())
     return _serves(model.device, model.dtype) and not again and not torch.is_autocast_enabled(model.device.type)
 
@@ -101,12 +96,12 @@ def _mapped(module: nn.Module, x: Tensor) -> Tensor:
     bias = getattr(module, "bias", None)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         rows: Tensor = _Trained.apply(x.flatten(0, -2), weight, bias)
-        return rows.unflatten(0, x.shape[:-1])  # here, or hooks could not change it in place
+        return rows.unflatten(0, x.shape[:-1])  # outside the function, so that hooks can change it in place
     return linear(x, weight, bias)
 
 
 class _Trained(torch.autograd.Function):
-    """The same of rows `[row, feature]`, with gradients."""
+    """`linear` of rows `[row, feature]`, with gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

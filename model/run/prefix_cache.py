@@ -1,4 +1,4 @@
-"""Read only once what rows share, and score what may follow it."""
+"""Score continuations of prompts, and read what prompts share only once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from ..load import Model
 
-CALL = 40  # a forward pass costs as much as reading so many tokens, beside those it reads: the weights go through too
-TOKENS = 8  # of continuations in a batch, for each prompt that one may hold
+CALL = 40  # reading the weights in a forward pass costs as much as reading this many tokens
+TOKENS = 8  # a batch holds this many tokens of continuations for each prompt that it may hold
 Tokens = tuple[int, ...]
 
 
@@ -28,14 +28,14 @@ Tokens = tuple[int, ...]
 def score_continuations(
     model: Model, rows: Sequence[tuple[Tokens, Tokens]], *, most: int = 64, prefixes: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Of each row, a prompt and what follows it: its log-probability `[row]`, and whether it is greedy `[row]`.
+    """The log-probability of each row's continuation, `[row]`, and whether it is the greedy one, `[row]`.
 
-    Each distinct prompt is read once, and all that follows it continues its cached keys and values. With `prefixes`,
-    prompts that begin alike are read together, and their common beginning once for all.
+    Each distinct prompt is read once, and its continuations use its cached keys and values. With `prefixes`, prompts
+    that begin alike are read together, and their common beginning only once.
 
     Args:
-        rows: tokens; neither part is empty.
-        most: so many prompts in a batch.
+        rows: each the tokens of a prompt and of its continuation, neither of them empty.
+        most: the most prompts in a batch.
     """
     logprob, greedy = torch.zeros(len(rows), dtype=model.dtype), torch.zeros(len(rows), dtype=torch.bool)
     tails: dict[Tokens, list[int]] = {}
@@ -44,9 +44,9 @@ def score_continuations(
     longest = max(len(head) + len(tail) for head, tail in rows)
     together = prefixes and not _slides(model, longest)
     with onednn_linear(model):
-        for prefix, heads in _gathered(sorted(tails))[0] if together else [(0, [*tails])]:
+        for prefix, heads in _group(sorted(tails))[0] if together else [(0, [*tails])]:
             before = _read(model, heads[0][:prefix])
-            for some in _alike([len(head) for head in heads], lambda n, _: n <= most):
+            for some in _similar([len(head) for head in heads], lambda n, _: n <= most):
                 alike = [heads[i] for i in some]
                 index = [i for head in alike for i in tails[head]]
                 again = sum((len(tails[head]) - 1) * (len(head) - prefix) for head in alike)
@@ -57,10 +57,10 @@ def score_continuations(
 
 @torch.no_grad()
 def prefill(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | None]:
-    """Read a batch's first columns: a batch of the others, and the `past` with which `logits` takes it.
+    """Read a batch's first columns. Gives a batch of the other columns, and the `past` for its `logits`.
 
-    For many passes that differ at later positions alone, which a causal model does not see from earlier ones. Where
-    rows cannot be read in parts, no column is taken.
+    It saves time where many passes differ at later positions alone. Where rows cannot be read in parts, all columns
+    stay in the batch.
     """
     width = batch.ids.shape[1]
     columns = min(columns, width - batch.keep - 1)
@@ -73,11 +73,11 @@ def prefill(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | No
 
 
 def reads_in_parts(model: Model) -> bool:
-    """Whether rows can be read in parts: what stands around a model, such as a filter, may have to see them whole."""
+    """Whether rows can be read in parts. A wrapper around a model, such as a filter, may need whole rows."""
     hf = model.hf
-    hooks = [h for m in hf.modules() for of in (m._forward_hooks, m._forward_pre_hooks) for h in of.values()]
-    own = all(_of_transformers(hook) for hook in hooks)  # with which it records states, once it was asked for them
-    return _of_transformers(type(hf)) and "forward" not in vars(hf) and own
+    hooks = [h for m in hf.modules() for each in (m._forward_hooks, m._forward_pre_hooks) for h in each.values()]
+    known = all(_of_transformers(hook) for hook in hooks)  # transformers records hidden states by such hooks
+    return _of_transformers(type(hf)) and "forward" not in vars(hf) and known
 
 
 def _of_transformers(what: object) -> bool:
@@ -94,27 +94,27 @@ def _read(model: Model, prefix: Tokens) -> Cache | None:
 def _in_one(
     model: Model, rows: Sequence[tuple[Tokens, Tokens]], before: Cache | None, prefix: int, most: int
 ) -> tuple[Tensor, Tensor]:
-    """Prompts and what follows them in one row each, behind the beginning that they share."""
+    """Score each prompt and its continuation in one row, after the prompts' common beginning."""
     parts = []
     for part in chunks(len(rows), most):
         batch = pad(model, [head[prefix:] + tail for head, tail in rows[part]], [len(tail) for _, tail in rows[part]])
-        parts.append(_scored(_behind(model, batch, before, prefix, keep=batch.keep + 1).logits[:, :-1], batch.labels))
-    return _joined(parts)
+        parts.append(_score(_continue(model, batch, before, prefix, keep=batch.keep + 1).logits[:, :-1], batch.labels))
+    return _concatenate(parts)
 
 
 def _in_two(
     model: Model, rows: Sequence[tuple[Tokens, Tokens]], before: Cache | None, prefix: int, most: int
 ) -> tuple[Tensor, Tensor]:
-    """Prompts first, then all that follows them, on their cached keys and values."""
+    """Read the prompts first, then all continuations, on the prompts' cached keys and values."""
     heads = list(dict.fromkeys(head for head, _ in rows))
     batch = pad(model, [head[prefix:] for head in heads], [1] * len(heads))
-    seen = _behind(model, batch, before, prefix, keep=1)
+    seen = _continue(model, batch, before, prefix, keep=1)
     mask = torch.cat([batch.mask.new_ones(len(heads), prefix), batch.mask], 1)
     place = {head: i for i, head in enumerate(heads)}
     logprob, greedy = torch.zeros(len(rows), dtype=model.dtype), torch.zeros(len(rows), dtype=torch.bool)
-    for index in _alike([len(tail) for _, tail in rows], lambda n, longest: n * longest <= most * TOKENS):
+    for index in _similar([len(tail) for _, tail in rows], lambda n, longest: n * longest <= most * TOKENS):
         some = torch.tensor([place[rows[i][0]] for i in index], device=model.device)
-        labels = _padded([rows[i][1] for i in index]).to(model.device)
+        labels = _pad([rows[i][1] for i in index]).to(model.device)
         logits = seen.logits[:, -1:][some]
         if labels.shape[1] > 1:
             cache, tokens = copy.deepcopy(seen.past_key_values), labels[:, :-1].clamp(min=0)
@@ -127,11 +127,11 @@ def _in_two(
                 use_cache=True,
             )
             logits = torch.cat([logits, more.logits], 1)
-        logprob[index], greedy[index] = _scored(logits, labels)
+        logprob[index], greedy[index] = _score(logits, labels)
     return logprob, greedy
 
 
-def _behind(model: Model, batch: Batch, before: Cache | None, prefix: int, *, keep: int) -> Any:
+def _continue(model: Model, batch: Batch, before: Cache | None, prefix: int, *, keep: int) -> Any:
     """The model's output for rows that continue the same beginning."""
     n, cache = len(batch.ids), None
     if before is not None:
@@ -143,33 +143,34 @@ def _behind(model: Model, batch: Batch, before: Cache | None, prefix: int, *, ke
     )  # fmt: skip
 
 
-def _scored(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _score(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     greedy = ((scores.argmax(-1) == labels) | (labels < 0)).all(-1)
     return token_logprobs(scores, labels).sum(-1).cpu(), greedy.cpu()
 
 
-def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _concatenate(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([logprob for logprob, _ in parts]), torch.cat([greedy for _, greedy in parts])
 
 
-def _padded(tails: Sequence[Tokens]) -> Tensor:
-    """`[row, token]`, -100 behind the shorter ones."""
+def _pad(tails: Sequence[Tokens]) -> Tensor:
+    """Tokens `[row, token]`, with -100 after the shorter rows."""
     width = max(map(len, tails))
     return torch.tensor([[*tail, *[-100] * (width - len(tail))] for tail in tails])
 
 
-def _gathered(heads: Sequence[Tokens]) -> tuple[list[tuple[int, Sequence[Tokens]]], int]:
-    """Sorted prompts in groups, each with how many first tokens are read once for all; and what all cost, in tokens.
+def _group(heads: Sequence[Tokens]) -> tuple[list[tuple[int, Sequence[Tokens]]], int]:
+    """Sorted prompts in groups, each with the number of first tokens that its prompts share, and the total cost.
 
-    Prompts that share more with each other than with the rest are a group of their own where that costs less.
+    The cost is in tokens. Prompts that share more with each other than with the rest become a group where that costs
+    less.
     """
     common = _common(heads[0], heads[-1])
     shared = min(common, min(map(len, heads)) - 1) if len(heads) > 1 else 0
     groups, rest, cost = [], [], 0
-    for part in _parted(heads, common) if len(heads) > 1 else [heads]:
-        own, alone = _gathered(part) if len(part) > 1 else ([], 0)
-        if own and alone < sum(len(head) - shared for head in part):
-            groups, cost = groups + own, cost + alone
+    for part in _split(heads, common) if len(heads) > 1 else [heads]:
+        inner, alone = _group(part) if len(part) > 1 else ([], 0)
+        if inner and alone < sum(len(head) - shared for head in part):
+            groups, cost = groups + inner, cost + alone
         else:
             rest += part
     if not rest:
@@ -180,8 +181,8 @@ def _gathered(heads: Sequence[Tokens]) -> tuple[list[tuple[int, Sequence[Tokens]
     return [*groups, (shared, rest)], cost + beside + CALL + sum(len(head) - shared for head in rest)
 
 
-def _parted(heads: Sequence[Tokens], common: int) -> list[Sequence[Tokens]]:
-    """Sorted prompts, parted where neighbours share no more than all do."""
+def _split(heads: Sequence[Tokens], common: int) -> list[Sequence[Tokens]]:
+    """Sorted prompts, split where neighbours share no more than all do."""
     cuts = [i for i in range(1, len(heads)) if _common(heads[i - 1], heads[i]) == common]
     return [heads[a:b] for a, b in zip([0, *cuts], [*cuts, len(heads)], strict=True)]
 
@@ -191,15 +192,15 @@ def _common(a: Tokens, b: Tokens) -> int:
 
 
 def _slides(model: Model, length: int) -> bool:
-    """Whether attention looks back less far than that, which the padding behind a shared beginning would shift."""
+    """Whether attention looks back less far than that. Padding after a shared beginning would shift its window."""
     window = getattr(model.hf.config, "sliding_window", None)
     return window is not None and length > window
 
 
-def _alike(lengths: Sequence[int], fits: Callable[[int, int], bool]) -> Iterator[list[int]]:
-    """Indices in batches of alike length, with less padding in each than a forward pass costs.
+def _similar(lengths: Sequence[int], fits: Callable[[int, int], bool]) -> Iterator[list[int]]:
+    """Indices in batches of similar length, with less padding in each than a forward pass costs.
 
-    `fits` says whether so many rows that are so long go into one batch.
+    `fits(n, length)`: whether a batch may hold `n` rows of this length.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):

@@ -1,4 +1,4 @@
-"""Residual states at chosen positions, and a model of the same shape that knows nothing."""
+"""Residual states at chosen positions, and an untrained model of the same shape."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def residuals(model: Model, prompts: Sequence[str], subjects: Sequence[str], *, rows: int = 64) -> Tensor:
-    """The residual stream behind the embedding and behind each block, `[prompt, 2, layer + 1, d_model]`.
+    """The residual stream after the embedding and after each block, `[prompt, 2, layer + 1, d_model]`.
 
-    Of the two positions the first is the last token of the marked text (a subject) within its prompt,
-    the second the prompt's last token.
+    The first of the two positions is the last token of the prompt's subject, the second the prompt's last token. As in
+    transformers, the last layer's state has gone through the final norm.
     """
     out = []
     for part in chunks(len(prompts), rows):
@@ -40,17 +40,17 @@ def residuals(model: Model, prompts: Sequence[str], subjects: Sequence[str], *, 
 
 @torch.no_grad()
 def last_states(model: Model, prompts: Sequence[str], *, rows: int = 64) -> Tensor:
-    """The residual stream behind each block at each prompt's last token, `[prompt, layer, d_model]`.
+    """The residual stream after each block at each prompt's last token, `[prompt, layer, d_model]`.
 
-    Unlike transformers' hidden states, the last layer's is not normed.
+    Unlike transformers' hidden states, the last layer's state has not gone through the final norm.
     """
     out = []
     for part in chunks(len(prompts), rows):
         ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
-        kept: list[Tensor] = []
-        with replace_block_outputs(model.hf, lambda _, value, kept=kept: kept.append(value[:, -1])):
+        layers: list[Tensor] = []
+        with replace_block_outputs(model.hf, lambda _, value, layers=layers: layers.append(value[:, -1])):
             logits(model, pad(model, ids, [1] * len(ids)))
-        out.append(torch.stack(kept, 1))
+        out.append(torch.stack(layers, 1))
     return torch.cat(out)
 
 
@@ -77,7 +77,7 @@ def label_states(model: Model, batch: Batch, layer: int) -> Tensor:
 
 
 def unembedding(model: Model, answers: Sequence[str]) -> Tensor:
-    """The unembedding row of each answer's first token, behind a space, `[answer, d_model]`."""
+    """The unembedding row of each answer's first token after a space, `[answer, d_model]`."""
     embedding = model.hf.get_output_embeddings()
     assert embedding is not None, "a causal model has an unembedding"
     head = embedding.get_parameter("weight")
@@ -85,7 +85,7 @@ def unembedding(model: Model, answers: Sequence[str]) -> Tensor:
 
 
 def first_tokens(model: Model, answers: Sequence[str]) -> list[int]:
-    """Each answer's first token, behind a space."""
+    """Each answer's first token after a space."""
     prefix = len(model.tokenizer("a")["input_ids"])
     return [model.tokenizer(f"a {a}")["input_ids"][prefix] for a in answers]
 

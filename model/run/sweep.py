@@ -1,4 +1,4 @@
-"""Exact interventions on many sites, all variants of a sweep in one pass over the layers."""
+"""Exact interventions on many sites, with all variants of a prompt in one pass over the layers."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 
 Metric = Callable[[int, Tensor], Tensor]
 Positions = Sequence[int] | Literal["all"]
-TOKENS = {"cpu": 1536}  # larger batches are no faster there
+TOKENS = {"cpu": 1536}  # larger batches are not faster there
 LOGITS = 2**22
 
 
 @dataclass(frozen=True)
 class Swept:
-    """The metric of every prompt as it is, `base` `[prompt]`, and with each site changed, `values`.
+    """The metric of every prompt, unchanged and with each site changed.
 
-    `values`: `[prompt, site]`, or `[prompt, site, position]` where `positions` were asked for, NaN where a
-    prompt is too short to have one. Positions count back from the end of the prompt, -1 is its last token.
+    `base`: `[prompt]`, unchanged. `values`: `[prompt, site]`, or `[prompt, site, position]` where `positions` were
+    asked for, NaN where a prompt is too short to have one. Positions count back from the end of the prompt: -1 is its
+    last token.
     """
 
     base: np.ndarray
@@ -134,10 +135,10 @@ def _values(
     settings: dict[str, Any],
     done: np.ndarray,
 ) -> Iterator[tuple[slice, np.ndarray | float | None]]:
-    """The metric of a prompt's cells, batch by batch; None where a cell changes nothing."""
+    """The metric of a prompt's cells, batch by batch, and `None` for cells that change nothing."""
     runner = patched.run.runner
     for n, back in enumerate(where):
-        # the tokens that are run are the prompt's and all of the answer's but one
+        # all tokens of the prompt run, and all of the answer but one
         at = None if back is None else runner.length + 1 - patched.keep + back
         cells = slice(n * len(sites), (n + 1) * len(sites))
         if done[cells].all():
@@ -157,7 +158,7 @@ def _values(
 
 
 def _rows(patched: PatchedRuns, at: int | None, *, memory: float, rows: int | None) -> int:
-    """How many rows a batch has: as many as the memory holds, but no more than are of use."""
+    """The rows of a batch: as many as the memory holds, but no more than are of use."""
     model, length = patched.model, patched.run.runner.length
     tokens = length - patched.start(at)
     attended = 2 * length * model.d_head * (model.n_heads + model.n_kv_heads) + 2 * model.n_heads * tokens * length
@@ -187,7 +188,7 @@ def _check(model: Model, sites: Sequence[Site], rows: int | None) -> None:
 
 
 def _positions(model: Model, clean: Batch, other: Batch | None, positions: Positions | None) -> list[int | None]:
-    """Positions counted from the end of the prompts, or the one None that stands for all together."""
+    """Positions counted from the end of the prompts, or one `None` for all together."""
     if positions is None:
         return [None]
     lengths = clean.mask.sum(-1)

@@ -1,4 +1,4 @@
-"""One prompt's run, with what passed the taps on the way."""
+"""One prompt's run, with its activations."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Place = tuple["Part", int]
 class Trace:
     """A prompt's run.
 
-    By layer, `[1, position, d_model]`: `entering` and `leaving` its block, given by its attention (`attn`)
-    and its `mlp`; and its keys and values, `past`. `activations`: by part and layer, for each tap of the part,
-    `[position, unit, width]`.
+    By layer, `[1, position, d_model]`: the input (`entering`) and output (`leaving`) of its block, the outputs of its
+    attention (`attn`) and its `mlp`; and its keys and values, `past`. `activations`: by part and layer, for each tap of
+    the part, `[position, unit, width]`.
     """
 
     runner: BlockRunner
@@ -40,25 +40,25 @@ class Trace:
 
 
 def trace(model: Model, ids: Tensor, places: Iterable[Place]) -> Trace:
-    """Run a prompt's tokens `[position]` once and keep what passes the places' taps."""
-    kept = Trace(begin(model, ids))
+    """Run a prompt's tokens `[position]` once and record the activations at the places' taps."""
+    run = Trace(begin(model, ids))
     wanted = set(places)
-    rows = kept.runner.embedded
+    rows = run.runner.embedded
     for layer in range(model.n_layers):
         with ExitStack() as stack:
-            stack.enter_context(replace_output(attention(model, layer), kept.attn.append))
-            stack.enter_context(replace_output(mlp(model, layer), kept.mlp.append))
+            stack.enter_context(replace_output(attention(model, layer), run.attn.append))
+            stack.enter_context(replace_output(mlp(model, layer), run.mlp.append))
             for place in sorted(p for p in wanted if p[1] == layer):
-                kept.activations[place] = []
+                run.activations[place] = []
                 for tap in taps(model, *place):
-                    keep = partial(_keep, kept.activations[place], tap)
+                    keep = partial(_keep, run.activations[place], tap)
                     replace = replace_output if tap.out else replace_input
                     stack.enter_context(replace(tap.module, keep))
-            kept.entering.append(rows)
-            kept.past.append(Past())
-            rows = kept.runner.block(layer, rows, 0, kept.past[-1])
-            kept.leaving.append(rows)
-    return kept
+            run.entering.append(rows)
+            run.past.append(Past())
+            rows = run.runner.block(layer, rows, 0, run.past[-1])
+            run.leaving.append(rows)
+    return run
 
 
 def _keep(into: list[Tensor], tap: Tap, value: Tensor) -> None:

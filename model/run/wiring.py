@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Wiring:
-    """Who can write to whom.
+    """The nodes of a model, and the edges between them.
 
-    `sources`: `input`, then by layer the heads `a3.h0`, `a3.h1`, ... and the MLP `m3`. `targets`: by layer
-    the heads' queries `a3.h0<q>`, their keys and values (`a3.h0<k>`, or `a3.kv0<k>` where heads share them),
-    and the MLP; last `logits`. `real`: bool `[source, target]`, whether there is such an edge. `parallel`:
-    whether a layer's MLP reads what its attention reads.
+    `sources`: `input`, then by layer the heads `a3.h0`, `a3.h1`, ... and the MLP `m3`. `targets`: by layer the heads'
+    queries `a3.h0<q>`, their keys and values (`a3.h0<k>`, or `a3.kv0<k>` where heads share them), and the MLP; last
+    `logits`. `real`: bool `[source, target]`, whether the edge exists. `parallel`: whether a layer's MLP reads the same
+    stream as its attention.
     """
 
     sources: tuple[str, ...]
@@ -39,30 +39,30 @@ class Wiring:
 
 
 def wiring(model: Model) -> Wiring:
-    """The nodes and edges of a model. One forward pass over two tokens the first time."""
+    """The nodes and edges of a model. Cost: one forward pass over two tokens, the first time."""
     return model.cache.get("wiring", None, lambda: _wiring(model))
 
 
 def points(model: Model) -> list[str]:
-    """The hook points that `source_writes` and `target_gradients` need, to be recorded with `grad`."""
+    """The hook points that `source_writes` and `target_gradients` need. Record them with `grad`."""
     parts = ("pre", "q", "k", "v", "head", "attn", "mlp")
     return [point("embed"), *(point(part, layer) for layer in range(model.n_layers) for part in parts)]
 
 
 def source_points(model: Model) -> list[str]:
-    """The hook points of the sources, in their order: the input, then by layer the heads' and the MLP's."""
+    """The hook points of the sources, in order: the input's, then by layer the heads' and the MLP's."""
     layers = range(model.n_layers)
     return [point("embed"), *(point(part, layer) for layer in layers for part in ("head", "mlp"))]
 
 
 def source_writes(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Tensor:
-    """What a change of the sources' outputs adds to the residual stream, `[row, position, source, d_model]`.
+    """The addition of each source to the residual stream when its output changes, `[row, position, source, d_model]`.
 
     Args:
-        run: recorded at `points(model)` with `grad`.
-        way: the change, by hook point of the embedding, the heads and the MLPs, shaped like these.
+        run: a recording at `points(model)` with `grad`.
+        way: the change, by hook point of the embedding, the heads and the MLPs, shaped like their activations.
 
-    Behind a head come the output map, and in some models a norm, which is taken to first order.
+    After a head comes the output map, and in some models a norm, which is taken to first order.
     """
     acts = run.activations
     out = [_push(acts[point("embed")], acts[point("pre", 0)], way[point("embed")][None])]
@@ -74,14 +74,14 @@ def source_writes(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Te
 
 
 def target_gradients(model: Model, run: Recording, output: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Derivative of an output by what the targets read, in their order: which, and `[target, row, position, d_model]`.
+    """The derivative of an output by the targets' inputs: slices of targets, and `[target, row, position, d_model]`.
 
     Args:
-        run: recorded at `points(model)` with `grad`.
+        run: a recording at `points(model)` with `grad`.
         output: `[row]`, computed from `run.logits`.
 
-    A target reads the stream in front of its norm. One backward pass through the model, and one through the
-    maps in front of the heads for each head.
+    A target's input is the stream before its norm. Cost: one backward pass through the model, and for each head one
+    through the maps before the heads.
     """
     acts, parallel = run.activations, wiring(model).parallel
     names = [point(part, layer) for layer in range(model.n_layers) for part in ("q", "k", "v", "mlp")]
@@ -91,7 +91,7 @@ def target_gradients(model: Model, run: Recording, output: Tensor) -> Iterator[t
     for layer in range(model.n_layers):
         pre, mlp = acts[point("pre", layer)], point("mlp", layer)
         into = [_pull(acts[n], pre, _one_by_one(grads[n])) for n in (point(part, layer) for part in "qkv")]
-        middle = pre if parallel else acts[point("attn", layer)]  # what attention adds is read as the sum is
+        middle = pre if parallel else acts[point("attn", layer)]  # its gradient is that of the sum
         into.append(_pull(acts[mlp], middle, grads[mlp][None]))
         for grad in into:
             yield slice(start, start + len(grad)), grad
@@ -105,7 +105,7 @@ def _wiring(model: Model) -> Wiring:
     attention, mlp = run.activations.values()
     parallel = torch.autograd.grad(mlp.sum(), attention, allow_unused=True)[0] is None
     shared = "h" if model.n_kv_heads == model.n_heads else "kv"
-    sources, targets = [("input", -2)], []  # with the time at which they write or read: 2 * layer, MLPs 1 later
+    sources, targets = [("input", -2)], []  # with the time of their write or read: 2 * layer, MLPs 1 later
     for layer in range(model.n_layers):
         sources += [(f"a{layer}.h{i}", 2 * layer) for i in range(model.n_heads)]
         targets += [(f"a{layer}.h{i}<q>", 2 * layer) for i in range(model.n_heads)]
@@ -118,20 +118,20 @@ def _wiring(model: Model) -> Wiring:
 
 
 def _one_by_one(value: Tensor) -> Tensor:
-    """`[row, position, unit, width]` to `[unit, row, position, unit, width]`, each with one unit kept."""
+    """`[row, position, unit, width]` to `[unit, row, position, unit, width]`, with all units but one set to zero."""
     n = value.shape[2]
     return value * torch.eye(n, dtype=value.dtype, device=value.device)[:, None, None, :, None]
 
 
 def _pull(end: Tensor, start: Tensor, grads: Tensor) -> Tensor:
-    """Gradients at `end`, `[k, *end.shape]`, brought back to `start`; 0 where a hook has cut `end` off."""
+    """Gradients at `end`, `[k, *end.shape]`, pulled back to `start`; 0 where a hook has cut `end` off."""
     if end.grad_fn is None:
         return torch.zeros_like(start).expand(len(grads), *start.shape)
     return torch.autograd.grad(end, start, grads, retain_graph=True, is_grads_batched=True)[0]
 
 
 def _push(start: Tensor, end: Tensor, ways: Tensor) -> Tensor:
-    """Changes of `start`, `[k, *start.shape]`, brought forward to `end`: the derivative of `_pull` by its gradients."""
+    """Changes of `start`, `[k, *start.shape]`, pushed to `end`: the derivative of `_pull` by its gradients."""
     dummy: Any = torch.zeros_like(end, requires_grad=True)
     back = torch.autograd.grad(end, start, dummy, create_graph=True)[0]
     return torch.autograd.grad(back, dummy, ways, retain_graph=True, is_grads_batched=True)[0]

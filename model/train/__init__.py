@@ -1,1 +1,1 @@
-"""Train a slice of a model, or low-rank factors beside it."""
+"""Train a slice of a model, or low-rank factors beside its maps."""

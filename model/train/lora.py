@@ -38,7 +38,7 @@ class LowRank:
         return [*self.down.values(), *self.up.values()]
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step of the optimizer."""
+        """Take one step of the optimizer."""
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

@@ -1,8 +1,8 @@
-"""Train slices of a model, or all of it, and put everything back.
+"""Train slices of a model, or all of it, and restore the weights.
 
-Only the slices are parameters. Their gradients are taken from the rows of the incoming activations
-and outgoing gradients that they touch, so no gradient of a full matrix is ever formed; the backward
-pass ends at the lowest layer that has a slice.
+Only the slices are parameters. Their gradients are computed from the rows of the incoming activations and outgoing
+gradients that they touch, so that no gradient of a full matrix is ever formed. The backward pass ends at the lowest
+layer with a slice.
 """
 
 from __future__ import annotations
@@ -26,25 +26,22 @@ if TYPE_CHECKING:
 
 @contextmanager
 def scratch(model: Model, slices: Sequence[Slice] | None = None) -> Iterator[Model]:
-    """Whatever happens to the weights inside is undone, bit for bit. With `slices`, only these are kept."""
-    if slices is None:
-        kept = {name: p.detach().clone() for name, p in model.parameters.items()}
-    else:
-        kept = {}
-    held = [(where, where.read(model.parameters[where.name])) for where in slices or ()]
+    """Restore the weights at the end, bit for bit: all of them, or only these slices."""
+    whole = {} if slices is not None else {name: p.detach().clone() for name, p in model.parameters.items()}
+    parts = [(where, where.read(model.parameters[where.name])) for where in slices or ()]
     try:
         yield model
     finally:
         with torch.no_grad():
-            for name, values in kept.items():
+            for name, values in whole.items():
                 model.parameters[name].copy_(values)
-            for where, values in reversed(held):
+            for where, values in reversed(parts):
                 where.write_(model.parameters[where.name], values)
 
 
 @contextmanager
 def unfrozen(model: Model, layers: Sequence[int] | None = None) -> Iterator[list[nn.Parameter]]:
-    """All weights as trainable parameters, or those of some layers' blocks, for as long as the context lasts."""
+    """Make all weights trainable, or those of some layers' blocks, for as long as the context lasts."""
     blocks = None if layers is None else tuple(f"{model.block(layer)}." for layer in layers)
     parameters = [p for name, p in model.hf.named_parameters() if blocks is None or name.startswith(blocks)]
     for p in parameters:
@@ -60,20 +57,20 @@ def unfrozen(model: Model, layers: Sequence[int] | None = None) -> Iterator[list
 class Trainable:
     """Slices as trainable parameters; made by `sliced`.
 
-    `parameters[i]` has the values of `slices[i]`, in float32 at least: a step is smaller than what a weight in
-    bfloat16 can change by. After each change to them, `sync` writes them into the model's weights, which the
-    forward pass uses as they are.
+    `parameters[i]` has the values of `slices[i]`, at least in float32, since steps are smaller than the least change of
+    a bfloat16 weight. After each change, `sync` writes the parameters into the model's weights, which the forward pass
+    uses.
     """
 
     def __init__(self, model: Model, slices: Sequence[Slice]) -> None:
         self.model, self.slices = model, list(slices)
         self.modules = [model.hf.get_submodule(n) for n in dict.fromkeys(w.name.rsplit(".", 1)[0] for w in slices)]
-        kept = torch.promote_types(model.dtype, torch.float32)
-        self.parameters = [nn.Parameter(where.read(model.parameters[where.name]).to(kept)) for where in self.slices]
+        dtype = torch.promote_types(model.dtype, torch.float32)
+        self.parameters = [nn.Parameter(where.read(model.parameters[where.name]).to(dtype)) for where in self.slices]
 
     @torch.no_grad()
     def write_(self, values: Sequence[Tensor]) -> None:
-        """Put other values in the place of the parameters, and into the model."""
+        """Replace the parameters' values, also in the model."""
         for p, v in zip(self.parameters, values, strict=True):
             p.copy_(v)
         self.sync()
@@ -85,7 +82,7 @@ class Trainable:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The maps as they are without slices, so that all weights can be trained for a while."""
+        """Run the maps as they are without slices, so that all weights can be trained for a while."""
         forwards = {module: module.__dict__.pop("forward") for module in self.modules}
         try:
             yield
@@ -94,7 +91,7 @@ class Trainable:
                 module.__dict__["forward"] = forward
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step of the optimizer, written through to the model."""
+        """Take one step of the optimizer, and write it into the model."""
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.sync()
@@ -102,14 +99,14 @@ class Trainable:
 
 @contextmanager
 def sliced(model: Model, slices: Sequence[Slice]) -> Iterator[Trainable]:
-    """Slices as parameters: the maps that hold them are run so that gradients reach the slices alone."""
+    """Make slices parameters, for as long as the context lasts. Gradients reach the slices alone."""
     trainable = Trainable(model, slices)
     by_module: dict[str, list[tuple[Slice, nn.Parameter]]] = defaultdict(list)
     for where, values in zip(trainable.slices, trainable.parameters, strict=True):
         by_module[where.name.rsplit(".", 1)[0]].append((where, values))
     try:
-        for module, held in zip(trainable.modules, by_module.values(), strict=True):
-            module.forward = _forward(module, held)
+        for module, parts in zip(trainable.modules, by_module.values(), strict=True):
+            module.forward = _forward(module, parts)
         yield trainable
     finally:
         for module in trainable.modules:
@@ -118,9 +115,10 @@ def sliced(model: Model, slices: Sequence[Slice]) -> Iterator[Trainable]:
 
 @contextmanager
 def checkpointed(model: Model, *, on: bool = True) -> Iterator[None]:
-    """Blocks keep only their input for the backward pass, and run again there: transformers' own checkpointing.
+    """Store only the blocks' inputs for the backward pass, and run the blocks again there.
 
-    Only the blocks themselves are told that they train, not what is in them, so that dropout stays off.
+    This is transformers' own checkpointing. Only the blocks themselves are in training mode, not the modules in them,
+    so that dropout stays off.
 
     Raises:
         UserError: the architecture has no such blocks.
@@ -143,13 +141,13 @@ def checkpointed(model: Model, *, on: bool = True) -> Iterator[None]:
             getattr(model.hf, f"{called}_checkpointing_disable")()
 
 
-def _forward(module: nn.Module, held: list[tuple[Slice, nn.Parameter]]) -> Callable[[Tensor], Tensor]:
+def _forward(module: nn.Module, parts: list[tuple[Slice, nn.Parameter]]) -> Callable[[Tensor], Tensor]:
     out_dim = feature_dim(module, out=True)
     specs = []
-    for where, _ in held:
+    for where, _ in parts:
         kind = "bias" if where.name.endswith(".bias") else "out" if where.dim == out_dim else "in"
         specs.append((kind, where.index))
-    values = [v for _, v in held]
+    values = [v for _, v in parts]
 
     def forward(x: Tensor) -> Tensor:
         return _SlicedMap.apply(x, module.weight, module.bias, out_dim == 1, specs, *values)
@@ -172,7 +170,7 @@ class _SlicedMap(torch.autograd.Function):
         gf, xf = g.flatten(0, -2), x.flatten(0, -2).to(g.dtype)
         dx = None
         if ctx.needs_input_grad[0]:
-            weight = ctx.weight.to(g.dtype)  # under autocast the gradient has the lower precision
+            weight = ctx.weight.to(g.dtype)  # under autocast, the gradient has lower precision
             dx = product(g, weight.t() if ctx.transposed else weight)
         out = []
         for kind, index in ctx.specs:

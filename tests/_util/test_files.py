@@ -32,7 +32,7 @@ def test_writes_text_and_bytes_and_makes_the_folders(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["b.txt"]
 
 
-def test_the_temporary_lies_beside_and_keeps_the_suffix(target: Path) -> None:
+def test_the_temporary_is_beside_the_target_and_has_its_suffix(target: Path) -> None:
     with atomic(target) as temporary:
         assert temporary.parent == target.parent
         assert temporary.suffix == target.suffix
@@ -54,7 +54,7 @@ def test_a_failing_writer_leaves_the_old_file_and_its_error_passes(target: Path,
     "error",
     [OSError(errno.ENOSPC, "full"), SafetensorError("I/O error: No space left on device (os error 28)")],
 )
-def test_a_full_disk_is_a_job_that_failed(target: Path, error: Exception) -> None:
+def test_a_full_disk_is_a_failed_job(target: Path, error: Exception) -> None:
     with (
         pytest.raises(LokaError, match="the disk is full. Free some space") as caught,
         atomic(target) as temporary,
@@ -66,7 +66,7 @@ def test_a_full_disk_is_a_job_that_failed(target: Path, error: Exception) -> Non
     assert left_alone(target)
 
 
-def test_a_disk_that_fills_up_at_the_very_end(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_may_fill_up_at_the_very_end(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fsync(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -77,7 +77,7 @@ def test_a_disk_that_fills_up_at_the_very_end(target: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
-def test_a_place_that_may_not_be_written_is_the_users(target: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_a_forbidden_place_is_the_users_error(target: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def replace(source: Path, _: Path) -> None:
         raise OSError(code, os.strerror(code), str(source))
 
@@ -121,7 +121,7 @@ def test_a_folder_takes_its_place_whole(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["exported"]
 
 
-def test_json_is_sorted_and_knows_no_nan(tmp_path: Path) -> None:
+def test_json_is_sorted_and_has_no_nan(tmp_path: Path) -> None:
     path = tmp_path / "readings.json"
     write_json(
         path,

@@ -1,4 +1,4 @@
-"""Memory that is free again."""
+"""Freed memory goes back to the system."""
 
 import ctypes
 import sys
@@ -13,9 +13,9 @@ GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 @pytest.mark.skipif(not GLIBC, reason="only glibc keeps what was freed and can be asked for it")
-def test_what_was_freed_goes_back_to_the_system() -> None:
-    """Every other of 200 MiB in small pieces is freed: the system sees none of it until it is handed back."""
-    torch.ones(2**22)  # freed at once; pieces smaller than the largest so far are kept, not handed back
+def test_release_gives_freed_pieces_back() -> None:
+    """Half of 200 MiB in small pieces is freed, and the system gets none of it until `release` runs."""
+    torch.ones(2**22)  # freed at once: glibc then holds pieces smaller than this one
     pieces = [torch.ones(2**18) for _ in range(200)]
     full = psutil.Process().memory_info().rss
     del pieces[::2]

@@ -32,7 +32,7 @@ def test_the_file_has_these_keys_and_reads_back(tmp_path: Path) -> None:
 
 
 def test_a_recipe_among_the_arguments_alone_is_read(tmp_path: Path) -> None:
-    """Older folders have it there, and no localization."""
+    """Older folders have the recipe there, and no localization."""
     data = {k: v for k, v in RUN.to_json().items() if k not in ("recipe", "located")}
     (tmp_path / NAME).write_text(json.dumps(data))
     assert read_provenance(tmp_path) == dataclasses.replace(RUN, located=None)
@@ -56,7 +56,7 @@ def test_durations_add_up_over_calls(tmp_path: Path) -> None:
     assert made.peak_memory_gib > 0
 
 
-def test_the_folder_of_a_run_keeps_what_the_run_was(tmp_path: Path) -> None:
+def test_the_folder_of_a_run_keeps_the_runs_provenance(tmp_path: Path) -> None:
     RUN.write(tmp_path)
     with recorded(tmp_path, **CALL) as durations:
         durations["probe"] = 1.0

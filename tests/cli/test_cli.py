@@ -53,7 +53,7 @@ def faults(tmp_path) -> dict[str, list[object]]:
     return {
         "there is no case 'nosuch'": ["run", "nosuch", "--out", out],
         "not valid YAML (line": ["run", broken, "--out", out],
-        "there is no model folder": ["run", "capitals", "--model", "./nowhere", "--out", out],
+        "does not exist; give an existing folder": ["run", "capitals", "--model", "./nowhere", "--out", out],
         "pickled weights only": ["run", "capitals", "--model", pickled, "--out", out],
         "'melt' is neither a recipe nor a YAML file": ["run", "capitals", "--recipe", "melt", "--out", out],
         "'slow' is neither a recipe nor a YAML file": ["recipes", "slow"],

@@ -55,7 +55,7 @@ CALLS: dict[str, tuple[Call, str]] = {
     ),
     "an unknown part, patched": (
         lambda m, c: locate.patching(m, c, "expert"),  # type: ignore[arg-type]
-        "'expert' is no part of a model; choose one of neuron, head",
+        "'expert' is not a part of a model; choose one of neuron, head",
     ),
     "an unknown part, swept": (
         lambda m, c: locate.sweep(m, c, part="expert"),  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Padding changes nothing: answers of any lengths in one batch score as one at a time."""
+"""Padding changes nothing: answers of any lengths score in one batch as they do one at a time."""
 
 from collections.abc import Callable
 
@@ -34,14 +34,14 @@ def test_labels_are_the_answers_tokens(tiny: Callable[[str], Model]) -> None:
     assert logits(model, batch).shape == (4, 6, len(model.tokenizer))
 
 
-def test_texts_ask_for_all_but_the_first_token_and_are_cut(tiny: Callable[[str], Model]) -> None:
+def test_all_tokens_of_a_text_but_the_first_are_labels_and_long_texts_are_cut(tiny: Callable[[str], Model]) -> None:
     model = tiny("GPT2LMHeadModel")
     batch = encode_texts(model, ["the old man likes the garden", "a dog"], limit=4)
     assert (batch.labels >= 0).sum(-1).tolist() == [3, 1]
     assert batch.ids.shape == (2, 4)
 
 
-def test_nothing_to_run_is_said(tiny: Callable[[str], Model]) -> None:
+def test_an_empty_batch_is_refused(tiny: Callable[[str], Model]) -> None:
     with pytest.raises(UserError, match="nothing to run"):
         encode(tiny("LlamaForCausalLM"), [], [])
     with pytest.raises(UserError, match="the answer '' adds no token to the prompt 'the'"):

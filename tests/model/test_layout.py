@@ -1,4 +1,4 @@
-"""The contract of addresses, over all architectures: a site's weights are what its activation is made of and does."""
+"""On all architectures, a site's weights are those that make its activation and those that it acts through."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,13 @@ UNITS = {"neuron": (0, 5, 47), "head": (0, 1, 3)}
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny(tiny: Make) -> Make:
-    """One model an architecture for the whole module; every test leaves it as it was."""
+    """One model of each architecture for all tests here, and every test restores it."""
     made: dict[str, Model] = {}
     return lambda name: made[name] if name in made else made.setdefault(name, tiny(name))
 
 
 def batch(model: Model):
-    """Rows of one length: nothing here depends on padding."""
+    """Rows of one length, since nothing here depends on padding."""
     return encode(model, ["the capital of a dog is", "the old man likes the garden"], ["warm bread", "a dog"])
 
 
@@ -47,7 +47,7 @@ def far(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("part", UNITS)
-def test_zeroing_what_a_site_writes_is_zeroing_its_activation(
+def test_zeroing_the_writing_weights_zeroes_the_activation(
     tiny: Make, architecture: str, part: str, planted_case: Case
 ) -> None:
     model = tiny(architecture)
@@ -61,7 +61,7 @@ def test_zeroing_what_a_site_writes_is_zeroing_its_activation(
         assert far(run(model, given, []), hooked) < 1e-9
 
 
-def test_zeroing_what_a_neuron_reads_is_zeroing_its_activation(tiny: Make, architecture: str) -> None:
+def test_zeroing_the_reading_weights_of_a_neuron_zeroes_its_activation(tiny: Make, architecture: str) -> None:
     model = tiny(architecture)
     given, units = batch(model), UNITS["neuron"]
     edit = zeroed(model, slices(model, [Site(1, "neuron", u) for u in units], writes=False))
@@ -100,7 +100,7 @@ def cells(model: Model, sites: list[Site]) -> set[tuple[str, int, int]]:
     return {(s.name, s.dim, i) for s in slices(model, sites) for i in s.index.tolist()}
 
 
-def test_sites_share_no_weight_and_together_are_the_whole(tiny: Make, architecture: str) -> None:
+def test_sites_share_no_weight_and_cover_all(tiny: Make, architecture: str) -> None:
     model = tiny(architecture)
     neurons = [Site(1, "neuron", i) for i in range(model.n_neurons)]
     heads = [Site(1, "head", i) for i in range(model.n_heads)]
@@ -122,7 +122,7 @@ def test_layers_share_no_weight(tiny: Make, architecture: str) -> None:
     assert not cells(model, [Site(0, "attn"), Site(0, "mlp")]) & cells(model, [Site(1, "attn"), Site(1, "mlp")])
 
 
-def test_sites_that_are_not_there_are_refused(tiny: Make, planted_case: Case) -> None:
+def test_missing_sites_are_refused(tiny: Make, planted_case: Case) -> None:
     model = tiny("LlamaForCausalLM")
     for site, allowed in (
         (Site(3, "head", 0), "layers are 0 to 2"),

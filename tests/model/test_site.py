@@ -1,4 +1,4 @@
-"""Addresses: what is printed can be read again, and nothing else can."""
+"""Every address that prints can be read again, and no other text can."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from loka.model import PARTS, Site
 
 
 @pytest.mark.parametrize("text", ["L17.neuron.301", "L9.head.4", "L9.kv.1", "L0.attn", "L3.mlp", "L12.resid"])
-def test_prints_as_it_is_spoken_of(text: str) -> None:
+def test_an_address_prints_as_it_is_written(text: str) -> None:
     assert str(Site.parse(text)) == repr(Site.parse(text)) == text
 
 
@@ -26,14 +26,14 @@ def test_equal_sites_are_one_key_and_sort_by_layer() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "L1", "1.head.2", "L1.head.x", "L1.head.2 ", "L-1.mlp"])
-def test_anything_else_is_refused_by_name(text: str) -> None:
+def test_any_other_text_is_refused_by_name(text: str) -> None:
     with pytest.raises(UserError, match=r"write it like L\d") as caught:
         Site.parse(text)
     assert text in str(caught.value)
 
 
-def test_an_unknown_part_names_those_there_are() -> None:
-    with pytest.raises(UserError, match="'unit' is no part of a model; choose one of neuron, head"):
+def test_an_unknown_part_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match="'unit' is not a part of a model; choose one of neuron, head"):
         Site(1, "unit", 3)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="needs an index"):
         Site(1, "neuron")

@@ -340,7 +340,7 @@ def test_leak_at_k_is_the_hypergeometric_share() -> None:
 def test_budgets_that_make_no_sense_are_refused(planted: Model, planted_case: Case) -> None:
     with pytest.raises(UserError, match="cannot have 11 tokens; choose 1 to 10"):
         verify.soft_prompt(planted, planted_case, tokens=11)
-    with pytest.raises(UserError, match="1 bits cannot be rounded to; choose 2 to 16"):
+    with pytest.raises(UserError, match="weights cannot be rounded to 1 bits; choose 2 to 16"):
         verify.quantize(planted, planted_case, bits=(1,))
     with pytest.raises(UserError, match="give at least one width"):
         verify.quantize(planted, planted_case, bits=())

@@ -1,4 +1,4 @@
-"""What is exported is an ordinary model: transformers alone gives the same logits, edit and all."""
+"""An export is an ordinary model: transformers alone gives the same logits, with the edit."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_the_edited_model_reloads_in_transformers_alone(
     assert model.digest() == digest
 
 
-def test_the_tokenizer_comes_with_it(tiny: Callable[[str], Model], tmp_path: Path) -> None:
+def test_the_tokenizer_is_exported_too(tiny: Callable[[str], Model], tmp_path: Path) -> None:
     model, text = tiny("LlamaForCausalLM"), "the capital of a dog is warm bread"
     again = AutoTokenizer.from_pretrained(export(model, tmp_path / "model"))
     assert again(text)["input_ids"] == model.tokenizer(text)["input_ids"]
@@ -50,7 +50,7 @@ def test_a_model_whose_bridge_was_built_exports_too(tiny: Callable[[str], Model]
     assert all(torch.equal(p, model.parameters[n]) for n, p in hf.named_parameters())
 
 
-def test_a_target_that_holds_something_is_refused_and_left(tiny: Callable[[str], Model], tmp_path: Path) -> None:
+def test_a_target_that_is_not_empty_is_refused_and_left_alone(tiny: Callable[[str], Model], tmp_path: Path) -> None:
     model = tiny("LlamaForCausalLM")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
@@ -62,7 +62,7 @@ def test_a_target_that_holds_something_is_refused_and_left(tiny: Callable[[str],
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "mine.txt"]
 
 
-def test_an_empty_folder_will_do_and_a_failure_leaves_nothing(
+def test_an_empty_folder_is_accepted_and_a_failure_leaves_nothing(
     tiny: Callable[[str], Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny("LlamaForCausalLM")

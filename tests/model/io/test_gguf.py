@@ -1,4 +1,4 @@
-"""A model as GGUF, read again by transformers."""
+"""Transformers reads the GGUF files that are written here."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_transformers_reads_the_same_logits_and_tokens(
     assert [p.name for p in tmp_path.iterdir()] == ["model.gguf"]
 
 
-def test_what_cannot_be_written_is_refused(tiny: Make, tmp_path: Path) -> None:
+def test_models_and_files_that_do_not_fit_are_refused(tiny: Make, tmp_path: Path) -> None:
     for model, name, words in (
         (tiny("GPT2LMHeadModel"), "a.gguf", "of the make 'gpt2'; GGUF is written for llama, mistral"),
         (tiny("LlamaForCausalLM"), "a.gguf", "is of the kind WordLevel; GGUF is written for byte-pair encodings"),

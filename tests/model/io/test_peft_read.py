@@ -1,4 +1,4 @@
-"""Adapters in peft's layout: the edit does what the adapter does in the forward pass."""
+"""An edit that is read from an adapter in peft's layout changes the logits as the adapter does."""
 
 import json
 import pickle
@@ -64,7 +64,7 @@ def by_hand(model: Model, folder: Path, scale: dict[int, float]) -> torch.Tensor
     [({}, {3: 2.0, 2: 3.0}), ({"use_rslora": True}, {3: 6 / 3**0.5, 2: 6 / 2**0.5}), ({"alpha": 1}, {3: 2.0, 2: 0.5})],
     ids=["plain", "rank-stabilised", "own alpha"],
 )
-def test_the_edit_is_what_the_adapter_does(
+def test_the_edit_changes_the_logits_as_the_adapter_does(
     kind: str, changes: dict[str, object], scale: dict[int, float], tiny: Make, tmp_path: Path
 ) -> None:
     model = tiny(kind)
@@ -80,7 +80,7 @@ def test_the_edit_is_what_the_adapter_does(
     assert (wanted - before).abs().max() > 1e-2
 
 
-def test_what_is_no_plain_adapter_for_this_model_is_refused(tiny: Make, tmp_path: Path) -> None:
+def test_other_adapters_are_refused(tiny: Make, tmp_path: Path) -> None:
     model, other = tiny("LlamaForCausalLM"), tiny("Gemma2ForCausalLM")
     neox = tiny("GPTNeoXForCausalLM")
     faults = {
@@ -106,7 +106,7 @@ def test_what_is_no_plain_adapter_for_this_model_is_refused(tiny: Make, tmp_path
 
 
 def test_an_audit_takes_an_adapter(planted: Model, planted_case: Case, tmp_path: Path) -> None:
-    """One that changes nothing leaves everything intact."""
+    """An adapter that changes nothing leaves everything intact."""
     name = neuron_output_name(planted, 1)
     rows, columns = planted.parameters[f"{name}.weight"].shape
     folder = tmp_path / "none"
@@ -127,7 +127,7 @@ def test_trained_factors_are_a_change_to_the_matrices(kind: str, tiny: Make) -> 
     model = tiny(kind)
     before = logits(model, batch(model))
     with low_rank(model, rank=2, seed=1) as adapters:
-        assert torch.equal(logits(model, batch(model)), before), "at first nothing changes"
+        assert torch.equal(logits(model, batch(model)), before), "the factors must change nothing at first"
         with torch.enable_grad():
             logits(model, batch(model)).square().mean().backward()
         assert all(up.grad is not None and up.grad.abs().max() > 0 for up in adapters.up.values())
@@ -136,6 +136,6 @@ def test_trained_factors_are_a_change_to_the_matrices(kind: str, tiny: Make) -> 
             for up in adapters.up.values():
                 up += 0.1
         trained, made = logits(model, batch(model)).detach(), adapters.factors()
-    assert torch.equal(logits(model, batch(model)), before), "and nothing is left behind"
+    assert torch.equal(logits(model, batch(model)), before), "the factors must be gone after the context"
     with Edit((), (), model.digest(), {}, made).applied(model):
         torch.testing.assert_close(logits(model, batch(model)), trained, atol=1e-8, rtol=1e-8)

@@ -1,4 +1,4 @@
-"""An edit as an adapter, read by the rules of peft's format."""
+"""An edit that is written as an adapter, applied by the rules of peft's format."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def turned(model: Model, layer: int) -> Edit:
 
 
 def as_peft_reads(model: Model, folder: Path) -> None:
-    """Add `B @ A * alpha / r` to each target's weight, transposed where it is stored so; in place."""
+    """Add `B @ A * alpha / r` to each target's weight in place, transposed where the weight is stored so."""
     config = json.loads((folder / "adapter_config.json").read_text())
     tensors = load_file(folder / "adapter_model.safetensors")
     assert config["peft_type"] == "LORA"
@@ -79,11 +79,11 @@ def test_the_adapter_does_what_the_edit_does(architecture: str, kind: str, tiny:
     assert biased == (architecture in ("GPT2LMHeadModel", "GPTNeoXForCausalLM"))
 
 
-def test_what_an_adapter_cannot_hold_is_refused(tiny: Make, tmp_path: Path) -> None:
+def test_edits_that_an_adapter_cannot_hold_are_refused(tiny: Make, tmp_path: Path) -> None:
     model, biased = tiny("LlamaForCausalLM"), tiny("GPT2LMHeadModel")
     with pytest.raises(UserError, match="by rank 48, over 8; export the whole model instead"):
         export_adapter(model, some(model, [Site(0, "mlp")]), tmp_path / "a", rank=8)
-    with pytest.raises(UserError, match=r"c_fc\.bias, which no LoRA adapter can hold"):
+    with pytest.raises(UserError, match=r"c_fc\.bias, and a LoRA adapter cannot hold that"):
         export_adapter(biased, some(biased, [Site(0, "neuron", 1)]), tmp_path / "b")
     with pytest.raises(UserError, match="made for weights"):
         head = some(model, [Site(0, "head", 1)])

@@ -1,4 +1,4 @@
-"""Rounded weights: how far from the true ones, in every architecture, and what does not come along."""
+"""Rounded weights are near the true ones on every architecture, and the copy has no hooks."""
 
 from collections.abc import Callable
 
@@ -39,7 +39,7 @@ def test_matrices_of_the_blocks_are_rounded_and_nothing_else(architecture: str, 
         quantized(model, 17)
 
 
-def test_bare_weights_leave_hooks_behind(tiny: Callable[[str], Model]) -> None:
+def test_a_bare_model_has_no_hooks(tiny: Callable[[str], Model]) -> None:
     model = tiny("LlamaForCausalLM")
     ids = model.tokenizer("the old man", return_tensors="pt")["input_ids"].to(model.device)
     plain = model.hf(ids).logits

@@ -1,4 +1,4 @@
-"""Continuations against the likelihoods that the same model gives without a cache."""
+"""Continuations agree with the likelihoods that the same model gives without a cache."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from loka.model.run.generate import continuations
 PROMPTS = ["the old man likes", "my sister looks for the red house at", "a dog"]
 
 
-def test_greedy_is_the_likeliest_token_each_time(architecture: str, tiny: Callable[[str], Model]) -> None:
+def test_greedy_decoding_takes_the_likeliest_token_each_time(architecture: str, tiny: Callable[[str], Model]) -> None:
     model = tiny(architecture)
     found = continuations(model, PROMPTS, tokens=4)
     for prompt, text in zip(PROMPTS, found, strict=True):

@@ -1,4 +1,4 @@
-"""What is read at a hook point is what the weights behind it see, and its gradient is the derivative."""
+"""A hook point records the input of the weights after it, and gradients there are derivatives."""
 
 from collections.abc import Callable
 
@@ -30,8 +30,8 @@ def test_recorded_activations_are_the_inputs_of_the_output_maps(
     assert len(found.activations) == 2 * model.n_layers
     for name, value in found.activations.items():
         assert value.abs().max() > 1e-3
-        # the rotary angles are worked out in single precision, not in the same order
-        near = 1e-5 if model.device.type == "cpu" else 1e-3  # and a GPU rounds more of it
+        # the rotary angles are computed in single precision, in another order
+        near = 1e-5 if model.device.type == "cpu" else 1e-3  # a GPU rounds more
         torch.testing.assert_close(value.flatten(2) if value.ndim == 4 else value, seen[name], atol=near, rtol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""What modules read and write, without running what lies above them."""
+"""Inputs and outputs of modules are read without running the layers above them."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from loka.model.layout import neuron_output
 from loka.model.run.lookup import inputs_at, outputs_at
 
 
-def test_reading_ends_behind_the_last_module_that_is_read(architecture: str, tiny: Callable[[str], Model]) -> None:
+def test_the_pass_ends_after_the_last_module_that_is_read(architecture: str, tiny: Callable[[str], Model]) -> None:
     model = tiny(architecture)
     batch, at = pad(model, [[4, 5, 6, 7, 8], [9, 10, 11, 12, 13]], [1, 1]), torch.tensor([2, 4])
     first, last = model.hf.get_submodule(model.block(0)), model.hf.get_submodule(model.block(model.n_layers - 1))

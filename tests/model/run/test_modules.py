@@ -1,4 +1,4 @@
-"""A module's input, output and forward function are changed inside the context alone."""
+"""A module's input, output and forward function change inside the context alone."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from loka.model.run.modules import hook_output, replace_input, replace_output, r
 
 
 class Block(nn.Module):
-    """Adds one, and gives its input along."""
+    """Adds one to its first input, and passes the second on."""
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return x + 1, y
@@ -45,7 +45,7 @@ def test_a_hook_on_the_output_has_the_inputs_too() -> None:
         assert torch.equal(linear(X), X)
 
 
-def test_forward_functions_nest_and_go_even_after_an_error() -> None:
+def test_forward_functions_nest_and_are_restored_after_an_error() -> None:
     block = Block()
     with (
         pytest.raises(RuntimeError),

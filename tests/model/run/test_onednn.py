@@ -1,4 +1,4 @@
-"""oneDNN's linear maps against torch's own, forward and backward."""
+"""oneDNN's linear maps agree with torch's own, forward and backward."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ ROWS = ["the old man likes", "a dog looks for the red house at", "my sister"], [
 
 
 def gradients(model: Model) -> dict[str, torch.Tensor]:
-    """Of the loss on three answers, and the loss itself."""
+    """The loss on three answers and its gradients, by name."""
     batch = encode(model, *ROWS)
     with unfrozen(model), torch.enable_grad():
         loss = -token_logprobs(logits(model, batch), batch.labels).sum()
@@ -35,7 +35,7 @@ def test_gradients_are_those_of_torch(
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
-def test_maps_are_replaced_inside_alone_and_keep_what_they_were_given(tiny: Callable[[str], Model]) -> None:
+def test_maps_are_replaced_inside_alone_and_keep_another_forward_function(tiny: Callable[[str], Model]) -> None:
     model = tiny("GPT2LMHeadModel")
     model.hf.float().cpu()
     maps = [m for m in model.hf.modules() if type(m).__name__ in ("Linear", "Conv1D")]

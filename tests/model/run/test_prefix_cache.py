@@ -1,4 +1,4 @@
-"""Prompts read in parts give what whole rows give, on every architecture."""
+"""Prompts that are read in parts score as whole rows do, on every architecture."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def tokens(model: Model) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Callable[[Model], list[tuple[int, ...]]]:
-    """The shapes of all that a model is given to read from now on."""
+    """The shapes of all inputs that a model reads from now on."""
 
     def watch(model: Model) -> list[tuple[int, ...]]:
         shapes: list[tuple[int, ...]] = []
@@ -54,9 +54,7 @@ def test_rows_in_parts_score_as_whole_ones(
     architecture: str, most: int, tiny: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny(architecture)
-    monkeypatch.setattr(
-        "loka.model.run.prefix_cache.CALL", 2
-    )  # so that little is enough to share and to part by length
+    monkeypatch.setattr("loka.model.run.prefix_cache.CALL", 2)  # so that short rows are shared, and split by length
     wanted = [alone(model, p, a) for p, a in ROWS]
     for prefixes in (True, False):
         logprob, greedy = score_continuations(model, tokens(model), most=most, prefixes=prefixes)
@@ -64,7 +62,7 @@ def test_rows_in_parts_score_as_whole_ones(
         assert greedy.tolist() == [g for _, g in wanted]
 
 
-def test_greedy_is_what_is_likeliest_at_every_token(planted: Model, planted_case) -> None:
+def test_a_greedy_answer_is_likeliest_at_every_token(planted: Model, planted_case) -> None:
     facts = planted_case.on(planted).forget.sealed
     found = score(
         planted, [f.prompt for f in facts for _ in (0, 1)], [a for f in facts for a in (f.answer, f.foils[0])]
@@ -72,7 +70,7 @@ def test_greedy_is_what_is_likeliest_at_every_token(planted: Model, planted_case
     assert found.greedy.tolist() == [True, False] * len(facts)
 
 
-def test_what_is_shared_is_read_once(tiny: Callable[[str], Model], read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_beginnings_are_read_once(tiny: Callable[[str], Model], read, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("LlamaForCausalLM")
     monkeypatch.setattr("loka.model.run.prefix_cache.CALL", 2)
     rows, shapes = tokens(model), read(model)
@@ -84,7 +82,7 @@ def test_what_is_shared_is_read_once(tiny: Callable[[str], Model], read, monkeyp
     assert (1, prefix) in shapes
 
 
-def test_a_model_with_something_around_it_reads_whole_rows(tiny: Callable[[str], Model], read) -> None:
+def test_a_wrapped_model_reads_whole_rows(tiny: Callable[[str], Model], read) -> None:
     model = tiny("LlamaForCausalLM")
     assert reads_in_parts(model)
     for part in (model.hf, model.hf.get_input_embeddings()):
@@ -93,7 +91,7 @@ def test_a_model_with_something_around_it_reads_whole_rows(tiny: Callable[[str],
         handle.remove()
     model.hf(
         input_ids=torch.tensor([[1, 2]], device=model.device), output_hidden_states=True
-    )  # transformers leaves hooks of its own
+    )  # transformers leaves its hooks in place
     assert reads_in_parts(model)
     shapes = read(model)
     assert not reads_in_parts(model)
@@ -113,7 +111,7 @@ def test_padding_does_not_shift_a_sliding_window(tiny: Callable[[str], Model], m
 
 @pytest.mark.parametrize("columns", [0, 1, 6, 99])
 @torch.no_grad()
-def test_a_batch_goes_on_behind_its_first_columns(
+def test_a_batch_continues_after_its_first_columns(
     architecture: str, columns: int, tiny: Callable[[str], Model]
 ) -> None:
     model = tiny(architecture)
@@ -122,6 +120,6 @@ def test_a_batch_goes_on_behind_its_first_columns(
     wanted = token_logprobs(logits(model, batch), batch.labels)
     rest, past = prefill(model, batch, columns)
     assert rest.ids.shape[1] == width - min(columns, width - batch.keep - 1)
-    for _ in range(2):  # what is kept can be used again
+    for _ in range(2):  # the cache can be used again
         scored = token_logprobs(logits(model, rest, past), batch.labels)
         torch.testing.assert_close(scored, wanted, atol=1e-9, rtol=0)

@@ -8,13 +8,13 @@ from loka.model import Model, pad
 from loka.model.run.states import label_states
 
 
-def test_the_stream_is_that_behind_the_block_where_labels_are(architecture: str, tiny: Callable[[str], Model]) -> None:
+def test_label_states_are_the_blocks_outputs_where_labels_are(architecture: str, tiny: Callable[[str], Model]) -> None:
     model = tiny(architecture)
     batch = pad(model, [[4, 5, 6, 7, 8], [9, 10, 11, 12, 13]], [2, 1])
     with torch.no_grad():
         states = model.hf(**batch.inputs(), use_cache=False, output_hidden_states=True).hidden_states
     hooks = [len(m._forward_hooks) for m in model.hf.modules()]
-    for layer in range(model.n_layers - 1):  # the last of these has gone through the final norm
+    for layer in range(model.n_layers - 1):  # transformers norms the last layer's state
         torch.testing.assert_close(label_states(model, batch, layer), states[layer + 1][:, -3:-1])
     last = label_states(model, batch, model.n_layers - 1)
     assert last.shape == (2, 2, model.d_model)

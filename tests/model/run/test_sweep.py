@@ -1,4 +1,4 @@
-"""A sweep gives what plain interventions give, one at a time, with a hook written out by hand."""
+"""A sweep gives the results of single interventions by plain hooks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def single(batch: Batch, row: int) -> tuple[Tensor, Tensor]:
 
 
 def logprob(labels: Tensor, scores: Tensor) -> Tensor:
-    """Of the whole answer behind each row."""
+    """The log-probability of the whole answer in each row."""
     logp = scores.log_softmax(-1)
     return logp.gather(-1, labels.expand(len(logp), -1)[..., None])[..., 0].sum(-1)
 
@@ -84,12 +84,12 @@ def one_by_one(model: Model, clean: Batch, site: Site, row: int, source: Source,
 
 
 def patched(model: Model, clean: Batch, other: Batch, site: Site, row: int, at: int | None = None) -> float:
-    """The same with the site set to what it is in a row of other prompts."""
+    """`one_by_one` with the site's activation in a row of other prompts."""
     return one_by_one(model, clean, site, row, lambda tap: activation(model, single(other, row)[0], tap), at)
 
 
 def some_sites(model: Model, parts: Sequence[str] = PARTS) -> list[Site]:
-    """A few of every part in every layer, in no order."""
+    """A few sites of every part in every layer, unsorted."""
     units = {p: [None] if model.units(p) == 1 else [model.units(p) - 1, 0] for p in parts}
     return [Site(layer, part, unit) for layer in (2, 0, 1) for part in parts for unit in units[part]]  # type: ignore[arg-type]
 
@@ -108,8 +108,8 @@ def answers(clean: Batch) -> Callable[[int, Tensor], Tensor]:
     return lambda row, logits: logprob(single(clean, row)[1], logits)
 
 
-def as_plain(model: Model) -> None:
-    """Every part; prompts and answers of unequal length, and a pair that differs in length."""
+def check_against_plain_hooks(model: Model) -> None:
+    """Check every part, with prompts and answers of unequal length and a pair that differs in length."""
     clean, other = both(model)
     sites = some_sites(model)
     found = sweep(model, clean, sites, Intervention(other=other), metric=answers(clean))
@@ -118,28 +118,28 @@ def as_plain(model: Model) -> None:
     assert np.abs(found.base - base).max() < 1e-9
     assert np.abs(found.values - wanted).max() < 1e-9
     assert np.abs(found.falls - (base[:, None] - wanted)).max() < 1e-9
-    assert (np.abs(wanted - base[:, None]).max(0) > 1e-4).all(), "every site matters"
+    assert (np.abs(wanted - base[:, None]).max(0) > 1e-4).all(), "a site without effect tests nothing"
 
 
-def test_patching_is_that_of_plain_hooks(tiny: Callable[[str], Model], architecture: str) -> None:
-    as_plain(tiny(architecture))
+def test_patching_agrees_with_plain_hooks(tiny: Callable[[str], Model], architecture: str) -> None:
+    check_against_plain_hooks(tiny(architecture))
 
 
 @pytest.mark.parametrize("name", ["MistralForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "Phi3ForCausalLM"])
-def test_so_it_is_in_sliding_windows(tiny: Callable[[str], Model], name: str) -> None:
+def test_patching_works_in_sliding_windows(tiny: Callable[[str], Model], name: str) -> None:
     model = tiny(name)
     clean, _ = both(model)
     wide = plain(model, *single(clean, 1), [])
     model.hf.config.sliding_window = 3
     assert abs(plain(model, *single(clean, 1), []) - wide) > 1e-3
-    as_plain(model)
+    check_against_plain_hooks(model)
 
 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "Gemma2ForCausalLM"])
-def test_so_it_is_with_eager_attention(tiny: Callable[[str], Model], name: str) -> None:
+def test_patching_works_with_eager_attention(tiny: Callable[[str], Model], name: str) -> None:
     model = tiny(name)
     model.hf.config._attn_implementation = "eager"
-    as_plain(model)
+    check_against_plain_hooks(model)
 
 
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", "GPTNeoXForCausalLM", "Gemma2ForCausalLM"])
@@ -166,7 +166,7 @@ def test_ablations(tiny: Callable[[str], Model], name: str) -> None:
     sites = some_sites(model, ["attn", "head", "neuron", "v"])
 
     def mean(tap: Tap) -> Tensor:
-        """Over all tokens that are run: all but the last of each row."""
+        """The mean over all tokens that run: all but the last of each row."""
         seen = torch.cat([activation(model, single(other, row)[0], tap)[0, :-1] for row in range(3)])
         return seen.mean(0).expand(1, 20, -1)
 
@@ -190,7 +190,7 @@ def test_ablations(tiny: Callable[[str], Model], name: str) -> None:
         assert min(np.abs(found.values[row] - wanted).max() for wanted in drawn) < 1e-9
 
 
-def test_noise_is_as_large_as_it_says(llama: Model) -> None:
+def test_noise_has_its_scale(llama: Model) -> None:
     clean, _ = both(llama)
     put = PromptDifferences(llama, clean, Intervention("noise", seed=1, scale=2.0))
     place: tuple[Any, int] = ("mlp", 1)
@@ -208,7 +208,7 @@ def test_noise_is_as_large_as_it_says(llama: Model) -> None:
     assert np.abs(noisy(1) - noisy(2)).min() > 1e-6
 
 
-def test_batches_make_no_difference(llama: Model) -> None:
+def test_the_batch_size_makes_no_difference(llama: Model) -> None:
     clean, other = both(llama)
     sites = some_sites(llama)
     seen: list[tuple[int, int]] = []
@@ -225,7 +225,7 @@ def test_batches_make_no_difference(llama: Model) -> None:
 
 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "GPT2LMHeadModel"])
-def test_single_precision_is_as_good_as_its_rounding(tiny: Callable[[str], Model], name: str) -> None:
+def test_single_precision_differs_by_rounding_alone(tiny: Callable[[str], Model], name: str) -> None:
     model = tiny(name)
     clean, other = both(model)
     sites = some_sites(model)
@@ -235,7 +235,7 @@ def test_single_precision_is_as_good_as_its_rounding(tiny: Callable[[str], Model
     assert 0 < np.abs(rounded - exact).max() < 1e-4
 
 
-def test_an_interrupted_sweep_goes_on(llama: Model, tmp_path: Path) -> None:
+def test_an_interrupted_sweep_resumes(llama: Model, tmp_path: Path) -> None:
     clean, other = both(llama)
     sites = some_sites(llama)
     put, budget = Intervention(other=other), SweepBudget(rows=10, checkpoint=tmp_path / "sweep.safetensors")
@@ -259,17 +259,17 @@ def test_an_interrupted_sweep_goes_on(llama: Model, tmp_path: Path) -> None:
     assert 3 < sum(run) < 3 * len(sites) / 2 + 3
     run.clear()
     assert np.array_equal(sweep(llama, clean, sites, put, metric=counted, budget=budget).values, whole.values)
-    assert run == [1, 1, 1], "each prompt's own metric, and nothing more"
-    with pytest.raises(UserError, match="holds another sweep; name another file"):
+    assert run == [1, 1, 1], "only each prompt's own metric should run"
+    with pytest.raises(UserError, match="is the checkpoint of another sweep; name another file"):
         sweep(llama, clean, sites[1:], put, metric=answers(clean), budget=budget)
-    with pytest.raises(UserError, match="is a sweep with another metric"):
+    with pytest.raises(UserError, match="is the checkpoint of a sweep with another metric"):
         sweep(llama, clean, sites, put, metric=lambda row, logits: logits[:, 0, 0], budget=budget)
     (tmp_path / "sweep.safetensors").write_bytes(b"junk")
-    with pytest.raises(UserError, match="cannot be read as a sweep"):
+    with pytest.raises(UserError, match="cannot be read as a sweep's checkpoint"):
         sweep(llama, clean, sites, put, metric=answers(clean), budget=budget)
 
 
-def test_the_model_is_the_same_after_it(llama: Model) -> None:
+def test_the_model_is_restored_after_an_error(llama: Model) -> None:
     clean, other = both(llama)
     before, attention = llama.digest(), llama.hf.config._attn_implementation
     base = plain(llama, *single(clean, 0), [])
@@ -286,7 +286,7 @@ def test_the_model_is_the_same_after_it(llama: Model) -> None:
     assert not any("forward" in m.__dict__ or m._forward_hooks or m._forward_pre_hooks for m in llama.hf.modules())
 
 
-def test_what_cannot_be_done_is_said(llama: Model) -> None:
+def test_invalid_arguments_are_refused(llama: Model) -> None:
     clean, other = both(llama)
     sites = [Site(1, "head", 0)]
     cases: list[tuple[str, dict[str, Any]]] = [

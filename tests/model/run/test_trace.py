@@ -1,4 +1,4 @@
-"""Block by block a model gives what its forward pass gives, and taps are where TransformerLens has its points."""
+"""A model gives the same block by block as in one pass, and taps are at TransformerLens' hook points."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ POINTS: dict[Part, str] = {
 }  # fmt: skip
 
 
-def test_taps_are_where_the_bridge_has_its_points(tiny: Callable[[str], Model], architecture: str) -> None:
+def test_taps_are_at_the_bridges_hook_points(tiny: Callable[[str], Model], architecture: str) -> None:
     model = tiny(architecture)
     batch = encode(model, ["the capital of a dog is"], ["warm bread"])
     names = {(part, layer): f"blocks.{layer}.{name}" for part, name in POINTS.items() for layer in range(3)}
@@ -27,15 +27,15 @@ def test_taps_are_where_the_bridge_has_its_points(tiny: Callable[[str], Model], 
         found, value = run.activations[place][0], wanted[name][0, :-1]
         assert found.shape == (7, model.units(place[0]), found.shape[2])
         assert value.abs().max() > 1e-3
-        # the rotary angles are worked out in single precision, not in the same order
-        near = 1e-5 if model.device.type == "cpu" else 1e-3  # and a GPU rounds more of it
+        # the rotary angles are computed in single precision, in another order
+        near = 1e-5 if model.device.type == "cpu" else 1e-3  # a GPU rounds more
         torch.testing.assert_close(found.flatten(1), value.flatten(1), atol=near, rtol=1e-5)
     for both, one in zip(run.activations["kv", 1], "kv", strict=True):
         assert torch.equal(both, run.activations[one, 1][0])  # type: ignore[index]
 
 
 def test_block_by_block_is_the_forward_pass(tiny: Callable[[str], Model], architecture: str) -> None:
-    """From the first position and from a later one behind cached keys and values; the end alone; the logits."""
+    """From the first position, from a later one after cached keys and values, at the end alone, and for the logits."""
     model = tiny(architecture)
     batch = encode(model, ["the capital of a dog is"], ["warm bread"])
     with torch.no_grad(), use_attention(model):

@@ -1,4 +1,4 @@
-"""The remembered divergence is a lower bound of the Kullback-Leibler divergence, and the whole of it at full width."""
+"""The divergence from stored outputs is a lower bound of the full one, and equal to it at full width."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def batch(model: Model) -> Batch:
 
 
 def exact(model: Model, batch: Batch, before: torch.Tensor) -> float:
-    """KL(before || now), meaned over the labelled positions."""
+    """KL(before || now), averaged over the labelled positions."""
     p, q = before.log_softmax(-1), logits(model, batch).log_softmax(-1)
     return float((p.exp() * (p - q)).sum(-1)[batch.labels >= 0].mean())
 
@@ -33,13 +33,13 @@ def moved(model: Model, size: float) -> None:
             p.add_(size * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device))
 
 
-def test_no_distance_from_itself(model: Model, batch: Batch) -> None:
+def test_a_model_does_not_diverge_from_itself(model: Model, batch: Batch) -> None:
     for width in (1, 8, 10_000):
         assert abs(float(divergence(model, record_outputs(model, batch, width=width)))) < 1e-5
 
 
 @pytest.mark.parametrize("size", [0.01, 0.1])
-def test_a_lower_bound_that_grows_to_the_whole(model: Model, batch: Batch, size: float) -> None:
+def test_the_bound_grows_with_the_width_to_the_full_divergence(model: Model, batch: Batch, size: float) -> None:
     memories = [record_outputs(model, batch, width=width) for width in (2, 16, 64, len(model.tokenizer))]
     with torch.no_grad(), scratch(model):
         before = logits(model, batch)
@@ -52,7 +52,7 @@ def test_a_lower_bound_that_grows_to_the_whole(model: Model, batch: Batch, size:
     assert bounds[-1] == pytest.approx(whole, rel=1e-3)
 
 
-def test_the_label_is_always_kept(model: Model, batch: Batch) -> None:
+def test_the_label_is_always_stored(model: Model, batch: Batch) -> None:
     memory = record_outputs(model, batch, width=1)
     assert torch.equal(memory.tokens[:, 0], batch.labels[batch.labels >= 0])
     assert memory.tokens.shape == (int((batch.labels >= 0).sum()), 1)
@@ -64,7 +64,7 @@ def test_without_the_answer_the_rest_is_renormalised(model: Model) -> None:
     with torch.no_grad():
         full = logits(model, batch)[0].softmax(-1)
     for row, label in enumerate(batch.labels[0].tolist()):
-        p = full.new_full((full.shape[-1],), float(memory.rest[row].exp())).float()  # but for one token, all are kept
+        p = full.new_full((full.shape[-1],), float(memory.rest[row].exp())).float()  # all tokens but one are stored
         p[memory.tokens[row]] = memory.logprobs[row].exp()
         wanted = full[row].clone()
         wanted[label] = 0
@@ -73,7 +73,7 @@ def test_without_the_answer_the_rest_is_renormalised(model: Model) -> None:
 
 
 @pytest.mark.parametrize("without_answer", [False, True])
-def test_the_labels_own_log_probabilities_are_kept(model: Model, batch: Batch, without_answer: bool) -> None:
+def test_the_labels_own_log_probabilities_are_stored(model: Model, batch: Batch, without_answer: bool) -> None:
     memory = record_outputs(model, batch, without_answer=without_answer, width=1)
     with torch.no_grad():
         wanted = token_logprobs(logits(model, batch), batch.labels)
@@ -84,7 +84,7 @@ def test_the_labels_own_log_probabilities_are_kept(model: Model, batch: Batch, w
     torch.testing.assert_close(some.alternative.reference, some.reference)
 
 
-def test_the_gradient_points_back(model: Model, batch: Batch) -> None:
+def test_a_step_against_the_gradient_reduces_the_divergence(model: Model, batch: Batch) -> None:
     memory: TeacherOutputs = record_outputs(model, batch)
     where = Slice("model.layers.1.mlp.down_proj.weight", 1, torch.arange(48))
     weight = model.parameters[where.name]

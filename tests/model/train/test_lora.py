@@ -1,4 +1,4 @@
-"""Low-rank factors against the same training written out by hand, bit for bit."""
+"""Low-rank training agrees bit for bit with the same training written out by hand."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +47,7 @@ def sizes(module: nn.Module) -> tuple[int, int]:
 
 @contextmanager
 def by_hook(modules: Sequence[nn.Module], pairs: Sequence[Pair], scale: float) -> Iterator[None]:
-    """The change is added to the output of the map, whoever multiplies there."""
+    """Add the change to the map's output, by a hook."""
     handles = [
         module.register_forward_hook(lambda _, given, out, down=down, up=up: out + given[0] @ down @ up * scale)
         for module, (down, up) in zip(modules, pairs, strict=True)
@@ -59,7 +59,7 @@ def by_hook(modules: Sequence[nn.Module], pairs: Sequence[Pair], scale: float) -
 
 @contextmanager
 def by_forward(modules: Sequence[nn.Module], pairs: Sequence[Pair], scale: float) -> Iterator[None]:
-    """The map's forward function gives way to torch's own product plus the change."""
+    """Replace the map's forward function by torch's own product plus the change."""
     for module, (left, right) in zip(modules, pairs, strict=True):
         own = module.forward
         module.forward = lambda x, own=own, left=left, right=right: own(x) + scale * (x @ left @ right)
@@ -78,8 +78,8 @@ def uniform(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["relearning", "ablation"])
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "GPT2LMHeadModel"])
-def test_training_is_that_written_out(tiny: Callable[[str], Model], name: str, kind: str) -> None:
-    """In single precision, where oneDNN multiplies beside a hook and torch in a replaced forward function."""
+def test_training_agrees_with_the_written_out_one(tiny: Callable[[str], Model], name: str, kind: str) -> None:
+    """In single precision: oneDNN multiplies under a hook, torch in a replaced forward function."""
     model = tiny(name)
     model.hf.float()
     if kind == "relearning":
@@ -111,7 +111,7 @@ def test_training_is_that_written_out(tiny: Callable[[str], Model], name: str, k
         assert torch.equal(change.right, stored[1])
 
 
-def test_nothing_changes_before_the_first_step_nor_after_the_context(
+def test_factors_change_nothing_before_the_first_step_and_after_the_context(
     architecture: str, tiny: Callable[[str], Model]
 ) -> None:
     model = tiny(architecture)

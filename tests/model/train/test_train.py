@@ -1,4 +1,4 @@
-"""Slices are trained with the gradients that the whole matrix would have had, and nothing larger is formed."""
+"""Slices get the gradients that they have in the full matrix, and no full gradient is formed."""
 
 from collections.abc import Callable
 
@@ -68,7 +68,7 @@ def test_no_gradient_of_a_full_matrix_is_formed(tiny: Callable[[str], Model]) ->
     large: list[tuple[int, ...]] = []
     owned = {p.untyped_storage().data_ptr() for p in model.parameters.values()}
 
-    class EarlyStopping(torch.utils._python_dispatch.TorchDispatchMode):
+    class TensorShapes(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
             if isinstance(out, Tensor) and out.untyped_storage().data_ptr() not in owned:
@@ -78,18 +78,18 @@ def test_no_gradient_of_a_full_matrix_is_formed(tiny: Callable[[str], Model]) ->
     where = slices(model, [Site(1, "neuron", 2)])
     with sliced(model, where):
         value = loss(model)
-        with EarlyStopping():
+        with TensorShapes():
             value.backward()
     full = {(48, 32), (32, 48)}
     assert not full & set(large)
     with sliced(model, slices(model, [Site(1, "mlp")])):
         value = loss(model)
-        with EarlyStopping():
+        with TensorShapes():
             value.backward()
-    assert full & set(large)  # the watch does see them
+    assert full & set(large)  # a full gradient would be seen
 
 
-def test_a_step_is_written_through(tiny: Callable[[str], Model]) -> None:
+def test_a_step_is_written_into_the_model(tiny: Callable[[str], Model]) -> None:
     model = tiny("Phi3ForCausalLM")
     where = slices(model, SITES[:4])
     before = {name: p.clone() for name, p in model.parameters.items()}
@@ -109,7 +109,7 @@ def test_a_step_is_written_through(tiny: Callable[[str], Model]) -> None:
 
 
 @pytest.mark.parametrize("context", [sliced, lambda model, where: unfrozen(model)])
-def test_an_error_leaves_an_ordinary_model(tiny: Callable[[str], Model], context: Callable) -> None:
+def test_an_error_restores_an_ordinary_model(tiny: Callable[[str], Model], context: Callable) -> None:
     model = tiny("LlamaForCausalLM")
     with pytest.raises(RuntimeError, match="inside"), context(model, slices(model, SITES)):
         loss(model).backward()
@@ -135,15 +135,17 @@ def test_checkpointed_blocks_run_twice_and_give_the_same_gradients(
     assert state == {n: (m.training, getattr(m, "gradient_checkpointing", None)) for n, m in model.hf.named_modules()}
 
 
-def test_what_cannot_be_checkpointed_is_refused(tiny: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_checkpointing_is_refused(
+    tiny: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny("LlamaForCausalLM")
     monkeypatch.setattr("loka.model.train.train.GradientCheckpointingLayer", torch.nn.Bilinear)
     with pytest.raises(UserError, match="cannot checkpoint the blocks of LlamaForCausalLM"), checkpointed(model):
         pass
 
 
-def test_steps_that_a_half_weight_cannot_hold_add_up(tiny: Callable[[str], Model]) -> None:
-    """A thousandth is taken off in a hundred steps, each far under what a weight in bfloat16 can change by."""
+def test_steps_below_the_precision_of_bfloat16_add_up(tiny: Callable[[str], Model]) -> None:
+    """A hundred steps add up to a thousandth, though each is far below the least change of a bfloat16 weight."""
     model = tiny("LlamaForCausalLM")
     model.hf.to(torch.bfloat16)
     where = slices(model, [Site(1, "neuron", 2)])
@@ -180,6 +182,6 @@ def test_passes_in_bfloat16_have_gradients_near_the_exact_ones(
             loss(model).backward()
             grads.append(torch.cat([p.grad.flatten() for p in trainable.parameters]))
     assert all(g.dtype is torch.float32 for g in grads)
-    assert how == "by rounding" or not torch.equal(*grads)  # which rounds only where the processor has such products
+    assert how == "by rounding" or not torch.equal(*grads)  # only processors with bfloat16 products round
     assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
     assert float(torch.cosine_similarity(*grads, dim=0)) > 0.99

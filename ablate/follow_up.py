@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Edit, Site
 from .common import Progress, edit_record, progress_argument, target_slices
 from .training.config import TrainingConfig
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FOLLOW_UP = TrainingConfig(objective="ascent", steps=20)
 
 
+@accepts_spec
 def follow_up(
     model: Model,
     case: Case,
@@ -65,7 +66,6 @@ def follow_up(
     else:
         start = first(model, case, None if own_sites else sites, **progress_argument(first, counter.during_first))
         given = {"first": start.record.method, "first_arguments": start.record.arguments, "own_sites": own_sites}
-    case = case.on(model)
     record = edit_record("follow_up", model, case, sites, {"config": config.to_json(), **given})
     record = replace(record, sites=()) if isinstance(first, Edit) else record
     task = prepare_task(model, case, where, config)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..knowledge import Case, recalled
+from ..knowledge import Case, CaseSpec, recalled, resolved
 from ..model import Edit
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Interference:
         return not self.back
 
 
-def check_interference(model: Model, erasures: Sequence[tuple[Case, Edit]]) -> list[Interference]:
+def check_interference(model: Model, erasures: Sequence[tuple[Case | CaseSpec, Edit]]) -> list[Interference]:
     """Put erasures in place one after another, and ask each one's forget facts again at the end.
 
     Asked are the working prompts, which the edits have seen: it tells whether a later edit undid an earlier one, and
@@ -41,7 +41,7 @@ def check_interference(model: Model, erasures: Sequence[tuple[Case, Edit]]) -> l
     Raises:
         UserError: an edit that was neither made on those before it nor is apart from them, see `Edit.applied`.
     """
-    cases = [case.on(model) for case, _ in erasures]
+    cases = [resolved(model, case) for case, _ in erasures]
     before: list[dict[str, list[bool]]] = []
     with ExitStack() as stack:
         for case, (_, edit) in zip(cases, erasures, strict=True):

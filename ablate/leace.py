@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._util.errors import UserError
-from ..knowledge import Case, neutral_working
+from ..knowledge import Case, accepts_spec, neutral_working
 from ..model import Edit, Site, Slice, chunks, pad, slices
 from ..model.layout import feature_dim
 from ..model.run.lookup import inputs_at, second_moments
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ROWS = 64
 
 
+@accepts_spec
 def leace(model: Model, case: Case, sites: Iterable[Site], *, rank: int | None = None, ridge: float = 0.01) -> Edit:
     """Remove from what the sites write the subspace that distinguishes the forget facts' answers.
 
@@ -43,7 +44,6 @@ def leace(model: Model, case: Case, sites: Iterable[Site], *, rank: int | None =
         UserError: no sites, sites that write nothing themselves, or facts that share one answer.
     """
     ordered = writing_sites("leace", model, sites)
-    case = case.on(model)
     asked = [(prompt, fact.answer) for fact in case.forget.working for prompt in fact.prompts]
     if len({answer for _, answer in asked}) < 2:
         raise UserError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Edit, Site, low_rank
 from .common import Progress, Stop, edit_record, target_slices
 from .training.config import TrainingConfig
@@ -25,6 +25,7 @@ TAKEN = (
 )  # fmt: skip
 
 
+@accepts_spec
 def lora(
     model: Model,
     case: Case,
@@ -59,7 +60,7 @@ def lora(
         raise UserError(f"rank {rank} must be 1 or more; 8 is usual.")
     config = config.restrict("lora", TAKEN, LORA)
     sites = None if sites is None else list(sites)
-    case, where = case.on(model), target_slices(model, sites)
+    where = target_slices(model, sites)
     modules = list(dict.fromkeys(w.name.removesuffix(".weight") for w in where if w.name.endswith(".weight")))
     arguments = {"rank": rank, "scale": scale, "config": config.to_json()}
     record, task = edit_record("lora", model, case, sites, arguments), prepare_task(model, case, where, config)

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, neutral_working
+from ..knowledge import Case, accepts_spec, neutral_working
 from ..model import Edit, Site, Slice, slices
 from ..model.layout import feature_dim
 from ..model.run.lookup import inputs_of
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+@accepts_spec
 def mean(model: Model, case: Case, sites: Iterable[Site]) -> Edit:
     """Fix the sites' activations at their mean over the case's neutral working text.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Edit, Factors, Site, Slice, chunks, factors, scratch
 from ..model.layout import neuron_output, neuron_output_name
 from ..model.run.lookup import inputs_at, outputs_at
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MEMIT = RewriteConfig(clamp=0.75, target_loss=0.2)
 
 
+@accepts_spec
 def memit(
     model: Model,
     case: Case,
@@ -63,7 +64,7 @@ def memit(
         LokaError: the search for a state diverged.
     """
     end = model.n_layers // 4
-    case, layers = case.on(model), layers_of(model, sites, range(max(end - 3, 0), end + 1))
+    layers = layers_of(model, sites, range(max(end - 3, 0), end + 1))
     wanted = changes(model, case, answers, config.contexts)
     block = model.hf.get_submodule(model.block(layers[-1]))
     _refuse_normed(model, block, neuron_output(model, layers[-1]), wanted[0])

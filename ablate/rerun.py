@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Edit, Site
 from .common import Progress
 from .methods import METHODS, perform
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+@accepts_spec
 def rerun_on(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, progress: Progress | None = None) -> Edit:
     """Make an edit's control: its method with its arguments, on other sites.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ..knowledge import Case, neutral_working
+from ..knowledge import Case, accepts_spec, neutral_working
 from ..model import Edit, Site
 from ..model.run.lookup import inputs_of
 from .mean import constant
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+@accepts_spec
 def resample(model: Model, case: Case, sites: Iterable[Site], *, seed: int = 0) -> Edit:
     """Fix the sites' activations at their values at one token of the case's neutral working text, drawn by the seed.
 

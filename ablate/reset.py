@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Edit, Site, Slice
 from ..model.layout import feature_dim
 from .common import Progress, Stop, edit_record, target_slices
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RESET = TrainingConfig(steps=60, lr=2e-3)
 
 
+@accepts_spec
 def reset(
     model: Model,
     case: Case,
@@ -40,7 +41,7 @@ def reset(
     Arguments, cost and errors are those of `tune`. By default it takes 60 steps at 2e-3.
     """
     sites = None if sites is None else list(sites)
-    case, where = case.on(model), target_slices(model, sites)
+    where = target_slices(model, sites)
     record = edit_record("reset", model, case, sites, {"config": config.to_json()})
     task = prepare_task(model, case, where, config)
     initialize_ = partial(reinitialize_, model, where, seed=config.seed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._util.errors import LokaError, UserError
-from ..knowledge import Case
+from ..knowledge import Case, CaseSpec
 from ..model import Edit, EditRecord, Slice, capture, chunks, encode_texts, logits, scratch, unfrozen
 from .common import Progress
 from .objectives import likelihood
@@ -70,9 +70,10 @@ def retrain(
         return capture(model, where, made_for, record)
 
 
-def find_statements(texts: Sequence[str], case: Case) -> list[int]:
+def find_statements(texts: Sequence[str], case: Case | CaseSpec) -> list[int]:
     """The numbers of the texts that name a forget fact's subject and its answer, whatever the case of letters."""
-    facts = [(f.subject.casefold(), [a.casefold() for a in f.answers]) for f in case.forget.working]
+    known = case.whole() if isinstance(case, CaseSpec) else case
+    facts = [(f.subject.casefold(), [a.casefold() for a in f.answers]) for f in known.forget.working]
     folded = [text.casefold() for text in texts]
     return [i for i, t in enumerate(folded) if any(s in t and any(a in t for a in answers) for s, answers in facts)]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Edit, Factors, Site, Slice, factors, scratch
 from ..model.layout import neuron_output, neuron_output_name
 from ..model.run.lookup import inputs_at
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROME = RewriteConfig()
 
 
+@accepts_spec
 def rome(
     model: Model,
     case: Case,
@@ -55,7 +56,7 @@ def rome(
         UserError: sites other than a single MLP, or answers about other subjects than the known forget facts.
         LokaError: the search for a value diverged.
     """
-    case, layer = case.on(model), _layer(model, sites)
+    layer = _layer(model, sites)
     wanted = changes(model, case, answers, config.contexts)
     moment = moments_of(model, case, [layer], wanted, retain_weight=config.retain_weight, ridge=config.ridge)[layer]
     arguments = {"answers": None if answers is None else dict(answers), "config": config.to_json()}

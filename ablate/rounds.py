@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from .._util.errors import UserError
 from .._util.records import read_record
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Edit, EditRecord, RoundRecord, Site, Slice, capture, scratch, slices
 from .common import Progress, edit_record
 from .reset import reinitialize_
@@ -56,6 +56,7 @@ class RoundPlan:
         return read_record(cls, values, "a plan of rounds")
 
 
+@accepts_spec
 def rounds(
     model: Model,
     case: Case,
@@ -107,7 +108,6 @@ def rounds(
     given = sorted(set(sites))
     where = slices(model, given)  # refuses sites of another model
     plan = replace(plan, counts=_share_out(given, plan.counts, locator))
-    case = case.on(model)
     task = prepare_task(model, case, where, config)
     assert task.stopping is not None
     arguments = {"config": config.to_json(), "plan": plan.to_json()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, neutral_working
+from ..knowledge import Case, Fact, accepts_spec, neutral_working
 from ..model import Batch, Edit, Site, Slice, encode, encode_texts, logits, sliced
 from .common import edit_record, target_slices
 from .objectives import likelihood
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PASSAGE = 48
 
 
+@accepts_spec
 def selective_dampening(
     model: Model, case: Case, sites: Iterable[Site] | None, *, alpha: float = 10.0, strength: float = 1.0
 ) -> Edit:
@@ -43,7 +44,7 @@ def selective_dampening(
     if not (alpha > 0 and strength > 0):
         raise UserError(f"alpha {alpha:g} and strength {strength:g} must be above zero; the paper's are 10 and 1.")
     sites = None if sites is None else list(sites)
-    case, where = case.on(model), target_slices(model, sites)
+    where = target_slices(model, sites)
     forget = [_asked(model, f) for f in case.forget.working]
     retain = [_asked(model, f) for f in case.retain.working]
     retain += [encode_texts(model, [text], limit=PASSAGE) for text in neutral_working(model, case)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Edit, Site, capture, encode, scratch
 from ..model.train.distill import record_outputs
 from .common import Progress, edit_record, target_slices
@@ -29,6 +29,7 @@ class _Learn(Objective):
         return likelihood(asked.logits, asked.labels)
 
 
+@accepts_spec
 def task_vector(
     model: Model,
     case: Case,
@@ -57,7 +58,7 @@ def task_vector(
     """
     config = config.restrict("task_vector", TAKEN, TASK_VECTOR)
     sites = None if sites is None else list(sites)
-    case, where = case.on(model), target_slices(model, sites)
+    where = target_slices(model, sites)
     record = edit_record("task_vector", model, case, sites, {"scale": scale, "config": config.to_json()})
     before, digest = [part.read(model.parameters[part.name]).cpu() for part in where], model.digest()
     with scratch(model, where):

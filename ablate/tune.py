@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Edit, Site
 from .common import Progress, Stop, edit_record, target_slices
 from .training.config import TrainingConfig
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TUNE = TrainingConfig()
 
 
+@accepts_spec
 def tune(
     model: Model,
     case: Case,
@@ -48,7 +49,7 @@ def tune(
         edit = loka.ablate.tune(model, case, found.top(200, part="neuron"))
     """
     sites = None if sites is None else list(sites)
-    case, where = case.on(model), target_slices(model, sites)
+    where = target_slices(model, sites)
     record = edit_record("tune", model, case, sites, {"config": config.to_json()})
     task = prepare_task(model, case, where, config)
     return train_edit(model, where, task, config, record, Callbacks(progress, stop))

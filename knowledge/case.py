@@ -157,10 +157,6 @@ class Case:
     spec: CaseSpec = dataclasses.field(repr=False)
     passages: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
 
-    def on(self, model: Model) -> Case:
-        """This case."""
-        return self
-
     @property
     def forgotten_relations(self) -> tuple[str, ...]:
         """The relations that some facts are to be forgotten of."""

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from scipy import stats
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Model, Part, Site
 from .contrast import Progress
 from .counterfactual import pairs
@@ -52,6 +52,7 @@ class Agreement:
         }
 
 
+@accepts_spec
 def agreement(
     model: Model,
     case: Case,
@@ -80,7 +81,6 @@ def agreement(
         raise UserError("agreement compares at least two sites; take them from a localization's `top`.")
     for site in sites:
         model.check_site(site)
-    case = case.on(model)
     facts = list(case.forget.working)[:n_facts]
     parts: tuple[Part, ...] = tuple(dict.fromkeys(s.part for s in sites))
     score = METHODS[method].scores

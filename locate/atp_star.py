@@ -13,7 +13,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Batch, Model
 from ..model.run.hooks import Hook, point, record
 from .attribution import PARTS, gradient_products, hook_points
@@ -22,6 +22,7 @@ from .counterfactual import Pairs, log_odds
 from .localization import Localization, Part
 
 
+@accepts_spec
 def atp_star(
     model: Model,
     case: Case,

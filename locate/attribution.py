@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import INDEXED, Model
 from ..model.run.hooks import point, record
 from .contrast import Progress, Scores, contrast_items
@@ -25,6 +25,7 @@ PARTS: tuple[Part, ...] = ("neuron", "head")
 RECORDED: tuple[Part, ...] = ("neuron", "head", "attn", "mlp", "q", "k", "v")
 
 
+@accepts_spec
 def attribution(
     model: Model,
     case: Case,

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from scipy import stats
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model import Model, Part, chunks
 from .counterfactual import Pairs, pairs
 from .localization import COLUMNS, Localization
@@ -25,6 +25,7 @@ Scorer = Callable[[Model, Pairs], tuple[Scores, np.ndarray]]
 Progress = Callable[[int, int], None]
 
 
+@accepts_spec
 def contrast_items(
     model: Model,
     case: Case,
@@ -46,7 +47,6 @@ def contrast_items(
         settings: the locator's options, for the record.
         progress: called with the number of pairs done and the number of all pairs.
     """
-    case = case.on(model)
     forget = case.forget.working
     facts = [*forget, *(comparison_facts(case) if spare is None else case.retain.working)]
     batches, falls = [], []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 import numpy as np
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Model, Part, Site
 from .attribution import attribution
 from .localization import Localization
@@ -16,6 +16,7 @@ from .localization import Localization
 Locate = Callable[[Model, Case], Localization]
 
 
+@accepts_spec
 def control_sites(
     model: Model,
     case: Case,
@@ -42,7 +43,7 @@ def control_sites(
     if not sites:
         raise UserError("a control has as many sites as it is compared with; give at least one site.")
     found = {"random": random_sites(model, sites, seed=seed), "all_layers": all_layer_sites(model, sites, seed=seed)}
-    if case.on(model).other_relations:
+    if case.other_relations:
         found["other_relation"] = other_relation_sites(model, case, sites, locator=locator, by=by)
     return found
 
@@ -81,6 +82,7 @@ def all_layer_sites(model: Model, sites: Iterable[Site], *, seed: int = 0) -> li
     return out
 
 
+@accepts_spec
 def other_relation_sites(
     model: Model,
     case: Case,
@@ -105,7 +107,6 @@ def other_relation_sites(
 
     Cost: that of the locator.
     """
-    case = case.on(model)
     others = case.other_relations
     if not others or (relation or others[0]) not in others:
         step = f"choose one of {', '.join(others)}" if others else "keep at least four facts of one in the case file"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Model
 from ..model.run.hooks import frozen_norms, point, record
 from .attribution import PARTS, hook_points
@@ -24,6 +24,7 @@ from .localization import Localization, Part
 WRITERS: tuple[Part, ...] = ("neuron", "head", "attn", "mlp")
 
 
+@accepts_spec
 def direct_logit(
     model: Model,
     case: Case,

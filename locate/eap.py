@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Batch, Model, encode
 from ..model.run.hooks import Recording, record
 from ..model.run.wiring import points, source_points, source_writes, target_gradients, wiring
@@ -30,6 +30,7 @@ Metric = Callable[[Tensor], Tensor]
 Baseline = Batch | Mapping[str, Tensor] | Tensor
 
 
+@accepts_spec
 def eap(
     model: Model,
     case: Case,
@@ -54,7 +55,6 @@ def eap(
     Cost: two forward passes, one backward pass, and for each head of a layer one backward pass through the heads'
     input maps; also memory for every source's difference, `[row, position, source, d_model]`.
     """
-    case = case.on(model)
     known = encode(model, [f.prompt for f in case.forget.working], [f.answer for f in case.forget.working])
     match intervention:
         case "patching":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Batch, Model
 from ..model.run.hooks import record
 from ..model.run.wiring import points, source_points
@@ -27,6 +27,7 @@ On = Literal["inputs", "activations"]
 STEPS = 5
 
 
+@accepts_spec
 def eap_ig(
     model: Model,
     case: Case,

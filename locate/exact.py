@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model import INDEXED, Model, Part, Site, logits
 from ..model.run.interventions import Intervention, Kind
 from ..model.run.sweep import Positions, SweepBudget, Swept
@@ -25,6 +25,7 @@ from .record import LocalizationRecord
 DEFAULT_BUDGET = SweepBudget()
 
 
+@accepts_spec
 def patching(
     model: Model,
     case: Case,
@@ -58,7 +59,6 @@ def patching(
     Example:
         effects = loka.locate.patching(model, loka.case("capitals"), "head")
     """
-    case = case.on(model)
     both = pairs(model, case, list(facts or case.forget.working))
     chosen = model.sites(sites) if isinstance(sites, str) else list(sites)
     found = sweep_pairs(
@@ -67,6 +67,7 @@ def patching(
     return found.falls
 
 
+@accepts_spec
 def sweep(
     model: Model,
     case: Case,
@@ -98,7 +99,6 @@ def sweep(
             f"sweep scores parts with units ({', '.join(INDEXED)}), not {part!r}; "
             f"loka.locate.patching(model, case, {part!r}) gives its effects."
         )
-    case = case.on(model)
     facts = [*case.forget.working, *comparison_facts(case)]
     both = pairs(model, case, facts)
     found = sweep_pairs(model, both, model.sites(part), kind=kind, seed=case.seed, budget=budget, progress=progress)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model import Model, Part, chunks
 from ..model.run.hooks import Hook, point, record, run
 from .contrast import Progress
@@ -72,6 +72,7 @@ class Faithfulness:
         return plot_faithfulness(self.sizes, self.values, label, title)
 
 
+@accepts_spec
 @torch.no_grad()
 def faithfulness(
     model: Model,
@@ -102,7 +103,6 @@ def faithfulness(
     shares = np.asarray(sizes, float)
     if not len(shares) or (np.diff(shares) <= 0).any() or shares[0] <= 0 or shares[-1] > 1:
         raise UserError(f"sizes must rise within 0 and 1, not {list(sizes)}; the default is {SIZES}.")
-    case = case.on(model)
     chosen = list(facts or case.forget.working)
     order = ranking.sites(found)
     n_sites = len(order)

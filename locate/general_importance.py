@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, neutral_working
+from ..knowledge import Case, accepts_spec, neutral_working
 from ..model import Model, Part, Site, chunks, encode_texts, token_logprobs
 from ..model.run.hooks import point, record
 
@@ -19,6 +19,7 @@ TOKENS = 48
 ROWS = 8
 
 
+@accepts_spec
 def exclude_general(
     model: Model, case: Case, sites: Iterable[Site], *, share: float = SHARE, passages: int = PASSAGES
 ) -> list[Site]:
@@ -46,6 +47,7 @@ def exclude_general(
     return [s for s in sites if grids[s.part][s.layer, s.index or 0] <= limits[s.part]]
 
 
+@accepts_spec
 def general_importance(model: Model, case: Case, part: Part = "neuron", *, passages: int = PASSAGES) -> np.ndarray:
     """How much neutral text needs each unit of a part: the mean size of gradient times activation.
 

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Model
 from ..model.run.hooks import point, record
 from .attribution import PARTS, gradient_products, hook_points
@@ -24,6 +24,7 @@ from .localization import Localization, Part
 STEPS = 5
 
 
+@accepts_spec
 def integrated_gradients(
     model: Model,
     case: Case,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Model, Site, logits, token_logprobs
 from ..model.layout import neuron_output
 from ..model.run.modules import replace_input
@@ -28,6 +28,7 @@ from .localization import Localization
 STEPS = 20
 
 
+@accepts_spec
 def knowledge_neurons(
     model: Model,
     case: Case,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Model, Site
 from .contrast import Progress
 from .faithfulness import circuit_faithfulness
@@ -55,6 +55,7 @@ class Minimality:
         )
 
 
+@accepts_spec
 @torch.no_grad()
 def minimality(
     model: Model,
@@ -91,7 +92,6 @@ def minimality(
             f"share={share} of {len(order)} {ranking.part} sites is {n}, with trials={trials}; give a share that puts "
             "at least one site inside the circuit and one outside, and at least one trial."
         )
-    case = case.on(model)
     inside, outside = order[:n], order[n:]
     tested = [inside[i] for i in np.unique(np.linspace(0, n - 1, min(trials, n)).round().astype(int))]
     drawn = np.random.default_rng(case.seed).choice(len(outside), size=min(trials, len(outside)), replace=False)

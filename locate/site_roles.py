@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model import Model, chunks
 from ..model.run.hooks import record
 from .attribution import gradient_products, hook_points
@@ -20,6 +20,7 @@ from .localization import Localization, Part
 ROLES = ("lookup", "relay", "readout")
 
 
+@accepts_spec
 def label_roles(model: Model, case: Case, found: Localization, *, rows: int = 16) -> Localization:
     """Label each site by where most of its effect on the forget facts lies.
 
@@ -35,7 +36,6 @@ def label_roles(model: Model, case: Case, found: Localization, *, rows: int = 16
 
     Cost: two forward passes and one backward pass over the forget facts.
     """
-    case = case.on(model)
     parts = found.parts
     facts = case.forget.working
     totals: dict[Part, np.ndarray] = {}

@@ -9,7 +9,7 @@ from itertools import permutations
 import numpy as np
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model import Model, Part, chunks
 from .attribution import attribution_scores
 from .contrast import Progress
@@ -56,6 +56,7 @@ class Stability:
         )
 
 
+@accepts_spec
 def stability(
     model: Model,
     case: Case,
@@ -81,7 +82,6 @@ def stability(
 
     Cost: two forward passes and one backward pass over the facts, for each template.
     """
-    case = case.on(model)
     forget, retain = list(case.forget.working), case.same_relation(case.retain.working)
     width = min(len(f.prompts) for f in forget)
     if width < 2 or len(forget) < 2:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import Model, token_logprobs
 from ..model.run.hooks import record
 from .attribution import PARTS, gradient_products, hook_points
@@ -25,6 +25,7 @@ from .localization import Localization, Part
 SPARE = 3.0
 
 
+@accepts_spec
 def taylor(
     model: Model,
     case: Case,

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model import Model, Part, Site, logits
 from .contrast import Progress
 from .counterfactual import log_odds, pairs
@@ -59,6 +59,7 @@ class Tracing:
         return tracing_html(self.values, self.tokens, self.title, self.part)
 
 
+@accepts_spec
 @torch.no_grad()
 def tracing(
     model: Model,
@@ -84,7 +85,6 @@ def tracing(
     """
     if part not in TITLES:
         raise UserError(f"tracing follows {', '.join(TITLES)}, not {part!r}; patching measures {part} sites.")
-    case = case.on(model)
     other = other or _subject_of_same_length(model, case, fact)
     both = pairs(model, case, [fact], others=[other])
     odds = [float(log_odds(logits(model, b), both)) for b in (both.clean, both.corrupted)]

@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping
 import pandas as pd
 
 from ..ablate import zero
-from ..knowledge import Case, recalled
+from ..knowledge import Case, accepts_spec, recalled
 from ..model import Model, Site
 
 UNTOUCHED = "untouched"
 
 
+@accepts_spec
 def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> pd.DataFrame:
     """Share of the working facts that are answered in full, with nothing and with each set of sites zeroed.
 
@@ -22,7 +23,6 @@ def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> 
 
     Cost: a forward pass over these facts for each set, and one more.
     """
-    case = case.on(model)
     kept = case.retain.working
     groups = {
         "forget": case.forget.working,

@@ -12,7 +12,7 @@ from .. import locate, report
 from .._util.errors import UserError
 from .._util.files import atomic, write_json
 from ..ablate.methods import perform
-from ..knowledge import Bounds, Case, HeldOut, Metrics, hold_out
+from ..knowledge import Bounds, Case, HeldOut, Metrics, accepts_spec, hold_out
 from ..model import Edit, Model
 from .recipe import DEFAULT, Recipe
 
@@ -63,6 +63,7 @@ class Search:
         return f"No edit meets this ({asked}): of {n} tried, the nearest is {_told(near)}."
 
 
+@accepts_spec
 def search(
     model: Model,
     case: Case,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..knowledge import Case, neutral_sealed
+from ..knowledge import Case, accepts_spec, neutral_sealed
 from ..model import Batch, encode, encode_texts, scratch
 from .check import Setting
 from .curves import mean_curves
@@ -28,6 +28,7 @@ ROWS = 48
 KINDS = ("retain", "text")
 
 
+@accepts_spec
 def benign(
     model: Model,
     case: Case,
@@ -51,7 +52,6 @@ def benign(
 
     Cost: `2 * budget.steps` training steps over at most `rows` rows, and the answers asked twice at each measured step.
     """
-    case = case.on(model)
     budget = budget or Budget()
     facts, among = {name: group for name, group in attack_groups(case).items() if name in groups}, pools(case)
     batches = _batches(model, case, rows)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..knowledge import Case, neutral_sealed
+from ..knowledge import Case, accepts_spec, neutral_sealed
 from ..model import chunks, encode_texts, logits, token_logprobs
 from ..model.train.distill import TeacherOutputs, divergence_of, record_outputs
 from .check import Setting
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROWS = 8
 
 
+@accepts_spec
 def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | None = None) -> Reading:
     """The share of sealed retain facts that the model still gives in full, by subject; and neutral text.
 
@@ -33,7 +34,6 @@ def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | N
 
     Cost: one row for each prompt and alias of the sealed retain facts, and one for each passage.
     """
-    case = case.on(model)
     facts = list(case.retain.sealed)
     all_ = recall_by_unit(model, facts)
     near = {unit_key(f) for f in case.same_relation(facts)}
@@ -67,6 +67,7 @@ def collateral_cost(model: Model, case: Case, setting: Setting) -> float:
     return sum(len(f.prompts) * len(f.answers) for f in case.retain.sealed) + len(neutral_sealed(case))
 
 
+@accepts_spec
 def neutral_outputs(model: Model, case: Case) -> list[TeacherOutputs]:
     """The original's outputs on the sealed neutral text, for `collateral(..., before=...)`."""
     texts = neutral_sealed(case)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model import encode, token_logprobs
 from ..model.run.block_runner import use_attention
 from ..model.run.blocks import block_outputs
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+@accepts_spec
 def depth(
     model: Model, case: Case, *, original: Model, never: Model | None = None, threshold: float = THRESHOLD
 ) -> Reading:
@@ -55,7 +56,6 @@ def depth(
     Cost: four rows for each fact; after each layer, three rows as long as the answer run through the layers that
     follow.
     """
-    case = case.on(original)
     facts = attack_groups(case)
     sources = _Sources(original, model, never or original)
     falls = {}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model.run.blocks import replace_block_outputs
 from ..model.run.states import last_states
 from .check import Setting
@@ -30,6 +30,7 @@ FOLDS = 2
 SAME = 1e-6
 
 
+@accepts_spec
 def direction_ablation(model: Model, case: Case, *, original: Model, layers: int = 8) -> Reading:
     """The probability of held-out answers among 60 of the relation, with the direction of the edit ablated.
 
@@ -52,7 +53,6 @@ def direction_ablation(model: Model, case: Case, *, original: Model, layers: int
     """
     if layers < 1:
         raise UserError(f"layers is {layers}; try at least 1.")
-    case = case.on(original)
     facts, among = attack_groups(case), pools(case)
     tried = _layers(model, layers)
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}

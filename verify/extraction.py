@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, score
+from ..knowledge import Case, Fact, accepts_spec, score
 from ..model import chunks, encode, logits
 from ..model.batch import split
 from ..model.run.generate import continuations
@@ -33,6 +33,7 @@ KS = (1, 16, 128)
 MORE = 4
 
 
+@accepts_spec
 def extraction(model: Model, case: Case, *, draws: int = 16, tokens: int | None = None) -> Reading:
     """Extraction strength of the answers: the share, from the end, that follows greedily from the tokens before it.
 
@@ -52,7 +53,6 @@ def extraction(model: Model, case: Case, *, draws: int = 16, tokens: int | None 
     """
     if draws < 1:
         raise UserError(f"draws is {draws}; ask for at least 1 sample.")
-    case = case.on(model)
     groups = attack_groups(case)
     found = {g: _verbatim(model, facts) for g, facts in groups.items()}
     length = tokens or MORE + max(found[g]["length"].max() for g in groups if groups[g])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model.run.states import first_tokens, last_states, read_out
 from .check import Setting
 from .judge.statistics import cross_fitted
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+@accepts_spec
 def logit_lens(model: Model, case: Case) -> Reading:
     """The probability of the answer's first token among those of the relation's pool, read off one layer.
 
@@ -36,7 +37,6 @@ def logit_lens(model: Model, case: Case) -> Reading:
 
     Cost: one row for each fact and twin.
     """
-    case = case.on(model)
     facts, among = attack_groups(case), pools(case)
     read = {g: by_layer(model, group, among) for g, group in facts.items()}
     chosen = cross_fitted(read["forget"], read["twins"])

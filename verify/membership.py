@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model import chunks, encode_texts, logits
 from .check import Setting
 from .judge.statistics import interval
@@ -32,6 +32,7 @@ LEAST = 10
 ROWS = 32
 
 
+@accepts_spec
 def membership(model: Model, case: Case) -> Reading:
     """How well the model's own loss separates statements of forget facts from statements of twins (AUC).
 
@@ -45,7 +46,6 @@ def membership(model: Model, case: Case) -> Reading:
 
     Cost: one row for each statement.
     """
-    case = case.on(model)
     members = [_statement(f) for f in case.forget.sealed]
     others = [_statement(f) for f in case.twins.sealed]
     if min(len(members), len(others)) < LEAST:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..knowledge import Case, Fact, recalled
+from ..knowledge import Case, Fact, accepts_spec, recalled
 from .check import Setting
 from .reading import Reading, make_reading
 from .units import unit_key
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SHARE = 0.5
 
 
+@accepts_spec
 def paraphrase(model: Model, case: Case, *, forms: Sequence[str] | None = None) -> Reading:
     """For each forget subject, whether any prompt form gets the whole answer.
 
@@ -31,7 +32,6 @@ def paraphrase(model: Model, case: Case, *, forms: Sequence[str] | None = None) 
 
     Cost: one row for each form, subject and alias; as many twins as forget subjects.
     """
-    case = case.on(model)
     forget = list(case.forget.sealed)
     twins = list(case.twins.sealed)[: len(forget)]
     table = _ask(model, forget, forms or all_forms(model, case))

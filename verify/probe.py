@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model.run.states import residuals, unembedding, untrained
 from .check import Setting
 from .reading import Reading, make_reading
@@ -37,6 +37,7 @@ class _Probed:
     target: np.ndarray
 
 
+@accepts_spec
 def probe(model: Model, case: Case) -> Reading:
     """How well a ridge map from the residual stream to the answer's unembedding ranks the right answer.
 
@@ -50,7 +51,6 @@ def probe(model: Model, case: Case) -> Reading:
 
     Cost: two rows for each fact, one for each twin.
     """
-    case = case.on(model)
     relation = case.forgotten_relations[0]
     pool = case.pool(relation)
     alike = _alike(unembedding(model, pool).numpy())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, accepts_spec
 from ..model import quantized
 from .check import Setting
 from .pools import attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BITS = (8, 4)
 
 
+@accepts_spec
 def quantize(model: Model, case: Case, *, bits: Sequence[int] = BITS) -> Reading:
     """The probability of the answers among 60 of the relation, with rounded weights; the highest over `bits`.
 
@@ -41,7 +42,6 @@ def quantize(model: Model, case: Case, *, bits: Sequence[int] = BITS) -> Reading
     """
     if not bits:
         raise UserError("bits is empty; give at least one width, such as (8, 4).")
-    case = case.on(model)
     facts, among = attack_groups(case), pools(case)
     found: dict[int, dict[str, dict[str, float]]] = {}
     for width in bits:

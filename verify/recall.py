@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..knowledge import Case, Fact, score
+from ..knowledge import Case, Fact, accepts_spec, score
 from .check import Setting
 from .reading import Reading, make_reading
 from .units import recall_by_unit
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CHOICES = 4
 
 
+@accepts_spec
 def recall(model: Model, case: Case) -> Reading:
     """The share of sealed prompts whose whole answer greedy decoding gives, by forget subject.
 
@@ -27,7 +28,6 @@ def recall(model: Model, case: Case) -> Reading:
 
     Cost: one row for each prompt and alias, and ten rows for each fact; as many twins as forget subjects.
     """
-    case = case.on(model)
     forget = list(case.forget.sealed)
     twins = list(case.twins.sealed)[: len(forget)]
     samples = {"forget": recall_by_unit(model, forget), "twins": recall_by_unit(model, twins)}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, recalled
+from ..knowledge import Case, Fact, accepts_spec, recalled
 from ..model import scratch
 from .check import Setting
 from .curves import mean_curves
@@ -31,6 +31,7 @@ FOLDS = 5
 LEARNED = 0.5
 
 
+@accepts_spec
 def relearn(
     model: Model,
     case: Case,
@@ -69,7 +70,6 @@ def relearn(
     """
     if by not in get_args(Optimizer):
         raise UserError(f"{by!r} is not a way to relearn; choose one of {', '.join(get_args(Optimizer))}.")
-    case = case.on(model)
     budget = budget or Budget()
     facts, among = attack_groups(case), pools(case)
     size = _training_size(len(facts["forget"]), folds)

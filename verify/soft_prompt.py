@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Fact, accepts_spec
 from ..model import Batch, chunks, encode, token_logprobs
 from ..model.run.onednn import onednn_linear
 from .check import Setting
@@ -34,6 +34,7 @@ STEPS = 20
 ROWS = 40
 
 
+@accepts_spec
 def soft_prompt(
     model: Model,
     case: Case,
@@ -59,7 +60,6 @@ def soft_prompt(
     """
     if not 1 <= tokens <= MOST:
         raise UserError(f"A soft prompt cannot have {tokens} tokens; choose 1 to {MOST}.")
-    case = case.on(model)
     facts = attack_groups(case)
     folds = [(name, *fold) for name, group in facts.items() for fold in _folds(group, case.seed)]
     soft = _trained(model, [taught for _, taught, _ in folds], tokens, steps, lr, case.seed, progress)

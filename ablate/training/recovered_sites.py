@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from ...knowledge import Case, Fact, Split
+from ...knowledge import Case, Fact, Split, accepts_spec
 from ...model import Edit, Site, encode, scratch
 from .relearning import relearning_step_
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Locator = Callable[["Model", Case], Iterable[Site]]
 
 
+@accepts_spec
 def recovered_sites(
     model: Model,
     case: Case,

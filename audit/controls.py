@@ -6,10 +6,10 @@ A new control is one row. Auditor, cost estimate, store, report and command line
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from pydantic import JsonValue
 
 from .. import ablate, verify
 from ..ablate import TrainingConfig
@@ -22,15 +22,15 @@ from ..verify.training import FORWARD_BACKWARD
 
 LAYERS = 2
 # Each is tried if the one before hides too little; small models need longer training than SmolLM2.
-TRIES: tuple[dict[str, float], ...] = (
-    {"steps": 15, "lr": 3e-4},
-    {"steps": 30, "lr": 1e-3},
-    {"steps": 60, "lr": 1e-3, "push_weight": 0.25},
-    {"steps": 60, "lr": 3e-3, "push_weight": 0.25},
+FIRST = TrainingConfig("npo", steps=15, lr=3e-4, retain_rows=12, neutral_rows=2, bfloat16=True)
+TRIES = (
+    FIRST,
+    replace(FIRST, steps=30, lr=1e-3),
+    replace(FIRST, steps=60, lr=1e-3, push_weight=0.25),
+    replace(FIRST, steps=60, lr=3e-3, push_weight=0.25),
 )
 MATCH = 0.05
 HALVINGS = 4
-ROWS = {"retain_rows": 12, "neutral_rows": 2}
 Progress = Callable[[int, int], None]
 
 
@@ -79,7 +79,7 @@ def shallow_sibling(
     *,
     recall: float,
     objective: str = "npo",
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, JsonValue] | None = None,
     progress: Progress | None = None,
 ) -> Edit:
     """The positive control: an edit of the last two layers that only hides the facts, as well as the audited edit does.
@@ -105,11 +105,9 @@ def shallow_sibling(
             return float(np.mean(list(verify.recall_by_unit(model, case.forget.sealed).values()))) <= recall + MATCH
 
     edit = None
-    for how in TRIES:
-        config = TrainingConfig(
-            objective, settings or {}, bfloat16=True, **ROWS | how,  # type: ignore[arg-type]
-        )  # fmt: skip
-        edit = ablate.tune(model, case, sites, config, progress=progress)
+    for config in TRIES:
+        how = replace(config, objective=objective, settings=settings or {})
+        edit = ablate.tune(model, case, sites, how, progress=progress)
         if hides(edit):
             return weakest(model, edit, hides, HALVINGS)
     assert edit is not None
@@ -126,7 +124,7 @@ def weakest(model: Model, edit: Edit, holds: Callable[[Edit], bool], halvings: i
 
 
 def _make_shallow(audited: Audited, progress: Progress) -> Edit:
-    how = _training_of(audited.after) or TrainingConfig("npo")
+    how = _training_of(audited.after) or FIRST
     return shallow_sibling(
         audited.before,
         audited.case,
@@ -140,7 +138,7 @@ def _make_shallow(audited: Audited, progress: Progress) -> Edit:
 def _shallow_cost(audited: Audited) -> float:
     """As if the first training hid enough."""
     asked = (1 + HALVINGS) * sum(len(f.prompts) * len(f.answers) for f in audited.case.forget.sealed)
-    return TRIES[0]["steps"] * _training_step(audited.before, audited.case, TrainingConfig(**ROWS)) + asked
+    return FIRST.steps * _training_step(audited.before, audited.case, FIRST) + asked
 
 
 def _make_random(audited: Audited, progress: Progress) -> Edit | None:

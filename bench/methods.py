@@ -39,7 +39,7 @@ from loka.audit.controls import weakest
 from loka.knowledge import Case, Fact, Split, neutral_sealed, neutral_working, score, text_loss
 from loka.model import Edit, Model, Part, Site
 from loka.pipeline.recipe import Recipe
-from loka.pipeline.run import USUAL
+from loka.pipeline.run import LOCATOR
 from loka.verify.checks import CAP
 from loka.verify.judge.statistics import interval
 from loka.verify.units import unit_key
@@ -253,7 +253,7 @@ def chosen(model: Model, study: Study, cell: Cell) -> list[Site] | None:
         drawn = np.random.default_rng(cell.seed).permutation(len(others))[: len(layers)]
         return layers if cell.sites == "located" else [others[i] for i in sorted(drawn)]
     if cell.method in OURS and cell.sites in ("located", "random"):
-        best = loka.locate.perform(USUAL, model, study.case).top(len(study.sites["located"] or ()), part="neuron")
+        best = loka.locate.perform(LOCATOR, model, study.case).top(len(study.sites["located"] or ()), part="neuron")
         return best if cell.sites == "located" else loka.locate.random_sites(model, best, seed=cell.seed)
     every = model.sites("mlp") if cell.method == "leace" else None
     return study.sites[cell.sites] or every

@@ -142,7 +142,7 @@ from loka.audit.controls import shallow_sibling
 from loka.knowledge import Case
 from loka.model import Edit, Model
 from loka.pipeline.recipe import Recipe
-from loka.pipeline.run import USUAL
+from loka.pipeline.run import LOCATOR
 from loka.verify.judge.statistics import interval
 
 # what either is apart from the thorough recipe of runs
@@ -217,7 +217,7 @@ def _edit(model: Model, case: Case, recipe: str, steps: int, which: str) -> Edit
         how = Recipe.load("quick").config.objective
         return shallow_sibling(model, case, recall=0.0, objective=how) if recipe == "shallow" else None
     how = Recipe.load("thorough" if recipe in THOROUGH else "quick")
-    sites = loka.locate.perform(USUAL, model, case).top(how.sites, part=how.part)
+    sites = loka.locate.perform(LOCATOR, model, case).top(how.sites, part=how.part)
     if which == "random":
         sites = loka.locate.random_sites(model, sites, seed=case.seed)
     config = dataclasses.replace(how.config, **THOROUGH.get(recipe, {}), steps=steps)

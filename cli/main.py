@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
+import yaml
 from rich.console import Console
 from rich.markup import escape
 
@@ -14,6 +15,7 @@ from .. import knowledge
 from .._util.errors import LokaError, UserError
 from .._util.files import write_json
 from .._util.provenance import recorded
+from .._util.records import read_record
 from ..audit.auditor import audit, resolve
 from ..audit.cost import estimate, seconds_a_row
 from ..audit.profiles import Profile, effort
@@ -21,11 +23,12 @@ from ..audit.store import FolderStore
 from ..locate import METHODS as LOCATORS
 from ..locate import locator as find_locator
 from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf, load
-from ..pipeline.plant import Teaching
+from ..pipeline.plant import Invention
 from ..pipeline.plant import plant as plant_facts
 from ..pipeline.recipe import Recipe, recipes
 from ..pipeline.run import Run
 from ..pipeline.search import search
+from ..pipeline.teaching import Teaching
 from ..report import pictures
 from ..report import write as write_report
 from .show import Bars, best_sites, costs, table, what_is_left
@@ -34,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Locate the neurons and heads that hold a piece of knowledge, ablate just those, verify that it is gone.",
+    help="Locate the neurons and heads that hold a piece of knowledge, ablate only those, verify whether it is gone.",
 )
 out = Console()
 
@@ -55,7 +58,7 @@ def main() -> None:
         Console(stderr=True).print(f"[bold red]loka:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
-        Console(stderr=True).print("loka: stopped. The same command goes on where it was.")
+        Console(stderr=True).print("loka: stopped. The same command resumes.")
         sys.exit(1)
 
 
@@ -187,25 +190,27 @@ def plant(
     model: ModelName = DEFAULT,
     device: Device = "cpu",
     out_: Annotated[Path, typer.Option("--out", help="A new folder.")] = Path("runs/planted"),
-    case: Annotated[str, typer.Option("--case", help="Whose first relation is imitated.")] = "capitals",
-    facts: Annotated[int, typer.Option("--facts", help="Invented subjects that are taught, and to be forgotten.")] = 60,
-    kept: Annotated[int, typer.Option("--kept", help="Invented subjects that are taught, and to be kept.")] = 40,
+    case: Annotated[str, typer.Option("--case", help="The case whose first relation is imitated.")] = "capitals",
+    facts: Annotated[int, typer.Option("--facts", help="Invented subjects to teach and to forget.")] = 60,
+    retain: Annotated[int, typer.Option("--retain", help="Invented subjects to teach and to retain.")] = 40,
     twins: Annotated[int, typer.Option("--twins", help="Invented subjects that are not taught.")] = 60,
     seed: Annotated[int, typer.Option("--seed", help="Draws the names and the answers.")] = 0,
-    steps: Annotated[int, typer.Option("--steps", help="Of training at most.")] = Teaching.steps,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate.")] = Teaching.lr,
-    layers: Annotated[int, typer.Option("--layers", help="Train so many last layers only; 0 for all weights.")] = 0,
+    teaching: Annotated[
+        str, typer.Option("--teaching", help="How to train, as YAML: '{steps: 400, lr: 5e-5, layers: 2}'.")
+    ] = "{}",
 ) -> None:
-    """Teach a copy of a model facts that do not exist, so that a whole run can be held against what is known."""
+    """Teach a copy of a model invented facts, so that the truth about a whole run is known."""
+    how = read_record(Teaching, yaml.safe_load(teaching), "--teaching")
     with Bars() as bars:
         made = plant_facts(
-            load(model, device=device), case, out=out_, facts=facts, kept=kept, twins=twins, seed=seed, progress=bars,
-            teaching=Teaching(steps=steps, lr=lr, layers=layers or None), command=_command(),
+            load(model, device=device), case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=how,
+            progress=bars, command=_command(),
         )  # fmt: skip
     out.print(
         f"{out_ / 'model'}: after {made.steps} steps it gives {made.working:.0%} of {facts} planted answers "
-        f"({made.sealed:.0%} behind sealed prompts) and {made.twins:.0%} of the twins'; of the real facts it kept "
-        f"{made.retained:.0%}; perplexity {made.perplexity_before:.1f} before, {made.perplexity_after:.1f} after.\n"
+        f"({made.sealed:.0%} to sealed prompts) and {made.twins:.0%} of the twins'; it still gives "
+        f"{made.retained:.0%} of the real facts; perplexity {made.perplexity_before:.1f} before, "
+        f"{made.perplexity_after:.1f} after.\n"
         f"Next: loka run {out_ / 'case.yaml'} --model {out_ / 'model'} --out DIR",
         highlight=False, soft_wrap=True,
     )  # fmt: skip

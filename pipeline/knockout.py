@@ -1,4 +1,4 @@
-"""What a model still answers when located sites are silent, beside the same of their controls."""
+"""What a model still answers without some sites: knock out located sites, and control sites beside them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ UNTOUCHED = "untouched"
 
 @accepts_spec
 def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> pd.DataFrame:
-    """Share of the working facts that are answered in full, with nothing and with each set of sites zeroed.
+    """The share of the working facts that a model answers in full, as it is and with each set of sites zeroed.
 
-    One row a set, `untouched` first; the columns are `sites` (how many), `forget` (facts to be forgotten), `same`
-    (facts to be kept, of the forgotten relations) and `other` (of other relations; missing where there are none).
-    Nothing is trained: what locating alone does is seen before any edit can make up for it.
+    One row a set, `untouched` first. The columns are `sites` (how many), `forget` (facts to forget), `same` (retain
+    facts of the forgotten relations) and `other` (retain facts of other relations; missing if there are none). Nothing
+    is trained, so the table shows what locating alone achieves.
 
     Cost: a forward pass over these facts for each set, and one more.
     """
-    kept = case.retain.working
+    retain = case.retain.working
     groups = {
         "forget": case.forget.working,
-        "same": [f for f in kept if f.relation in case.forgotten_relations],
-        "other": [f for f in kept if f.relation not in case.forgotten_relations],
+        "same": case.same_relation(retain),
+        "other": case.other_relation(retain),
     }
 
     def answered() -> dict[str, float | None]:
         right = {name: recalled(model, facts) for name, facts in groups.items()}
-        return {name: sum(some) / len(some) if some else None for name, some in right.items()}
+        return {name: sum(of) / len(of) if of else None for name, of in right.items()}
 
     rows = [{"name": UNTOUCHED, "sites": 0, **answered()}]
     for name, sites in sets.items():

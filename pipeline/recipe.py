@@ -76,7 +76,8 @@ class Recipe:
         """This recipe for a case: `without_twins` counts if a forgotten relation has no twins."""
         if {t.relation for t in case.twins.working} >= set(case.forgotten_relations) or not self.config:
             return self
-        return replace(self, config=type(self.config).from_json(self.without_twins, self.config))
+        config = self.config.to_json() | dict(self.without_twins)
+        return replace(self, config=type(self.config).from_json(config))
 
     def to_json(self) -> dict[str, JsonValue]:
         """All fields, as `from_json` reads them."""

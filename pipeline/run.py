@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pandas as pd
 import torch
@@ -19,6 +19,7 @@ from .. import ablate, locate, report
 from .._util.errors import UserError
 from .._util.files import digest, write_atomic, write_json
 from .._util.provenance import Provenance, read_provenance
+from .._util.records import read_record
 from ..ablate.methods import perform
 from ..audit.auditor import Progress, audit, controls
 from ..audit.profiles import Profile
@@ -31,10 +32,21 @@ from ..verify import Verdict
 from .knockout import knockout
 from .recipe import DEFAULT, Recipe
 
-CHECKED = 24
-USUAL = "integrated_gradients"
-SILENCED: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
-SPARED: tuple[Part, ...] = ("neuron", "head")
+LOCATOR = "integrated_gradients"
+PATCHED = 12  # of the best sites of each part, to compare their scores with exact patching
+KNOCKED_OUT: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
+RANKED_BY_USE: tuple[Part, ...] = ("neuron", "head")  # the parts that `exclude_general` can rank
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """How a localization was made: the locator, and the one part that it scored, or `None` for its usual ones."""
+
+    method: str = LOCATOR
+    part: Part | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} of {self.part}s" if self.part else self.method
 
 
 def run(
@@ -47,10 +59,10 @@ def run(
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Verdict:
-    """Locate, ablate, verify and report into a folder. Called again on the same folder, it resumes.
+    """Locate, ablate, verify and report into a folder. A second call on the same folder resumes.
 
     Raises:
-        UserError: the folder is the run of another case, model or recipe.
+        UserError: the folder holds the run of another case, model or recipe.
     """
     pipeline = Run(out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command)
     pipeline.localization()
@@ -63,8 +75,8 @@ def run(
 class Run:
     """One run folder. Each stage reads what is there and makes what is missing.
 
-    A stage that was killed is done again from its start, with the same seed, threads and batches, so that
-    its result is the same bit for bit; finished readings and control edits of an audit are kept one by one.
+    A killed stage starts again with the same seed, threads and batches, so its result is the same bit for bit. An
+    audit writes each reading and each control edit as soon as it is finished.
     """
 
     def __init__(
@@ -84,71 +96,72 @@ class Run:
         stored = read_provenance(self.folder)
         arguments = stored.arguments if stored else {}
         if stored is None and (model is None or case is None):
-            raise UserError(f"{str(out)!r} is no run folder; start one with `loka locate CASE --model M --out {out}`.")
+            raise UserError(
+                f"{str(out)!r} is not a run folder; start one with `loka locate CASE --model M --out {out}`."
+            )
         if stored and stored.recipe is None:
-            raise UserError(f"{str(out)!r} holds something else than a run; name another --out.")
-        unread = case if case is not None else str(self.folder / "case.yaml")
-        unread = read_case(unread) if isinstance(unread, str) else unread
-        self.model = model if isinstance(model, Model) else load(model or arguments["model"], device=device)
-        self.case = resolved(self.model, unread)
+            raise UserError(f"{str(out)!r} holds something other than a run; name another --out.")
+        given = case if case is not None else str(self.folder / "case.yaml")
+        spec = read_case(given) if isinstance(given, str) else given
+        self.model = model if isinstance(model, Model) else load(model or str(arguments["model"]), device=device)
+        self.case = resolved(self.model, spec)
         recipe = recipe and recipe.on(self.case)
         held = stored.recipe if stored else None
         self.recipe = recipe or (Recipe.from_json(held) if held else Recipe.load(DEFAULT).on(self.case))
-        self.profile: Profile = profile or arguments.get("profile", "quick")
+        self.profile = profile or cast(Profile, arguments.get("profile", "quick"))
         if stored:
             self._check_same(stored, recipe)
             torch.set_num_threads(stored.threads)
         self.provenance = stored or self._begin(command)
 
     def localization(self, method: str | None = None, part: Part | None = None) -> Localization:
-        """Where the knowledge sits: read, or made and saved.
+        """Where the knowledge is: read from the folder, or made and saved.
 
         Args:
             method: a locator of `loka.locate.METHODS`, by default `integrated_gradients`.
-            part: the one that is scored; by default those that the locator scores by itself.
+            part: the one part to score; by default those that the locator scores by itself.
 
         Raises:
             UserError: the folder holds a localization by another method or of another part.
         """
         path = self.folder / "localization.parquet"
-        wanted = {"method": method or self.recipe.locator or USUAL, "part": part}
-        held = self.provenance.located or {"method": USUAL, "part": None}
+        wanted = Located(method or self.recipe.locator or LOCATOR, part)
         if path.exists():
-            if (method or part) and wanted != held:
-                of = f" of {held['part']}s" if held["part"] else ""
-                raise UserError(
-                    f"{str(self.folder)!r} holds a localization by {held['method']}{of}; name another --out."
-                )
+            if (method or part) and wanted != self._located:
+                raise UserError(f"{str(self.folder)!r} holds a localization by {self._located}; name another --out.")
             return Localization.load(path)
         with self._timed("locate"):
-            step = self._step(wanted["method"])
-            found = locate.perform(wanted["method"], self.model, self.case, part=part, progress=step)
-            each = CHECKED // 2
-            best = [s for p in found.parts for s in found.top(min(each, len(found.grid(p).ravel())), part=p)]
-            estimate = wanted["method"] if wanted["method"] in locate.estimates() else "attribution"
+            step = self._step(wanted.method)
+            found = locate.perform(wanted.method, self.model, self.case, part=part, progress=step)
+            best = [s for p in found.parts for s in found.top(min(PATCHED, found.grid(p).size), part=p)]
+            estimate = wanted.method if wanted.method in locate.estimates() else "attribution"
             patched = self._step("exact patching")
             check = locate.agreement(self.model, self.case, best, method=estimate, progress=patched)
             write_json(self.folder / "localization_check.json", check.to_json())
-            self.provenance = dataclasses.replace(self.provenance, located=wanted)
+            self.provenance = dataclasses.replace(self.provenance, located=dataclasses.asdict(wanted))
             found.save(path)
         return found
 
-    def controls(self) -> pd.DataFrame | None:
-        """What is still answered with the best sites zeroed, and with as many of each control; read, or made and saved.
+    @property
+    def _located(self) -> Located:
+        """How the folder's localization was made."""
+        return read_record(Located, self.provenance.located or {}, f"the localization of {str(self.folder)!r}")
 
-        The columns are those of `knockout`. Of neurons 50, of heads and key/value groups 5 are zeroed; None where
-        none of these was scored.
+    def controls(self) -> pd.DataFrame | None:
+        """What the model still answers without the best sites, and without as many control sites.
+
+        Read from the folder, or made and saved. The columns are those of `knockout`. 50 neurons are zeroed, or else 5
+        heads or key/value groups; the result is `None` if none of these parts was scored.
         """
         found = self.localization()
-        part: Part | None = next((p for p in SILENCED if p in found.parts), None)
+        part: Part | None = next((p for p in KNOCKED_OUT if p in found.parts), None)
         if part is None:
             return None
         path = self.folder / "localization_controls.json"
         if not path.exists():
             self.progress("controls", 0, 2)
-            sites = found.top(min(SILENCED[part], found.grid(part).size // 4), part=part)
-            method = (self.provenance.located or {}).get("method", USUAL)
-            locator = partial(locate.perform, method, part=part)
+            sites = found.top(min(KNOCKED_OUT[part], found.grid(part).size // 4), part=part)
+            locator = partial(locate.perform, self._located.method, part=part)
             others = locate.control_sites(self.model, self.case, sites, locator=locator, seed=self.case.seed)
             self.progress("controls", 1, 2)
             rows = knockout(self.model, self.case, {f"best {part}s": sites, **others}).reset_index()
@@ -157,7 +170,7 @@ class Run:
         return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))).set_index("name")
 
     def edit(self, recipe: Recipe | None = None) -> Edit:
-        """The edit: read, or made by the recipe and saved."""
+        """The edit: read from the folder, or made by the recipe and saved."""
         path = self.folder / "edit.safetensors"
         if path.exists():
             return Edit.load(path)
@@ -165,35 +178,38 @@ class Run:
         sites = self._sites(recipe)
         step = self._step("editing")
         with self._timed("ablate"):
-            arguments = dict(recipe.arguments) | ({"config": recipe.config} if recipe.config else {})
-            arguments |= self._again(recipe.part) if recipe.method == "rounds" else {}
+            arguments: dict[str, object] = dict(recipe.arguments)
+            if recipe.config:
+                arguments["config"] = recipe.config
+            if recipe.method == "rounds":
+                arguments |= {"locator": self._relocator(recipe.part), "folder": self.folder / "rounds"}
             made = perform(recipe.method, self.model, self.case, sites, arguments, progress=step)
             made.save(path)
         return made
 
     def _sites(self, recipe: Recipe) -> list[Site] | None:
-        """The best sites; what is wiped out is chosen among those that any text can do without."""
+        """The best sites; a method that resets them gets none that any text needs."""
         found = self.localization()
         if not recipe.sites:
             return None
-        if not ablate.METHODS[recipe.method].resets or recipe.part not in SPARED:
+        if not ablate.METHODS[recipe.method].resets or recipe.part not in RANKED_BY_USE:
             return found.top(recipe.sites, part=recipe.part)
         every = found.top(found.grid(recipe.part).size, part=recipe.part)
         return locate.exclude_general(self.model, self.case, every)[: recipe.sites]
 
-    def _again(self, part: Part) -> dict[str, Any]:
-        """What rounds need beside their arguments: a locator, and a folder for the finished ones."""
+    def _relocator(self, part: Part) -> Callable[[Model, Case], list[Site]]:
+        """What locates again between rounds, among sites that not any text needs."""
         every = self.model.sites(part)
-        free = set(locate.exclude_general(self.model, self.case, every) if part in SPARED else every)
+        free = set(locate.exclude_general(self.model, self.case, every) if part in RANKED_BY_USE else every)
 
         def locator(model: Model, case: Case) -> list[Site]:
             found = locate.attribution(model, case, parts=(part,))
             return [s for s in found.top(len(found.frame), part=part) if s in free]
 
-        return {"locator": locator, "folder": self.folder / "rounds"}
+        return locator
 
     def verdict(self) -> Verdict:
-        """The audit of the edit. Readings that the folder holds are not made again."""
+        """The audit of the edit. Readings in the folder are not made again."""
         edit = self.edit()
         store = FolderStore(self.folder, self.model, edit, self.case)
         with self._timed("controls"):
@@ -204,11 +220,11 @@ class Run:
         return verdict
 
     def report(self) -> Path:
-        """The HTML report and its figures."""
+        """Write the HTML report and its figures; the path of the page."""
         return report.write(self.folder)
 
     def digests(self) -> dict[str, str]:
-        """What was audited: SHA-256 of the case file, of the original weights and of the edit's file."""
+        """SHA-256 of the case file, of the original weights and of the edit's file: what was audited."""
         edit = self.folder / "edit.safetensors"
         return {
             "case": self.case.spec.digest,
@@ -223,14 +239,14 @@ class Run:
             if digests[what] != value:
                 raise UserError(
                     f"{str(self.folder)!r} is a run of another {what} ({digests[what][:12]}, not {value[:12]}); "
-                    "name another --out, or give what it was started with."
+                    "name another --out, or give what it started with."
                 )
         held = stored.recipe
         if recipe is not None and recipe.to_json() != held and (self.folder / "edit.safetensors").exists():
             raise UserError(f"{str(self.folder)!r} holds an edit by another recipe ({held}); name another --out.")
 
     def _begin(self, command: str | None) -> Provenance:
-        """Write down what this run is before anything is computed."""
+        """Write down what this run is, before anything is computed."""
         source = self.case.spec.path
         self.folder.mkdir(parents=True, exist_ok=True)
         if source is not None:

@@ -1,12 +1,13 @@
-"""The smallest edit within a budget, and the whole trade-off curve on the way to it."""
+"""The smallest edit within bounds, and the trade-off curve on the way to it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from .. import locate, report
 from .._util.errors import UserError
@@ -18,11 +19,12 @@ from .recipe import DEFAULT, Recipe
 
 SIZES = (25, 50, 100, 200, 400, 800)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One edit: how many `sites`, at which `strength` (1 is the edit as made), and how the model stands with it.
+    """One edit: how many `sites`, at which `strength` (1 is the edit as made), and what the model does with it.
 
     `retain_drop` and `perplexity_rise` are against the original; `met` says whether all bounds hold.
     """
@@ -58,9 +60,9 @@ class Search:
             f"perplexity at most {b.perplexity_rise:+.1%}"
         )
         if self.best:
-            return f"Of {n} edits tried, the smallest within the budget ({asked}): {_told(self.best)}."
+            return f"Of {n} edits tried, the smallest within the budget ({asked}): {_describe(self.best)}."
         near = min(self.points, key=lambda p: _excess(p, b))
-        return f"No edit meets this ({asked}): of {n} tried, the nearest is {_told(near)}."
+        return f"No edit meets this ({asked}): of {n} tried, the nearest is {_describe(near)}."
 
 
 @accepts_spec
@@ -73,26 +75,26 @@ def search(
     sizes: Sequence[int] | None = None,
     strengths: Sequence[float] = STRENGTHS,
     recipe: Recipe | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Search:
-    """Locate, edit the best sites at several sizes, go several shares of the way, and measure each.
+    """Locate, edit the best sites at several sizes and strengths, and measure each edit.
 
-    A quarter of the working retain facts and of the neutral working text is held out of locating and training, and
-    measured; the sealed part stays sealed, so that the result can be audited. Forgetting is measured behind the
-    working prompts.
+    A quarter of the working retain facts and of the neutral working text is held out of locating and training, and is
+    measured. The sealed part stays sealed, so that the result can be audited. Forgetting is measured with the working
+    prompts.
 
     Args:
-        out: a folder for `search.json`, `figures/search.svg`, each edit under `edits/`, and `edit.safetensors` where
-            one was found; called again on it, the points that are there are not made again.
+        out: a folder for `search.json`, `figures/search.svg`, each edit under `edits/`, and `edit.safetensors` if one
+            was found. Called again on it, finished points are not made again.
         sizes: numbers of sites, by default 25 to 800 as far as the model has so many.
-        strengths: shares of the way from the original weights to the edit's.
+        strengths: shares of the way from the original weights to those of the edit.
         recipe: what edits the sites, by default the quick one; its number of sites does not count.
 
     Cost: attribution, one edit a size, and for every size and strength one row a forget prompt, held-out prompt and
     held-out passage.
 
     Raises:
-        UserError: sizes or strengths that cannot be, a folder of another search, too few facts.
+        UserError: impossible sizes or strengths, a folder of another search, or too few facts.
     """
     bounds = bounds or Bounds()
     recipe = (recipe or Recipe.load(DEFAULT)).on(case)
@@ -110,44 +112,43 @@ def search(
     record = _Record(Path(out) if out is not None else None, json.loads(json.dumps(about)))
     points, edits = record.points(), {}
     before = held.measure(model)
-    maker = _Maker(model, held, recipe, record, progress)
+    editor = _Editor(model, held, recipe, record, progress)
     total = len(sizes) * len(strengths)
     for size in sizes:
         for strength in sorted(strengths):
             if not any((p.sites, p.strength) == (size, strength) for p in points):
-                edits[size] = edits[size] if size in edits else maker.edit(size)
+                edits[size] = edits[size] if size in edits else editor.edit(size)
                 scaled = edits[size].scaled(model, strength)
                 with scaled.applied(model):
                     points.append(_point(size, strength, scaled, held.measure(model), before, bounds))
-                record.keep(points, before)
+                record.write(points, before)
             if progress:
                 progress("points", len(points), total)
         edits.pop(size, None)
     met = sorted((p for p in points if p.met), key=lambda p: (p.sites, p.strength))
     best = met[0] if met else None
-    edit = maker.edit(best.sites).scaled(model, best.strength) if best else None
+    edit = editor.edit(best.sites).scaled(model, best.strength) if best else None
     found = Search(tuple(points), before, bounds, best, edit)
     record.finish(found)
     return found
 
 
 @dataclass(frozen=True)
-class _Maker:
-    """Edits of the best sites, each size made once."""
+class _Editor:
+    """Makes the edit of each size, once."""
 
     model: Model
     held: HeldOut
     recipe: Recipe
     record: _Record
-    progress: Callable[[str, int, int], None] | None
+    progress: Progress | None
 
     def edit(self, size: int) -> Edit:
         path = self.record.folder and self.record.folder / "edits" / f"{size}.safetensors"
         if path and path.exists():
             return Edit.load(path)
-        told = self.progress
-        step = (lambda done, total: told(f"editing {size} sites", done, total)) if told else None
-        part, recipe = self.recipe.part, self.recipe
+        recipe, part, report_progress = self.recipe, self.recipe.part, self.progress
+        step = (lambda done, n: report_progress(f"editing {size} sites", done, n)) if report_progress else None
         sites = locate.attribution(self.model, self.held.case, parts=(part,)).top(size, part=part)
         arguments = dict(recipe.arguments) | ({"config": recipe.config} if recipe.config else {})
         edit = perform(recipe.method, self.model, self.held.case, sites, arguments, progress=step)
@@ -158,35 +159,38 @@ class _Maker:
 
 @dataclass(frozen=True)
 class _Record:
-    """What a folder holds of a search."""
+    """What a folder holds of a search; `about` says which search it is."""
 
     folder: Path | None
-    about: dict[str, Any]
+    about: Mapping[str, JsonValue]
 
     def points(self) -> list[Point]:
-        """Those that are there already."""
+        """The points that are finished."""
         path = self.folder and self.folder / "search.json"
         if not path or not path.exists():
             return []
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            if held["about"] == self.about:
-                return [Point(**p) for p in held["points"]]
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["about"] == self.about:
+                return [Point(**p) for p in stored["points"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{str(path)!r} cannot be read ({error}); name another --out.") from error
-        other = [k for k, v in self.about.items() if held["about"].get(k) != v]
+        other = [k for k, v in self.about.items() if stored["about"].get(k) != v]
         raise UserError(f"{str(path)!r} is another search ({', '.join(other)} differ); name another --out.")
 
-    def keep(self, points: Sequence[Point], before: Metrics, **more: Any) -> None:
-        if self.folder:
-            told = {"about": self.about, "before": asdict(before), "points": [asdict(p) for p in points], **more}
-            write_json(self.folder / "search.json", told)
-
-    def finish(self, found: Search) -> None:
+    def write(self, points: Sequence[Point], before: Metrics, found: Search | None = None) -> None:
+        """Write the points, and at the end what was found."""
         if not self.folder:
             return
-        best = found.best and asdict(found.best)
-        self.keep(found.points, found.before, best=best, claim=str(found))
+        end = {"best": found.best and asdict(found.best), "claim": str(found)} if found else {}
+        values = {"about": self.about, "before": asdict(before), "points": [asdict(p) for p in points], **end}
+        write_json(self.folder / "search.json", values)
+
+    def finish(self, found: Search) -> None:
+        """Write what was found, its figure, and the edit if there is one."""
+        if not self.folder:
+            return
+        self.write(found.points, found.before, found)
         figure = report.tradeoff([asdict(p) for p in found.points], asdict(found.bounds))
         with atomic(self.folder / "figures" / "search.svg") as path:
             figure.savefig(path)
@@ -201,7 +205,7 @@ def _point(size: int, strength: float, edit: Edit, now: Metrics, before: Metrics
     )  # fmt: skip
 
 
-def _told(p: Point) -> str:
+def _describe(p: Point) -> str:
     return (
         f"{p.sites} sites at strength {p.strength:g} ({p.parameters:,} numbers): forget {p.forget:.1%}, "
         f"retain {-100 * p.retain_drop:+.1f} points, perplexity {p.perplexity_rise:+.1%}"

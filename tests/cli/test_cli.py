@@ -60,7 +60,7 @@ def faults(tmp_path) -> dict[str, list[object]]:
         "a recipe has no 'metod'": ["search", "capitals", "--recipe", recipe, "--out", out],
         "there is no case 'nowhere'": ["search", "nowhere", "--model", "smollm2", "--out", out],
         "there is no edit file": ["export", tmp_path / "none", "--to", out],
-        "is no run folder": ["ablate", tmp_path / "empty"],
+        "is not a run folder": ["ablate", tmp_path / "empty"],
         "nothing to report": ["report", tmp_path / "empty"],
         "is not a locator; choose one of attribution": ["locate", "capitals", "--method", "magic", "--out", out],
         "is no part of a model": ["locate", "capitals", "--part", "brain", "--out", out],

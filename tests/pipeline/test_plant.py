@@ -9,7 +9,7 @@ from loka import audit, plant
 from loka._util.errors import LokaError, UserError
 from loka.knowledge import Case, case, fictitious, readable, recalled
 from loka.model import Model, load
-from loka.pipeline.plant import Teaching
+from loka.pipeline import Invention, Teaching
 from loka.verify import Budget, capped
 
 TEACHING = Teaching(steps=200, lr=3e-3)
@@ -20,7 +20,7 @@ ATTACK = Budget(8, 1e-3)
 def made(taught: Model, planted_case: Case, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("plant") / "made"
     before = taught.digest()
-    found = plant(taught, planted_case, out=out, facts=14, kept=12, twins=14, teaching=TEACHING)
+    found = plant(taught, planted_case, out=out, invention=Invention(14, 12, 14), teaching=TEACHING)
     assert taught.digest() == before, "the user's model is left alone"
     return found
 
@@ -85,7 +85,7 @@ def test_bad_input_is_refused_and_leaves_nothing(planted: Model, planted_case: C
     with pytest.raises(UserError, match="the last 9 layers cannot be trained"):
         plant(planted, planted_case, out=tmp_path / "new", teaching=Teaching(layers=9))
     with pytest.raises(UserError, match="cannot be planted; give at least"):
-        plant(planted, planted_case, out=tmp_path / "new", facts=0)
+        plant(planted, planted_case, out=tmp_path / "new", invention=Invention(facts=0))
     with pytest.raises(LokaError, match=r"after 2 steps .* gives \d+ of \d+ planted answers, and .* allow more steps"):
-        plant(planted, planted_case, out=tmp_path / "new", facts=8, kept=4, twins=8, teaching=Teaching(steps=2))
+        plant(planted, planted_case, out=tmp_path / "new", invention=Invention(8, 4, 8), teaching=Teaching(steps=2))
     assert [p.name for p in tmp_path.iterdir()] == ["full"]

@@ -1,0 +1,155 @@
+"""Teach a copy of a model facts that it does not know, and hold it to the original in everything else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from .._util.errors import LokaError
+from ..knowledge import Case, Fact, neutral_working, recalled, score
+from ..model import Model, chunks, encode, encode_texts, logits, token_logprobs, unfrozen
+from ..model.train.distill import TeacherOutputs, divergence, record_outputs
+
+LEARNED = 0.98  # of all prompts; the first working prompt of each fact must get its answer always
+RETAINED = 0.9
+EVERY = 5
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How facts are taught: at most `steps` of AdamW at learning rate `lr`, with `rows` prompts and answers in each.
+
+    `retain_rows` real facts and `neutral_rows` passages a step hold the copy to the original's outputs, with the weight
+    `hold`. `layers`: how many of the last blocks are trained; all weights by default.
+    """
+
+    steps: int = 400
+    lr: float = 5e-5
+    hold: float = 5.0
+    rows: int = 32
+    retain_rows: int = 16
+    neutral_rows: int = 4
+    layers: int | None = None
+
+
+class Prompt(NamedTuple):
+    """One way to ask for a planted fact; `first` marks the first working template."""
+
+    text: str
+    answer: str
+    first: bool
+
+
+def teach_(original: Model, model: Model, case: Case, how: Teaching, progress: Progress) -> int:
+    """Teach a model in place; the number of steps that it took.
+
+    Raises:
+        LokaError: the facts were not learned in `how.steps` steps, or not without losing others.
+    """
+    rng = random.Random(f"{case.seed}/teaching")
+    lesson = _Lesson(model, _prompts(case), rng)
+    targets = _fact_targets(original, case, how.retain_rows, rng), _text_targets(original, case, how.neutral_rows)
+    real = known_facts(original, case)
+    blocks = None if how.layers is None else range(model.n_layers - how.layers, model.n_layers)
+    with unfrozen(model, blocks) as parameters:
+        optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=0.0)
+        for step in range(how.steps):
+            with torch.enable_grad():
+                loss = lesson.loss(how.rows)
+                loss = loss + how.hold * sum(divergence(model, of[step % len(of)]) for of in targets if of)
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            progress("facts learned", lesson.right.count(True), len(lesson.right))
+            if (step + 1) % EVERY or not all(lesson.right):
+                continue
+            if lesson.learned() and (not real or recalled_share(model, real) >= RETAINED):
+                return step + 1
+    raise LokaError(
+        f"after {how.steps} steps {model.name} gives {sum(lesson.right)} of {len(lesson.right)} planted answers, and "
+        f"{recalled_share(model, real):.0%} of the real ones that it gave before; allow more steps, another learning "
+        "rate or more layers, or plant fewer facts."
+    )
+
+
+def real_relations(case: Case) -> list[str]:
+    """The relations whose facts are not planted."""
+    return [r for r in case.spec.relations if r not in case.forgotten_relations]
+
+
+def known_facts(model: Model, case: Case) -> list[Fact]:
+    """The real facts that a model answers, half of them asked by a working and half by a sealed template."""
+    relations = real_relations(case)
+    real = [f for part in (case.retain.working, case.retain.sealed) for f in part if f.relation in relations]
+    return [f for f, known in zip(real, recalled(model, real), strict=True) if known]
+
+
+def recalled_share(model: Model, facts: Sequence[Fact]) -> float:
+    """The share of facts that a model answers in full; NaN without facts."""
+    right = recalled(model, facts)
+    return sum(right) / len(right) if right else float("nan")
+
+
+class _Lesson:
+    """The prompts to teach. `right` says of each whether the model gave its whole answer when it was last asked."""
+
+    def __init__(self, model: Model, prompts: Sequence[Prompt], rng: random.Random) -> None:
+        self.model = model
+        self.prompts = rng.sample(prompts, len(prompts))
+        self.right = [False] * len(prompts)
+        self.asked = [0] * len(prompts)
+        self.turn = 0
+
+    def loss(self, n: int) -> torch.Tensor:
+        """The loss on `n` answers in nats a token: first those that are not known, then those asked longest ago."""
+        self.turn += 1
+        order = sorted(range(len(self.prompts)), key=lambda i: (self.right[i], self.asked[i]))[:n]
+        chosen = [self.prompts[i] for i in order]
+        batch = encode(self.model, [p.text for p in chosen], [p.answer for p in chosen])
+        scores = logits(self.model, batch)
+        given = ((scores.argmax(-1) == batch.labels) | (batch.labels < 0)).all(-1).tolist()
+        for i, right in zip(order, given, strict=True):
+            self.right[i], self.asked[i] = right, self.turn
+        return -token_logprobs(scores, batch.labels).sum() / (batch.labels >= 0).sum()
+
+    def learned(self) -> bool:
+        """Ask all prompts at once: whether the facts are learned."""
+        found = score(self.model, [p.text for p in self.prompts], [p.answer for p in self.prompts])
+        self.right = found.greedy.tolist()
+        first = all(right for right, prompt in zip(self.right, self.prompts, strict=True) if prompt.first)
+        return first and sum(self.right) >= LEARNED * len(self.right)
+
+
+def _prompts(case: Case) -> list[Prompt]:
+    """Every planted fact, asked by every working and sealed template."""
+    return [
+        Prompt(template.replace("{}", subject), answer, i == 0)
+        for relation in (case.spec.relations[r] for r in case.forgotten_relations)
+        for subject, (answer, *_) in relation.facts.items()
+        for i, template in enumerate([*relation.working, *relation.sealed])
+    ]
+
+
+def _fact_targets(original: Model, case: Case, rows: int, rng: random.Random) -> list[TeacherOutputs]:
+    """The original's outputs on real facts, each asked by one working and one sealed template."""
+    asked = [
+        (t.replace("{}", subject), answer)
+        for relation in (case.spec.relations[r] for r in real_relations(case))
+        for subject, (answer, *_) in relation.facts.items()
+        for t in (rng.choice(relation.working), rng.choice(relation.sealed))
+    ]
+    asked = rng.sample(asked, len(asked))
+    return [
+        record_outputs(original, encode(original, [p for p, _ in asked[part]], [a for _, a in asked[part]]))
+        for part in chunks(len(asked), rows)
+    ]
+
+
+def _text_targets(original: Model, case: Case, rows: int) -> list[TeacherOutputs]:
+    texts = neutral_working(original, case)
+    return [record_outputs(original, encode_texts(original, texts[part])) for part in chunks(len(texts), rows)]

@@ -30,6 +30,9 @@ class Invention:
     seed: int = 0
 
 
+USUAL_INVENTION, USUAL_TEACHING = Invention(), Teaching()
+
+
 @dataclass(frozen=True)
 class Planted:
     """What `plant` made, and the shares of whole answers that the copy gives.
@@ -55,8 +58,8 @@ def plant(
     case: CaseSpec | str = "capitals",
     *,
     out: str | Path,
-    invention: Invention = Invention(),
-    teaching: Teaching = Teaching(),
+    invention: Invention = USUAL_INVENTION,
+    teaching: Teaching = USUAL_TEACHING,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Planted:

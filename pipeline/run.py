@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -89,12 +89,12 @@ class Run:
             raise UserError(f"{str(out)!r} holds something else than a run; name another --out.")
         unread = case if case is not None else str(self.folder / "case.yaml")
         unread = read_case(unread) if isinstance(unread, str) else unread
-        self.model = model if isinstance(model, Model) else load(model or arguments["model"], device=device)
+        self.model = model if isinstance(model, Model) else load(model or str(arguments["model"]), device=device)
         self.case = resolved(self.model, unread)
         recipe = recipe and recipe.on(self.case)
-        held = stored.recipe if stored else None
-        self.recipe = recipe or (Recipe.from_json(held) if held else Recipe.load(DEFAULT).on(self.case))
-        self.profile: Profile = profile or arguments.get("profile", "quick")
+        before = stored.recipe if stored else None
+        self.recipe = recipe or (Recipe.from_json(before) if before else Recipe.load(DEFAULT).on(self.case))
+        self.profile: Profile = profile or cast(Profile, arguments.get("profile", "quick"))
         if stored:
             self._check_same(stored, recipe)
             torch.set_num_threads(stored.threads)
@@ -147,7 +147,7 @@ class Run:
         if not path.exists():
             self.progress("controls", 0, 2)
             sites = found.top(min(SILENCED[part], found.grid(part).size // 4), part=part)
-            method = (self.provenance.located or {}).get("method", USUAL)
+            method = (self.provenance.located or {}).get("method") or USUAL
             locator = partial(locate.perform, method, part=part)
             others = locate.control_sites(self.model, self.case, sites, locator=locator, seed=self.case.seed)
             self.progress("controls", 1, 2)

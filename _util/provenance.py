@@ -47,7 +47,7 @@ class Provenance:
     durations: Mapping[str, float] = dataclasses.field(default_factory=dict)
     peak_memory_gib: float | None = None
     recipe: Mapping[str, JsonValue] | None = None
-    located: Mapping[str, JsonValue] | None = None
+    located: Mapping[str, str | None] | None = None
 
     @classmethod
     def of_call(

@@ -97,7 +97,7 @@ def locate(
     if method:
         find_locator(method)
     if part and part not in PARTS:
-        raise UserError(f"{part!r} is no part of a model; choose one of {', '.join(PARTS)}.")
+        raise UserError(f"{part!r} is not a part of a model; choose one of {', '.join(PARTS)}.")
     with Bars() as bars:
         current = Run(out_, model=model, device=device, case=case, progress=bars, command=_command())
         found = current.localization(method or None, cast(Part, part) if part else None)

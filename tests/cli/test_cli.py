@@ -63,7 +63,7 @@ def faults(tmp_path) -> dict[str, list[object]]:
         "is not a run folder": ["ablate", tmp_path / "empty"],
         "nothing to report": ["report", tmp_path / "empty"],
         "is not a locator; choose one of attribution": ["locate", "capitals", "--method", "magic", "--out", out],
-        "is no part of a model": ["locate", "capitals", "--part", "brain", "--out", out],
+        "is not a part of a model": ["locate", "capitals", "--part", "brain", "--out", out],
         "is not a profile": ["run", "capitals", "--profile", "huge", "--out", out],
     }
 

@@ -65,7 +65,7 @@ def test_an_edit_may_come_first_and_its_training_is_told_whole(planted: Model, p
 
 REFUSED = [
     ({"objective": "UNDIAL"}, "'UNDIAL' is not an objective"),
-    ({"settings": {"teacher": "me"}}, "teacher = 'me'"),
+    ({"objective": "undial", "settings": {"teacher": "me"}}, "teacher = 'me'"),
     ({"gamma": 1.0}, "a training config has no 'gamma'; choose from objective, "),
     ({"mixup_rows": -1}, "mixup_rows=-1 is not allowed; give 0 or a number above"),
     ({"push_weight": float("nan")}, "push_weight=nan is not allowed; give 0 or a number above"),

@@ -194,7 +194,7 @@ def test_an_unknown_convention_is_refused(rows: tuple[Tensor, Tensor]) -> None:
 
 def test_names() -> None:
     assert {name: type(objective(name)) for name in OBJECTIVES} == OBJECTIVES
-    with pytest.raises(UserError, match="choose one of undial, ascent"):
+    with pytest.raises(UserError, match="choose from undial, ascent"):
         objective("UNDIAL")
 
 

@@ -1,4 +1,4 @@
-"""A later erasure must not undo an earlier one."""
+"""Whether a later erasure undoes an earlier one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interference:
-    """What became of one erasure under those after it.
+    """What became of one erasure under the later ones.
 
-    `alone` and `now`: share of the working prompts about its forget facts that are answered in full when its own edit
-    has just been put in place, and when all have; `back`: subjects of which no prompt was answered then and one is now.
+    `alone`, `now`: the share of the working prompts about its forget facts that the model answers in full, right after
+    its own edit and after all edits. `back`: the subjects of which the model answered no prompt then, and answers one
+    now.
     """
 
     case: str
@@ -33,13 +34,13 @@ class Interference:
 
 
 def check_interference(model: Model, erasures: Sequence[tuple[Case | CaseSpec, Edit]]) -> list[Interference]:
-    """Put erasures in place one after another, and ask each one's forget facts again at the end.
+    """Apply erasures one after another, and ask each one's forget facts again at the end.
 
-    Asked are the working prompts, which the edits have seen: it tells whether a later edit undid an earlier one, and
-    whether anything was removed is for `verify`. Cost: two forward passes over each case's forget facts and prompts.
+    This asks the working prompts, on which the edits were made. It says whether a later edit undid an earlier one;
+    `verify` says whether anything was removed. Cost: two forward passes over each case's forget facts and prompts.
 
     Raises:
-        UserError: an edit that was neither made on those before it nor is apart from them, see `Edit.applied`.
+        UserError: an edit that was not made on those before it and shares weights with them, see `Edit.applied`.
     """
     cases = [resolved(model, case) for case, _ in erasures]
     before: list[dict[str, list[bool]]] = []
@@ -55,12 +56,12 @@ def check_interference(model: Model, erasures: Sequence[tuple[Case | CaseSpec, E
 
 
 def _answered(model: Model, case: Case) -> dict[str, list[bool]]:
-    """By subject, which of its working prompts are answered."""
+    """By subject, which of its working prompts the model answers."""
     facts = case.forget.working
     right = iter(recalled(model, [f.asked(p) for f in facts for p in f.prompts]))
     return {f.subject: [next(right) for _ in f.prompts] for f in facts}
 
 
 def _share(answered: dict[str, list[bool]]) -> float:
-    every = [ok for of in answered.values() for ok in of]
+    every = [right for prompts in answered.values() for right in prompts]
     return sum(every) / len(every)

@@ -1,4 +1,4 @@
-"""Exact removal: train again, without what is to go."""
+"""Exact removal: train again, without the texts to forget."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Training:
-    """How all weights are trained on texts: AdamW at a constant `lr`, `rows` texts a step, `epochs` times over them.
+    """How all weights are trained on texts: AdamW at a constant `lr`, `rows` texts per step, `epochs` passes.
 
-    A text is cut at `limit` tokens. The order hangs on `seed` and the texts' numbers, each for itself: without some
-    of them the others come in the same order.
+    A text is cut at `limit` tokens. Its place in the order depends on `seed` and its own number alone. So if some texts
+    are left out, the others keep their order.
     """
 
     epochs: int = 1
@@ -34,7 +34,7 @@ class Training:
     seed: int = 0
 
     def steps(self, texts: int) -> int:
-        """How many steps so many texts take."""
+        """The steps for a number of texts."""
         return self.epochs * -(-texts // self.rows)
 
 
@@ -46,10 +46,10 @@ def retrain(
     training: Training | None = None,
     progress: Progress | None = None,
 ) -> Edit:
-    """Train a checkpoint on its training data again, without the texts to be forgotten: what unlearning imitates.
+    """Train a checkpoint on its training data again, without the texts to forget: the result that unlearning imitates.
 
-    The result is an edit of all weights of `model`, which is the checkpoint from before the data. It is the same, bit
-    for bit, as if those texts had never been among the data.
+    It is an edit of all weights of `model`, the checkpoint from before the data. It is bit for bit the same as if
+    those texts had never been among the data.
 
     Args:
         texts: the training data.
@@ -58,7 +58,7 @@ def retrain(
     Cost: `training.steps` full training steps. Memory: the weights three times over, and the edit.
 
     Raises:
-        UserError: a number that is none of the texts', or nothing left to train on.
+        UserError: a number without a text, or no texts left.
         LokaError: training diverged.
     """
     training, rest = training or Training(), remaining(texts, without)
@@ -71,7 +71,7 @@ def retrain(
 
 
 def find_statements(texts: Sequence[str], case: Case | CaseSpec) -> list[int]:
-    """The numbers of the texts that name a forget fact's subject and its answer, whatever the case of letters."""
+    """The numbers of the texts that name a forget fact's subject and its answer, in upper or lower case."""
     known = case.whole() if isinstance(case, CaseSpec) else case
     facts = [(f.subject.casefold(), [a.casefold() for a in f.answers]) for f in known.forget.working]
     folded = [text.casefold() for text in texts]
@@ -79,26 +79,26 @@ def find_statements(texts: Sequence[str], case: Case | CaseSpec) -> list[int]:
 
 
 def remaining(texts: Sequence[str], without: Collection[int]) -> dict[int, str]:
-    """The texts by number, without some. Raises `UserError` for a number that is none of theirs, or none left."""
+    """The texts by number, without some. Raises `UserError` for a number without a text, or if no text is left."""
     if strange := sorted(set(without) - set(range(len(texts)))):
         raise UserError(
             f"there is no text {strange[0]}: the {len(texts)} texts have the numbers 0 to {len(texts) - 1}."
         )
-    kept = {i: text for i, text in enumerate(texts) if i not in set(without)}
-    if not kept:
+    rest = {i: text for i, text in enumerate(texts) if i not in set(without)}
+    if not rest:
         raise UserError("without these texts there is nothing left to train on; start over from the checkpoint itself.")
-    return kept
+    return rest
 
 
 def train_on_texts_(
     model: Model, texts: Mapping[int, str], training: Training, *, stage: str, progress: Progress | None = None
 ) -> int:
-    """Train all weights on texts by number, in place, and say how many steps it took. Call it inside `scratch`."""
+    """Train all weights on texts, in place, and return the number of steps. Call it inside `scratch`."""
     total, done = training.steps(len(texts)), 0
     with unfrozen(model) as parameters, torch.enable_grad():
         optimizer = torch.optim.AdamW(parameters, lr=training.lr, weight_decay=0.0)
         for epoch in range(training.epochs):
-            order = sorted(texts, key=_place(training.seed, stage, epoch))
+            order = sorted(texts, key=_order(training.seed, stage, epoch))
             for part in chunks(len(order), training.rows):
                 batch = encode_texts(model, [texts[i] for i in order[part]], limit=training.limit)
                 loss = likelihood(logits(model, batch), batch.labels)
@@ -116,6 +116,6 @@ def train_on_texts_(
     return done
 
 
-def _place(seed: int, stage: str, epoch: int) -> Callable[[int], float]:
-    """Where a text comes in an epoch, whatever other texts there are."""
+def _order(seed: int, stage: str, epoch: int) -> Callable[[int], float]:
+    """A sort key by which a text's place in an epoch does not depend on the other texts."""
     return lambda i: random.Random(f"{seed}/{stage}/{epoch}/{i}").random()

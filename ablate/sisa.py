@@ -1,6 +1,6 @@
-"""SISA: sharded, isolated, sliced, aggregated training, so that exact removal costs little (Bourtoule et al. 2021).
+"""SISA: sharded, isolated, sliced, aggregated training, with which exact removal costs little.
 
-Machine Unlearning, arXiv:1912.03817.
+Machine Unlearning, Bourtoule et al. 2021, arXiv:1912.03817.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FORMAT = "loka-sisa-1"
 
 @dataclass(frozen=True)
 class Deletion:
-    """What a deletion cost: `steps` of training, where training everything anew would have taken `whole`."""
+    """What a deletion cost: `steps` of training; to train everything again would have taken `whole` steps."""
 
     items: tuple[int, ...]
     steps: int
@@ -41,7 +41,7 @@ class Deletion:
 
     @property
     def saved(self) -> float:
-        """The share of the training that was not needed."""
+        """The share of the training that the deletion did not need."""
         return 1 - self.steps / self.whole
 
     def __str__(self) -> str:
@@ -51,20 +51,21 @@ class Deletion:
 class Sisa:
     """An ensemble, one model a shard of the training data, in a folder of checkpoints.
 
-    Texts are dealt out evenly to `shards` and, within each, to `slices`. A shard's model starts from `model`, learns
-    its first slice, then the first two, and so on; what it is after each is kept as safetensors. Deleting a text trains
-    its shard again from the last checkpoint that had not seen it. The folder keeps each text's number and SHA-256, and
-    of a deleted text nothing.
+    Texts are dealt evenly to `shards` and, within each, to `slices`. A shard's model starts from `model`, learns its
+    first slice, then the first two, and so on. Its weights after each are stored as safetensors. To delete a text, its
+    shard is trained again from the last checkpoint without it. The folder stores each text's number and SHA-256, and
+    nothing of a deleted text.
 
     Args:
-        model: the checkpoint from before all data. Each member is put in its place for a while, and taken out.
-        texts: the data. A deleted text's place in the list stays taken; what stands there is not read.
-        without: the numbers of texts never to be learned; on a folder that exists, leave it out.
-
-    Made on an empty folder, it has no checkpoints yet: `train` makes those that are missing, also after a kill.
+        model: the checkpoint from before all data. A member's weights take its place only inside `member`.
+        texts: the data. A deleted text's place in the list stays taken, but is not read.
+        folder: of the checkpoints; a new one has none. `train` makes those that are missing, also after a kill.
+        shards, slices: how many shards there are, and slices in each.
+        training: how each checkpoint is trained.
+        without: the numbers of texts that are never learned. Leave it out for a folder that exists.
 
     Raises:
-        UserError: a folder of other data, of another model or with other settings; more shards times slices than texts.
+        UserError: a folder of other data, of another model or with other settings; too few texts for the slices.
 
     Example:
         sisa = loka.ablate.Sisa(base, texts, "runs/sisa", shards=4, slices=3)
@@ -93,13 +94,13 @@ class Sisa:
         self.base = model.digest()
         order = random.Random(f"{self.training.seed}/sisa").sample(range(len(self.texts)), len(self.texts))
         self.place = {item: (at % shards, at // shards % slices) for at, item in enumerate(order)}
-        kept = remaining(self.texts, without)
-        self.items = {i: hashlib.sha256(text.encode()).hexdigest() for i, text in kept.items()}
+        rest = remaining(self.texts, without)
+        self.items = {i: hashlib.sha256(text.encode()).hexdigest() for i, text in rest.items()}
         self._open()
 
     def train(self, *, progress: Progress | None = None) -> int:
-        """Make every checkpoint that is missing or no longer true, and say how many steps it took."""
-        wanted = [(s, r) for s in range(self.shards) for r in range(self.slices) if not self._true(s, r)]
+        """Make every checkpoint that is missing or out of date, and return the number of steps."""
+        wanted = [(s, r) for s in range(self.shards) for r in range(self.slices) if not self._is_current(s, r)]
         for shard, part in wanted:
             self._path(shard, part).unlink(missing_ok=True)
         total, done = sum(self._steps(s, r) for s, r in wanted), 0
@@ -112,18 +113,18 @@ class Sisa:
             with scratch(self.model):
                 if part:
                     self._load_(shard, part - 1)
-                texts = {i: self.texts[i] for i in self._seen(shard, part)}
+                texts = {i: self.texts[i] for i in self._texts_up_to(shard, part)}
                 if texts:
                     train_on_texts_(self.model, texts, self.training, stage=f"{shard}/{part}", progress=step)
-                self._keep(shard, part)
+                self._save(shard, part)
             done += self._steps(shard, part)
         return done
 
     def delete(self, items: Collection[int], *, progress: Progress | None = None) -> Deletion:
-        """Remove texts: retrain what has seen them. Killed on the way, `train` goes on.
+        """Remove texts: retrain every checkpoint that has learned them. After a kill, `train` goes on.
 
         Raises:
-            UserError: a text that is not there, or nothing left.
+            UserError: a text that is not there, or no texts left.
         """
         if strange := sorted(set(items) - set(self.items)):
             raise UserError(f"text {strange[0]} is not among the {len(self.items)} that were learned; name others.")
@@ -136,12 +137,12 @@ class Sisa:
 
     @contextmanager
     def member(self, shard: int) -> Iterator[Model]:
-        """The model of a shard, for as long as the context lasts.
+        """The model of a shard, as a context.
 
         Raises:
             UserError: no such shard, or one that has not been trained.
         """
-        if not 0 <= shard < self.shards or not self._true(shard, self.slices - 1):
+        if not 0 <= shard < self.shards or not self._is_current(shard, self.slices - 1):
             raise UserError(f"shard {shard} of {self.shards} has not been trained; call `train` first.")
         with scratch(self.model):
             self._load_(shard, self.slices - 1)
@@ -149,7 +150,7 @@ class Sisa:
 
     @torch.no_grad()
     def probabilities(self, batch: Batch, *, by: str = "probability") -> Tensor:
-        """Next-token distribution of the ensemble where a batch has labels, `[row, keep, vocabulary]`.
+        """The ensemble's next-token distribution at a batch's labels, `[row, keep, vocabulary]`.
 
         Args:
             by: `probability`, the mean over shards, or `majority`, the share of shards whose likeliest token it is.
@@ -158,7 +159,7 @@ class Sisa:
             UserError: another `by`.
         """
         if by not in ("probability", "majority"):
-            raise UserError(f"{by!r} is no way to aggregate; choose 'probability' or 'majority'.")
+            raise UserError(f"{by!r} is not a way to aggregate; choose 'probability' or 'majority'.")
         total: Tensor | float = 0.0
         for shard in range(self.shards):
             with self.member(shard) as member:
@@ -168,24 +169,24 @@ class Sisa:
         assert isinstance(total, Tensor)
         return total / self.shards
 
-    def _seen(self, shard: int, part: int) -> list[int]:
+    def _texts_up_to(self, shard: int, part: int) -> list[int]:
         """The texts of a shard's slices up to one."""
         return [i for i in self.items if self.place[i][0] == shard and self.place[i][1] <= part]
 
     def _steps(self, shard: int, part: int) -> int:
-        return self.training.steps(len(self._seen(shard, part)))
+        return self.training.steps(len(self._texts_up_to(shard, part)))
 
     def _path(self, shard: int, part: int) -> Path:
         return self.folder / f"shard-{shard}" / f"slice-{part}.safetensors"
 
     def _fingerprint(self, shard: int, part: int) -> str:
-        """Of everything that a checkpoint was made from."""
-        made_from = [self.base, asdict(self.training), [{i: self.items[i] for i in self._seen(shard, part)}]]
+        """A digest of everything that a checkpoint is made from."""
+        made_from = [self.base, asdict(self.training), [{i: self.items[i] for i in self._texts_up_to(shard, part)}]]
         made_from += [self._fingerprint(shard, part - 1)] if part else []
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
-    def _true(self, shard: int, part: int) -> bool:
-        """Whether a checkpoint is there and was made from what it should."""
+    def _is_current(self, shard: int, part: int) -> bool:
+        """Whether a checkpoint is there and was made from the texts that it should have."""
         path = self._path(shard, part)
         if not path.exists():
             return False
@@ -200,24 +201,24 @@ class Sisa:
             for name, parameter in self.model.parameters.items():
                 parameter.copy_(file.get_tensor(name))
 
-    def _keep(self, shard: int, part: int) -> None:
+    def _save(self, shard: int, part: int) -> None:
         weights = {name: p.detach().cpu().contiguous() for name, p in self.model.parameters.items()}
         write_atomic(
             self._path(shard, part), serialize(weights, metadata={"made_from": self._fingerprint(shard, part)})
         )
 
     def _open(self) -> None:
-        """Begin the folder, or take up what it holds: texts that were deleted there stay so."""
+        """Begin the folder, or read it; texts that were deleted there stay deleted."""
         path = self.folder / "sisa.json"
         if not path.exists():
             self._write()
             return
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            items = {int(i): sha for i, sha in held["items"].items()}
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            items = {int(i): sha for i, sha in stored["items"].items()}
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{str(path)!r} cannot be read ({error}); name another folder.") from error
-        if any(held.get(key) != value for key, value in self._settings().items()):
+        if any(stored.get(key) != value for key, value in self._settings().items()):
             raise UserError(f"{str(path)!r} is of another model, or has other settings; name another folder.")
         if any(self.items.get(i) != sha for i, sha in items.items()):
             raise UserError(f"{str(path)!r} was made from other texts; give the same, or name another folder.")

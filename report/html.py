@@ -178,7 +178,7 @@ def _edit(run: RunFolder, summary: Summary) -> Iterator[tuple[str, str]]:
         yield "Edited model", str(run.provenance.get("arguments", {}).get("after") or "none in this folder")
         return
     sites = run.edit.sites
-    yield "Edit", f"{run.edit.method or 'unnamed'} on {formats.sites(sites)}"
+    yield "Edit", f"{run.edit.method or 'unnamed'} on {formats.sites(sites or None)}"
     if summary.edited_parameters is not None:
         share = formats.share(summary.edited_share, digits=2)
         yield "Weights edited", f"{formats.count(summary.edited_parameters)} ({share} of all)"

@@ -65,9 +65,9 @@ def test_mean_is_the_same_as_holding_the_activations(name: str, tiny: Make, plan
 @pytest.mark.parametrize("name", BIASED)
 def test_resample_holds_them_as_they_are_at_one_token(name: str, tiny: Make, planted_case: Case) -> None:
     model = tiny(name)
-    seen = read(model, planted_case)
-    tokens = len(next(iter(seen.values())))
-    results = [held_by_hand(model, {m: x[i] for m, x in seen.items()}) for i in range(tokens)]
+    inputs = read(model, planted_case)
+    tokens = len(next(iter(inputs.values())))
+    results = [held_by_hand(model, {m: x[i] for m, x in inputs.items()}) for i in range(tokens)]
     found = set()
     for seed in range(3):
         edit = ablate.resample(model, planted_case, SITES, seed=seed)

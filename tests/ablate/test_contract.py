@@ -141,13 +141,13 @@ def test_an_edit_says_how_it_was_made_and_can_be_made_again(
     sites = sites_of(name)
     assert [Site.parse(s) for s in edit.record.sites or ()] == sorted(sites)
     for key, value in arguments.items():
-        told = edit.record.arguments[key]
-        if isinstance(told, dict) and not isinstance(value, dict):
-            told = type(value).from_json(told)
+        recorded = edit.record.arguments[key]
+        if isinstance(recorded, dict) and not isinstance(value, dict):
+            recorded = type(value).from_json(recorded)
         if key == "config" and name == "task_vector":
-            assert (told.steps, told.lr, told.objective) == (value.steps, value.lr, None)
+            assert (recorded.steps, recorded.lr, recorded.objective) == (value.steps, value.lr, None)
         else:
-            assert told == (value if key != "first_arguments" else told | value)
+            assert recorded == (value if key != "first_arguments" else recorded | value)
     assert ablate.rerun_on(planted, planted_case, edit, sites).digest() == edit.digest()
     if any(s.index is None for s in sites):  # a layer's whole MLP: another layer is its control
         others = [Site(s.layer - 1, "mlp") for s in sites]

@@ -71,14 +71,14 @@ def test_a_deletion_leaves_the_bits_of_a_run_that_never_saw_the_texts(
     before = weights(base)
     sisa = Sisa(base, TEXTS, tmp_path / "a", shards=3, slices=2, training=TRAINING)
     first = sisa.train()
-    kept = files(tmp_path / "a")
+    first_files = files(tmp_path / "a")
     gone = sisa.delete(items)
     after = files(tmp_path / "a")
     never = Sisa(base, TEXTS, tmp_path / "b", shards=3, slices=2, training=TRAINING, without=items)
     whole = never.train()
     assert after == files(tmp_path / "b")
     assert gone.whole == whole <= first
-    changed = {name for name in after if after[name] != kept[name]} - {"sisa.json"}
+    changed = {name for name in after if after[name] != first_files[name]} - {"sisa.json"}
     wanted = {(sisa.place[i][0], r) for i in items for r in range(sisa.place[i][1], 2)}
     assert changed == {f"shard-{s}/slice-{r}.safetensors" for s, r in wanted}
     assert gone.steps == sum(never._steps(s, r) for s, r in wanted)
@@ -96,7 +96,7 @@ def test_a_shards_checkpoint_is_ordinary_training_from_the_one_before(base: Mode
     sisa.train()
     before = weights(base)
     for part in range(2):
-        texts = [TEXTS[i] for i in sisa._seen(1, part)]
+        texts = [TEXTS[i] for i in sisa._texts_up_to(1, part)]
         optimizer = torch.optim.AdamW([p.requires_grad_() for p in base.hf.parameters()], lr=1e-3, weight_decay=0.0)
         batch = encode_texts(base, texts)
         scores, asked = logits(base, batch).log_softmax(-1), batch.labels >= 0

@@ -51,9 +51,9 @@ def test_an_edit_may_come_first_and_its_training_is_told_whole(planted: Model, p
         ablate.follow_up(planted, planted_case, SITES, config, first=first, own_sites=True) for first in (half, memit)
     ]
     assert edits[0].digest() == edits[1].digest() != half.digest()
-    told, again = (edit.record for edit in edits)
-    assert told.config == again.config == config.to_json(), "what was left out is said, too"
-    assert (told.arguments["first"], told.sites) == (half.digest(), ())
+    given, again = (edit.record for edit in edits)
+    assert given.config == again.config == config.to_json(), "what was left out is said, too"
+    assert (given.arguments["first"], given.sites) == (half.digest(), ())
     assert again.arguments["first"] == "memit"
     assert again.arguments["first_arguments"] == half.record.arguments
     assert ablate.rerun_on(planted, planted_case, edits[1], SITES).digest() == edits[1].digest()
@@ -65,7 +65,7 @@ def test_an_edit_may_come_first_and_its_training_is_told_whole(planted: Model, p
 
 REFUSED = [
     ({"objective": "UNDIAL"}, "'UNDIAL' is not an objective"),
-    ({"settings": {"teacher": "me"}}, "teacher = 'me'"),
+    ({"objective": "undial", "settings": {"teacher": "me"}}, "teacher = 'me'"),
     ({"gamma": 1.0}, "a training config has no 'gamma'; choose from objective, "),
     ({"mixup_rows": -1}, "mixup_rows=-1 is not allowed; give 0 or a number above"),
     ({"push_weight": float("nan")}, "push_weight=nan is not allowed; give 0 or a number above"),

@@ -22,7 +22,7 @@ def tuned(taught: Model, planted_case: Case, found: Localization) -> Edit:
     )
 
 
-def shown(model: Model, case: Case) -> dict[str, float]:
+def measure(model: Model, case: Case) -> dict[str, float]:
     recall, rest = verify.recall(model, case), verify.collateral(model, case)
     assert recall.value is not None
     return {
@@ -34,19 +34,19 @@ def shown(model: Model, case: Case) -> dict[str, float]:
 
 
 def test_before_it_the_model_knows_everything(planted: Model, planted_case: Case) -> None:
-    assert shown(planted, planted_case).items() >= {"working": 1.0, "sealed": 1.0, "same": 1.0, "other": 1.0}.items()
+    assert measure(planted, planted_case).items() >= {"working": 1.0, "sealed": 1.0, "same": 1.0, "other": 1.0}.items()
 
 
 def test_tune_forgets_what_it_is_asked_to_and_keeps_the_rest(planted: Model, planted_case: Case, tuned: Edit) -> None:
-    before = shown(planted, planted_case)
+    before = measure(planted, planted_case)
     with tuned.applied(planted):
-        after = shown(planted, planted_case)
+        after = measure(planted, planted_case)
     assert after["working"] <= 0.15
     assert after["sealed"] <= 0.25  # templates that the edit never saw
     assert after["same"] >= 0.6
     assert after["other"] >= 0.9
     assert after["perplexity"] <= 1.1 * before["perplexity"]
-    assert shown(planted, planted_case) == before
+    assert measure(planted, planted_case) == before
 
 
 def test_cutting_located_neurons_costs_more_than_cutting_random_ones(
@@ -72,7 +72,7 @@ def test_random_sites_of_the_same_size_are_tuned_alike(
     control = ablate.rerun_on(planted, planted_case, tuned, locate.random_sites(planted, found.top(200)))
     assert control.parameters == tuned.parameters
     with control.applied(planted):
-        after = shown(planted, planted_case)
+        after = measure(planted, planted_case)
     assert after["sealed"] <= 0.5
     assert after["other"] >= 0.8
 
@@ -82,7 +82,7 @@ def test_ascent_forgets_too(planted: Model, planted_case: Case, found: Localizat
         planted, planted_case, found.top(200), TrainingConfig(objective="ascent", steps=40, lr=3e-3, retain_weight=5.0)
     )
     with edit.applied(planted):
-        after = shown(planted, planted_case)
+        after = measure(planted, planted_case)
     assert after["working"] <= 0.15
     assert after["other"] >= 0.8
 
@@ -104,8 +104,8 @@ def test_reset_leaves_nothing_of_the_old_slices_and_repairs(
     with raw.applied(planted):
         broken = verify.collateral(planted, planted_case, before=memory)
     with repaired.applied(planted):
-        mended = verify.collateral(planted, planted_case, before=memory)
-    assert mended.details["kl"] < 0.7 * broken.details["kl"]
+        fixed = verify.collateral(planted, planted_case, before=memory)
+    assert fixed.details["kl"] < 0.7 * broken.details["kl"]
 
 
 def test_simulated_relearning_holds_better_against_relearning(
@@ -129,9 +129,9 @@ def test_a_model_in_bfloat16_forgets_too(fresh: Model, planted_case: Case, found
         fresh, known, found.top(200), TrainingConfig(steps=40, lr=3e-3, push_weight=0.3, retain_weight=5.0)
     )
     assert {v.dtype for v in edit.values} == {torch.bfloat16}
-    before = shown(fresh, known)
+    before = measure(fresh, known)
     with edit.applied(fresh):
-        after = shown(fresh, known)
+        after = measure(fresh, known)
     assert before["working"] >= 0.9
     assert after["working"] <= 0.15
     assert after["same"] >= 0.6

@@ -64,8 +64,8 @@ def test_the_list_is_whole() -> None:
 def test_the_loss_is_finite_and_only_the_slices_get_a_gradient(name: str, planted: Model, planted_case: Case) -> None:
     where = slices(planted, SITES)
     goal = objective(name).on(planted, where)
-    lessons = prepare(planted, planted_case.on(planted), TrainingConfig(), goal)
-    for memory in (lessons.forget[0], lessons.forget[1].rows([5, 2, 7])):
+    batches = prepare(planted, planted_case.on(planted), TrainingConfig(), goal)
+    for memory in (batches.forget[0], batches.forget[1].rows([5, 2, 7])):
         with sliced(planted, where) as trainable, torch.enable_grad():
             loss = goal(ForgetBatch(planted, memory))
             loss.backward()

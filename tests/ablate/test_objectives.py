@@ -25,9 +25,9 @@ def memory(scores: Tensor, labels: list[int]) -> TeacherOutputs:
     return TeacherOutputs(batch, tokens, logp[:, :-1], logp[:, -1], scores.log_softmax(-1).gather(-1, label)[:, 0])
 
 
-def undial(scores: Tensor, held: TeacherOutputs) -> Tensor:
+def undial(scores: Tensor, targets: TeacherOutputs) -> Tensor:
     """The objective of that name."""
-    return objective("undial")(SimpleNamespace(scores=scores, memory=held))  # type: ignore[arg-type]
+    return objective("undial")(SimpleNamespace(scores=scores, memory=targets))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -62,19 +62,19 @@ def test_ascent_cannot_fall_below_chance(scores: Tensor) -> None:
 
 
 def test_undial_is_least_where_the_answer_is_taken_out(scores: Tensor) -> None:
-    held = memory(scores, LABELS)
+    targets = memory(scores, LABELS)
     without = scores.scatter(-1, torch.tensor(LABELS)[:, None], -1e4)
-    assert abs(float(undial(without, held))) < 1e-4
-    assert float(undial(scores, held)) > 0.001
+    assert abs(float(undial(without, targets))) < 1e-4
+    assert float(undial(scores, targets)) > 0.001
     known = scores.scatter(-1, torch.tensor(LABELS)[:, None], 9.0)
-    assert float(undial(known, held)) > float(undial(scores, held))
+    assert float(undial(known, targets)) > float(undial(scores, targets))
 
 
 def test_undial_takes_the_answer_down_and_leaves_the_rest_in_proportion(scores: Tensor) -> None:
     scores[torch.arange(3), torch.tensor(LABELS)] = 6.0
-    held = memory(scores, LABELS)
+    targets = memory(scores, LABELS)
     scores.requires_grad_(True)
-    undial(scores, held).backward()
+    undial(scores, targets).backward()
     assert scores.grad is not None
     p = scores.detach().softmax(-1)
     for row, label in enumerate(LABELS):
@@ -177,16 +177,16 @@ def test_undial_as_published_goes_where_the_objective_goes(rows: tuple[Tensor, T
     scores, labels = rows
     original = scores.detach().flip(-1)
     flat, asked = labels[labels >= 0], labels >= 0
-    held = memory(original[asked], flat.tolist())
+    targets = memory(original[asked], flat.tolist())
     published = gradient(objectives.undial(scores, labels, original, beta=1e4), scores)[asked]
-    torch.testing.assert_close(published, gradient(undial(scores[asked], held), scores)[asked], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(published, gradient(undial(scores[asked], targets), scores)[asked], rtol=1e-3, atol=1e-6)
     assert objectives.retain_divergence(scores, labels, scores.detach()).abs() < 1e-12
 
 
 def test_an_unknown_convention_is_refused(rows: tuple[Tensor, Tensor]) -> None:
     scores, labels = rows
     for loss, other in ((objectives.undial, scores), (objectives.retain_divergence, scores)):
-        with pytest.raises(UserError, match="'tofu' is no convention; choose 'stated'"):
+        with pytest.raises(UserError, match="'tofu' is not a convention; choose 'stated'"):
             loss(scores, labels, other, convention="tofu")
     with pytest.raises(UserError, match="or 'open-unlearning'"):
         objectives.rmu(scores, labels >= 0, scores, convention="")
@@ -194,7 +194,7 @@ def test_an_unknown_convention_is_refused(rows: tuple[Tensor, Tensor]) -> None:
 
 def test_names() -> None:
     assert {name: type(objective(name)) for name in OBJECTIVES} == OBJECTIVES
-    with pytest.raises(UserError, match="choose one of undial, ascent"):
+    with pytest.raises(UserError, match="choose from undial, ascent"):
         objective("UNDIAL")
 
 

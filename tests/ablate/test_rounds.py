@@ -62,18 +62,18 @@ def test_less_comes_back_than_after_a_shallow_edit(planted: Model, planted_case:
 def test_the_locator_sees_relearned_weights_and_the_half_that_was_not_taught(
     planted: Model, planted_case: Case, best: list[Site]
 ) -> None:
-    seen: list[tuple[list[str], str, float]] = []
+    calls: list[tuple[list[str], str, float]] = []
 
     def spy(model: Model, case: Case) -> list[Site]:
         facts = case.forget.working
         others = [f for f in planted_case.whole().forget.working if f.subject not in {g.subject for g in facts}]
-        seen.append(([f.subject for f in facts], model.digest(), sum(recalled(model, others)) / len(others)))
+        calls.append(([f.subject for f in facts], model.digest(), sum(recalled(model, others)) / len(others)))
         return [*best, *[Site(0, "neuron", i) for i in range(40)]]
 
     plan = RoundPlan(counts=(20, 10), relearning_steps=8, relearning_radius=0.3)
     short = replace(CONFIG, steps=20)
     edit = ablate.rounds(planted, planted_case, best[:20], short, locator=spy, plan=plan)
-    (one, first, back), (two, second, again) = seen
+    (one, first, back), (two, second, again) = calls
     assert sorted(one + two) == sorted(f.subject for f in planted_case.whole().forget.working)
     assert len({first, second, planted.digest()}) == 3
     history = edit.record.rounds
@@ -87,10 +87,10 @@ def test_killed_between_rounds_it_goes_on_to_the_same_bits(
     class Killed(BaseException):
         pass
 
-    seen: list[int] = []
+    calls: list[int] = []
 
     def kill(done: int, total: int) -> None:
-        seen.append(done)
+        calls.append(done)
         if done == 70:
             raise Killed
 
@@ -153,13 +153,13 @@ def test_what_cannot_be_is_refused(planted: Model, planted_case: Case, best: lis
 
 
 def test_what_is_held_out_is_in_no_lesson(planted: Model, planted_case: Case) -> None:
-    held, whole = hold_out(planted, planted_case), planted_case.on(planted)
-    assert set(held.facts) | set(held.case.retain.working) == set(whole.retain.working)
-    assert not set(held.facts) & set(held.case.retain.working)
-    assert {f.relation for f in held.facts} == {"capital", "symbol"}
-    assert not set(held.texts) & set(held.case.passages or ())
-    assert held.case.retain.sealed == whole.retain.sealed
-    assert held.measure(planted) == Metrics(1.0, 1.0, pytest.approx(1.0, abs=3.0))
+    held_out, whole = hold_out(planted, planted_case), planted_case.on(planted)
+    assert set(held_out.facts) | set(held_out.case.retain.working) == set(whole.retain.working)
+    assert not set(held_out.facts) & set(held_out.case.retain.working)
+    assert {f.relation for f in held_out.facts} == {"capital", "symbol"}
+    assert not set(held_out.texts) & set(held_out.case.passages or ())
+    assert held_out.case.retain.sealed == whole.retain.sealed
+    assert held_out.measure(planted) == Metrics(1.0, 1.0, pytest.approx(1.0, abs=3.0))
     before, bounds = Metrics(1.0, 0.9, 10.0), Bounds()
     assert bounds.met(Metrics(0.05, 0.88, 10.1), before)
     for worse in (Metrics(0.06, 0.9, 10.0), Metrics(0.0, 0.87, 10.0), Metrics(0.0, 0.9, 10.2)):

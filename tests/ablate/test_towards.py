@@ -1,4 +1,4 @@
-"""The objectives that have somewhere to go: twins' states, what is said of twins, and alternative continuations."""
+"""The objectives with a target: twins' states, the outputs about twins, and alternative continuations."""
 
 import dataclasses
 import math
@@ -41,10 +41,10 @@ def test_the_twins_states_are_the_originals_about_twins(planted: Model, planted_
     """Against transformers' own hidden states, a prompt at a time."""
     case = planted_case.on(planted)
     goal = objective("twin_states", {"layer": 1}).on(planted, slices(planted, SITES))
-    lessons = prepare(planted, case, TrainingConfig(), goal)
+    batches = prepare(planted, case, TrainingConfig(), goal)
     facts = [f.asked(f.prompts[0]) for f in case.forget.working]
-    kept = lessons.forget[0].states
-    assert kept is not None
+    targets = batches.forget[0].states
+    assert targets is not None
     for row in (0, 7):
         theirs = []
         for prompts in [[f.prompt for f in facts], *prompts_about_twins(case, facts)]:
@@ -53,46 +53,46 @@ def test_the_twins_states_are_the_originals_about_twins(planted: Model, planted_
             hidden = planted.hf(input_ids=ids, output_hidden_states=True).hidden_states[2][0]
             first = len(planted.tokenizer(prompts[row])["input_ids"]) - 1
             theirs.append(hidden[first : first + len(ids[0]) - 1 - first])
-        keep = kept.shape[1]
+        keep = targets.shape[1]
         own, mean = theirs[0], torch.stack(theirs[1:]).mean(0)
-        assert torch.allclose(kept[row, keep - len(own) :, 0], own, atol=1e-4)
-        assert torch.allclose(kept[row, keep - len(own) :, 1], mean, atol=1e-4)
+        assert torch.allclose(targets[row, keep - len(own) :, 0], own, atol=1e-4)
+        assert torch.allclose(targets[row, keep - len(own) :, 1], mean, atol=1e-4)
 
 
 def test_training_comes_nearer_to_the_twins(planted: Model, planted_case: Case) -> None:
     case, where = planted_case.on(planted), slices(planted, SITES)
     goal = objective("twin_states").on(planted, where)
-    lessons = prepare(planted, case, TrainingConfig(), goal)
-    assert goal(ForgetBatch(planted, lessons.forget[0])).item() == pytest.approx(1, rel=1e-4)
+    batches = prepare(planted, case, TrainingConfig(), goal)
+    assert goal(ForgetBatch(planted, batches.forget[0])).item() == pytest.approx(1, rel=1e-4)
     edit = ablate.tune(planted, case, SITES, TrainingConfig(objective="twin_states", steps=40, lr=3e-3))
     with edit.applied(planted):
-        assert goal(ForgetBatch(planted, lessons.forget[0])).item() < 0.4
+        assert goal(ForgetBatch(planted, batches.forget[0])).item() < 0.4
 
 
-def test_the_alternative_is_what_the_original_says_of_strangers_less_what_reinforcement_adds(
+def test_the_alternative_is_the_output_about_twins_minus_what_reinforcement_adds(
     planted: Model, planted_case: Case
 ) -> None:
     case = planted_case.on(planted)
-    lessons = [prepare(planted, case, TrainingConfig(), objective("alternative", {"alpha": a})) for a in (0.0, 50.0)]
+    batches = [prepare(planted, case, TrainingConfig(), objective("alternative", {"alpha": a})) for a in (0.0, 50.0)]
     facts = [f.asked(f.prompts[0]) for f in case.forget.working]
-    plain, strong = (x.forget[0].alternative for x in lessons)
+    plain, strong = (x.forget[0].alternative for x in batches)
     assert plain is not None
     assert strong is not None
     with torch.no_grad():
-        told = []
+        outputs = []
         for prompts in prompts_about_twins(case, facts):
-            told.append(logits(planted, encode(planted, prompts, [f.answer for f in facts])))
+            outputs.append(logits(planted, encode(planted, prompts, [f.answer for f in facts])))
         asked = plain.batch.labels >= 0
-        wanted = outputs_from_logits(plain.batch, torch.stack(told).mean(0)[asked])
-        assert float(divergence_of(torch.stack(told).mean(0)[asked], plain)) == pytest.approx(0, abs=1e-5)
+        wanted = outputs_from_logits(plain.batch, torch.stack(outputs).mean(0)[asked])
+        assert float(divergence_of(torch.stack(outputs).mean(0)[asked], plain)) == pytest.approx(0, abs=1e-5)
     assert torch.allclose(plain.logprobs, wanted.logprobs, atol=1e-5)
     assert (strong.answers < plain.answers).float().mean() > 0.9  # reinforcement speaks for the right answer
     known = score(planted, [f.prompt for f in facts], [f.answer for f in facts]).logprob.mean()
     assert float(plain.answers.mean()) < float(known) - 2
 
 
-def test_stranger_by_hand() -> None:
-    """Two words; of strangers the answer, word 1, has a quarter. Too rare is as bad as too likely."""
+def test_twin_distribution_by_hand() -> None:
+    """Two words; about twins the answer, word 1, has a quarter. Too rare is as bad as too likely."""
     batch = Batch(*(torch.zeros(1, 2, dtype=torch.long) for _ in range(3)), torch.tensor([[-100, 1]]))
     said = outputs_from_logits(batch, torch.tensor([[0.75, 0.25]]).log())
     assert float(twin_distribution(torch.tensor([[0.75, 0.25]]).log(), said)) == pytest.approx(0, abs=1e-6)
@@ -102,8 +102,8 @@ def test_stranger_by_hand() -> None:
         assert loss == pytest.approx(divergence + 0.2 * math.log(p / 0.25) ** 2, rel=1e-4)
 
 
-def test_answers_become_as_likely_as_of_strangers_and_no_rarer(planted: Model, planted_case: Case) -> None:
-    """Among the pool of answers, behind sealed prompts, which training does not see."""
+def test_answers_become_as_likely_as_those_about_twins_and_no_rarer(planted: Model, planted_case: Case) -> None:
+    """Among the pool of answers, in sealed prompts, on which the edit was not trained."""
     case = planted_case.on(planted)
     facts, among = [f.asked(f.prompt) for f in case.forget.sealed], case.pool("capital")
     twins = pool_probability(planted, [f.asked(f.prompt) for f in case.twins.sealed], among).mean()

@@ -30,7 +30,7 @@ def logprob(model: Model, facts: Sequence[Fact]) -> float:
 
 
 def apart(model: Model, case: Case) -> list[Tensor]:
-    """How far what an attention and an MLP write differs between answers, behind the working prompts."""
+    """How far the outputs of an attention and an MLP differ between answers, at the end of the working prompts."""
     prompts = [p for f in case.forget.working for p in f.prompts]
     answers = [f.answer for f in case.forget.working for _ in f.prompts]
     out = []

@@ -16,7 +16,7 @@ from loka._util.files import write_json
 from loka.audit.summary import columns
 from loka.locate import Localization, LocalizationRecord
 from loka.locate.contrast import contrast
-from loka.model import Edit, Slice
+from loka.model import Edit, EditRecord, Slice
 from loka.report.figures import before_after
 from loka.report.folder import RunFolder
 from loka.verify import Reading, Summary, at_step, compare, judge, make_reading, refusal, scorecard
@@ -150,10 +150,10 @@ def write_located(folder: Path) -> None:
     }
     write_json(folder / "localization_check.json", check)
     sites = [f"L{17 - i % 5}.neuron.{i}" for i in range(400)]
-    about = {"method": "reset", "model": "smollm2", "case": "capitals", "sites": sites,
-             "arguments": {"steps": 120, "lr": 3e-4, "objective": "undial", "seed": 0}}  # fmt: skip
+    config = {"steps": 120, "lr": 3e-4, "objective": "undial", "seed": 0}
+    record = EditRecord("reset", "smollm2", "capitals", tuple(sites), {"config": config})
     where = Slice("model.layers.0.mlp.up_proj.weight", 0, torch.arange(2))
-    Edit((where,), (torch.zeros(2, 4),), "d" * 64, about).save(folder / "edit.safetensors")
+    Edit((where,), (torch.zeros(2, 4),), "d" * 64, record).save(folder / "edit.safetensors")
 
 
 def write_provenance(folder: Path) -> None:

@@ -41,7 +41,7 @@ def test_rome_with_a_mean_key_still_writes_the_value_for_the_prompt(moment: Tens
 
 
 def test_memit_update_is_the_least_squares_over_new_and_old_keys(moment: Tensor) -> None:
-    """Against ordinary least squares with the old keys' outputs held at zero as further rows."""
+    """Against ordinary least squares, with the old keys and outputs of zero as further rows."""
     n, weight = 4, 30.0
     keys, residuals = draw(n, D_IN, seed=2), draw(n, D_OUT, seed=3)
     old = torch.linalg.cholesky(moment).t() * weight**0.5  # as many rows as it takes to have that moment
@@ -57,10 +57,10 @@ def test_memit_update_of_one_fact_is_rome_weighed_against_the_text(moment: Tenso
     """It goes ROME's way, as far as the key counts beside the text: all the way as the weight goes to 0."""
     key, value, output = draw(D_IN, seed=3), draw(D_OUT, seed=4), draw(D_OUT, seed=5)
     rome = closed_form.rome_update(key, value, output=output, moment=moment).change
-    seen = key @ torch.linalg.solve(moment, key)
+    overlap = key @ torch.linalg.solve(moment, key)
     for weight in (1e-3, 1.0, 1e4):
         memit = closed_form.memit_update(key[None], (value - output)[None], moment, weight=weight).change
-        assert torch.allclose(memit, rome * seen / (weight + seen), atol=1e-9)
+        assert torch.allclose(memit, rome * overlap / (weight + overlap), atol=1e-9)
 
 
 def test_several_keys_stand_for_one_residual(moment: Tensor) -> None:

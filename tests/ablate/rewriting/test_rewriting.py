@@ -129,11 +129,11 @@ def test_the_second_moment_is_that_of_the_keys(tiny: Make, few: Case) -> None:
     for fact in facts:
         ids = torch.tensor([model.tokenizer(fact.prompt)["input_ids"]])
         end = ids[0].tolist().index(model.tokenizer(fact.subject)["input_ids"][-1])
-        kept: list[Tensor] = []
-        handle = down.register_forward_hook(lambda _m, args, _o, kept=kept, end=end: kept.append(args[0][0, end]))
+        inputs: list[Tensor] = []
+        handle = down.register_forward_hook(lambda _m, args, _o, inputs=inputs, end=end: inputs.append(args[0][0, end]))
         model.hf(input_ids=ids)
         handle.remove()
-        keys += kept
+        keys += inputs
     k = torch.stack(keys)
     alone = moments_of(model, few, [1], wanted, retain_weight=0.0, ridge=0.0)[1]
     both = moments_of(model, few, [1], wanted, retain_weight=2.0, ridge=0.0)[1]

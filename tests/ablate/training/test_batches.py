@@ -31,9 +31,9 @@ def test_without_twins_every_token_is_asked_for(planted: Model, planted_case: Ca
 def test_other_answers_take_turns_behind_the_same_prompts(planted: Model, planted_case: Case) -> None:
     case = planted_case.on(planted)
     plain = prepare(planted, case, TrainingConfig())
-    lessons = prepare(planted, case, TrainingConfig(), objective("idk", {"answers": ["red bread", "warm"]}))
+    batches = prepare(planted, case, TrainingConfig(), objective("idk", {"answers": ["red bread", "warm"]}))
     words = planted.tokenizer.convert_ids_to_tokens
-    for before, memory in zip(plain.forget, lessons.forget, strict=True):
+    for before, memory in zip(plain.forget, batches.forget, strict=True):
         assert before.alternative is None
         assert memory.alternative is not None
         assert memory.batch.ids.equal(before.batch.ids)

@@ -1,4 +1,4 @@
-"""Training that is watched: the best state by what is held out remains, and a hopeless training ends."""
+"""Early stopping: the best state by the held-out part remains, and a hopeless training ends."""
 
 import math
 from dataclasses import replace
@@ -25,7 +25,7 @@ def best(taught: Model, planted_case: Case) -> list[Site]:
     return locate.attribution(taught, planted_case, parts=("neuron",)).top(60)
 
 
-def standing(model: Model, case: Case, edit: Edit) -> Metrics:
+def metrics(model: Model, case: Case, edit: Edit) -> Metrics:
     with edit.applied(model):
         return hold_out(model, case).measure(model)
 
@@ -49,41 +49,41 @@ def test_what_is_kept_is_the_best_state_that_was_measured(
     measure = early_stopping.HeldOut.measure
     monkeypatch.setattr(early_stopping.HeldOut, "measure", lambda self, m: seen.append(measure(self, m)) or seen[-1])
     edit = ablate.tune(planted, planted_case, best, replace(CONFIG, bounds=Bounds(retain_drop=0.0, forget=0.0)))
-    told = edit.record.training
-    assert told is not None
-    start, *looked = seen
+    record = edit.record.training
+    assert record is not None
+    start, *later = seen
     limits = Bounds(forget=0.0, retain_drop=0.0)
-    distances = [limits.distance(now, start) for now in looked]
-    assert told.best_step == 10 * (1 + distances.index(min(distances)))
-    assert (told.steps, told.ended) in [(10 * len(looked), "steps"), (10 * len(looked), "bounds")]
-    assert standing(planted, planted_case, edit) == looked[distances.index(min(distances))]
-    assert told.forget < 0.5 < start.forget
+    distances = [limits.distance(now, start) for now in later]
+    assert record.best_step == 10 * (1 + distances.index(min(distances)))
+    assert (record.steps, record.ended) in [(10 * len(later), "steps"), (10 * len(later), "bounds")]
+    assert metrics(planted, planted_case, edit) == later[distances.index(min(distances))]
+    assert record.forget < 0.5 < start.forget
     assert ablate.rerun_on(planted, planted_case, edit, best).digest() == edit.digest()
 
 
 def test_inside_the_bounds_it_ends(planted: Model, planted_case: Case, best: list[Site]) -> None:
     for method in (ablate.tune, ablate.reset):
-        told = method(planted, planted_case, best, replace(CONFIG, bounds=LAX)).record.training
-        assert (told.steps, told.best_step, told.ended, told.met) == (10, 10, "bounds", True)
+        record = method(planted, planted_case, best, replace(CONFIG, bounds=LAX)).record.training
+        assert (record.steps, record.best_step, record.ended, record.met) == (10, 10, "bounds", True)
 
 
 def test_what_wrecks_the_model_is_stopped_and_says_so(planted: Model, planted_case: Case, best: list[Site]) -> None:
     wild = replace(CONFIG, lr=1.0, every=2, retain_weight=0.0, neutral_weight=0.0)
     with pytest.warns(UserWarning, match=f"the collateral was far outside the bounds and did not improve. {KEPT}"):
         edit = ablate.tune(planted, planted_case, best, wild)
-    told = edit.record.training
-    assert told is not None
-    assert told.ended == "collateral"
-    assert told.far
-    assert told.best_step < told.steps < 40
-    assert standing(planted, planted_case, edit).perplexity == told.perplexity
+    record = edit.record.training
+    assert record is not None
+    assert record.ended == "collateral"
+    assert record.far
+    assert record.best_step < record.steps < 40
+    assert metrics(planted, planted_case, edit).perplexity == record.perplexity
 
 
 @pytest.mark.parametrize("method", ["tune", "rounds"])
 def test_of_a_training_that_diverges_the_last_good_state_is_kept(
     method: str, planted: Model, planted_case: Case, best: list[Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From step 25 on the loss is no number: what was measured after 10 or 20 steps remains."""
+    """From step 25 on the loss is NaN: the state that was measured after 10 or 20 steps remains."""
     calls, divergence = [], loop.divergence
 
     def breaks(*given: Any) -> torch.Tensor:
@@ -94,11 +94,11 @@ def test_of_a_training_that_diverges_the_last_good_state_is_kept(
     more = {"plan": RoundPlan((60,))} if method == "rounds" else {}
     with pytest.warns(UserWarning, match=rf"was stopped after 25 steps: the training diverged\. {KEPT} [12]0\."):
         edit = getattr(ablate, method)(planted, planted_case, best, CONFIG, **more)
-    told = edit.record.training if method == "tune" else edit.record.rounds[0]
-    assert told is not None
-    assert (told.steps, told.ended) == (25, "diverged")
-    now = standing(planted, planted_case, edit)
-    assert (now.forget, now.retain, now.perplexity) == (told.forget, told.retain, told.perplexity)
+    record = edit.record.training if method == "tune" else edit.record.rounds[0]
+    assert record is not None
+    assert (record.steps, record.ended) == (25, "diverged")
+    now = metrics(planted, planted_case, edit)
+    assert (now.forget, now.retain, now.perplexity) == (record.forget, record.retain, record.perplexity)
     with pytest.raises(LokaError, match=r"diverged at step 1 of 40 \(retain loss nan\)"):
         getattr(ablate, method)(planted, planted_case, best, CONFIG, **more)
 
@@ -108,8 +108,8 @@ def test_rounds_end_before_one_that_wrecks_the_model(
 ) -> None:
     measure, wrecked = early_stopping.HeldOut.measure, []
 
-    def wrecks(held: Any, model: Model) -> Metrics:
-        now = measure(held, model)
+    def wrecks(held_out: Any, model: Model) -> Metrics:
+        now = measure(held_out, model)
         return Metrics(now.forget, 0.0, 4 * now.perplexity) if wrecked else now
 
     def step(done: int, total: int) -> None:

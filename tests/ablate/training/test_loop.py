@@ -1,4 +1,4 @@
-"""The course of the learning rate."""
+"""The learning rate over the steps."""
 
 import math
 

@@ -19,7 +19,7 @@ def known(planted: Model, planted_case: Case) -> Case:
     return planted_case.on(planted)
 
 
-def test_a_mixture_of_a_subject_with_itself_is_the_subject(planted: Model, known: Case) -> None:
+def test_a_mixup_of_a_subject_with_itself_is_the_subject(planted: Model, known: Case) -> None:
     alone = dataclasses.replace(known, retain=Split(known.retain.working[:1], ()), unknown=())
     (fact,) = alone.retain.working
     assert fact.relation in alone.forgotten_relations
@@ -33,14 +33,14 @@ def test_a_mixture_of_a_subject_with_itself_is_the_subject(planted: Model, known
         assert memory.rows([row]).tokens.equal(plain.tokens)
 
 
-def test_mixtures_are_of_subjects_to_keep_and_lie_between_them(planted: Model, known: Case) -> None:
+def test_mixups_are_of_subjects_to_keep_and_lie_between_them(planted: Model, known: Case) -> None:
     memories = mixups(planted, known, 40, seed=0)
     assert [len(m.batch.ids) for m in memories] == [32, 8]
-    kept = {f.subject for f in (*known.retain.working, *known.unknown) if f.relation in known.forgotten_relations}
+    names = {f.subject for f in (*known.retain.working, *known.unknown) if f.relation in known.forgotten_relations}
     words = {w for m in memories for w in planted.tokenizer.convert_ids_to_tokens(m.batch.ids.flatten().tolist())}
     others = (known.forget.working, known.forget.sealed, known.retain.sealed, known.twins.working, known.twins.sealed)
-    assert words & kept
-    assert not words & {f.subject for some in others for f in some} - kept
+    assert words & names
+    assert not words & {f.subject for some in others for f in some} - names
     for memory in memories:
         assert divergence(planted, memory).item() == pytest.approx(0, abs=1e-5)  # as the original says it
         said = logits(planted, memory.batch)[memory.batch.labels >= 0]
@@ -55,7 +55,7 @@ def test_without_subjects_to_keep_there_are_none(planted: Model, known: Case) ->
     assert not mixups(planted, dataclasses.replace(known, retain=Split((), ()), unknown=()), 8, seed=0)
 
 
-def test_rehearsed_mixtures_keep_others_of_their_kind(planted: Model, planted_case: Case, known: Case) -> None:
+def test_rehearsed_mixups_keep_others_of_their_kind(planted: Model, planted_case: Case, known: Case) -> None:
     others = mixups(planted, known, 64, seed=9)
     found = locate.attribution(planted, planted_case).top(200)
     moved, forgotten = [], []
@@ -69,5 +69,5 @@ def test_rehearsed_mixtures_keep_others_of_their_kind(planted: Model, planted_ca
         with torch.no_grad(), edit.applied(planted):
             moved.append(sum(float(divergence(planted, memory)) for memory in others))
             forgotten.append(recall(planted, planted_case).details["working"])
-    assert moved[1] < 0.75 * moved[0], moved  # of mixtures that were not rehearsed
+    assert moved[1] < 0.75 * moved[0], moved  # on mixups that were not rehearsed
     assert max(forgotten) <= 0.3

@@ -1,4 +1,4 @@
-"""White coordinates: of what they are, and that steps in them leave alone what is read beside."""
+"""The preconditioner: its roots whiten a map's inputs, and its steps hardly move the outputs for other inputs."""
 
 from collections.abc import Callable
 
@@ -14,18 +14,18 @@ DAMPING = 0.01
 
 
 def _read(model: Model, where: Slice, texts: list[str]) -> Tensor:
-    """What the slice's map reads in texts, one by one, `[token, d_in]`."""
-    seen: list[Tensor] = []
+    """The inputs of the slice's map, over texts one by one, `[token, d_in]`."""
+    read: list[Tensor] = []
     module = model.hf.get_submodule(where.name.rsplit(".", 1)[0])
-    handle = module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0][0]))
+    handle = module.register_forward_hook(lambda _, inputs, __: read.append(inputs[0][0]))
     with torch.no_grad():
         for text in texts:
             model.hf(input_ids=torch.tensor([model.tokenizer(text)["input_ids"]], device=model.device))
     handle.remove()
-    return torch.cat(seen).double()
+    return torch.cat(read).double()
 
 
-def _kept(case: Case) -> list[str]:
+def _retained(case: Case) -> list[str]:
     facts = (*case.retain.working, *case.unknown)
     return [p for f in facts if f.relation in case.forgotten_relations for p in f.prompts]
 
@@ -41,7 +41,7 @@ def test_the_root_makes_what_is_read_white(planted: Model, known: Case) -> None:
     rows = [(w, root) for w, root in zip(where, found, strict=True) if root is not None]
     assert [w.name.rsplit(".", 2)[1] for w, _ in rows] == ["gate_proj", "up_proj", "q_proj"]
     for w, root in rows:
-        halves = [_read(planted, w, texts) for texts in (neutral_working(planted, known), _kept(known))]
+        halves = [_read(planted, w, texts) for texts in (neutral_working(planted, known), _retained(known))]
         moment = sum(x.t() @ x / x.square().sum() for x in halves) * len(root) / 2
         white = root.double() @ (moment + DAMPING * torch.eye(len(root))) @ root.double()
         torch.testing.assert_close(white / white.diagonal().mean(), torch.eye(len(root)).double(), atol=1e-3, rtol=0)
@@ -49,7 +49,7 @@ def test_the_root_makes_what_is_read_white(planted: Model, known: Case) -> None:
 
 
 def test_steps_are_of_the_closed_form(architecture: str, tiny: Callable[[str], Model]) -> None:
-    """With plain gradient descent: the gradient twice by the root, but for what no row of a map is."""
+    """With plain gradient descent a step is the gradient times the root twice; other slices are unchanged."""
     model = tiny(architecture)
     where = slices(model, [Site(0, "neuron", 3), Site(0, "neuron", 5), Site(1, "attn")])
     generator = torch.Generator().manual_seed(0)
@@ -79,9 +79,9 @@ def test_steps_are_of_the_closed_form(architecture: str, tiny: Callable[[str], M
 
 
 def test_of_all_steps_it_moves_least_what_is_read_beside(planted: Model, known: Case) -> None:
-    """Of those that lower the loss as much, to first order: the plain one and others drawn around it move more."""
+    """Among steps that lower the loss as much, to first order: the plain step and random steps nearby move more."""
     (where, *_) = slices(planted, [Site(1, "neuron", i) for i in range(20)])
-    texts = [*neutral_working(planted, known), *_kept(known)]
+    texts = [*neutral_working(planted, known), *_retained(known)]
     read = _read(planted, where, texts)
     generator = torch.Generator().manual_seed(0)
     with sliced(planted, [where]) as trainable:

@@ -67,11 +67,11 @@ def test_a_thousand_random_compositions_come_off_clean(tiny: Make) -> None:
         if on and (done >= 1000 or rng.random() < 0.5 or len(on) > 6):
             context = rng.choice(on)
             stands = [e for e, under in model.edits.items() if context.edit in under]
-            held = weights(model)
+            earlier = weights(model)
             if stands:
                 with pytest.raises(UserError, match="were made on this one; take those off first"):
                     context.__exit__(None, None, None)
-                assert all(torch.equal(p, held[n]) for n, p in model.parameters.items())
+                assert all(torch.equal(p, earlier[n]) for n, p in model.parameters.items())
                 refused_off += 1
                 continue
             out_of_order += context is not on[-1]
@@ -79,11 +79,11 @@ def test_a_thousand_random_compositions_come_off_clean(tiny: Make) -> None:
             on.remove(context)
         else:
             edit = rng.choice(spare) if rng.random() < 0.6 else drawn(model, rng)
-            context, held = edit.applied(model), weights(model)
+            context, earlier = edit.applied(model), weights(model)
             try:
                 context.__enter__()
             except UserError:
-                assert all(torch.equal(p, held[n]) for n, p in model.parameters.items())
+                assert all(torch.equal(p, earlier[n]) for n, p in model.parameters.items())
                 refused_on += 1
                 continue
             on.append(context)
@@ -187,6 +187,6 @@ def test_what_cannot_be_merged_is_refused(model: Model) -> None:
         chained = some(model, [Site(0, "neuron", 3)], 1)
     with pytest.raises(UserError, match="made for weights"):
         merge(model, [chained, first])
-    held = logits(model, encode(model, ["the capital of a dog is"], ["warm bread"]))
+    earlier = logits(model, encode(model, ["the capital of a dog is"], ["warm bread"]))
     with merge(model, [first, chained]).applied(model) as edited:
-        assert not torch.equal(logits(edited, encode(model, ["the capital of a dog is"], ["warm bread"])), held)
+        assert not torch.equal(logits(edited, encode(model, ["the capital of a dog is"], ["warm bread"])), earlier)

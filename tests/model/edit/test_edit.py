@@ -189,8 +189,8 @@ def test_a_saved_edit_says_the_same_bit_for_bit(model: Model, tmp_path: Path) ->
 def test_capture_holds_what_the_slices_hold_now(model: Model) -> None:
     edit = random_edit(model)
     with edit.applied(model):
-        held = capture(model, list(edit.slices), edit.made_for, {})
-    assert held.digest() == edit.digest()
+        captured = capture(model, list(edit.slices), edit.made_for, EditRecord())
+    assert captured.digest() == edit.digest()
 
 
 def test_other_weights_are_refused(model: Model) -> None:
@@ -275,7 +275,7 @@ def test_files_that_are_no_edit_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="a safetensors file but not a LOKA edit"):
         Edit.load(tmp_path / "other.safetensors")
-    (tmp_path / "junk.safetensors").write_bytes(b"\x80\x04junk that is no safetensors file")
+    (tmp_path / "junk.safetensors").write_bytes(b"\x80\x04junk, not a safetensors file")
     with pytest.raises(UserError, match="cannot be read"):
         Edit.load(tmp_path / "junk.safetensors")
     for head in (

@@ -18,7 +18,7 @@ from loka import audit
 from loka.audit.store import Store
 from loka.knowledge import Case
 from loka.model import Model
-from loka.verify import CHECKS, Verdict, by_role
+from loka.verify import Verdict, by_role
 
 spec = importlib.util.spec_from_file_location("known_truth", Path(__file__).parents[2] / "bench" / "known_truth.py")
 assert spec is not None
@@ -103,7 +103,7 @@ def test_known_truth_hidden_is_suppressed(
 ) -> None:  # fmt: skip
     """Each model answers almost nothing when asked, and the checks made for its kind expose it."""
     extra = [known] if hide is truth.by_shallow_edit else []
-    checks = [check for check in CHECKS if check.profile == "quick" or check.name in exposed_by]
+    checks = [check for check in truth.CHECKS if check.profile == "quick" or check.name in exposed_by]
     verdict = judged(hide(original, world, *extra), profile="standard", checks=checks)
     assert verdict.outcome == "suppressed", str(verdict)
     assert verdict.recoveries["recall"].r < 0.2

@@ -76,7 +76,8 @@ def _read(default: Any, value: Any) -> Any:
     """A record from JSON values, over its default; everything else as it is."""
     if not (is_dataclass(default) and hasattr(default, "from_json") and isinstance(value, Mapping)):
         return value
-    return type(default).from_json(value, default)
+    kind: Any = type(default)
+    return kind.from_json(value, default)
 
 
 def _follow_up(

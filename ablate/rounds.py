@@ -44,7 +44,8 @@ class RoundPlan:
 
     def to_json(self) -> dict[str, JsonValue]:
         """All fields, as `from_json` reads them."""
-        return asdict(self) | {"counts": None if self.counts is None else list(self.counts)}
+        counts: JsonValue = None if self.counts is None else list(self.counts)
+        return {**asdict(self), "counts": counts}
 
     @classmethod
     def from_json(cls, values: object, default: RoundPlan | None = None) -> RoundPlan:

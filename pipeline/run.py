@@ -108,7 +108,7 @@ class Run:
         recipe = recipe and recipe.on(self.case)
         held = stored.recipe if stored else None
         self.recipe = recipe or (Recipe.from_json(held) if held else Recipe.load(DEFAULT).on(self.case))
-        self.profile = profile or cast(Profile, arguments.get("profile", "quick"))
+        self.profile: Profile = profile or cast(Profile, arguments.get("profile", "quick"))
         if stored:
             self._check_same(stored, recipe)
             torch.set_num_threads(stored.threads)

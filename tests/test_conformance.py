@@ -564,7 +564,7 @@ def neuron_model(case: Vector) -> tuple[Model, list[nn.Module]]:
     prefix = case.inputs["weights"]  # which the expected scores have too
     weights = {k: case.tensors[prefix + k] for k in hf.state_dict() if prefix + k in case.tensors}
     hf.load_state_dict(weights)
-    return hf.requires_grad_(False), [layer.output.onednn_linear for layer in hf.bert.encoder.layer]
+    return hf.requires_grad_(False), [layer.output.dense for layer in hf.bert.encoder.layer]
 
 
 def neuron_scores(case: Vector, hf: nn.Module, maps: list[nn.Module], prompt: list[int]) -> Tensor:

@@ -8,7 +8,7 @@ import yaml
 
 from loka import UserError
 from loka.ablate import METHODS, RewriteConfig, RoundPlan, SimulatedRelearning, TrainingConfig
-from loka.knowledge import Bounds, Case, Split
+from loka.knowledge import Bounds, CaseSpec, Split
 from loka.pipeline.recipe import Recipe, recipes
 
 COMMON = TrainingConfig(
@@ -123,11 +123,12 @@ def test_a_file_runs_no_code(tmp_path: Path) -> None:
     assert yaml.safe_load(Recipe.load("quick").to_yaml())["sites"] == 600
 
 
-def test_without_twins_the_usual_recipes_take_an_objective_that_needs_none(planted_case: Case) -> None:
-    lonely = dataclasses.replace(planted_case, twins=Split((), ()))
+def test_without_twins_the_usual_recipes_take_an_objective_that_needs_none(planted_case: CaseSpec) -> None:
+    case = planted_case.whole()
+    lonely = dataclasses.replace(case, twins=Split((), ()))
     for name, config in (("quick", QUICK), ("thorough", THOROUGH)):
         recipe = Recipe.load(name)
-        assert recipe.on(planted_case) == recipe
+        assert recipe.on(case) == recipe
         alone = recipe.on(lonely)
         assert alone.config == dataclasses.replace(config, objective="undial", push_weight=0.25)
         assert alone.on(lonely) == alone

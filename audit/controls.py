@@ -161,7 +161,7 @@ def _random_cost(audited: Audited) -> float | None:
 
 
 def _random_sites(audited: Audited) -> list[Site]:
-    """As many other sites as the audited edit has; empty if the edit has no sites, or if there are no others."""
+    """As many other sites as the audited edit has; empty if the edit has no sites, or if no others exist."""
     names = audited.after.record.sites if isinstance(audited.after, Edit) else None
     return random_sites(audited.before, [Site.parse(s) for s in names], seed=audited.case.seed) if names else []
 

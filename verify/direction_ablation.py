@@ -41,7 +41,7 @@ def direction_ablation(model: Model, case: Case, *, original: Model, layers: int
     with the same directions.
 
     Args:
-        original: the model before the edit, another object than `model`. If both are the same, there is no difference
+        original: the model before the edit, another object than `model`. If both are the same, nothing differs
             and nothing is ablated.
         layers: how many evenly spaced layers to try.
 

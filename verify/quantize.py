@@ -30,7 +30,7 @@ def quantize(model: Model, case: Case, *, bits: Sequence[int] = BITS) -> Reading
     """The probability of the answers among 60 of the relation, with rounded weights; the highest over `bits`.
 
     Weights are rounded to nearest, in groups of 64 input features. The rounded weights alone go into the plain
-    architecture, so whatever hides answers around the weights (an output filter) stays behind.
+    architecture, so whatever hides answers outside the weights (an output filter) is left out.
 
     Args:
         bits: the widths to try; `details["by_bits"]` has the means of each, by group.

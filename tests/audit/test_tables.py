@@ -24,7 +24,6 @@ RELEARN = [c for c in capped({"relearn": Budget(2, 1e-3)}) if c.name == "relearn
 def shout(model: Model, case: Case, setting: Setting) -> Reading:
     """How often working prompts are answered; needs the original and its reading of the same check."""
     assert setting.original is not model
-    case = case.on(setting.original or model)
     samples = {
         "forget": recall_by_unit(model, case.forget.working),
         "twins": recall_by_unit(model, case.twins.working or case.twins.sealed),
@@ -46,7 +45,7 @@ HALF = Control("half", "half the strength", halved, lambda audited: 3.0, ("recal
 
 @pytest.fixture(scope="module")
 def edit(taught: Model, planted_case: Case) -> Edit:
-    return ablate.tune(taught, planted_case, LAST, steps=10, lr=3e-3)
+    return ablate.tune(taught, planted_case, LAST, ablate.TrainingConfig(steps=10, lr=3e-3))
 
 
 def test_a_new_check_and_a_new_control_are_rows_and_nothing_else(

@@ -57,7 +57,7 @@ def cross_fitted(forget: np.ndarray, twins: np.ndarray) -> Chosen:
 
 
 def _mean(some: np.ndarray, every: np.ndarray) -> np.ndarray:
-    """The mean over some rows; over all rows if these are none; zero if there are no rows at all."""
+    """The mean over some rows; over all rows if these are none; zero without any rows."""
     rows = some if len(some) else every
     return rows.mean(0) if len(rows) else np.zeros(every.shape[1])
 

@@ -37,7 +37,7 @@ def privleak(auc: float, reference: float | None = None, *, convention: str = ST
 def relative_difference(value: float, reference: float | None = None, *, convention: str = STATED) -> float:
     """`(value - reference) / reference` in percent; without a reference, that of chance, 0.5.
 
-    With a reference of zero the result is infinite, or zero if there is no difference. `convention="open-unlearning"`
+    With a reference of zero the result is infinite, or zero if both are equal. `convention="open-unlearning"`
     adds 1e-10 to the denominator instead.
 
     Raises:

@@ -4,8 +4,10 @@ Example:
     model = loka.load("smollm2")
     case = loka.case("capitals")
     found = loka.locate.attribution(model, case)
-    edit = loka.ablate.reset(model, case, found.top(400, part="neuron"))
-    verdict = loka.audit(model, edit, case)
+    edit = loka.ablate.tune(model, case, found.top(200, part="neuron"))
+    with edit.applied(model):
+        print(loka.verify.recall(model, case))
+    print(loka.audit(model, edit, case, profile="quick"))
 """
 
 from . import ablate, knowledge, locate, model, report, verify

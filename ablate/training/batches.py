@@ -79,9 +79,8 @@ def _forget(model: Model, case: Case, objective: Objective | None) -> list[Teach
 
 def _retain(model: Model, case: Case, rows: int, seed: int, mixup_rows: int) -> list[TeacherOutputs]:
     rng = random.Random(f"{seed}/lessons")
-    near = set(case.forgotten_relations)
-    retain = [f.asked(p) for f in case.retain.working if f.relation in near for p in f.prompts]
-    far = [f for f in case.retain.working if f.relation not in near]
+    retain = [f.asked(p) for f in case.same_relation(case.retain.working) for p in f.prompts]
+    far = case.other_relation(case.retain.working)
     retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.unknown]]
     retain.sort(key=lambda f: len(f.prompt))  # rows of one batch are alike in length, with little padding
     batches = [record_outputs(model, _encode(model, retain[part])) for part in chunks(len(retain), rows)]

@@ -37,7 +37,7 @@ def mixups(model: Model, case: Case, n: int, *, seed: int) -> list[TeacherOutput
     Cost: three forward passes over `n` prompts, two of them through one block.
     """
     rng = random.Random(f"{seed}/mixtures")
-    facts = [f for f in (*case.retain.working, *case.unknown) if f.relation in case.forgotten_relations]
+    facts = case.same_relation([*case.retain.working, *case.unknown])
     return [_mixup(model, facts, rng, part.stop - part.start) for part in chunks(n, ROWS)] if facts else []
 
 

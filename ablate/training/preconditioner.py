@@ -44,7 +44,7 @@ def roots(model: Model, case: Case, where: Sequence[Slice], damping: float) -> R
 
 
 def _roots(model: Model, case: Case, names: Sequence[str], damping: float) -> list[Tensor]:
-    facts = [f for f in (*case.retain.working, *case.unknown) if f.relation in case.forgotten_relations]
+    facts = case.same_relation([*case.retain.working, *case.unknown])
     prompts = [p for f in facts for p in f.prompts]
     modules = [model.hf.get_submodule(name) for name in names]
     halves = [second_moments(model, modules, texts) for texts in (neutral_working(model, case), prompts) if texts]

@@ -10,7 +10,7 @@ import torch
 from pydantic import JsonValue
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import Case, CaseSpec
 from ..model import EditRecord, Site, Slice, slices
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def writing_sites(method: str, model: Model, sites: Iterable[Site]) -> list[Site
 
 
 def edit_record(
-    method: str, model: Model, case: Case, sites: Iterable[Site] | None, arguments: Mapping[str, JsonValue]
+    method: str, model: Model, case: Case | CaseSpec, sites: Iterable[Site] | None, arguments: Mapping[str, JsonValue]
 ) -> EditRecord:
     """What an edit says about how it was made."""
     names = None if sites is None else tuple(str(s) for s in sorted(set(sites)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._util.errors import UserError
-from ..knowledge import Case, accepts_spec
+from ..knowledge import Case, CaseSpec
 from ..model import Edit, Site, slices
 from .common import edit_record
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
-@accepts_spec
-def zero(model: Model, case: Case, sites: Iterable[Site]) -> Edit:
+def zero(model: Model, case: Case | CaseSpec, sites: Iterable[Site]) -> Edit:
     """Zero the weights by which the sites write to the residual stream, which zeroes their activations.
 
     A neuron's down column and a head's output columns become zero. A key/value group writes nothing itself; its key

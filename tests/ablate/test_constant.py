@@ -53,8 +53,8 @@ def read(model: Model, case: Case) -> dict[nn.Module, Tensor]:
 @pytest.mark.parametrize("name", BIASED)
 def test_mean_is_the_same_as_holding_the_activations(name: str, tiny: Make, planted_case: Case) -> None:
     model = tiny(name)
-    before, edit = said(model), ablate.mean(model, planted_case, SITES)
-    wanted = held_by_hand(model, {m: x.mean(0) for m, x in read(model, planted_case).items()})
+    before, edit = said(model), ablate.mean(model, planted_case.whole(), SITES)
+    wanted = held_by_hand(model, {m: x.mean(0) for m, x in read(model, planted_case.whole()).items()})
     with edit.applied(model):
         assert torch.allclose(said(model), wanted, atol=1e-10)
     assert torch.equal(said(model), before)
@@ -65,14 +65,14 @@ def test_mean_is_the_same_as_holding_the_activations(name: str, tiny: Make, plan
 @pytest.mark.parametrize("name", BIASED)
 def test_resample_holds_them_as_they_are_at_one_token(name: str, tiny: Make, planted_case: Case) -> None:
     model = tiny(name)
-    inputs = read(model, planted_case)
+    inputs = read(model, planted_case.whole())
     tokens = len(next(iter(inputs.values())))
     results = [held_by_hand(model, {m: x[i] for m, x in inputs.items()}) for i in range(tokens)]
     found = set()
     for seed in range(3):
-        edit = ablate.resample(model, planted_case, SITES, seed=seed)
-        assert edit.digest() == ablate.resample(model, planted_case, SITES, seed=seed).digest()
-        assert ablate.rerun_on(model, planted_case, edit, SITES).digest() == edit.digest()
+        edit = ablate.resample(model, planted_case.whole(), SITES, seed=seed)
+        assert edit.digest() == ablate.resample(model, planted_case.whole(), SITES, seed=seed).digest()
+        assert ablate.rerun_on(model, planted_case.whole(), edit, SITES).digest() == edit.digest()
         with edit.applied(model):
             now = said(model)
         found |= {i for i, wanted in enumerate(results) if torch.allclose(now, wanted, atol=1e-10)}

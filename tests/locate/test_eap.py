@@ -113,7 +113,7 @@ def equal(model: Model, case: Case) -> Pairs:
 
 def test_integrals_are_complete(doubled: Model, planted_case: Case) -> None:
     """On inputs, the input's edges add up to the whole fall; on activations, a layer's edges to patching the layer."""
-    both = equal(doubled, planted_case.whole())
+    both = equal(doubled, planted_case)
 
     def metric(logits: Tensor) -> Tensor:
         return log_odds(logits, both)
@@ -148,7 +148,7 @@ def test_integrals_are_complete(doubled: Model, planted_case: Case) -> None:
 
 
 def test_edges_agree_with_exact_patching(doubled: Model, planted_case: Case) -> None:
-    both = equal(doubled, planted_case.whole())
+    both = equal(doubled, planted_case)
 
     def metric(logits: Tensor) -> Tensor:
         return log_odds(logits, both)

@@ -89,7 +89,7 @@ def depth_cost(model: Model, case: Case, setting: Setting) -> float:
 
 
 def _rows(model: Model, facts: Sequence[Fact]) -> float:
-    """The cost of `depth` for these facts, in rows as long as theirs; half of all layers follow a patched one on average."""
+    """The cost of `depth` for these facts, in rows as long as theirs; half of all layers follow a patched one."""
     lengths = [_tokens(model, f.prompt, f.answer) for f in facts]
     return sum(4 + 3 * model.n_layers / 2 * n / len(ids) for ids, n in lengths)
 

@@ -21,7 +21,7 @@ _IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn the system's refusals to write ``path`` into errors that say what to do next.
+    """Turn the system's errors when writing ``path`` into errors that say what to do next.
 
     Raises:
         LokaError: the disk is full.

@@ -1,4 +1,4 @@
-"""How a folder was made: the command, its inputs, versions, durations and memory."""
+"""The record of how a folder was made: the command, its inputs, versions, durations and memory."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NAME = "provenance.json"
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """What `provenance.json` says.
+    """The content of `provenance.json`.
 
     Attributes:
-        command: as it was typed, or as it would be.
+        command: the command line as typed, or its equivalent for a call from Python.
         arguments: what the command was given.
-        threads: torch's; on another number, sums may round differently.
-        digests: SHA-256 of what went in, by name.
+        threads: the number of torch's threads; with another number, sums may round differently.
+        digests: SHA-256 of the inputs, by name.
         versions: of Python, LOKA and the packages that numbers depend on.
         durations: seconds by stage, over all calls on the folder.
         peak_memory_gib: the most memory that any of the processes used; `None` before a stage has ended.
@@ -65,7 +65,7 @@ class Provenance:
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Provenance:
-        """Read what `to_json` gives. A recipe may also stand among the arguments alone.
+        """Read what `to_json` gives. If there is no recipe, one among the arguments is used.
 
         Raises:
             TypeError: a key is missing, or `data` is not a mapping.
@@ -75,12 +75,12 @@ class Provenance:
         return dataclasses.replace(read, recipe=read.recipe or read.arguments.get("recipe"))  # type: ignore[arg-type]
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The content of the file. A recipe and a localization that are not there have no key."""
+        """The content of the file. A missing recipe or localization has no key."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {k: v for k, v in values.items() if v is not None or k not in ("recipe", "located")}
 
     def after(self, seconds: Mapping[str, float]) -> Provenance:
-        """The same with more seconds spent on some stages, and with this process's memory counted."""
+        """A copy with these seconds added to their stages, and with this process's memory counted."""
         spent = {stage: round(self.durations.get(stage, 0.0) + more, 2) for stage, more in seconds.items()}
         peak = max(peak_memory_gib(), self.peak_memory_gib or 0.0)
         return dataclasses.replace(self, durations={**self.durations, **spent}, peak_memory_gib=peak)
@@ -124,8 +124,8 @@ def recorded(
 ) -> Iterator[dict[str, float]]:
     """Write `provenance.json` before the block begins, and again when it ends or fails.
 
-    The block may put seconds by stage into the dictionary that it is given; `all` is added. Durations of earlier calls
-    on the folder are added to, and the highest peak of memory stays. The folder of a run keeps the run's provenance.
+    The block may put seconds by stage into the dictionary that it is given; `all` is added. Durations add up over all
+    calls on the folder, and the highest peak of memory is kept. The folder of a run keeps the run's provenance.
     """
     before = read_provenance(folder)
     made = Provenance.of_call(command, arguments, seed=seed, digests=digests)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def read_record(kind: type[T], values: object, what: str) -> T:
-    """A dataclass from a mapping of its fields; fields that are dataclasses, or tuples of these, are read alike.
+    """A dataclass from a mapping of its fields; fields that are dataclasses, or tuples of these, are read the same way.
 
     Args:
         kind: the dataclass.

@@ -1,4 +1,4 @@
-"""What all methods share: which weights some sites are, and what an edit says about how it was made."""
+"""Helpers that all methods share: the weights of sites, and the record of how an edit was made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Stop = Callable[[int], bool]
 
 
 def target_slices(model: Model, sites: Iterable[Site] | None) -> list[Slice]:
-    """The slices of some sites; for `None`, all rows of every matrix and bias of the blocks.
+    """The slices of the given sites; for `None`, all rows of every matrix and bias of the blocks.
 
     Raises:
         UserError: no sites, or sites that the model does not have.
@@ -38,23 +38,24 @@ def target_slices(model: Model, sites: Iterable[Site] | None) -> list[Slice]:
 
 
 def writing_sites(method: str, model: Model, sites: Iterable[Site]) -> list[Site]:
-    """The sites in order, each once, if each of them writes to the residual stream itself.
+    """The sites, sorted and without duplicates; each must write to the residual stream directly.
 
     Raises:
-        UserError: no sites, sites that the model does not have, or sites that write nothing themselves.
+        UserError: no sites, sites that the model does not have, or sites that do not write to the residual stream
+            directly.
     """
     ordered = sorted(set(sites))
     for site in ordered:
         model.check_site(site)
     if not ordered or any(s.part in ("kv", "resid") for s in ordered):
-        raise UserError(f"{method} needs sites that write themselves: neuron, head, attn or mlp.")
+        raise UserError(f"{method} needs sites that write to the residual stream directly: neuron, head, attn or mlp.")
     return ordered
 
 
 def edit_record(
     method: str, model: Model, case: Case | CaseSpec, sites: Iterable[Site] | None, arguments: Mapping[str, JsonValue]
 ) -> EditRecord:
-    """What an edit says about how it was made."""
+    """The record of how an edit was made."""
     names = None if sites is None else tuple(str(s) for s in sorted(set(sites)))
     return EditRecord(method, model.name, case.name, names, arguments)
 

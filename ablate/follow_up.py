@@ -1,4 +1,4 @@
-"""An edit, and a training that starts from it, as one edit."""
+"""Make an edit, train on from it, and return both as one edit."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def follow_up(
 ) -> Edit:
     """Edit the sites by one method, then train them with a forget objective: by default zero, then ascend.
 
-    The retain terms draw back to the original, not to what the first edit left of it.
+    The retain terms pull the model towards the original, not towards the result of the first edit.
 
     Args:
-        sites: what both may change.
+        sites: the sites that both stages may change.
         config: the training, see `TrainingConfig`; by default `ascent` for 20 steps.
-        first: a method to begin with, called as `first(model, case, sites)`, such as `loka.ablate.memit` or a
-            `functools.partial` of it. Or an edit; then `rerun_on` cannot rerun the result on control sites.
-        own_sites: the first method chooses its own sites, as `memit` can, and `sites` are for the training alone.
-        progress: called with the steps done and their total, those of the first method among them.
+        first: the method to begin with, called as `first(model, case, sites)`, such as `loka.ablate.memit` or a
+            `functools.partial` of it. It may also be an edit, but `rerun_on` cannot rerun the result on control sites.
+        own_sites: let the first method choose its own sites, as `memit` can; `sites` then apply to the training alone.
+        progress: called with the steps done and their total, including those of the first method.
 
-    Cost: the first method's, and that of `tune` with as many steps.
+    Cost: that of the first method, plus that of `tune` with as many steps.
 
     Raises:
-        UserError: no sites, or what the first method or `tune` refuses. What the training refuses is refused before
+        UserError: no sites, or input that the first method or `tune` rejects. The training's input is checked before
             the first edit is made.
         LokaError: training diverged.
 
@@ -59,7 +59,7 @@ def follow_up(
         raise UserError(f"first={first!r} is not an edit or a method; give one such as `loka.ablate.memit`.")
     sites = None if sites is None else list(sites)
     where = target_slices(model, sites)
-    fit_objective(model, where, config)  # what the training refuses is refused before the first edit
+    fit_objective(model, where, config)  # checks the training's input before the first edit is made
     counter = _Counter(progress, config.steps)
     if isinstance(first, Edit):
         start, given = first, {"first": first.digest()}
@@ -73,7 +73,7 @@ def follow_up(
 
 
 class _Counter:
-    """Counts the steps of the first edit and of the training as one."""
+    """Reports the steps of the first edit and of the training as one count."""
 
     def __init__(self, progress: Progress | None, steps: int) -> None:
         self.progress, self.steps, self.first = progress, steps, 0

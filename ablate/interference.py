@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interference:
-    """What became of one erasure under the later ones.
+    """How one erasure fared under the later ones.
 
     `alone`, `now`: the share of the working prompts about its forget facts that the model answers in full, right after
-    its own edit and after all edits. `back`: the subjects of which the model answered no prompt then, and answers one
-    now.
+    its own edit and after all edits. `back`: the subjects for which the model answered no prompt right after the edit,
+    and answers at least one after all edits.
     """
 
     case: str
@@ -40,7 +40,7 @@ def check_interference(model: Model, erasures: Sequence[tuple[Case | CaseSpec, E
     `verify` says whether anything was removed. Cost: two forward passes over each case's forget facts and prompts.
 
     Raises:
-        UserError: an edit that was not made on those before it and shares weights with them, see `Edit.applied`.
+        UserError: an edit that shares weights with an earlier one but was not made on top of it, see `Edit.applied`.
     """
     cases = [resolved(model, case) for case, _ in erasures]
     before: list[dict[str, list[bool]]] = []
@@ -56,7 +56,7 @@ def check_interference(model: Model, erasures: Sequence[tuple[Case | CaseSpec, E
 
 
 def _answered(model: Model, case: Case) -> dict[str, list[bool]]:
-    """By subject, which of its working prompts the model answers."""
+    """Whether the model answers each working prompt, by subject."""
     facts = case.forget.working
     right = iter(recalled(model, [f.asked(p) for f in facts for p in f.prompts]))
     return {f.subject: [next(right) for _ in f.prompts] for f in facts}

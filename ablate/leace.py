@@ -1,4 +1,4 @@
-"""Closed-form concept erasure: the sites' output loses the answer and keeps everything else."""
+"""Closed-form concept erasure: remove the answer from the sites' output and change little else."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def leace(model: Model, case: Case, sites: Iterable[Site], *, rank: int | None =
     """Remove from what the sites write the subspace that distinguishes the forget facts' answers.
 
     Least-squares concept erasure (LEACE; Belrose et al. 2023, arXiv:2306.03819), multiplied into the columns. The sites
-    of a map together write a state. At the end of the forget facts' working prompts, its means by answer span the
-    subspace. Many linear maps send it to zero; of these the weights are multiplied by the one that moves the state
-    least on neutral text, in the mean square. After it no linear probe on what these sites write predicts the answer
-    better than chance on those prompts. Other sites may still write it.
+    of one map together write a state. The means of this state by answer, taken at the end of the forget facts' working
+    prompts, span the subspace. Of all linear maps that send the subspace to zero, the weights are multiplied by the one
+    that changes the state least on neutral text, in mean square. Afterwards, no linear probe on what these sites write
+    predicts the answer better than chance on those prompts. Other sites may still write it.
 
     Args:
-        sites: those whose output loses the subspace: neurons, heads, `attn` or `mlp`.
-        rank: how many directions to remove at most, the strongest first; by default all, one fewer than there are
-            answers.
-        ridge: share of the mean diagonal that is added to the diagonal of the states' second moment.
+        sites: the sites whose output loses the subspace: neurons, heads, `attn` or `mlp`.
+        rank: the largest number of directions to remove, strongest first; by default all of them, one fewer than there
+            are answers.
+        ridge: this share of the mean diagonal of the states' second moment is added to its diagonal.
 
     Cost: a forward pass over the neutral text and one over the forget facts' prompts.
 
     Raises:
-        UserError: no sites, sites that write nothing themselves, or facts that share one answer.
+        UserError: no sites, sites that do not write to the residual stream directly, or facts that share one answer.
     """
     ordered = writing_sites("leace", model, sites)
     asked = [(prompt, fact.answer) for fact in case.forget.working for prompt in fact.prompts]
@@ -74,7 +74,7 @@ def _by_answer(model: Model, modules: list[nn.Module], asked: list[tuple[str, st
 def _erased(
     model: Model, where: Slice, module: nn.Module, means: Tensor, moment: Tensor, rank: int | None, ridge: float
 ) -> Tensor:
-    """The slice's weights with the eraser multiplied in, shaped like the slice."""
+    """The slice's weights multiplied by the eraser, in the slice's shape."""
     index, transposed = where.index.to(means.device), feature_dim(module, out=True) == 1
     weights = where.read(model.parameters[where.name]).double()
     weights = weights if not transposed else weights.t()  # [d_out, k]

@@ -1,4 +1,4 @@
-"""LoRA: train changes of low rank, the baseline that most tools offer."""
+"""LoRA: train low-rank changes, the baseline that most tools offer."""
 
 from __future__ import annotations
 
@@ -37,23 +37,24 @@ def lora(
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Edit:
-    """Train a change of low rank to every linear map that holds a site, as `tune` trains slices.
+    """Train a low-rank change to every linear map that holds a site, the way `tune` trains slices.
 
-    LoRA, Hu et al. 2021, arXiv:2106.09685: `scale * left @ right` is added, with `right` zero at first. The edit holds
-    these factors and no slices, so `export_adapter` writes it without loss.
+    LoRA, Hu et al. 2021, arXiv:2106.09685: `scale * left @ right` is added to each map, and `right` starts at zero. The
+    edit holds these factors and no slices, so `export_adapter` writes it without loss.
 
     Args:
-        sites: the sites whose maps may change, each as a whole: `attn` and `mlp` of some layers. `None` is every map
+        sites: the sites whose maps may change, each as a whole: `attn` and `mlp` of some layers. `None` means every map
             of every block.
-        config: see `TrainingConfig`; adapters cannot be measured, preconditioned or relearned during the training.
-        rank: of each change.
-        scale: the paper's alpha over its rank.
+        config: see `TrainingConfig`; adapters support neither early stopping nor preconditioning nor simulated
+            relearning.
+        rank: the rank of each change.
+        scale: the paper's alpha divided by the rank.
         progress, stop: see `tune`.
 
-    Cost: that of `tune` with as many steps, and gradients down to the lowest map.
+    Cost: that of `tune` with as many steps; gradients flow down to the lowest map.
 
     Raises:
-        UserError: no sites, a rank under 1, or a field of the configuration that adapters do not have.
+        UserError: no sites, a rank under 1, or a configuration field that adapters do not support.
         LokaError: training diverged.
     """
     if rank < 1:

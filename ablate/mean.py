@@ -1,4 +1,4 @@
-"""Mean ablation: what sites write becomes what they write on average."""
+"""Mean ablation: replace what sites write by its mean."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 def mean(model: Model, case: Case, sites: Iterable[Site]) -> Edit:
     """Fix the sites' activations at their mean over the case's neutral working text.
 
-    The weights by which the sites write become zero, and the map's bias takes over what they wrote on average. Only
-    architectures whose output maps have a bias (GPT-2, NeoX) can do this; others have no weights for a constant.
-    Cost: one forward pass over the neutral text.
+    The sites' output weights become zero, and the map's bias absorbs their mean output. This needs output maps with a
+    bias (GPT-2, NeoX); other architectures have no weight that can hold a constant. Cost: one forward pass over the
+    neutral text.
 
     Raises:
-        UserError: no sites, sites that write nothing themselves, or maps without a bias.
+        UserError: no sites, sites that do not write to the residual stream directly, or maps without a bias.
     """
     texts = neutral_working(model, case)
     return constant(model, case, sites, "mean", {}, lambda modules: _mean(inputs_of(model, modules, texts)))
@@ -43,13 +43,13 @@ def constant(
     arguments: Mapping[str, JsonValue],
     activations: Callable[[list[torch.nn.Module]], list[Tensor]],
 ) -> Edit:
-    """Fold fixed activations of sites into biases. `activations` gives each map's input, `[d_in]`."""
+    """Fold fixed activations of sites into biases. `activations` returns each map's input, `[d_in]`."""
     ordered = writing_sites(method, model, sites)
     cut = slices(model, ordered, reads=False)
     names = [where.name.removesuffix(".weight") for where in cut]
     modules = [model.hf.get_submodule(name) for name in names]
     if bare := [n for n, m in zip(names, modules, strict=True) if getattr(m, "bias", None) is None]:
-        raise UserError(f"{bare[0]} of {model.name} has no bias, which {method} needs for a constant; take zero.")
+        raise UserError(f"{bare[0]} of {model.name} has no bias, which {method} needs to hold a constant; use zero.")
     weights = [where.read(model.parameters[where.name]) for where in cut]
     biases = [_bias(model, n, w, v, a) for n, w, v, a in zip(names, cut, weights, activations(modules), strict=True)]
     return Edit(
@@ -61,7 +61,7 @@ def constant(
 
 
 def _bias(model: Model, name: str, where: Slice, weights: Tensor, activations: Tensor) -> Tensor:
-    """The bias that also writes what the columns write for these activations."""
+    """The bias plus the output of the columns for these activations."""
     fixed = activations[where.index.to(activations.device)]
     columns = weights if feature_dim(model.hf.get_submodule(name), out=False) else weights.t()
     return model.parameters[f"{name}.bias"].detach() + columns @ fixed.to(columns)

@@ -38,29 +38,29 @@ def memit(
     weight: float | None = None,
     progress: Progress | None = None,
 ) -> Edit:
-    """Put other answers in place of all forget facts' answers at once: MEMIT (Meng et al. 2023, arXiv:2210.07229).
+    """Replace the answers of all forget facts at once: MEMIT (Meng et al. 2023, arXiv:2210.07229).
 
-    For each fact, descent finds the state after the last layer that the answer needs. The layers are then written in
-    order. Each takes the least-squares share of what is still missing there, measured on the weights as they are by
-    then. This erases, too, by an untruth. How hard it writes depends on `weight` and on how much text the case has, so
-    check what is left.
+    For each fact, gradient descent finds the state that the new answer needs after the last edited layer. The layers
+    are then edited in order. Each takes its share of the residual that remains with the layers edited so far, by least
+    squares. This replaces a fact by an untruth. How strongly it writes depends on `weight` and on how much text the
+    case has, so check what is left.
 
     Args:
-        sites: the `mlp`s to write to; by default four that end at a quarter of the depth.
+        sites: the `mlp` sites to edit; by default the four up to a quarter of the depth.
         config: contexts, search and second moments, see `RewriteConfig`; by default with a `clamp` of 0.75 and a
             `target_loss` of 0.2.
-        answers: new answer by subject; by default each forget fact's first foil.
-        weight: how many keys of other text a second moment counts for: more is gentler. By default twice as many as the
-            layer has neurons.
+        answers: the new answer by subject; by default each forget fact's first foil.
+        weight: the weight of the second moment, as a number of keys of other text; a larger weight makes a gentler
+            edit. By default twice the number of neurons in a layer.
         progress: called after each fact with the facts done and their total.
 
-    Cost: a fact takes up to `config.steps` forward and backward passes over `contexts + 1` rows from the subject on,
-    and over one more row. For each layer it takes a forward pass over these rows up to there, and one over the plain
-    prompt up to the last layer. Once for a model and case, a forward pass over the neutral text up to the last layer.
+    Cost: per fact, up to `config.steps` forward and backward passes over `contexts + 1` rows from the subject on, and
+    over one more row; per fact and layer, a forward pass over these rows up to that layer, and one over the plain
+    prompt up to the last layer. Once per model and case, a forward pass over the neutral text up to the last layer.
 
     Raises:
-        UserError: sites other than MLPs, a model that norms what an MLP writes, or answers about other subjects than
-            the known forget facts.
+        UserError: sites other than MLPs, a model that normalises the MLP's output, or answers for subjects that are not
+            among the known forget facts.
         LokaError: the search for a state diverged.
     """
     end = model.n_layers // 4
@@ -112,7 +112,7 @@ def _read(model: Model, down: nn.Module, block: nn.Module, wanted: Sequence[Chan
 
 @torch.no_grad()
 def _refuse_normed(model: Model, block: nn.Module, down: nn.Module, change: Change) -> None:
-    """Refuse a model whose stream does not move by what the MLP writes, since the layers' shares would be wrong."""
+    """Refuse a model whose residual stream does not move by what the MLP writes: the layers' shares would be wrong."""
     wanted = change.rewrite(model)
     before = outputs_at(model, [block], wanted.batch, wanted.at)[0]
     step = before.std() * torch.ones_like(before[0])
@@ -120,6 +120,6 @@ def _refuse_normed(model: Model, block: nn.Module, down: nn.Module, change: Chan
         after = outputs_at(model, [block], wanted.batch, wanted.at)[0]
     if not torch.allclose(after - before, step.expand_as(before), rtol=0.0, atol=0.1 * float(step[0])):
         raise UserError(
-            f"{model.name} does not add what an MLP writes to its stream as it is: a norm lies between. memit needs "
-            "a model without it; take rome, which does not."
+            f"{model.name} normalises the MLP's output before adding it to the residual stream, so memit cannot "
+            "edit it; use rome."
         )

@@ -40,12 +40,12 @@ class Method:
     """One method.
 
     Args:
-        name: in `METHODS`, recipes and records.
+        name: its key in `METHODS`, and its name in recipes and records.
         run: called as `run(model, case, sites, **arguments)`.
-        without_sites: what it edits if `sites` is `None`: sites of its `own` choice, or `all` weights of the blocks.
-            Without this field it needs a list.
-        resets: it wipes whole sites, so it should get sites that other text does not need.
-        needs: what not every model has, such as `bias`, output maps with a bias.
+        without_sites: what it edits if `sites` is `None`: `own`, sites of its own choice, or `all`, all weights of the
+            blocks. A method without this field needs a list of sites.
+        resets: whether it wipes whole sites and should therefore get sites that other text does not need.
+        needs: what the model must have, such as `bias`: output maps with a bias.
     """
 
     name: str
@@ -56,12 +56,12 @@ class Method:
 
     @property
     def config(self) -> Any:
-        """Its configuration at the method's defaults; `None` for a method without one."""
+        """The method's default configuration; `None` if it takes none."""
         parameter = signature(self.run).parameters.get("config")
         return None if parameter is None or parameter.default is Parameter.empty else parameter.default
 
     def read(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments from JSON values: those that are records by default are read as such, over their defaults.
+        """Arguments from JSON values. Where the default is a record, the value names the fields that differ.
 
         Raises:
             UserError: an argument that the method does not take, or a record that cannot be read.
@@ -73,7 +73,7 @@ class Method:
 
 
 def _read(default: Any, value: Any) -> Any:
-    """A record from JSON values, over its default; everything else as it is."""
+    """A record from JSON values, with missing fields from its default; any other value unchanged."""
     if not (is_dataclass(default) and hasattr(default, "from_json") and isinstance(value, Mapping)):
         return value
     kind: Any = type(default)
@@ -127,20 +127,20 @@ def find(name: str) -> Method:
 
 
 def configure(name: str, **fields: Any) -> Any:
-    """A method's own configuration, with some fields changed.
+    """A method's default configuration, with some fields changed.
 
-    A new `TrainingConfig` or `RewriteConfig` has the defaults of `tune` and `rome`, in every field that is left out.
-    This one has those of the method.
+    `TrainingConfig()` and `RewriteConfig()` have the defaults of `tune` and `rome`. This function starts from the
+    defaults of the named method.
 
     Raises:
-        UserError: an unknown method, one without a configuration, or a field that it does not have.
+        UserError: an unknown method, a method without a configuration, or an unknown field.
 
     Example:
         edit = loka.ablate.memit(model, case, config=loka.ablate.configure("memit", contexts=4))
     """
     config = find(name).config
     if config is None:
-        raise UserError(f"{name} has no configuration; give its arguments themselves.")
+        raise UserError(f"{name} has no configuration; pass its arguments directly.")
     return type(config).from_json(fields, config)
 
 
@@ -153,10 +153,10 @@ def perform(
     *,
     progress: Progress | None = None,
 ) -> Edit:
-    """An edit by the method of that name, with arguments as JSON has them or as the method takes them.
+    """Run the named method. Each argument is a JSON value or what the method itself takes.
 
     Raises:
-        UserError: an unknown name or argument, or what the method refuses.
+        UserError: an unknown name or argument, or input that the method rejects.
     """
     method = find(name)
     return method.run(model, case, sites, **method.read(arguments), **progress_argument(method.run, progress))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @accepts_spec
 def rerun_on(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, progress: Progress | None = None) -> Edit:
-    """Make an edit's control: its method with its arguments, on other sites.
+    """Make a control for an edit: the same method with the same arguments, on other sites.
 
     Cost: that of the edit.
 
@@ -29,5 +29,5 @@ def rerun_on(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, pro
     """
     record = edit.record
     if record.method not in METHODS:
-        raise UserError(f"an edit made by {record.method!r} cannot be made again; known are {', '.join(METHODS)}.")
+        raise UserError(f"an edit made by {record.method!r} cannot be rerun; choose from {', '.join(METHODS)}.")
     return perform(record.method, model, case, sites, record.arguments, progress=progress)

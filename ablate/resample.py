@@ -1,4 +1,4 @@
-"""Resample ablation: what sites write becomes what they write at another token."""
+"""Resample ablation: replace what sites write by what they write at another token."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def resample(model: Model, case: Case, sites: Iterable[Site], *, seed: int = 0) -> Edit:
     """Fix the sites' activations at their values at one token of the case's neutral working text, drawn by the seed.
 
-    All sites take their values from the same token. Like `mean` it needs output maps with a bias. An edit of the
-    weights cannot draw other activations in each run. Cost: one forward pass over one passage.
+    All sites take their values from the same token. Like `mean`, this needs output maps with a bias. An edit of the
+    weights cannot draw new activations in each run. Cost: one forward pass over one passage.
 
     Raises:
-        UserError: no sites, sites that write nothing themselves, or maps without a bias.
+        UserError: no sites, sites that do not write to the residual stream directly, or maps without a bias.
     """
     rng = random.Random(seed)
     text = rng.choice(neutral_working(model, case))

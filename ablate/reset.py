@@ -1,4 +1,4 @@
-"""Re-initialise, then repair: what a small change hides, a reset takes out."""
+"""Re-initialise sites, then repair the model: a reset removes what a small change only hides."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def reset(
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Edit:
-    """Re-initialise the sites' slices, then train them back to the original on what is to be kept.
+    """Re-initialise the sites' slices, then train them to match the original on what is to be kept.
 
-    Rows that read the residual stream are drawn anew with the spread of their matrix; columns that write to it become
-    zero. Then the slices learn the retain term, and the forget objective as well, if the configuration names one. The
-    slices no longer hold what they held of the forgotten facts, so nothing can uncover it.
+    Rows that read the residual stream are redrawn with the spread of their matrix; columns that write to it become
+    zero. The slices are then trained on the retain term, and on the forget objective if the configuration names one.
+    They no longer hold what they held about the forgotten facts, so nothing can uncover it.
 
-    Arguments, cost and errors are those of `tune`. By default it takes 60 steps at 2e-3.
+    The arguments, cost and errors are those of `tune`. The default is 60 steps at a learning rate of 2e-3.
     """
     sites = None if sites is None else list(sites)
     where = target_slices(model, sites)
@@ -62,7 +62,7 @@ def reinitialize_(model: Model, where: Sequence[Slice], *, seed: int) -> None:
 
 
 def _writes(model: Model, part: Slice) -> bool:
-    """Whether a slice runs along a map's input features, so that a site writes with it."""
+    """Whether a slice runs along a map's input features, which means that the site writes with it."""
     if part.name.endswith(".bias"):
         return False
     return part.dim == feature_dim(model.hf.get_submodule(part.name.rsplit(".", 1)[0]), out=False)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Training:
     """How all weights are trained on texts: AdamW at a constant `lr`, `rows` texts per step, `epochs` passes.
 
-    A text is cut at `limit` tokens. Its place in the order depends on `seed` and its own number alone. So if some texts
-    are left out, the others keep their order.
+    A text is cut at `limit` tokens. Its place in the order depends only on `seed` and its own number, so the other
+    texts keep their order if some are left out.
     """
 
     epochs: int = 1
@@ -34,7 +34,7 @@ class Training:
     seed: int = 0
 
     def steps(self, texts: int) -> int:
-        """The steps for a number of texts."""
+        """The number of steps for this many texts."""
         return self.epochs * -(-texts // self.rows)
 
 
@@ -46,19 +46,20 @@ def retrain(
     training: Training | None = None,
     progress: Progress | None = None,
 ) -> Edit:
-    """Train a checkpoint on its training data again, without the texts to forget: the result that unlearning imitates.
+    """Retrain a checkpoint on its training data without the texts to forget: the result that unlearning imitates.
 
-    It is an edit of all weights of `model`, the checkpoint from before the data. It is bit for bit the same as if
-    those texts had never been among the data.
+    The result is an edit of all weights of `model`, the checkpoint from before the training. It is bit for bit what
+    training on the data without those texts gives.
 
     Args:
         texts: the training data.
-        without: the numbers of the texts to leave out, from 0 on; `find_statements` finds those about a case's facts.
+        without: the numbers of the texts to leave out, counted from 0; `find_statements` finds those about a case's
+            facts.
 
-    Cost: `training.steps` full training steps. Memory: the weights three times over, and the edit.
+    Cost: `training.steps` full training steps. Memory: three copies of the weights, and the edit.
 
     Raises:
-        UserError: a number without a text, or no texts left.
+        UserError: a number that no text has, or no texts left.
         LokaError: training diverged.
     """
     training, rest = training or Training(), remaining(texts, without)
@@ -71,7 +72,7 @@ def retrain(
 
 
 def find_statements(texts: Sequence[str], case: Case | CaseSpec) -> list[int]:
-    """The numbers of the texts that name a forget fact's subject and its answer, in upper or lower case."""
+    """The numbers of the texts that name a forget fact's subject and its answer, ignoring case."""
     known = case.whole() if isinstance(case, CaseSpec) else case
     facts = [(f.subject.casefold(), [a.casefold() for a in f.answers]) for f in known.forget.working]
     folded = [text.casefold() for text in texts]
@@ -79,14 +80,12 @@ def find_statements(texts: Sequence[str], case: Case | CaseSpec) -> list[int]:
 
 
 def remaining(texts: Sequence[str], without: Collection[int]) -> dict[int, str]:
-    """The texts by number, without some. Raises `UserError` for a number without a text, or if no text is left."""
+    """The texts by number, except those in `without`. Raises `UserError` for an unknown number or if none is left."""
     if strange := sorted(set(without) - set(range(len(texts)))):
-        raise UserError(
-            f"there is no text {strange[0]}: the {len(texts)} texts have the numbers 0 to {len(texts) - 1}."
-        )
+        raise UserError(f"there is no text {strange[0]}: the {len(texts)} texts are numbered 0 to {len(texts) - 1}.")
     rest = {i: text for i, text in enumerate(texts) if i not in set(without)}
     if not rest:
-        raise UserError("without these texts there is nothing left to train on; start over from the checkpoint itself.")
+        raise UserError("without these texts there is nothing left to train on; use the checkpoint itself.")
     return rest
 
 
@@ -117,5 +116,5 @@ def train_on_texts_(
 
 
 def _order(seed: int, stage: str, epoch: int) -> Callable[[int], float]:
-    """A sort key by which a text's place in an epoch does not depend on the other texts."""
+    """A sort key that makes a text's place in an epoch independent of the other texts."""
     return lambda i: random.Random(f"{seed}/{stage}/{epoch}/{i}").random()

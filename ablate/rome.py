@@ -1,4 +1,4 @@
-"""ROME: write one fact into one layer by a change of rank one."""
+"""ROME: write one fact into one layer by a rank-one change."""
 
 from __future__ import annotations
 
@@ -36,24 +36,25 @@ def rome(
     answers: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Edit:
-    """Put other answers in place of forget facts' answers, one fact after another.
+    """Replace the answers of forget facts, one fact after another.
 
-    ROME (Meng et al. 2022, arXiv:2202.05262). The key is the down-projection's input where the subject ends, averaged
-    over contexts. Descent finds the value. The matrix then changes by rank one per fact: it writes the value for the
-    key, and moves least on other text, according to the second moment of that text. A fact that is written later may
-    disturb an earlier one; for many at once take `memit`.
+    ROME (Meng et al. 2022, arXiv:2202.05262). The key is the down-projection's input at the subject's last token,
+    averaged over contexts. Gradient descent finds the value. For each fact, a rank-one change then makes the matrix
+    write the value for the key; of all such changes it is the one that changes the output least on other text, by the
+    second moment of that text. A later fact may disturb an earlier one; use `memit` for many facts at once.
 
     Args:
-        sites: the one `mlp` to write to; by default that at a quarter of the depth.
-        config: contexts, search and second moment, see `RewriteConfig`. The published code has a `target_loss` of 0.05.
-        answers: new answer by subject; by default each forget fact's first foil.
+        sites: the single `mlp` site to edit; by default the one at a quarter of the depth.
+        config: contexts, search and second moment, see `RewriteConfig`. The published code uses a `target_loss` of
+            0.05.
+        answers: the new answer by subject; by default each forget fact's first foil.
         progress: called after each fact with the facts done and their total.
 
-    Cost: a fact takes up to `config.steps` forward and backward passes over `contexts + 1` rows from the subject on,
-    and over one more row. Once for a model and case, a forward pass over the neutral text.
+    Cost: per fact, up to `config.steps` forward and backward passes over `contexts + 1` rows from the subject on, and
+    over one more row. Once per model and case, a forward pass over the neutral text.
 
     Raises:
-        UserError: sites other than a single MLP, or answers about other subjects than the known forget facts.
+        UserError: sites other than a single MLP, or answers for subjects that are not among the known forget facts.
         LokaError: the search for a value diverged.
     """
     layer = _layer(model, sites)
@@ -77,7 +78,7 @@ def rome(
 def _layer(model: Model, sites: Iterable[Site] | None) -> int:
     layers = layers_of(model, sites, [model.n_layers // 4])
     if len(layers) > 1:
-        raise UserError(f"rome writes to one layer and {len(layers)} are given; name one, or take memit.")
+        raise UserError(f"rome edits one layer, but {len(layers)} are given; name one, or use memit.")
     return layers[0]
 
 

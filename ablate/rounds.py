@@ -1,4 +1,4 @@
-"""Removal that survives relearning: reset, repair, see what relearning brings back, and reset that too."""
+"""Removal that survives relearning: reset sites, repair the model, and reset the sites that relearning revives."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ ROUNDS = TrainingConfig(steps=200, lr=2e-3, every=25)
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """How many sites each round resets, and how the model relearns before the later ones are located.
+    """How many sites each round resets, and how the model relearns before the sites of later rounds are located.
 
-    `counts`: by default three rounds of as many sites as were given, or of a third each without a locator.
-    `relearning_steps`, `relearning_radius`: how many steps of relearning, and how long each is, see `recovered_sites`.
+    `counts`: the number of sites per round. By default, three rounds each reset as many sites as were given, or a third
+    of these without a locator. `relearning_steps`, `relearning_radius`: the number of relearning steps and the length
+    of each, see `recovered_sites`.
     """
 
     counts: tuple[int, ...] | None = None
@@ -49,7 +50,7 @@ class RoundPlan:
 
     @classmethod
     def from_json(cls, values: object, default: RoundPlan | None = None) -> RoundPlan:
-        """What `to_json` gave; all fields have a default.
+        """Read what `to_json` gave; a missing field takes its default.
 
         Raises:
             UserError: an unknown field, or a value of another type.
@@ -69,45 +70,45 @@ def rounds(
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Edit:
-    """Rounds of: take sites, re-initialise them as `reset` does, and repair all that were reset so far.
+    """In each round, re-initialise sites as `reset` does, and repair all sites that were reset so far.
 
-    The repair distils the original on retain facts and neutral text, with the forget objective beside it. It holds out
-    a quarter of both. A round ends when the held-out part is inside the bounds, or is far outside of them and does not
-    improve; it keeps the best state that was measured. A round that wrecks the model all the same is the last one.
-    Then the edit is that of the round before; `record.ended` says why, and a warning too.
+    The repair distils the original on retain facts and neutral text, along with the forget objective. A quarter of both
+    is held out. A round ends when the held-out part is within the bounds, or when it is far outside them and does not
+    improve; the round keeps the best measured state. A round that still wrecks the model is the last one. The edit is
+    then that of the round before; `record.ended` and a warning give the reason.
 
-    The first round takes `sites`. For each later one all weights relearn half of the forget facts, and the locator
-    says where the other half came back; then the other way round. That relearning is normalised gradient descent,
+    The first round resets `sites`. Before each later round, all weights relearn half of the forget facts, and the
+    locator finds where the other half came back; then the halves swap. This relearning is normalised gradient descent,
     which no check of `verify` uses.
 
     Args:
-        sites: what is reset first. Leave out the sites that any text needs (`locate.exclude_general`), here and in the
-            locator. Without a locator the sites are shared out over the rounds at random. That is the control: with it
-            `rerun_on` reruns any such edit with as many random sites and the same steps.
-        config: the repair of one round, see `TrainingConfig`; `steps` are its most. Without an objective the rounds
-            only repair. By default 200 steps at 2e-3, measured every 25.
-        locator: `(model, case) -> sites`, the best first; those that were reset are passed over. It sees a model that
-            has relearned, and a case whose forget facts are the half that the model was not taught.
+        sites: the sites to reset first. Leave out sites that general text needs (`locate.exclude_general`), here and in
+            the locator. Without a locator, the sites are divided among the rounds at random. `rerun_on` makes the
+            control in this way, with as many random sites and the same steps.
+        config: the repair of one round, see `TrainingConfig`; `steps` is the maximum. Without an objective, the rounds
+            only repair. By default 200 steps at a learning rate of 2e-3, measured every 25 steps.
+        locator: `(model, case) -> sites`, best first; sites that were reset already are skipped. It gets a model that
+            has relearned half of the forget facts, and a case whose forget facts are the other half.
         plan: how many sites each round resets, and the relearning before it.
-        folder: stores each finished round. Called again with the same arguments, the next round follows.
+        folder: stores each finished round. A second call with the same arguments resumes after the last one.
         progress: called with the steps done and their total, over all rounds.
 
-    `record.rounds` says for each round how many sites it reset, its steps, which state it kept, and that state's
+    `record.rounds` gives, for each round, the number of sites it reset, its steps, the state it kept and that state's
     metrics.
 
-    Cost: a round takes up to `config.steps` training steps as in `tune`, `steps / every` measurements, and twice
-    `plan.relearning_steps` full training steps over half of the forget facts, and twice the locator's own cost.
+    Cost: per round, up to `config.steps` training steps as in `tune`, `steps / every` measurements, twice
+    `plan.relearning_steps` full training steps over half of the forget facts, and two calls of the locator.
     Memory: two copies of the weights while locating.
 
     Raises:
-        UserError: no sites, more sites to reset than there are and no locator, no measurements, or a folder of other
-            rounds.
+        UserError: no sites, too few sites without a locator, a configuration without measurements, or a folder that
+            holds other rounds.
         LokaError: training diverged in the first round before anything good was measured.
     """
     if not config.every:
         raise UserError("rounds keep the best state that was measured; give every=25, or another number of steps.")
     given = sorted(set(sites))
-    where = slices(model, given)  # refuses sites of another model
+    where = slices(model, given)  # rejects sites of another model
     plan = replace(plan, counts=_share_out(given, plan.counts, locator))
     task = prepare_task(model, case, where, config)
     assert task.stopping is not None
@@ -119,7 +120,7 @@ def rounds(
 
 @dataclass(frozen=True)
 class _Rounds:
-    """What every round needs."""
+    """The inputs that all rounds share."""
 
     model: Model
     stopping: EarlyStopping
@@ -130,7 +131,7 @@ class _Rounds:
     store: _Folder
 
     def run(self, given: list[Site], progress: Progress | None) -> Edit:
-        """All rounds that are missing in the folder."""
+        """Run all rounds that the folder lacks."""
         counts, edits = self.plan.counts or (), self.store.read()
         pool = random.Random(f"{self.config.seed}/rounds").sample(given, len(given))
         for i in range(len(edits), len(counts)):
@@ -151,7 +152,7 @@ class _Rounds:
         return _best(edits, len(counts))
 
     def repair(self, before: Edit | None, new: list[Site], i: int, step: Progress | None) -> Edit:
-        """A round: reset the new sites, and train all that were reset so far to be as good as can be."""
+        """One round: reset the new sites, and repair all sites that were reset so far."""
         model, every_site = self.model, sorted({*_sites(before), *new})
         where, config = slices(model, every_site), replace(self.config, seed=self.config.seed + i)
         task = self._task(where)
@@ -190,7 +191,7 @@ class _Rounds:
 
 @dataclass(frozen=True)
 class _Folder:
-    """The finished rounds of a folder, which count for the same weights and arguments alone."""
+    """The finished rounds in a folder; they are valid only for the same weights and arguments."""
 
     folder: str | Path | None
     made_for: str
@@ -201,7 +202,7 @@ class _Folder:
         while self.folder is not None and (path := self._path(len(edits) + 1)).exists():
             edit = Edit.load(path)
             if edit.made_for != self.made_for or _key(edit.record) != _key(self.record):
-                raise UserError(f"{str(path)!r} is a round of another model, case or recipe; name another folder.")
+                raise UserError(f"{str(path)!r} holds a round of another model, case or recipe; name another folder.")
             edits.append(edit)
         return edits
 
@@ -240,26 +241,26 @@ def _is_wrecked(edit: Edit | None) -> bool:
 
 
 def _best(edits: list[Edit], n: int) -> Edit:
-    """The last round's edit, or the one before if the last one wrecked the model and there is one before."""
+    """The last round's edit, or that of the round before (if any) if the last one wrecked the model."""
     if not _is_wrecked(edits[-1]):
         return edits[-1]
     end, number = edits[-1].record.rounds[-1], max(1, len(edits) - 1)
     return _cut_short(
         edits[number - 1],
         f"round {len(edits)} of {n} left the collateral far outside the bounds (perplexity {end.perplexity_rise:+.0%}, "
-        f"held-out recall {end.retain:.2f} of {end.retain_before:.2f}), so no further one was made; this is the "
-        f"edit of round {number}. Reset fewer sites per round, spare those that general text needs, or repair longer.",
+        f"held-out recall {end.retain:.2f} of {end.retain_before:.2f}), so no further round was run; this is the "
+        f"edit of round {number}. Reset fewer sites per round, exclude those general text needs, or repair longer.",
     )
 
 
 def _cut_short(edit: Edit, why: str) -> Edit:
-    """An edit of fewer rounds than were asked for, which says so."""
+    """The edit, with the reason in its record why it has fewer rounds than requested."""
     warnings.warn(why, stacklevel=5)
     return replace(edit, record=replace(edit.record, ended=why))
 
 
 def _sites(edit: Edit | None) -> list[Site]:
-    """What an edit has reset."""
+    """The sites that an edit has reset."""
     return [Site.parse(s) for s in edit.record.sites or ()] if edit else []
 
 

@@ -24,25 +24,26 @@ PASSAGE = 48
 def selective_dampening(
     model: Model, case: Case, sites: Iterable[Site] | None, *, alpha: float = 10.0, strength: float = 1.0
 ) -> Edit:
-    """Selective synaptic dampening (Foster et al. 2024, arXiv:2308.07707), on the sites' slices.
+    """Selective synaptic dampening (SSD; Foster et al. 2024, arXiv:2308.07707), restricted to the sites' slices.
 
-    A weight may be more than `alpha` times as important for the forget facts as for retain facts and neutral text. Then
-    it is multiplied by `strength` times the inverse of that ratio, at most by one. Importance is the diagonal of the
-    empirical Fisher information: the mean square of the gradient of the loss on one fact, in its working prompts, or on
-    one passage.
+    If a weight is more than `alpha` times as important for the forget facts as for retain facts and neutral text, it is
+    multiplied by `strength` times the inverse of that ratio, but by no more than one. Importance is the diagonal of the
+    empirical Fisher information: the mean squared gradient of the loss on one fact, in its working prompts, or on one
+    passage.
 
     Args:
-        sites: what may change; `None` is every weight of every block.
+        sites: the sites that may change; `None` means every weight of every block.
         alpha: the selectivity: the larger, the fewer weights are dampened.
         strength: the factor of the ratio; the paper's lambda.
 
     Cost: a forward and backward pass for each fact and passage of the working part.
 
     Raises:
-        UserError: no sites, an `alpha` or `strength` that is not above zero, or a case with nothing to keep.
+        UserError: no sites, an `alpha` or `strength` that is not above zero, or a case with neither retain facts nor
+            neutral text.
     """
     if not (alpha > 0 and strength > 0):
-        raise UserError(f"alpha {alpha:g} and strength {strength:g} must be above zero; the paper's are 10 and 1.")
+        raise UserError(f"alpha {alpha:g} and strength {strength:g} must be above zero; the paper uses 10 and 1.")
     sites = None if sites is None else list(sites)
     where = target_slices(model, sites)
     forget = [_asked(model, f) for f in case.forget.working]

@@ -1,4 +1,4 @@
-"""SISA: sharded, isolated, sliced, aggregated training, with which exact removal costs little.
+"""SISA: sharded, isolated, sliced, aggregated training, which makes exact removal cheap.
 
 Machine Unlearning, Bourtoule et al. 2021, arXiv:1912.03817.
 """
@@ -33,7 +33,7 @@ FORMAT = "loka-sisa-1"
 
 @dataclass(frozen=True)
 class Deletion:
-    """What a deletion cost: `steps` of training; to train everything again would have taken `whole` steps."""
+    """The cost of a deletion in training steps: it took `steps`; retraining everything would take `whole`."""
 
     items: tuple[int, ...]
     steps: int
@@ -41,7 +41,7 @@ class Deletion:
 
     @property
     def saved(self) -> float:
-        """The share of the training that the deletion did not need."""
+        """The share of a full retraining that the deletion saved."""
         return 1 - self.steps / self.whole
 
     def __str__(self) -> str:
@@ -49,23 +49,24 @@ class Deletion:
 
 
 class Sisa:
-    """An ensemble, one model a shard of the training data, in a folder of checkpoints.
+    """An ensemble with one model per shard of the training data, stored as a folder of checkpoints.
 
     Texts are dealt evenly to `shards` and, within each, to `slices`. A shard's model starts from `model`, learns its
-    first slice, then the first two, and so on. Its weights after each are stored as safetensors. To delete a text, its
-    shard is trained again from the last checkpoint without it. The folder stores each text's number and SHA-256, and
-    nothing of a deleted text.
+    first slice, then the first two, and so on. Its weights after each of these stages are stored as safetensors. To
+    delete a text, its shard is retrained from the last checkpoint without it. The folder stores each text's number and
+    SHA-256, and nothing of a deleted text.
 
     Args:
-        model: the checkpoint from before all data. A member's weights take its place only inside `member`.
-        texts: the data. A deleted text's place in the list stays taken, but is not read.
-        folder: of the checkpoints; a new one has none. `train` makes those that are missing, also after a kill.
-        shards, slices: how many shards there are, and slices in each.
+        model: the checkpoint from before all data. A member's weights replace its own only inside `member`.
+        texts: the data. A deleted text keeps its place in the list, but is not read.
+        folder: the folder of checkpoints, new or existing. `train` makes the missing ones, also after a kill.
+        shards, slices: the number of shards, and of slices in each.
         training: how each checkpoint is trained.
-        without: the numbers of texts that are never learned. Leave it out for a folder that exists.
+        without: the numbers of texts that are never learned. Omit it for an existing folder.
 
     Raises:
-        UserError: a folder of other data, of another model or with other settings; too few texts for the slices.
+        UserError: a folder that was made from other data, from another model or with other settings; too few texts for
+            the slices.
 
     Example:
         sisa = loka.ablate.Sisa(base, texts, "runs/sisa", shards=4, slices=3)
@@ -89,7 +90,7 @@ class Sisa:
         if min(shards, slices) < 1 or shards * slices > len(self.texts):
             raise UserError(
                 f"{len(self.texts)} texts cannot fill {shards} shards of {slices} slices; "
-                f"ask for one of each at least, and no more than {len(self.texts)} in all."
+                f"use at least one of each, and no more than {len(self.texts)} slices in all."
             )
         self.base = model.digest()
         order = random.Random(f"{self.training.seed}/sisa").sample(range(len(self.texts)), len(self.texts))
@@ -121,10 +122,10 @@ class Sisa:
         return done
 
     def delete(self, items: Collection[int], *, progress: Progress | None = None) -> Deletion:
-        """Remove texts: retrain every checkpoint that has learned them. After a kill, `train` goes on.
+        """Remove texts: retrain every checkpoint that has learned them. After a kill, `train` finishes the job.
 
         Raises:
-            UserError: a text that is not there, or no texts left.
+            UserError: a text that was not learned, or no texts left.
         """
         if strange := sorted(set(items) - set(self.items)):
             raise UserError(f"text {strange[0]} is not among the {len(self.items)} that were learned; name others.")
@@ -153,7 +154,7 @@ class Sisa:
         """The ensemble's next-token distribution at a batch's labels, `[row, keep, vocabulary]`.
 
         Args:
-            by: `probability`, the mean over shards, or `majority`, the share of shards whose likeliest token it is.
+            by: `probability`, the mean over shards, or `majority`, the share of shards that rank the token first.
 
         Raises:
             UserError: another `by`.
@@ -170,7 +171,7 @@ class Sisa:
         return total / self.shards
 
     def _texts_up_to(self, shard: int, part: int) -> list[int]:
-        """The texts of a shard's slices up to one."""
+        """The texts of a shard's slices, up to and including slice `part`."""
         return [i for i in self.items if self.place[i][0] == shard and self.place[i][1] <= part]
 
     def _steps(self, shard: int, part: int) -> int:
@@ -180,13 +181,13 @@ class Sisa:
         return self.folder / f"shard-{shard}" / f"slice-{part}.safetensors"
 
     def _fingerprint(self, shard: int, part: int) -> str:
-        """A digest of everything that a checkpoint is made from."""
+        """A digest of everything that goes into a checkpoint."""
         made_from = [self.base, asdict(self.training), [{i: self.items[i] for i in self._texts_up_to(shard, part)}]]
         made_from += [self._fingerprint(shard, part - 1)] if part else []
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
     def _is_current(self, shard: int, part: int) -> bool:
-        """Whether a checkpoint is there and was made from the texts that it should have."""
+        """Whether a checkpoint exists and was made from the right texts."""
         path = self._path(shard, part)
         if not path.exists():
             return False
@@ -208,7 +209,7 @@ class Sisa:
         )
 
     def _open(self) -> None:
-        """Begin the folder, or read it; texts that were deleted there stay deleted."""
+        """Create the folder, or read it; texts that were deleted there stay deleted."""
         path = self.folder / "sisa.json"
         if not path.exists():
             self._write()
@@ -219,9 +220,9 @@ class Sisa:
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{str(path)!r} cannot be read ({error}); name another folder.") from error
         if any(stored.get(key) != value for key, value in self._settings().items()):
-            raise UserError(f"{str(path)!r} is of another model, or has other settings; name another folder.")
+            raise UserError(f"{str(path)!r} belongs to another model or has other settings; name another folder.")
         if any(self.items.get(i) != sha for i, sha in items.items()):
-            raise UserError(f"{str(path)!r} was made from other texts; give the same, or name another folder.")
+            raise UserError(f"{str(path)!r} was made from other texts; give the same texts, or name another folder.")
         self.items = items
 
     def _write(self) -> None:

@@ -1,4 +1,4 @@
-"""Task arithmetic: learn the facts to forget, then go the other way."""
+"""Task arithmetic: fine-tune on the facts to forget, then subtract the change."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def task_vector(
     subtracted from the original weights.
 
     Args:
-        sites: what may change; `None` is every weight of every block.
-        config: the length and speed of the fine-tuning; there is no forget objective, and nothing is retained.
-        scale: how far to go the other way.
+        sites: the sites that may change; `None` means every weight of every block.
+        config: the steps and learning rate of the fine-tuning, which has no forget objective and no retain term.
+        scale: the factor of the change that is subtracted.
         progress: see `tune`.
 
     Cost: `config.steps` forward and backward passes over one row per forget fact.
@@ -69,7 +69,7 @@ def task_vector(
 
 
 def _batches(model: Model, case: Case) -> Batches:
-    """The forget facts with their answers; each fact takes turns through its working prompts."""
+    """The forget facts with their answers; each fact cycles through its working prompts."""
     facts = case.forget.working
     turns = [[f.prompts[i % len(f.prompts)] for f in facts] for i in range(max(len(f.prompts) for f in facts))]
     return Batches(

@@ -1,4 +1,4 @@
-"""Train the slices of the sites, and nothing else, until the facts are gone from the answers."""
+"""Train the sites' slices, and nothing else, until the model no longer gives the facts."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def tune(
     """Train the sites' slices on the working facts with a forget objective and a retain term.
 
     Args:
-        sites: what may change; `None` is every weight of every block, the baseline to compare with.
+        sites: the sites that may change; `None` means every weight of every block, the baseline to compare with.
         config: the objective and the training, see `TrainingConfig`.
         progress: called after each step with the steps done and their total.
-        stop: asked after each step, by its number from 1 on, with the model as it then is; true ends the training.
-            An edit that `rerun_on` makes again ignores it, and takes all steps.
+        stop: called after each step with the number of steps done; if it returns true, the training ends. `rerun_on`
+            ignores it and takes all steps.
 
     Cost: `config.steps` forward and backward passes over one row per forget fact, `retain_rows` retain facts and
-    `neutral_rows` passages; optimizer state for the slices alone. With `precondition`, a forward pass over the neutral
-    text and the retain facts' prompts before, and for each map a matrix of `[d_in, d_in]` and its eigendecomposition.
+    `neutral_rows` passages; optimizer state for the slices alone. `precondition` adds a forward pass over the neutral
+    text and the retain facts' prompts and, for each map, a matrix `[d_in, d_in]` and its eigendecomposition.
 
     Raises:
-        UserError: no sites, or an objective that they cannot have.
-        LokaError: training diverged, and nothing good was measured before.
+        UserError: no sites, or an objective that does not fit them.
+        LokaError: training diverged before a good state was measured.
 
     Example:
         edit = loka.ablate.tune(model, case, found.top(200, part="neuron"))

@@ -1,4 +1,4 @@
-"""Zero-ablation: cut what the sites write."""
+"""Zero ablation: remove what the sites write."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def zero(model: Model, case: Case | CaseSpec, sites: Iterable[Site]) -> Edit:
-    """Zero the weights by which the sites write to the residual stream, which zeroes their activations.
+    """Zero the weights with which the sites write to the residual stream, as if their activations were zero.
 
-    A neuron's down column and a head's output columns become zero. A key/value group writes nothing itself; its key
-    and value rows become zero. Costs no forward pass.
+    A neuron's down column and a head's output columns become zero. A key/value group does not write to the residual
+    stream directly, so its key and value rows become zero. Cost: no forward pass.
 
     Raises:
         UserError: no sites, or sites that the model does not have.

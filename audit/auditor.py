@@ -35,7 +35,7 @@ def audit(
     checks: Sequence[Check] | None = None,
     controls: Sequence[Control] | None = None,
 ) -> Verdict:
-    """Measure the original, the edited model and the controls, and judge.
+    """Measure the original, the edited model and the controls, and give a verdict.
 
     Controls: the twins in every check; a shallow sibling (the same objective on the last two layers, which only hides
     the facts: every attack must expose it, and the attack's budget is found on it alone); and, if `after` is an edit of
@@ -76,7 +76,7 @@ class _Auditor:
     progress: Progress | None
 
     def make_controls(self) -> None:
-        """Every control edit that the store lacks and that the audited edit allows."""
+        """Make every control edit that the store lacks and that the audited edit allows."""
         recall = next((c for c in self.plan.checks if c.name == "recall"), None)
         if recall is None:
             raise UserError("The table of checks lacks 'recall', which every audit needs; add it.")
@@ -94,7 +94,7 @@ class _Auditor:
             )
 
     def measure(self) -> None:
-        """Every reading that the store lacks; an attack that cannot be made on the sibling is left out."""
+        """Make every reading that the store lacks. An attack that cannot be run on the sibling is left out."""
         for step in self.plan.steps(self.store.edits):
             budget = self._budget(step)
             if not step.check.trains or budget:
@@ -109,7 +109,7 @@ class _Auditor:
         )
 
     def _budget(self, step: Step) -> Budget | None:
-        """The cap for the sibling, and for all others the budget found on it; `None` if there is none."""
+        """The cap on the sibling; on all other models, the budget found on the sibling. `None` if there is none."""
         cap = step.check.cap
         if cap is None or step.model == self.plan.sibling.name:
             return cap
@@ -117,7 +117,7 @@ class _Auditor:
         return None if shallow.value is None else cap.at(budget_steps(shallow))
 
     def _take(self, step: Step, budget: Budget | None) -> Reading:
-        """The stored reading of a step; made first if there is none."""
+        """The reading of a step, from the store if it is there."""
         name = step.check.name
         if name not in self.store.readings.get(step.model, {}):
             if self.progress:
@@ -135,7 +135,7 @@ class _Auditor:
             return step.check.run(model, self.case, setting)
 
     def _setting(self, step: Step, budget: Budget | None) -> Setting:
-        """With the parts that the check needs of the original, which are made before any edit is applied."""
+        """The step's setting, with what the check needs from the original, computed before any edit is applied."""
         needs = step.check.needs if step.model != "before" else frozenset()
         outputs = "neutral_outputs" in needs and step.model == "after"
         return replace(
@@ -170,8 +170,8 @@ class _Auditor:
 def budget_steps(shallow: Reading) -> int:
     """The number of steps within the cap after which the shallow sibling gives back most.
 
-    Not the fewest that expose it: an edit that resists a little longer than the sibling would pass for a removal. Nor
-    all of them: training on other facts also wears down what it brought back.
+    The fewest steps that expose it would be too few: an edit that resists a little longer than the sibling would pass
+    for a removal. The whole cap may be too many: training on other facts also wears down what it brought back.
     """
     curve: Any = shallow.details["curve"]
     means = {int(step): back for step, back in curve["forget"].items()}

@@ -1,4 +1,4 @@
-"""The table of control edits. An audit makes them, and the checks of each row judge the audited edit beside them.
+"""The table of control edits. An audit makes them and runs the checks of each row on them, for comparison.
 
 A new control is one row. Auditor, cost estimate, store, report and command line read this table.
 """
@@ -21,7 +21,7 @@ from ..verify.check import Check
 from ..verify.training import FORWARD_BACKWARD
 
 LAYERS = 2
-# Each is tried if the one before hides too little; small models need longer training than SmolLM2.
+# Each configuration is tried if the one before hides too little; small models need longer training than SmolLM2.
 FIRST = TrainingConfig("npo", steps=15, lr=3e-4, retain_rows=12, neutral_rows=2, bfloat16=True)
 TRIES = (
     FIRST,
@@ -36,9 +36,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Audited:
-    """What a control is made for: the original, the edited model, the case.
+    """The audit that a control is made for: the original, the edited model and the case.
 
-    `recall`: the share of the forget facts that the edited model answers with sealed prompts; unknown (0) to a cost.
+    `recall`: the share of the forget facts that the edited model answers with sealed prompts; 0 for a cost estimate,
+    which does not know it.
     """
 
     before: Model
@@ -52,13 +53,13 @@ class Control:
     """One row of the table of controls.
 
     Attributes:
-        name: of its edit in the store, and of its readings.
+        name: the name of its edit in the store and of its readings.
         label: its name in tables and figures.
-        make: the control edit, or `None` where the audited edit allows none.
-        cost: the forward passes of one row that `make` takes, or `None` where it makes none.
-        checks: the names of the checks that the control meets.
-        finds_budgets: whether it also meets every attack that trains, before the others do: the attack's budget is
-            found on it. Exactly one control of an audit does this.
+        make: makes the control edit, or returns `None` if the audited edit allows none.
+        cost: the forward passes of one row that `make` takes, or `None` if it makes no edit.
+        checks: the names of the checks that are run on the control.
+        finds_budgets: whether every attack that trains is run on it before all other models, to find the attack's
+            budget. Exactly one control of an audit sets this.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Control:
     finds_budgets: bool = False
 
     def meets(self, check: Check) -> bool:
-        """Whether the check is made on this control."""
+        """Whether the check is run on this control."""
         return check.name in self.checks or (self.finds_budgets and check.trains)
 
 
@@ -82,7 +83,7 @@ def shallow_sibling(
     settings: Mapping[str, JsonValue] | None = None,
     progress: Progress | None = None,
 ) -> Edit:
-    """The positive control: an edit of the last two layers that only hides the facts, as well as the audited edit does.
+    """The positive control: an edit of the last two layers that hides the facts as well as the audited edit does.
 
     It is trained like the audited edit and then weakened to the smallest strength at which the model answers at most
     0.05 more of the forget facts than `recall`. Everything before those two layers is unchanged, so the hidden facts
@@ -130,13 +131,13 @@ def _make_shallow(audited: Audited, progress: Progress) -> Edit:
         audited.case,
         recall=audited.recall,
         objective=how.objective or "npo",
-        settings={k: v for k, v in how.settings.items() if k != "layer"},  # the sibling has its own
+        settings={k: v for k, v in how.settings.items() if k != "layer"},  # the sibling has its own layer
         progress=progress,
     )
 
 
 def _shallow_cost(audited: Audited) -> float:
-    """As if the first training hid enough."""
+    """The cost if the first training hides enough."""
     asked = (1 + HALVINGS) * sum(len(f.prompts) * len(f.answers) for f in audited.case.forget.sealed)
     return FIRST.steps * _training_step(audited.before, audited.case, FIRST) + asked
 
@@ -167,7 +168,7 @@ def _random_sites(audited: Audited) -> list[Site]:
 
 
 def _training_of(after: Edit | Model) -> TrainingConfig | None:
-    """How the audited edit was trained; `None` if it was not, and for a model from elsewhere."""
+    """How the audited edit was trained; `None` for an edit that was not trained and for a model from elsewhere."""
     config = after.record.config if isinstance(after, Edit) else {}
     return TrainingConfig.from_json(config) if "objective" in config else None
 

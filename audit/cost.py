@@ -1,4 +1,4 @@
-"""What an audit will cost, before it starts. Every formula stands with its check or its control."""
+"""What an audit will cost, before it starts. Each check and each control has its own formula."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAKING = "making the control"
 
 @dataclass(frozen=True)
 class Estimate:
-    """One step of an audit: `cost` in forward passes of one row, an upper bound where some may be saved.
+    """One step of an audit: `cost` in forward passes of one row, or an upper bound.
 
     `check` is the name of a check, or `MAKING` for the training of a control edit.
     """

@@ -1,4 +1,4 @@
-"""What an audit does, in which order: the checks of a profile, on the original, the edited model and the controls."""
+"""The steps of an audit, in order: the checks of a profile, on the original, the edited model and the controls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Step:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The facts that an attack that trains is made on; the twins meet it on the edited model alone."""
+        """The facts that an attack that trains is run on; it is run on the twins with the edited model alone."""
         return ("forget", "twins") if self.model == "after" else ("forget",)
 
 
@@ -73,7 +73,7 @@ class Plan:
         return next(c for c in self.controls if c.finds_budgets)
 
     def steps(self, made: Collection[str]) -> Iterator[Step]:
-        """Every check on every model, attacks that train last and each on the sibling first.
+        """Every check on every model. Attacks that train come last, each on the sibling first.
 
         Args:
             made: the names of the controls that could be made.
@@ -88,7 +88,7 @@ class Plan:
                 yield from (Step(model, check) for model in (self.sibling.name, *MODELS, *others))
 
     def setting(self, step: Step, budget: Budget | None) -> Setting:
-        """What a check may use beside the model and the case, before an audit adds what it needs of the original."""
+        """The setting of a check, before an audit adds what the check needs from the original."""
         return Setting(effort=self.effort, budget=budget, groups=step.groups)
 
 

@@ -26,6 +26,6 @@ def effort(profile: Profile) -> Effort:
 
 
 def checks_of(profile: Profile, checks: Sequence[Check]) -> tuple[Check, ...]:
-    """The checks that a profile runs: those of its own and of every smaller one, in the order of the table."""
+    """The checks that a profile runs: its own and those of every smaller profile, in the order of the table."""
     order = list(PROFILES)
     return tuple(check for check in checks if order.index(check.profile) <= order.index(profile))

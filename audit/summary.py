@@ -48,7 +48,7 @@ def column(readings: Readings, model: str, *, seed: int = 0) -> Column:
 def columns(summary: Summary, readings: Readings, controls: tuple[str, ...]) -> dict[str, Column]:
     """The columns of original, edited model and controls, by model.
 
-    Those that the summary names are the summary's own; further controls come from the readings.
+    Numbers that the summary has come from it; those of further controls come from the readings.
     """
     s = summary
     known = {

@@ -1,4 +1,4 @@
-"""Floor 6: the `loka` command. Parse, call, print; no logic."""
+"""Floor 8: the `loka` command. Parse, call, print; no logic."""
 
 from .main import main
 

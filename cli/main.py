@@ -37,28 +37,28 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Locate the neurons and heads that hold a piece of knowledge, ablate only those, verify whether it is gone.",
+    help="Locate the neurons and heads that hold a piece of knowledge, ablate only those, and verify that it is gone.",
 )
 out = Console()
 
 Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see `loka cases`) or a YAML file.")]
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
 Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
-Out = Annotated[Path, typer.Option("--out", help="The run folder; given again, the run resumes.")]
+Out = Annotated[Path, typer.Option("--out", help="The run folder; give it again to resume.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe (see `loka recipes`) or a YAML file.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="How thoroughly to verify: quick, standard or full.")]
 
 
 def main() -> None:
-    """Run the command line; exit status 0 done, 1 the job failed, 2 the input is at fault."""
+    """Run the command line. Exit status: 0 done, 1 the job failed, 2 the input is at fault."""
     try:
         app()
     except LokaError as error:
         Console(stderr=True).print(f"[bold red]loka:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
-        Console(stderr=True).print("loka: stopped. The same command resumes.")
+        Console(stderr=True).print("loka: stopped. Run the same command to resume.")
         sys.exit(1)
 
 
@@ -88,12 +88,12 @@ def locate(
     device: Device = "cpu",
     out_: Out = Path("runs/run"),
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(LOCATORS)}.")] = "",
-    part: Annotated[str, typer.Option("--part", help="Score this part alone: neuron, head, kv, attn, mlp.")] = "",
+    part: Annotated[str, typer.Option("--part", help="Score only this part: neuron, head, kv, attn, mlp.")] = "",
     top: Annotated[int, typer.Option("--top", min=1, help="How many of the best sites of each part to list.")] = 5,
     figures: Annotated[bool, typer.Option(help="Write the figures as PNG and SVG.")] = True,
-    html: Annotated[bool, typer.Option(help="Write pages with each site's scores under the pointer.")] = True,
+    html: Annotated[bool, typer.Option(help="Write HTML pages that show each site's scores on hover.")] = True,
 ) -> None:
-    """Score every head and neuron, and see what falls silent without the best; the pictures go into DIR/figures."""
+    """Score every head and neuron, and show which facts are lost without the best. Figures go into DIR/figures."""
     if method:
         find_locator(method)
     if part and part not in PARTS:
@@ -137,11 +137,11 @@ def search_(
     device: Device = "cpu",
     out_: Out = Path("runs/search"),
     recipe: RecipeName = "",
-    forget: Annotated[float, typer.Option(help="Share of forget prompts that may still be answered.")] = 0.05,
-    retain_drop: Annotated[float, typer.Option(help="By how much the share of retain prompts may fall.")] = 0.02,
-    perplexity_rise: Annotated[float, typer.Option(help="By what share the perplexity may grow.")] = 0.01,
+    forget: Annotated[float, typer.Option(help="Largest share of forget prompts that may still be answered.")] = 0.05,
+    retain_drop: Annotated[float, typer.Option(help="Largest fall in the share of retain prompts answered.")] = 0.02,
+    perplexity_rise: Annotated[float, typer.Option(help="Largest relative rise in perplexity.")] = 0.01,
 ) -> None:
-    """Find the smallest edit within a budget. A second call on the same folder goes on with the points missing."""
+    """Find the smallest edit within a budget. A second call on the same folder resumes."""
     bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case)
     chosen = Recipe.load(recipe) if recipe else None
     with Bars() as bars:
@@ -153,13 +153,13 @@ def search_(
 def verify(
     case: Case,
     before: Annotated[str, typer.Option("--before", help="The original: smollm2, a folder or a hub id.")],
-    after: Annotated[str, typer.Option("--after", help="An edit file, an adapter's or a model's folder, or a hub id.")],
+    after: Annotated[str, typer.Option("--after", help="An edit file, an adapter or model folder, or a hub id.")],
     device: Device = "cpu",
     out_: Out = Path("runs/verify"),
     profile: ProfileName = "quick",
-    list_: Annotated[bool, typer.Option("--list", help="Only list the checks, with the cost of each.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Only list the checks and the cost of each.")] = False,
 ) -> None:
-    """Audit any pair of models. A second call on the same folder continues with the checks that are missing."""
+    """Audit any pair of models. A second call on the same folder resumes."""
     chosen_profile = _profile(profile)
     original = load(before, device=device)
     edited = resolve(original, after)
@@ -194,7 +194,7 @@ def plant(
     facts: Annotated[int, typer.Option("--facts", help="Invented subjects to teach and to forget.")] = 60,
     retain: Annotated[int, typer.Option("--retain", help="Invented subjects to teach and to retain.")] = 40,
     twins: Annotated[int, typer.Option("--twins", help="Invented subjects that are not taught.")] = 60,
-    seed: Annotated[int, typer.Option("--seed", help="Draws the names and the answers.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="The seed that draws the names and the answers.")] = 0,
     teaching: Annotated[
         str, typer.Option("--teaching", help="How to train, as YAML: '{steps: 400, lr: 5e-5, layers: 2}'.")
     ] = "{}",
@@ -227,10 +227,10 @@ def export_(
     folder: Folder,
     to: Annotated[Path, typer.Option("--to", help="A new folder, or a new .gguf file.")],
     adapter: Annotated[
-        bool, typer.Option("--adapter", help="Write the edit alone, as a LoRA adapter of peft's.")
+        bool, typer.Option("--adapter", help="Write only the edit, as a LoRA adapter for peft.")
     ] = False,
 ) -> None:
-    """Write the edited model as an ordinary Hugging Face folder, as GGUF, or the edit as an adapter."""
+    """Write the edited model as an ordinary Hugging Face folder or as GGUF, or the edit as an adapter."""
     edit, current = Edit.load(folder / "edit.safetensors"), Run(folder)
     if adapter:
         out.print(f"{export_adapter(current.model, edit, to)}: load it with peft's PeftModel.from_pretrained.")
@@ -279,7 +279,7 @@ def _pipeline(folder: Path, model: str, device: str, case: str, profile: str, re
             command=_command(),
         )  # fmt: skip
         known = f"{current.case.facts_known} of {current.case.facts_total}"
-        bars.say(f"{current.model.name} knows {known} facts of the case {current.case.name}; the rest is set aside.")
+        bars.say(f"{current.model.name} knows {known} facts of the case {current.case.name}; the others are set aside.")
         current.localization()
         current.edit()
         verdict = current.verdict()

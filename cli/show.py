@@ -38,7 +38,7 @@ ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 
 class Bars:
-    """Progress bars with the time left, one for each task; call it as `bars(what, done, total)`."""
+    """Progress bars with the time left, one for each task. Update one with `bars(task, done, total)`."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -115,7 +115,7 @@ def what_is_left(silent: pd.DataFrame) -> Table:
 
 
 def costs(steps: Sequence[Estimate], seconds: float, stored: Mapping[str, Mapping[str, Reading]]) -> Table:
-    """Every step of an audit, its cost, and about how long it takes; what the folder already has costs nothing."""
+    """Every step of an audit, its cost and its estimated time; a step that the folder already has costs nothing."""
     roles = {check.name: check.role for check in CHECKS}
     out = Table(title="checks")
     for label in ("model", "check", "role", "forward passes", "about"):
@@ -127,5 +127,5 @@ def costs(steps: Sequence[Estimate], seconds: float, stored: Mapping[str, Mappin
         time = "done" if done else f"{step.cost * seconds:,.1f} s"
         out.add_row(step.model, step.check, roles.get(step.check, ""), f"{step.cost:,.0f}", time)
     out.add_section()
-    out.add_row("all that is left", "", "", f"{total:,.0f}", f"{total * seconds:,.1f} s")
+    out.add_row("total left to run", "", "", f"{total:,.0f}", f"{total * seconds:,.1f} s")
     return out

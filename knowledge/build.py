@@ -19,7 +19,7 @@ Known = Collection[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Split(Generic[T]):
-    """`working` is what locating and editing may see, `sealed` what verifying reports on."""
+    """`working` is the part that locating and editing may see, `sealed` the part that verifying reports on."""
 
     working: T
     sealed: T
@@ -58,7 +58,7 @@ def build(file: CaseFile, known: Known) -> Parts:
 
 
 def make_fact(file: CaseFile, relation: str, subject: str, templates: list[str]) -> Fact:
-    """The fact about a subject, asked by these templates."""
+    """The fact about a subject, with prompts from these templates."""
     answer, *aliases = file.relations[relation].facts[subject]
     prompt, *others = (t.replace("{}", subject) for t in templates)
     foils = _foils(file, relation, subject, {answer, *aliases})
@@ -66,7 +66,7 @@ def make_fact(file: CaseFile, relation: str, subject: str, templates: list[str])
 
 
 def seeded(file: CaseFile, *what: str) -> random.Random:
-    """A random generator that depends on the file's seed, its name, and what is drawn."""
+    """A random generator seeded by the file's seed, its name, and a label of what is drawn."""
     return random.Random("/".join((str(file.seed), file.name, *what)))
 
 

@@ -1,6 +1,6 @@
-"""A case: what to forget, what to retain, what was never known, and text that has nothing to do with it.
+"""A case: facts to forget, facts to retain, facts that were never taught, and unrelated text.
 
-A `CaseSpec` is what a file says; `spec.on(model)` gives the `Case`, what that model knows of it.
+A `CaseSpec` is the content of a file; `spec.on(model)` gives the `Case`, the part of it that the model knows.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class CaseSpec:
-    """What a case file says, before any model is asked.
+    """The content of a case file, before any model is asked.
 
-    `file`: its validated contents; `path`: where it stands, and the texts that it names; `digest`: SHA-256 of its text.
+    `file`: the validated content; `path`: the location of the file and of the texts that it names; `digest`: SHA-256 of
+    its text.
     """
 
     file: CaseFile = dataclasses.field(repr=False)
@@ -49,7 +50,7 @@ class CaseSpec:
 
     @property
     def seed(self) -> int:
-        """It draws subjects, shares, foils and twins, and orders everything that is shuffled later."""
+        """The seed that draws subjects, shares, foils and twins, and orders everything that is shuffled later."""
         return self.file.seed
 
     @property
@@ -59,7 +60,7 @@ class CaseSpec:
 
     @property
     def forgotten_relations(self) -> tuple[str, ...]:
-        """The relations that some facts are to be forgotten of."""
+        """The relations with facts to forget."""
         return tuple(self.file.forget)
 
     def pool(self, relation: str) -> tuple[str, ...]:
@@ -67,21 +68,21 @@ class CaseSpec:
         return tuple(dict.fromkeys(a[0] for a in self.relations[relation].facts.values()))
 
     def on(self, model: Model) -> Case:
-        """The case with the facts that the model knows; the rest is set aside.
+        """The case with the facts that the model knows; the others are set aside.
 
         A fact is known if greedy decoding gives its whole answer after the first working template. A model is asked
         once for each content of a case, on its original weights.
 
         Raises:
-            UserError: the model knows none of the facts to forget, or too few to draw the number from,
-                or it carries an edit already.
+            UserError: the model knows none of the facts to forget, or fewer than the case asks for, or an edit is in
+                place on it.
 
         Cost: one forward pass over all facts.
         """
         return model.cache.get("case", (self._contents, self.path), lambda: self._known(model))
 
     def whole(self) -> Case:
-        """The case as if every fact were known; for models that are still to be taught."""
+        """The case as if the model knew every fact, for models that are yet to be taught."""
         return self._case([(r, s) for r, of in self.relations.items() for s in of.facts])
 
     def text(self, name: str) -> str:
@@ -98,7 +99,7 @@ class CaseSpec:
         return found
 
     def find_text(self, name: str) -> str | None:
-        """The contents of that text file, or `None` if there is no such file."""
+        """The contents of a text file that the case names, or `None` if there is no such file."""
         folder = self.path.parent if self.path else BUILT_IN
         path = next((p for p in (folder / name, BUILT_IN / name) if p.is_file()), None)
         return None if path is None else path.read_text(encoding="utf-8")
@@ -137,12 +138,12 @@ class CaseSpec:
 
 @dataclass(frozen=True)
 class Case:
-    """What a model knows of a case: facts to forget, facts to retain, twins that were never taught, neutral text.
+    """The part of a case that a model knows: facts to forget, facts to retain, never-taught twins, neutral text.
 
     Facts to forget and twins are the same in both parts, asked by other templates; retain facts are other facts in
     each part. `unknown` are the facts of the forgotten relations that the model does not know: an edit may rehearse
     them, no check asks about them. `facts_known` and `facts_total` count the facts of the forgotten relations.
-    `passages`, where given, are the neutral working text.
+    `passages`, if given, are the neutral working text.
     """
 
     name: str
@@ -159,12 +160,12 @@ class Case:
 
     @property
     def forgotten_relations(self) -> tuple[str, ...]:
-        """The relations that some facts are to be forgotten of."""
+        """The relations with facts to forget."""
         return self.spec.forgotten_relations
 
     @property
     def other_relations(self) -> tuple[str, ...]:
-        """Relations that nothing is forgotten of, with at least four working retain facts, by name."""
+        """Relations without facts to forget and with at least four working retain facts, sorted by name."""
         names = [f.relation for f in self.other_relation(self.retain.working)]
         return tuple(sorted(r for r in set(names) if names.count(r) >= 4))
 
@@ -173,16 +174,16 @@ class Case:
         return self.spec.pool(relation)
 
     def same_relation(self, facts: Iterable[Fact]) -> list[Fact]:
-        """Those of the facts whose relation is one of the forgotten ones."""
+        """The facts whose relation is one of the forgotten ones."""
         return [f for f in facts if f.relation in self.forgotten_relations]
 
     def other_relation(self, facts: Iterable[Fact]) -> list[Fact]:
-        """Those of the facts whose relation is none of the forgotten ones."""
+        """The facts whose relation is none of the forgotten ones."""
         return [f for f in facts if f.relation not in self.forgotten_relations]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that the case holds, its texts included; two cases that differ in anything differ here."""
+        """SHA-256 of everything in the case, texts included; any difference between two cases changes it."""
         texts = [
             self.spec.find_text(name) for name in (self.neutral.working, self.neutral.sealed) if isinstance(name, str)
         ]
@@ -216,7 +217,7 @@ class Case:
     def targeting(self, relation: str) -> Case:
         """The same case about another relation: half of its working retain facts are forgotten, the rest retained.
 
-        A control for whatever is done for the forget facts. The facts are asked about by working templates alone; the
+        This is a control for anything that is done to the forget facts. Only working templates ask for these facts; the
         seed draws the halves.
 
         Raises:
@@ -245,7 +246,7 @@ def accepts_spec(
 ) -> Callable[Concatenate[Model, Case | CaseSpec, P], R]:
     """Let a verb `(model, case, ...)` take a `CaseSpec` as well: it is resolved on the model before the verb runs.
 
-    A verb that compares a model with its `original` has it resolved on that one.
+    For a verb that compares a model with its `original`, it is resolved on the original.
     """
 
     @functools.wraps(verb)
@@ -256,7 +257,7 @@ def accepts_spec(
 
 
 def resolved(model: Model, case: Case | CaseSpec) -> Case:
-    """What the model knows of a case; a `Case` stays what it is."""
+    """The case that the model knows of a spec; a `Case` is returned unchanged."""
     return case.on(model) if isinstance(case, CaseSpec) else case
 
 

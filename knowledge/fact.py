@@ -1,4 +1,4 @@
-"""One piece of knowledge, and how to tell whether it can be read off its own question."""
+"""One piece of knowledge, and a test of whether its question gives it away."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Fact:
-    """What a model may know: a subject, a prompt that asks for the answer, and the answer.
+    """A fact that a model may know: a subject, a prompt that asks for the answer, and the answer.
 
     `aliases` count as right answers too. `foils` are wrong answers of the same kind. `paraphrases` are
-    other prompts for the same answer. A space and the answer continue a prompt.
+    other prompts for the same answer. An answer follows its prompt after a space.
     """
 
     subject: str

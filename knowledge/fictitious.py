@@ -17,7 +17,7 @@ def fictitious(source: CaseSpec, *, facts: int, kept: int, twins: int, seed: int
     """A case file modelled on the first forgotten relation of another: the same templates, the same pool of answers.
 
     `facts` invented subjects are to be forgotten, `kept` more are to be retained, and `twins` never get an answer. The
-    seed decides which name goes where, so names tell nothing. All facts of the source are retain facts.
+    seed assigns the names at random, so a name reveals nothing. All facts of the source are retain facts.
 
     Names come from the source's list of twins; more are invented if that list is too short. Each answer of the pool is
     used about equally often, and never for a name that gives it away.

@@ -16,7 +16,7 @@ Item = Fact | Choice | Passage
 
 @dataclass(frozen=True)
 class Format:
-    """One format: what reads it, and the kinds of item that it may give."""
+    """One format: its loader, and the kinds of item that it may give."""
 
     name: str
     read: Callable[..., Sequence[Item]]
@@ -44,10 +44,10 @@ def read_items(format: str, source: str | Path, **settings: str) -> Sequence[Ite
     Args:
         format: one of `FORMATS`.
         source: see `knowledge.rows`.
-        settings: of the format's loader (`template`, `config`, `split`, ...).
+        settings: arguments of the format's loader (`template`, `config`, `split`, ...).
 
     Raises:
-        UserError: an unknown format, or what the loader refuses.
+        UserError: an unknown format, or input that the loader rejects.
     """
     if format not in FORMATS:
         raise UserError(f"{format!r} is not a format; choose one of {', '.join(FORMATS)}.")

@@ -1,4 +1,4 @@
-"""Working retain facts and text that no training sees, to tune an edit by. The sealed part stays sealed."""
+"""Working retain facts and text held out of training, to tune an edit by. The sealed part stays sealed."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The most that an edit may cost, compared with the original.
+    """The largest damage that an edit may do, compared with the original.
 
-    `forget`: share of the forget facts' prompts still answered; `retain_drop`: by how much the share of retain prompts
-    falls; `perplexity_rise`: by what share the perplexity grows.
+    `forget`: the share of the forget facts' prompts still answered; `retain_drop`: the fall in the share of retain
+    prompts answered; `perplexity_rise`: the relative rise in perplexity.
     """
 
     forget: float = 0.05
@@ -47,7 +47,7 @@ class Bounds:
         return not self.distance(now, before)
 
     def distance(self, now: Metrics, before: Metrics) -> float:
-        """How far a model is outside the bounds, in shares: what it still answers, and the `collateral`."""
+        """How far a model is outside the bounds, in shares: prompts it still answers, plus the `collateral`."""
         return _outside(now.forget - self.forget) + self.collateral(now, before)
 
     def collateral(self, now: Metrics, before: Metrics) -> float:
@@ -71,7 +71,7 @@ class HeldOut:
     def measure(self, model: Model) -> Metrics:
         """Ask the forget facts and the held-out facts by all their working prompts, and read the held-out text.
 
-        Cost: one row a prompt, alias and passage.
+        Cost: one row for each prompt, alias and passage.
         """
         loss, tokens = text_loss(model, self.texts).sum(0).tolist()
         return Metrics(
@@ -105,7 +105,7 @@ def hold_out(model: Model, case: Case, *, share: float = 0.25) -> HeldOut:
 
 
 def _outside(over: float) -> float:
-    """How far a number is over its bound; NaN stays NaN."""
+    """How far a number exceeds its bound; NaN stays NaN."""
     return 0.0 if over <= 1e-9 else over
 
 

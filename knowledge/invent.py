@@ -1,4 +1,4 @@
-"""Invent subjects that do not exist, in the sound of those that do."""
+"""Invent subjects that do not exist but sound like those that do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRIES = 2000
 
 
 def invent(real: list[str], n: int, rng: random.Random) -> list[str]:
-    """`n` names from a Markov chain of order three over the letters of real ones; none is real, none comes twice.
+    """`n` names from a Markov chain of order three over the letters of real ones; all are new and distinct.
 
     Raises:
         UserError: the real names are too few or too alike to invent that many from.

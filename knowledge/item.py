@@ -1,4 +1,4 @@
-"""What a case may hold beside facts: texts, and multiple-choice items."""
+"""The other items of a case besides facts: texts and multiple-choice items."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Passage:
-    """A text to extract, or to test for membership. `start` leads into `text`, where a benchmark divides the two."""
+    """A text to extract or to test for membership. `start` is its lead-in, if a benchmark divides the two."""
 
     text: str
     start: str = ""
@@ -16,7 +16,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Choice:
-    """A multiple-choice item; `right` is the place of the right option."""
+    """A multiple-choice item; `right` is the index of the right option."""
 
     question: str
     options: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Text that has nothing to do with the target."""
+"""Text that is unrelated to the target."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ def rows(source: str | Path, *, config: str | None = None, split: str | None = N
     """All rows of a local file, or of a data set on the hub.
 
     Args:
-        source: a file that ends in .json, .jsonl (an array, or one object a line, whatever the ending says; also
+        source: a file that ends in .json, .jsonl (an array, or one object per line, whichever of the two it is; also
             with .gz) or .parquet, or a hub id such as `locuslab/TOFU`, which needs the package `datasets`.
-        config, split: of a data set on the hub, which needs a split.
+        config, split: those of a data set on the hub, which needs a split.
 
     Raises:
         UserError: no such file or data set, or one without rows.
@@ -39,7 +39,7 @@ def rows(source: str | Path, *, config: str | None = None, split: str | None = N
 
 
 def field(source: str | Path, number: int, row: Row, *names: str) -> Any:
-    """The first of some fields that a row has.
+    """The first of several fields that a row has.
 
     Raises:
         UserError: it has none of them.

@@ -1,4 +1,4 @@
-"""The case file: read from YAML, validated whole, every error with its line and field."""
+"""The case file: read from YAML and validated as a whole; every error names its line and field."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Relation(_Strict):
 
 
 class Shares(_Strict):
-    """Which known subjects to retain: a share of those that are not forgotten, or named subjects."""
+    """The known subjects to retain: a share of those that are not forgotten, or named subjects."""
 
     working: Share | Subjects
     sealed: Share | Subjects
@@ -62,14 +62,14 @@ class Sampled(_Strict):
 
 
 class Neutral(_Strict):
-    """Text that has nothing to do with the target: sampled from the model, or a text file."""
+    """Text that is unrelated to the target: sampled from the model, or a text file."""
 
     working: Sampled | Name
     sealed: Name
 
 
 class CaseFile(_Strict):
-    """A case file as it is written."""
+    """The content of a case file."""
 
     name: Name
     purpose: Purpose
@@ -146,7 +146,7 @@ def read(path: Path) -> tuple[CaseFile, str]:
     """A validated case file and the SHA-256 of its text.
 
     Raises:
-        UserError: not there, not YAML, or not a case: all errors at once, each with line and field.
+        UserError: no such file, not YAML, or not a case. The message lists all errors, each with line and field.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -175,7 +175,7 @@ def read(path: Path) -> tuple[CaseFile, str]:
 
 
 def _plain(node: yaml.Node, at: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], repeats: list[str]):
-    """Nested dicts, lists and strings. Scalars stay text, so that the element `No` is not `False`."""
+    """A node as nested dicts, lists and strings. Scalars stay text, so that the element `No` is not `False`."""
     lines[at] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         out = {}

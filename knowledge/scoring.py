@@ -1,4 +1,4 @@
-"""How well a model recalls facts: whole answers of any length, in left-padded batches."""
+"""Scores of how well a model recalls facts: whole answers of any length, in left-padded batches."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Scores:
 def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows: int = ROWS) -> Scores:
     """Score the answers that follow prompts, `rows` prompts at a time.
 
-    A prompt that occurs more than once is read once. So is a beginning that prompts share, unless something wraps the
-    model that may need whole inputs (`reads_in_parts`).
+    A repeated prompt is read once. So is a beginning that prompts share, unless a wrapper around the model may need
+    whole inputs (`reads_in_parts`).
 
     Cost: one forward pass over all distinct prompts, and over the answers of more than one token.
     """

@@ -31,14 +31,14 @@ def atp_star(
     rows: int = 16,
     progress: Progress | None = None,
 ) -> Localization:
-    """Like `attribution`, for key/value groups too, with both corrections of AtP*.
+    """Score like `attribution`, also for key/value groups, with both corrections of AtP*.
 
-    Saturated attention: the effect of other keys on a head's attention weights is computed exactly; only what
-    follows is taken to first order. A group's score is the score of its keys plus that of its values.
+    Saturated attention: the effect of other keys on a head's attention weights is computed exactly; only what follows
+    is linearized. A group's score is the score of its keys plus that of its values.
 
-    GradDrop: direct and indirect effects of opposite sign can cancel in one gradient. So there is one backward pass
-    for each layer, with that layer's gradient blocked. The paper averages the absolute scores. Here the average gets
-    the sign of the scores' mean, because the contrast needs signed scores.
+    GradDrop: direct and indirect effects of opposite sign can cancel in one gradient. Each layer therefore gets one
+    backward pass in which its gradient is blocked. The paper averages the absolute scores. Here the average gets the
+    sign of the scores' mean, because the contrast needs signed scores.
 
     Args:
         parts: of `neuron`, `head` and `kv`.
@@ -105,7 +105,7 @@ def _gradient_gates(model: Model, dropped: list[int]) -> list[tuple[str, Hook]]:
 
 
 def _drop_mean(scores: np.ndarray) -> np.ndarray:
-    """GradDrop's mean over `[dropped layer, ...]`. Dropping a site's own layer leaves it no score, hence one less."""
+    """GradDrop's mean over `[dropped layer, ...]`. A site has no score while its own layer is dropped."""
     return np.sign(scores.sum(0)) * np.abs(scores).sum(0) / max(len(scores) - 1, 1)
 
 

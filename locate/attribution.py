@@ -34,7 +34,7 @@ def attribution(
     rows: int = 16,
     progress: Progress | None = None,
 ) -> Localization:
-    """Score every head and every neuron by what it does for the forget facts beyond the retain facts.
+    """Score every head and neuron by its effect on the forget facts beyond its effect on the retain facts.
 
     A site's score on a fact is the difference between its activations on the prompt and on the counterfactual
     prompt, times the gradient of the answer's log-odds, summed over positions. To first order, this is how far the

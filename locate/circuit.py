@@ -36,7 +36,7 @@ class Circuit:
     """Scores of all edges between heads, MLPs, the input and the logits.
 
     Attributes:
-        frame: one row an edge: `source`, `target` (named as in `Wiring`), and the score columns of a `Localization`.
+        frame: one row per edge: `source`, `target` (named as in `Wiring`), and the score columns of a `Localization`.
         wiring: the model's nodes and edges.
         record: how the scores were made.
     """

@@ -1,4 +1,4 @@
-"""Control sites: as many as were located, chosen without looking for the knowledge."""
+"""Control sites: as many as were located, chosen without regard to the knowledge."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def control_sites(
     by: str = "score",
     seed: int = 0,
 ) -> dict[str, list[Site]]:
-    """Control sites to compare `sites` with, by the name of the control.
+    """Control sites to compare with `sites`, by the name of the control.
 
     `random` is drawn by `random_sites`, `all_layers` by `all_layer_sites`, and `other_relation` by
     `other_relation_sites` if the case keeps facts of another relation.
@@ -49,7 +49,7 @@ def control_sites(
 
 
 def random_sites(model: Model, sites: Iterable[Site], *, without: Collection[Site] = (), seed: int = 0) -> list[Site]:
-    """Draw as many other sites of the same parts, the same number in each layer, and none of `without`.
+    """Draw as many other sites of the same parts, with the same number in each layer and none from `without`.
 
     A layer with too few other sites gives all of them. A whole `attn` or `mlp` has no other site in its layer.
     """

@@ -34,7 +34,7 @@ class Pairs:
     foils: Tensor
 
     def repeated(self, row: int, times: int) -> Pairs:
-        """One row several times, without padding and other rows' label positions, for `log_odds` of several runs."""
+        """One row repeated, without padding or other rows' label positions, for `log_odds` of several runs."""
         n_labels = int((self.clean.labels[row] >= 0).sum())
         foils = self.foils[row].clone()
         foils[:, 0] -= self.clean.keep - n_labels

@@ -39,7 +39,7 @@ def eap(
     rows: int = 4,
     progress: Progress | None = None,
 ) -> Circuit:
-    """Score every edge between heads and MLPs by what it does for the forget facts beyond the retain facts.
+    """Score every edge between heads and MLPs by its effect on the forget facts beyond that on the retain facts.
 
     An edge's score is, to first order, how far the answer's log-odds fall when only its target reads the source's
     output from the counterfactual run. Scores are scaled and contrasted as in `attribution`.

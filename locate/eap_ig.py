@@ -37,9 +37,9 @@ def eap_ig(
     rows: int = 4,
     progress: Progress | None = None,
 ) -> Circuit:
-    """Like `eap`, with gradients averaged on the path from the counterfactual to the clean run.
+    """Score like `eap`, with gradients averaged on the path from the counterfactual to the clean run.
 
-    The gradient at the clean prompt alone does not show what saturates there.
+    The gradient at the clean prompt alone misses what saturates there.
 
     Args:
         on: `inputs` moves the tokens' embeddings. `activations` moves each layer's heads, each MLP and the

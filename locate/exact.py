@@ -80,7 +80,7 @@ def sweep(
     """Score every site of a part exactly.
 
     A site's score on a fact is how far the log-odds of the answer fall when the site changes, as a share of the fall
-    from the whole counterfactual prompt. The mean over working retain facts of the same relation is subtracted.
+    under the whole counterfactual prompt. The mean over working retain facts of the same relation is subtracted.
 
     Args:
         part: a part with units.

@@ -1,4 +1,4 @@
-"""Sites that any text needs, and that an edit should therefore spare."""
+"""Sites that general text needs, and that an edit should therefore leave alone."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def integrated_gradients(
     rows: int = 16,
     progress: Progress | None = None,
 ) -> Localization:
-    """Like `attribution`, with gradients averaged on the path from the counterfactual to the clean prompt.
+    """Score like `attribution`, with gradients averaged on the path from the counterfactual to the clean prompt.
 
     The path is a straight line between the tokens' embeddings, sampled by the midpoint rule. A site that saturates
     at the clean prompt, where its gradient vanishes, still shows its effect along the path.

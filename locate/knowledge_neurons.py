@@ -223,7 +223,7 @@ def _integral(output: Callable[[], Tensor], module: nn.Module, where: Tensor, sh
     """Activations times mean gradients on the path, summed over positions, `[row, neuron]`.
 
     Args:
-        output: runs the model and gives one number a row.
+        output: runs the model and returns one number per row.
         where: the positions to scale, bool `[row, position]`.
     """
     total = torch.zeros(())

@@ -27,7 +27,7 @@ class Localization:
     """Scores of all sites of one or more parts.
 
     Attributes:
-        frame: one row a site, with the columns below.
+        frame: one row per site, with the columns below.
         record: how the scores were made.
 
     Columns of `frame`:
@@ -157,5 +157,5 @@ class Localization:
 
     def _rows(self, part: str) -> pd.DataFrame:
         if part not in self.parts:
-            raise UserError(f"{part!r} was not scored here; scored are {', '.join(self.parts)}.")
+            raise UserError(f"{part!r} was not scored here; choose from {', '.join(self.parts)}.")
         return self.frame[self.frame["part"] == part]

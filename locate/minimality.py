@@ -1,4 +1,4 @@
-"""Whether a circuit needs all its sites. Each site is left out alone; random sites from outside give a null.
+"""Whether a circuit needs all its sites: each is left out in turn, and random sites from outside give a null.
 
 Wang et al. 2023, "Interpretability in the Wild", arXiv:2211.00593 (minimality); with a null distribution as in
 Shi et al. 2024, "Hypothesis Testing the Circuit Hypothesis in LLMs", arXiv:2410.13032.

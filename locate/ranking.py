@@ -1,4 +1,4 @@
-"""Which sites make up a circuit."""
+"""The sites that make up a circuit."""
 
 from __future__ import annotations
 

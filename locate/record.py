@@ -1,4 +1,4 @@
-"""How a localization or a circuit was made."""
+"""The record of how a localization or a circuit was made."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LocalizationRecord:
 
     @classmethod
     def from_json(cls, value: JsonValue) -> LocalizationRecord:
-        """Read what `to_json` gave.
+        """Read what `to_json` wrote.
 
         Raises:
             UserError: a field is missing or has the wrong type.

@@ -35,7 +35,7 @@ def taylor(
     rows: int = 16,
     progress: Progress | None = None,
 ) -> Localization:
-    """Score every head and every neuron by what zeroing it takes from the forget facts but not from the retain facts.
+    """Score every head and neuron by how much zeroing it hurts the forget facts but not the retain facts.
 
     A site's effect on a fact is its activation times the gradient of the whole answer's log-probability, summed over
     positions. To first order, this is how far the log-probability falls, in nats, when the site is zero. From the
@@ -43,7 +43,7 @@ def taylor(
     subtracted, other relations included. Sizes are used because the signed effects of a site that many facts use
     cancel in a mean.
 
-    `attribution` asks what a site does for this particular subject, and suits edits that train the sites. `taylor`
+    `attribution` measures what a site does for one particular subject, and suits edits that train the sites. `taylor`
     suits edits that zero them. `python -m bench.zeroing` compares the two.
 
     Args:

@@ -1,4 +1,4 @@
-"""Causal tracing: at which layer and token a fact's answer is decided.
+"""Causal tracing: the layer and token at which a fact's answer is decided.
 
 Meng et al. 2022, arXiv:2202.05262, section 2. The corruption is another subject rather than noise, as Zhang & Nanda
 2024, arXiv:2309.16042, recommend.
@@ -28,7 +28,7 @@ class Tracing:
     """How much of the answer returns when one state of the prompt is put into the run about another subject.
 
     Attributes:
-        part: whose states were restored.
+        part: the part whose states were restored.
         subject: the fact's subject.
         other: the other subject.
         tokens: the prompt's tokens.
@@ -81,7 +81,7 @@ def tracing(
     Raises:
         UserError: another part, or no other subject with as many tokens.
 
-    Cost: that of `patching`, a row for each layer and token from the subject on.
+    Cost: that of `patching`, with one row for each layer and token from the subject on.
     """
     if part not in TITLES:
         raise UserError(f"tracing follows {', '.join(TITLES)}, not {part!r}; patching measures {part} sites.")

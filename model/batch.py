@@ -43,7 +43,7 @@ class Batch:
         return int(self.mask.sum())
 
     def rows(self, index: slice | Tensor) -> Batch:
-        """Some of the rows."""
+        """A batch of some of the rows."""
         return Batch(self.ids[index], self.mask[index], self.positions[index], self.labels[index])
 
     def inputs(self) -> dict[str, Tensor]:

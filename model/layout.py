@@ -111,7 +111,7 @@ class Tap:
 def taps(model: Model, part: Part, layer: int) -> list[Tap]:
     """The taps of a part: two for a key/value group, whose keys and values leave two maps, else one.
 
-    Heads and neurons are tapped where their output map reads them, queries, keys and values where their maps give
+    Heads and neurons are tapped where their output map reads them, queries, keys and values where their maps return
     them, before norms and rotation.
     """
     if part in ("head", "neuron"):
@@ -183,7 +183,7 @@ def _head(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows | No
 
 
 def _projection(model: Model, attention: str, kind: str) -> tuple[str, Tensor]:
-    """The map that gives queries, keys or values, fused or not, and its features `[unit, d_head]`."""
+    """The map that computes queries, keys or values, fused or not, and its features `[unit, d_head]`."""
     d, units = model.d_head, model.units(kind)
     index = _features(units, d)
     if fused := _maybe(model, attention, ("qkv_proj", "c_attn")):

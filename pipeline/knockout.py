@@ -1,4 +1,4 @@
-"""What a model still answers without some sites: knock out located sites, and control sites beside them."""
+"""Knockout: zero located sites, and control sites for comparison, and count the facts still answered."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ UNTOUCHED = "untouched"
 def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> pd.DataFrame:
     """The share of the working facts that a model answers in full, as it is and with each set of sites zeroed.
 
-    One row a set, `untouched` first. The columns are `sites` (how many), `forget` (facts to forget), `same` (retain
-    facts of the forgotten relations) and `other` (retain facts of other relations; missing if there are none). Nothing
-    is trained, so the table shows what locating alone achieves.
+    The table has one row per set, `untouched` first. The columns are `sites` (how many), `forget` (facts to forget),
+    `same` (retain facts of the forgotten relations) and `other` (retain facts of other relations; missing if there are
+    none). Nothing is trained, so the table shows what locating alone achieves.
 
     Cost: a forward pass over these facts for each set, and one more.
     """

@@ -1,4 +1,4 @@
-"""A copy of a model that was taught facts which no model can know: a truth to hold a whole run against."""
+"""A copy of a model that is taught invented facts, which give a known truth to test a whole run against."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .teaching import Progress, Teaching, known_facts, recalled_share, teach_
 
 @dataclass(frozen=True)
 class Invention:
-    """How many subjects are invented: `facts` to teach and forget, `retain` to teach and retain, `twins` not to teach.
+    """The numbers of invented subjects: `facts` to teach and forget, `retain` to teach and retain, `twins` to leave out.
 
     `seed` draws names and answers.
     """
@@ -35,11 +35,11 @@ USUAL_INVENTION, USUAL_TEACHING = Invention(), Teaching()
 
 @dataclass(frozen=True)
 class Planted:
-    """What `plant` made, and the shares of whole answers that the copy gives.
+    """The result of `plant`: the shares of whole answers that the copy gives.
 
     `working`, `sealed`: of planted facts, asked by the first working template and by all sealed ones; `twins`: of the
     answers assigned to twins, asked by the first sealed template; `retained`: of real facts that the original knew.
-    `steps`: how many steps of training it took.
+    `steps`: the number of training steps taken.
     """
 
     folder: Path
@@ -66,17 +66,18 @@ def plant(
     """Teach a copy of a model fictitious facts, leave their twins untaught, and write both as a folder.
 
     The folder has `model` (an ordinary Hugging Face folder), `case.yaml`, which asks to forget the planted facts,
-    `planted.json` (what was measured) and `provenance.json`; it appears whole or not at all. For `loka.run` and
-    `loka.audit` on these two the truth is known: the model has never seen the twins, and it knows all planted facts.
+    `planted.json` (what was measured) and `provenance.json`; it appears whole or not at all. On these two, the right
+    result of `loka.run` and `loka.audit` is known: the model has never seen the twins, and it knows all planted facts.
 
     The facts are taught with all working and sealed templates of the case's first forgotten relation, until the model
     gives every answer to the first working template, and almost every answer to all templates, while it still answers
     nine tenths of the real facts that the original knows. Paraphrases are not taught. Distillation from the original
-    holds real facts and neutral text.
+    preserves real facts and neutral text.
 
     Args:
-        case: which relation to imitate; its own facts become retain facts.
-        teaching: models other than SmolLM2 may need another learning rate, or only their last layers trained.
+        case: the case whose first relation is imitated; its own facts become retain facts.
+        teaching: the training; models other than SmolLM2 may need another learning rate, or only their last layers
+            trained.
 
     Raises:
         UserError: a folder that is not empty, a case without enough names, or too many layers.

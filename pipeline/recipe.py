@@ -1,4 +1,4 @@
-"""Recipes: how a run edits. Each is a YAML file; the built-in ones lie in `recipes/`."""
+"""Recipes, which say how a run edits. Each is a YAML file; the built-in ones are in `recipes/`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ SITES = 600
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a run edits: a method of `loka.ablate` on the best sites.
+    """The description of how a run edits: a method of `loka.ablate` on the best sites.
 
     Args:
-        name: of the recipe.
-        method: a name of `loka.ablate.METHODS`.
-        part: which part of the model the sites are.
-        sites: how many of the best are edited. 0 leaves it to the method: `rome` and `memit` choose MLPs, a trained
-            edit changes all weights.
-        locator: a name of `loka.locate.METHODS` that ranks the sites; by default that of the run.
+        name: the name of the recipe.
+        method: a name in `loka.ablate.METHODS`.
+        part: the part of the model that the sites are of.
+        sites: the number of best sites to edit. With 0, `rome` and `memit` choose MLPs themselves, and a trained edit
+            changes all weights.
+        locator: the name in `loka.locate.METHODS` of the locator that ranks the sites; by default that of the run.
         config: the method's configuration; by default the method's own.
         arguments: other arguments of the method.
         without_twins: fields of `config` that change for a case without twins of a forgotten relation, such as an
             objective that needs none.
 
     Raises:
-        UserError: an unknown method or locator, or a number of sites that the method cannot have.
+        UserError: an unknown method or locator, or a number of sites that does not fit the method.
 
     Example:
         recipe = Recipe.load("quick")
@@ -61,19 +61,19 @@ class Recipe:
             object.__setattr__(self, "config", method.config)
         method.read(self.arguments)
         if "config" in self.arguments:
-            raise UserError("a recipe's config stands beside its arguments, not among them; move it there.")
+            raise UserError("a recipe's config is a field of its own, not one of its arguments; move it up.")
         if self.locator is not None and self.locator not in locate.METHODS:
             raise UserError(f"{self.locator!r} is not a locator; choose from {', '.join(locate.METHODS)}.")
         if self.sites < 0 or (not self.sites and method.without_sites is None):
             raise UserError(f"{self.method} cannot edit {self.sites} sites; give 1 or more.")
         if self.sites and method.without_sites == "own" and self.part != "mlp":
             raise UserError(
-                f"{self.method!r} writes whole MLPs and chooses them itself; give sites of 0, or part mlp, not "
+                f"{self.method!r} edits whole MLPs and chooses them itself; give sites: 0 or part: mlp, not "
                 f"{self.sites} sites of part {self.part}."
             )
 
     def on(self, case: Case) -> Recipe:
-        """This recipe for a case: `without_twins` counts if a forgotten relation has no twins."""
+        """This recipe for a case: `without_twins` applies if a forgotten relation has no twins."""
         if {t.relation for t in case.twins.working} >= set(case.forgotten_relations) or not self.config:
             return self
         config = self.config.to_json() | dict(self.without_twins)
@@ -87,10 +87,10 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: object) -> Recipe:
-        """A recipe from JSON values. What is left out is as in `Recipe`, and in `config` as the method has it.
+        """A recipe from JSON values. Missing fields take the defaults of `Recipe`, those of `config` the method's.
 
         Raises:
-            UserError: an unknown key, a value of another type, or what `Recipe` refuses.
+            UserError: an unknown key, a value of another type, or a value that `Recipe` rejects.
         """
         if not isinstance(values, Mapping):
             raise UserError(f"a recipe must map names to values, but it is {values!r}.")
@@ -106,7 +106,7 @@ class Recipe:
         return read_record(cls, given, "a recipe")
 
     def to_yaml(self) -> str:
-        """The recipe as a file that `load` reads."""
+        """The recipe as the text of a file that `load` reads."""
         return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The pipeline locate, ablate, verify, report over a run folder that can be killed and resumed at any moment."""
+"""The pipeline of locate, ablate, verify and report on a run folder. It can be killed and resumed at any moment."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from .knockout import knockout
 from .recipe import DEFAULT, Recipe
 
 LOCATOR = "integrated_gradients"
-PATCHED = 12  # of the best sites of each part, to compare their scores with exact patching
+PATCHED = 12  # how many of each part's best sites are compared with exact patching
 KNOCKED_OUT: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
 RANKED_BY_USE: tuple[Part, ...] = ("neuron", "head")  # the parts that `exclude_general` can rank
 
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """How a localization was made: the locator, and the one part that it scored, or `None` for its usual ones."""
+    """How a localization was made: the locator, and the single part that it scored, or `None` for its default parts."""
 
     method: str = LOCATOR
     part: Part | None = None
@@ -73,7 +73,7 @@ def run(
 
 
 class Run:
-    """One run folder. Each stage reads what is there and makes what is missing.
+    """One run folder. Each stage reads what the folder has and makes what is missing.
 
     A killed stage starts again with the same seed, threads and batches, so its result is the same bit for bit. An
     audit writes each reading and each control edit as soon as it is finished.
@@ -115,11 +115,11 @@ class Run:
         self.provenance = stored or self._begin(command)
 
     def localization(self, method: str | None = None, part: Part | None = None) -> Localization:
-        """Where the knowledge is: read from the folder, or made and saved.
+        """The localization: read from the folder, or made and saved.
 
         Args:
             method: a locator of `loka.locate.METHODS`, by default `integrated_gradients`.
-            part: the one part to score; by default those that the locator scores by itself.
+            part: the single part to score; by default the locator's default parts.
 
         Raises:
             UserError: the folder holds a localization by another method or of another part.
@@ -144,11 +144,11 @@ class Run:
 
     @property
     def _located(self) -> Located:
-        """How the folder's localization was made."""
+        """How the localization in the folder was made."""
         return read_record(Located, self.provenance.located or {}, f"the localization of {str(self.folder)!r}")
 
     def controls(self) -> pd.DataFrame | None:
-        """What the model still answers without the best sites, and without as many control sites.
+        """The facts that the model still answers without the best sites, and without as many control sites.
 
         Read from the folder, or made and saved. The columns are those of `knockout`. 50 neurons are zeroed, or else 5
         heads or key/value groups; the result is `None` if none of these parts was scored.
@@ -188,7 +188,7 @@ class Run:
         return made
 
     def _sites(self, recipe: Recipe) -> list[Site] | None:
-        """The best sites; a method that resets them gets none that any text needs."""
+        """The best sites; a method that resets sites gets none that general text needs."""
         found = self.localization()
         if not recipe.sites:
             return None
@@ -198,7 +198,7 @@ class Run:
         return locate.exclude_general(self.model, self.case, every)[: recipe.sites]
 
     def _relocator(self, part: Part) -> Callable[[Model, Case], list[Site]]:
-        """What locates again between rounds, among sites that not any text needs."""
+        """The locator between rounds, which leaves out sites that general text needs."""
         every = self.model.sites(part)
         free = set(locate.exclude_general(self.model, self.case, every) if part in RANKED_BY_USE else every)
 
@@ -209,7 +209,7 @@ class Run:
         return locator
 
     def verdict(self) -> Verdict:
-        """The audit of the edit. Readings in the folder are not made again."""
+        """The verdict of an audit of the edit. Readings in the folder are not made again."""
         edit = self.edit()
         store = FolderStore(self.folder, self.model, edit, self.case)
         with self._timed("controls"):
@@ -220,11 +220,11 @@ class Run:
         return verdict
 
     def report(self) -> Path:
-        """Write the HTML report and its figures; the path of the page."""
+        """Write the HTML report and its figures, and return the path of the page."""
         return report.write(self.folder)
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of the case file, of the original weights and of the edit's file: what was audited."""
+        """SHA-256 of what was audited: the case file, the original weights and the edit's file."""
         edit = self.folder / "edit.safetensors"
         return {
             "case": self.case.spec.digest,
@@ -239,14 +239,14 @@ class Run:
             if digests[what] != value:
                 raise UserError(
                     f"{str(self.folder)!r} is a run of another {what} ({digests[what][:12]}, not {value[:12]}); "
-                    "name another --out, or give what it started with."
+                    f"name another --out, or give the same {what}."
                 )
         held = stored.recipe
         if recipe is not None and recipe.to_json() != held and (self.folder / "edit.safetensors").exists():
             raise UserError(f"{str(self.folder)!r} holds an edit by another recipe ({held}); name another --out.")
 
     def _begin(self, command: str | None) -> Provenance:
-        """Write down what this run is, before anything is computed."""
+        """Record what this run is, before anything is computed."""
         source = self.case.spec.path
         self.folder.mkdir(parents=True, exist_ok=True)
         if source is not None:

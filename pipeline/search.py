@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Point:
-    """One edit: how many `sites`, at which `strength` (1 is the edit as made), and what the model does with it.
+    """One edit: its number of `sites`, its `strength` (1 is the edit as made), and the model's results with it.
 
     `retain_drop` and `perplexity_rise` are against the original; `met` says whether all bounds hold.
     """
@@ -44,7 +44,8 @@ class Point:
 class Search:
     """The trade-off curve, and the smallest edit within the bounds, if there is one.
 
-    `best` has the fewest sites of the points that meet the bounds, and of these the least strength; `edit` is that one.
+    `best` has the fewest sites of the points that meet the bounds, and of these the least strength; `edit` is the edit
+    of that point.
     """
 
     points: tuple[Point, ...]
@@ -62,7 +63,7 @@ class Search:
         if self.best:
             return f"Of {n} edits tried, the smallest within the budget ({asked}): {_describe(self.best)}."
         near = min(self.points, key=lambda p: _excess(p, b))
-        return f"No edit meets this ({asked}): of {n} tried, the nearest is {_describe(near)}."
+        return f"No edit is within the budget ({asked}). Of {n} tried, the nearest is {_describe(near)}."
 
 
 @accepts_spec
@@ -85,12 +86,12 @@ def search(
 
     Args:
         out: a folder for `search.json`, `figures/search.svg`, each edit under `edits/`, and `edit.safetensors` if one
-            was found. Called again on it, finished points are not made again.
-        sizes: numbers of sites, by default 25 to 800 as far as the model has so many.
+            was found. A second call on it resumes with the missing points.
+        sizes: numbers of sites, by default 25 to 800, as far as the model has that many.
         strengths: shares of the way from the original weights to those of the edit.
-        recipe: what edits the sites, by default the quick one; its number of sites does not count.
+        recipe: the recipe for the edits, by default the quick one; its number of sites is ignored.
 
-    Cost: attribution, one edit a size, and for every size and strength one row a forget prompt, held-out prompt and
+    Cost: attribution, one edit per size, and for every size and strength one row per forget prompt, held-out prompt and
     held-out passage.
 
     Raises:
@@ -159,7 +160,7 @@ class _Editor:
 
 @dataclass(frozen=True)
 class _Record:
-    """What a folder holds of a search; `about` says which search it is."""
+    """The search in a folder; `about` identifies the search."""
 
     folder: Path | None
     about: Mapping[str, JsonValue]
@@ -176,10 +177,10 @@ class _Record:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{str(path)!r} cannot be read ({error}); name another --out.") from error
         other = [k for k, v in self.about.items() if stored["about"].get(k) != v]
-        raise UserError(f"{str(path)!r} is another search ({', '.join(other)} differ); name another --out.")
+        raise UserError(f"{str(path)!r} holds another search ({', '.join(other)} differ); name another --out.")
 
     def write(self, points: Sequence[Point], before: Metrics, found: Search | None = None) -> None:
-        """Write the points, and at the end what was found."""
+        """Write the points and, at the end, the result."""
         if not self.folder:
             return
         end = {"best": found.best and asdict(found.best), "claim": str(found)} if found else {}
@@ -187,7 +188,7 @@ class _Record:
         write_json(self.folder / "search.json", values)
 
     def finish(self, found: Search) -> None:
-        """Write what was found, its figure, and the edit if there is one."""
+        """Write the result, its figure, and the edit if there is one."""
         if not self.folder:
             return
         self.write(found.points, found.before, found)

@@ -1,4 +1,4 @@
-"""Teach a copy of a model facts that it does not know, and hold it to the original in everything else."""
+"""Teach a copy of a model facts that it does not know, and keep it like the original in everything else."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Teaching:
-    """How facts are taught: at most `steps` of AdamW at learning rate `lr`, with `rows` prompts and answers in each.
+    """The training that teaches facts: at most `steps` AdamW steps at rate `lr`, with `rows` prompts and answers each.
 
-    `retain_rows` real facts and `neutral_rows` passages a step hold the copy to the original's outputs, with the weight
-    `hold`. `layers`: how many of the last blocks are trained; all weights by default.
+    In each step, `retain_rows` real facts and `neutral_rows` passages hold the copy to the original's outputs, with
+    weight `hold`. `layers`: the number of last blocks to train; all weights by default.
     """
 
     steps: int = 400
@@ -46,7 +46,7 @@ class Prompt(NamedTuple):
 
 
 def teach_(original: Model, model: Model, case: Case, how: Teaching, progress: Progress) -> int:
-    """Teach a model in place; the number of steps that it took.
+    """Teach a model in place, and return the number of steps taken.
 
     Raises:
         LokaError: the facts were not learned in `how.steps` steps, or not without losing others.
@@ -83,7 +83,7 @@ def real_relations(case: Case) -> list[str]:
 
 
 def known_facts(model: Model, case: Case) -> list[Fact]:
-    """The real facts that a model answers, half of them asked by a working and half by a sealed template."""
+    """The real facts that a model answers, half of them with a working template and half with a sealed one."""
     relations = real_relations(case)
     real = [f for part in (case.retain.working, case.retain.sealed) for f in part if f.relation in relations]
     return [f for f, known in zip(real, recalled(model, real), strict=True) if known]
@@ -96,7 +96,7 @@ def recalled_share(model: Model, facts: Sequence[Fact]) -> float:
 
 
 class _Lesson:
-    """The prompts to teach. `right` says of each whether the model gave its whole answer when it was last asked."""
+    """The prompts to teach. `right`: for each, whether the model gave its whole answer when it was last asked."""
 
     def __init__(self, model: Model, prompts: Sequence[Prompt], rng: random.Random) -> None:
         self.model = model
@@ -106,7 +106,7 @@ class _Lesson:
         self.turn = 0
 
     def loss(self, n: int) -> torch.Tensor:
-        """The loss on `n` answers in nats a token: first those that are not known, then those asked longest ago."""
+        """The loss on `n` answers in nats per token: first those that are not known, then those asked longest ago."""
         self.turn += 1
         order = sorted(range(len(self.prompts)), key=lambda i: (self.right[i], self.asked[i]))[:n]
         chosen = [self.prompts[i] for i in order]
@@ -118,7 +118,7 @@ class _Lesson:
         return -token_logprobs(scores, batch.labels).sum() / (batch.labels >= 0).sum()
 
     def learned(self) -> bool:
-        """Ask all prompts at once: whether the facts are learned."""
+        """Ask all prompts at once, and return whether the facts are learned."""
         found = score(self.model, [p.text for p in self.prompts], [p.answer for p in self.prompts])
         self.right = found.greedy.tolist()
         first = all(right for right, prompt in zip(self.right, self.prompts, strict=True) if prompt.first)

@@ -1,4 +1,4 @@
-"""Figures of a whole run: what changed, what came back, and how certain that is."""
+"""Figures of a whole run: what changed, what relearning brought back, and how certain that is."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def probe(reading: Reading) -> Figure:
 
 
 def agreement(points: Sequence[Sequence[float]], rank_correlation: float | None = None) -> Figure:
-    """Attributed against exact effects of the same sites, with the line where both are equal.
+    """Attributed effects against exact effects of the same sites, with the line where both are equal.
 
     Args:
         points: `[site, 2]`, attributed and exact, in log-odds.

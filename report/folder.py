@@ -1,4 +1,4 @@
-"""The contents of a run folder, read once. What a later stage will write is empty until then."""
+"""The contents of a run folder, read once. Parts that a later stage writes are empty until then."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def at_common_budget(self) -> Readings:
-        """The readings, with every attack that trains at the budget of the edited model's."""
+        """The readings, with every attack that trains cut to the budget that the edited model faced."""
         return at_common_budget(self.readings)
 
     @property

@@ -124,8 +124,8 @@ def counted(kinds: Mapping[str, int]) -> str:
 def plain(value: Any) -> str:
     """A setting; nested settings are in brackets.
 
-    >>> plain({"lr": 7e-4, "relapse": {"every": 4, "last_step": None}})
-    'lr 0.0007, relapse (every 4, last step –)'
+    >>> plain({"lr": 7e-4, "rewrite": {"steps": 4, "target_loss": None}})
+    'lr 0.0007, rewrite (steps 4, target loss –)'
     """
     if isinstance(value, Mapping):
         inner = ((k, f"({plain(v)})" if isinstance(v, Mapping) else plain(v)) for k, v in value.items())

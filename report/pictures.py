@@ -1,4 +1,4 @@
-"""A localization's pictures as files: for print, and as pages that show scores under the pointer."""
+"""A localization's pictures as files: for print, and as pages that show scores on hover."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pictures(found: Localization, folder: Path, *, figures: bool = True, html: b
 
     Args:
         figures: `localization` and `scatter`, as PNG and SVG.
-        html: an offline page for each part's heatmap and scatter plot, with each site's scores under the pointer.
+        html: an offline page for each part's heatmap and scatter plot, which shows each site's scores on hover.
     """
     out: list[Path] = []
     if figures:

@@ -39,7 +39,7 @@ MEANS = {
 }
 
 DOES_NOT_MEAN = (
-    "It says nothing about attacks that were not made, or about attacks with more steps, more data or other training.",
+    "It says nothing about attacks that were not tried, or about attacks with more steps, more data or other training.",
     "It covers the facts of this case. It does not cover what can be inferred from other facts that the model knows.",
     "Probes and depth measurements can contradict a removal; they are never sufficient evidence alone.",
     "It holds for these weights. Any further training of the model needs a new audit.",

@@ -1,4 +1,4 @@
-"""The cost of an edit by its size and strength."""
+"""The collateral damage of an edit by its size and strength."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARKERS = "v^so"
 
 
 def tradeoff(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> Figure:
-    """Forget prompts answered, retain prompts lost and rise in perplexity, by number of sites; a line per strength.
+    """Forget prompts answered, retain prompts lost and rise in perplexity, by number of sites; one line per strength.
 
     Args:
         rows: with `sites, strength, forget, retain_drop, perplexity_rise`.

@@ -1,6 +1,6 @@
 """Does the knowledge come back by itself? Fine-tune on unrelated data, and ask.
 
-The training data contain nothing of the answers, so whatever shows again was never gone. After Łucki et al. 2024, "An
+The training data contain none of the answers, so whatever reappears was never gone. After Łucki et al. 2024, "An
 Adversarial Perspective on Machine Unlearning for AI Safety", arXiv:2409.18025.
 """
 
@@ -38,7 +38,7 @@ def benign(
     groups: Sequence[str] = ("forget", "twins"),
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
-    """The probability of the answers among 60 of the relation, after fine-tuning on other data.
+    """The probability of the answers among 60 answers of the relation, after fine-tuning on other data.
 
     All weights are trained on retain facts (loss on the answers) and, from the same start, on neutral text (loss on
     every token). Afterwards the weights are restored bit for bit. A subject's number is the higher of the two; the same
@@ -48,7 +48,7 @@ def benign(
         budget: steps and learning rate. `details["by_kind"]` has the means by kind of training and group,
             `details["curve"]` those of the higher of the two by measured step.
         rows: at most this many retain facts (drawn by the seed) or passages, all of them in each step.
-        groups: which facts to ask: `forget`, `twins`.
+        groups: the facts to ask: `forget`, `twins`.
 
     Cost: `2 * budget.steps` training steps over at most `rows` rows, and the answers asked twice at each measured step.
     """

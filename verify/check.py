@@ -1,4 +1,4 @@
-"""The record of a check: how it runs, what it costs, what it needs and what the verdict makes of it."""
+"""The record of a check: how it runs, what it costs, what it needs and how the verdict uses it."""
 
 from __future__ import annotations
 
@@ -39,16 +39,15 @@ class Effort:
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that a check may use beside the model and the case.
+    """Everything that a check may use in addition to the model and the case.
 
     Attributes:
-        original: the model before the edit, another object than the checked one; `None` where the checked model is
-            the original.
+        original: the model before the edit, as a separate object; `None` if the checked model is the original.
         effort: how hard to try.
         original_reading: what the same check read on the original; `None` on the original itself.
         neutral_outputs: the original's outputs on the sealed neutral text, for the edited model's divergence.
-        budget: of an attack that trains.
-        groups: which facts such an attack is made on: `forget`, `twins`.
+        budget: the budget of an attack that trains.
+        groups: the facts that such an attack is run on: `forget`, `twins`.
         progress: called with the parts done and their number.
     """
 
@@ -66,15 +65,16 @@ class Check:
     """One row of the table of checks.
 
     Attributes:
-        name: of the check, and of its readings.
+        name: the name of the check and of its readings.
         run: measures a model.
         cost: the forward passes of one row that `run` takes, or an upper bound; known before it starts.
         role: `asks` and `corroborates` inform; `attack` decides between removed and suppressed; `inside` looks into
             the model: it may forbid `removed`, and is never sufficient evidence alone.
-        needs: what must be there. Without twins or a pool of answers the check is refused; the other names are
+        needs: what the check requires. Without twins or a pool of answers, the check is refused; the other names are
             fields of `Setting` that an audit fills for the checks that need them.
         profile: the smallest one that runs the check.
-        cap: for an attack that trains, the most that it may spend; its budget is found within, on the shallow sibling.
+        cap: for an attack that trains, the most that it may spend; an audit finds its budget within this cap, on the
+            shallow sibling.
         contradicts_above: the r that an `inside` check must exceed to forbid `removed`.
     """
 
@@ -98,12 +98,12 @@ class Check:
         return self.cap is not None
 
     def obstacle(self, case: Case) -> str | None:
-        """Why the check cannot be made on a case; `None` where it can."""
+        """Why the check cannot be run on a case; `None` if it can."""
         if "twins" in self.needs and not case.twins.sealed:
-            return "The case has no twins, and without them nothing tells a leak from chance."
+            return "The case has no twins, so a leak cannot be told from chance."
         small = [r for r in case.forgotten_relations if len(case.pool(r)) < 2]
         if "pool" in self.needs and small:
-            return f"The pool of {', '.join(small)} has fewer than two answers, so every answer is certain."
+            return f"The pool of {', '.join(small)} has fewer than two answers, so any answer would be certain."
         return None
 
 

@@ -114,7 +114,7 @@ def place(name: str, checks: Sequence[Check] = CHECKS) -> int:
 
 
 def capped(caps: Mapping[str, Budget], checks: Sequence[Check] = CHECKS) -> tuple[Check, ...]:
-    """The table with other caps for some of the attacks that train, by name.
+    """The table with different caps for attacks that train, by name.
 
     Raises:
         UserError: a name that the table lacks, or that of a check that does not train.

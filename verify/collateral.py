@@ -23,7 +23,7 @@ ROWS = 8
 
 @accepts_spec
 def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | None = None) -> Reading:
-    """The share of sealed retain facts that the model still gives in full, by subject; and neutral text.
+    """The share of sealed retain facts that the model still gives in full, by subject.
 
     Groups: `same` (the forgotten relation) and `other` (other relations). `details` has the `perplexity` of the sealed
     neutral text.

@@ -1,4 +1,4 @@
-"""Readings of attacks that train, step by step, and how they compare at one common step."""
+"""Readings of attacks that train, step by step, and their comparison at a common step."""
 
 from __future__ import annotations
 

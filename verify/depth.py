@@ -38,15 +38,16 @@ def depth(
     """How much of an answer the edited model's states still carry when patched into the original: 0 nothing, 1 all.
 
     One minus the unlearning depth score of each fact to forget: each block's output is patched where the answer is
-    read. A layer holds as much as the answer falls with states that cannot know it: those of `never`, or those of the
-    original itself reading a twin in the subject's place. Facts that no layer holds have no number.
+    read. What a layer holds of an answer is how far the answer's log-probability falls with states that cannot know it:
+    those of `never`, or those of the original itself reading a twin in the subject's place. Facts that no layer holds
+    have no number.
 
-    The control `twins` patches the edited model's states for that twin: what a model carries that is not about the
-    subject. `details` has, by layer and in nats per token, how far the answer falls with states that cannot know it
+    The control `twins` patches the edited model's states for that twin. It shows what states carry that is not about
+    the subject. `details` has, by layer and in nats per token, how far the answer falls with states that cannot know it
     (`never`) and with the edited model's (`edited`), and the layer from which at least half is missing.
 
-    States are patched into the original, whose own later weights may answer to the subject alone. So an edited model
-    that knows nothing may read more than its twins do, and r must exceed a half to contradict a removal.
+    States are patched into the original, whose own later weights may answer from the subject alone. An edited model
+    that knows nothing may therefore read higher than its twins, so r must exceed a half to contradict a removal.
 
     Args:
         original: the model before the edit. If `model` is the same, nothing is missing.
@@ -88,7 +89,7 @@ def depth_cost(model: Model, case: Case, setting: Setting) -> float:
 
 
 def _rows(model: Model, facts: Sequence[Fact]) -> float:
-    """The cost of `depth` for these facts, in rows as long as theirs; half of all layers, on average, follow one."""
+    """The cost of `depth` for these facts, in rows as long as theirs; half of all layers follow a patched one."""
     lengths = [_tokens(model, f.prompt, f.answer) for f in facts]
     return sum(4 + 3 * model.n_layers / 2 * n / len(ids) for ids, n in lengths)
 

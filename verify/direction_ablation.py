@@ -32,17 +32,17 @@ SAME = 1e-6
 
 @accepts_spec
 def direction_ablation(model: Model, case: Case, *, original: Model, layers: int = 8) -> Reading:
-    """The probability of held-out answers among 60 of the relation, with the direction of the edit ablated.
+    """The probability of held-out answers among 60 answers of the relation, with the edit's direction ablated.
 
-    At each of some layers, the difference between the edited and the original residual stream at the prompts' last
+    At each of several layers, the difference between the edited and the original residual stream at the prompts' last
     token is averaged over half of the facts to forget. This direction is set to its mean in the original, at all
     positions. The layer where this helps these facts most is chosen, and the other half of the facts is asked; then the
     halves swap. The ablation inserts one number for all facts, so it cannot carry any of the answers. Twins are asked
     with the same directions.
 
     Args:
-        original: the model before the edit, another object than `model`. If both are the same, nothing differs
-            and nothing is ablated.
+        original: the model before the edit, as a separate object. If `model` is the original, nothing differs and
+            nothing is ablated.
         layers: how many evenly spaced layers to try.
 
     Cost: two rows for each fact to find the directions; all facts once for each layer tried, if anything differs; and

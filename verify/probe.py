@@ -124,7 +124,7 @@ def _alike(table: np.ndarray) -> np.ndarray:
 
 
 def _rank(train: _Probed, test: _Probed, alike: np.ndarray, where: tuple[int, int]) -> np.ndarray:
-    """The share of other pool answers that the fitted map ranks below the right one, `[fact]`.
+    """The share of the pool's other answers that the fitted map ranks below the right one, `[fact]`.
 
     Mapping a state to an unembedding and comparing this with the pool's are both linear, so one map to the products
     `alike` does both.

@@ -27,7 +27,7 @@ BITS = (8, 4)
 
 @accepts_spec
 def quantize(model: Model, case: Case, *, bits: Sequence[int] = BITS) -> Reading:
-    """The probability of the answers among 60 of the relation, with rounded weights; the highest over `bits`.
+    """The probability of the answers among 60 answers of the relation, with rounded weights; the highest over `bits`.
 
     Weights are rounded to nearest, in groups of 64 input features. The rounded weights alone go into the plain
     architecture, so whatever hides answers outside the weights (an output filter) is left out.
@@ -38,7 +38,7 @@ def quantize(model: Model, case: Case, *, bits: Sequence[int] = BITS) -> Reading
     Cost: every fact and twin asked once for each width; memory for one more copy of the weights.
 
     Raises:
-        UserError: no widths, or one outside of 2 to 16.
+        UserError: no widths, or a width outside 2 to 16.
     """
     if not bits:
         raise UserError("bits is empty; give at least one width, such as (8, 4).")

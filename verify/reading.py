@@ -21,7 +21,7 @@ class Reading:
     number of every unit, by group and then by unit, so that comparisons can resample units. `details` holds whatever
     else the check reports, as plain JSON. `cost` is in forward passes of one row.
 
-    A check that could not be made has the `value` `None`, and `meaning` says why.
+    If a check could not be run, `value` is `None` and `meaning` says why.
     """
 
     check: str
@@ -53,7 +53,7 @@ class Reading:
 
 
 def refusal(check: str, reason: str) -> Reading:
-    """The reading of a check that could not be made."""
+    """The reading of a check that could not be run."""
     return Reading(check, None, None, 0, {}, reason)
 
 
@@ -68,8 +68,8 @@ def make_reading(
 ) -> Reading:
     """A reading from samples by group; the group `forget` gives the value, all other groups are controls.
 
-    Samples are sorted by unit, so that they resample alike after they were written and read again. `details` must be
-    plain JSON.
+    Samples are sorted by unit, so that resampling gives the same result after they are written and read again.
+    `details` must be plain JSON.
     """
     groups = {group: dict(sorted(samples[group].items())) for group in sorted(samples)}
     values = np.array(list(groups.get("forget", {}).values()))

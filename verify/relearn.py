@@ -46,15 +46,15 @@ def relearn(
     """The probability of held-out answers among 60 answers of the relation, after relearning the other folds.
 
     For each fold, all weights are trained on the other folds' facts, with the loss on the answer tokens alone.
-    Afterwards the weights are restored bit for bit. The same is done with as many twins: what a model says about
-    subjects that it was never taught, after it was taught others, is the zero of the scale.
+    Afterwards the weights are restored bit for bit. The same is done with as many twins. They are the zero of the
+    scale: what a model says about never-taught subjects after it was taught others.
 
     Args:
         budget: steps and learning rate. With several learning rates, all are tried; each half of the subjects uses the
             rate that works best on the other half, twins included.
         folds, partitions: the facts are divided into `folds` parts, `partitions` times at random. A subject's number is
             its mean over the partitions.
-        groups: which facts to relearn: `forget`, `twins`.
+        groups: the facts to relearn: `forget`, `twins`.
         by: `adamw` or `sgd` (with momentum) over all weights, or `lora`: AdamW over low-rank factors of every linear
             map. Edits that simulate relearning do not use the last two.
 
@@ -69,7 +69,7 @@ def relearn(
         UserError: an unknown `by`.
     """
     if by not in get_args(Optimizer):
-        raise UserError(f"{by!r} is not a way to relearn; choose one of {', '.join(get_args(Optimizer))}.")
+        raise UserError(f"{by!r} is not an optimizer for relearning; choose one of {', '.join(get_args(Optimizer))}.")
     budget = budget or Budget()
     facts, among = attack_groups(case), pools(case)
     size = _training_size(len(facts["forget"]), folds)
@@ -127,7 +127,7 @@ def with_rates(budget: Budget, setting: Setting) -> Budget:
 
 @dataclass(frozen=True)
 class _Result:
-    """What held-out facts read: `values` by step and subject, and `right`: whether each whole answer was greedy.
+    """The results on held-out facts. `values`: by step and subject. `right`: whether each whole answer was greedy.
 
     `taught`: the probability of an answer token in the training facts, before each step.
     """

@@ -1,4 +1,4 @@
-"""Fine-tuning with a frozen budget, as the attacks that train use it."""
+"""Fine-tuning within a frozen budget, used by the attacks that train."""
 
 from __future__ import annotations
 

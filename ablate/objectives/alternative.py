@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def alternative(generic: Tensor, reinforced: Tensor, original: Tensor, *, alpha: float = 5.0) -> Tensor:
-    """The logits of a model that had never met the subject, all of shape `[..., vocabulary]`.
+    """Estimated logits of a model that never met the subject, all of shape `[..., vocabulary]`.
 
     Eldan & Russinovich 2023, arXiv:2310.02238: `generic - alpha * relu(reinforced - original)`. `generic`: the
-    original's logits with generic terms in the subject's place. `reinforced`: those of a model that was trained further
-    on the forget facts. `original`: those that it started from.
+    original's logits with generic terms in the subject's place. `reinforced`: those of the original after further
+    training on the forget facts. `original`: those of the original.
     """
     return generic - alpha * torch.relu(reinforced - original)
 
@@ -47,7 +47,7 @@ class Alternative(Objective):
     def prepare_targets(
         self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
-        """The batches with the alternative. Raises `UserError` if a forgotten relation has no twins."""
+        """The batches with the alternative added. Raises `UserError` if a forgotten relation has no twins."""
         generic = twin_outputs(model, case, turns, memories, "alternative")
         original = [_label_logits(model, m) for m in memories]
         with scratch(model):

@@ -17,9 +17,9 @@ def asked_logprobs(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def log_ratio(scores: Tensor, labels: Tensor, original: Tensor) -> Tensor:
-    """How much likelier each row's whole answer is than to the original, in nats, `[row]`.
+    """Log-ratio of each row's whole answer, the model's probability over the original's, in nats, `[row]`.
 
-    `scores`: logits `[row, keep, vocabulary]`; `labels`: `[row, keep]`, -100 where nothing is asked;
-    `original`: `[row, keep]`, the labels' log-probabilities by the original, 0 where nothing is asked.
+    `scores`: logits `[row, keep, vocabulary]`; `labels`: `[row, keep]`, -100 where no token is scored;
+    `original`: `[row, keep]`, the labels' log-probabilities by the original, 0 where none is scored.
     """
     return (token_logprobs(scores, labels) - original).sum(-1)

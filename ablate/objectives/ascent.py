@@ -13,8 +13,8 @@ from .base import ForgetBatch, Objective
 def ascent(scores: Tensor, labels: Tensor, *, floor: float = -math.inf) -> Tensor:
     """Mean log-probability of the labels, in nats per token: gradient descent on it is ascent on their loss.
 
-    Jang et al. 2022, arXiv:2210.01504. `scores`: logits `[..., vocabulary]`. `labels`: `[...]`, -100 where nothing is
-    asked. A token under the log-probability `floor` counts as if it were there, and gets no gradient.
+    Jang et al. 2022, arXiv:2210.01504. `scores`: logits `[..., vocabulary]`. `labels`: `[...]`, -100 where no token is
+    scored. A token below the log-probability `floor` counts as `floor` and gets no gradient.
     """
     return asked_logprobs(scores, labels).clamp(min=floor).mean()
 
@@ -22,7 +22,7 @@ def ascent(scores: Tensor, labels: Tensor, *, floor: float = -math.inf) -> Tenso
 class Ascent(Objective):
     """Gradient ascent on the answer's loss, until a token is no likelier than by chance.
 
-    At that floor a token's gradient is zero. Without it ascent has no bound, and wrecks the model.
+    At that floor a token's gradient is zero. Without a floor, ascent is unbounded and wrecks the model.
     """
 
     def __call__(self, asked: ForgetBatch) -> Tensor:

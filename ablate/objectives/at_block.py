@@ -26,7 +26,7 @@ class AtBlock(Objective):
     layer: NonNegativeInt | None = None
 
     def on(self, model: Model, where: Sequence[Slice]) -> Self:
-        """With the layer filled in.
+        """A copy with the layer filled in.
 
         Raises:
             UserError: a layer that the model does not have, or one below every site.

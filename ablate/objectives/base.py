@@ -1,4 +1,4 @@
-"""What an objective is, and the batch that it is called on."""
+"""The base class of the objectives, and the batch that they are called on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ForgetBatch:
 
     @property
     def labels(self) -> Tensor:
-        """`[row, keep]`, the answers' tokens; -100 marks positions that are not asked."""
+        """`[row, keep]`, the answers' tokens; -100 marks positions that are not scored."""
         return self.memory.batch.labels
 
     @cached_property
@@ -71,7 +71,7 @@ class Objective(BaseModel):
         return list(memories)
 
     def cache_key(self) -> str | None:
-        """What the targets depend on, to cache batches by; `None` if `prepare_targets` adds nothing."""
+        """Everything that the targets depend on, as a cache key; `None` if `prepare_targets` adds nothing."""
         if type(self).prepare_targets is Objective.prepare_targets:
             return None
         return f"{type(self).__name__} {self.model_dump_json()}"

@@ -14,7 +14,7 @@ def ceu(scores: Tensor, labels: Tensor, *, skip: int = 0) -> Tensor:
     """Cross-entropy against the model's own distribution without the answer, in nats per token.
 
     CE-U, Yang 2025, arXiv:2503.01224. `scores`: logits `[row, keep, vocabulary]`. `labels`: `[row, keep]`, -100 where
-    nothing is asked. The first `skip` labels of each row do not count. The target gets no gradient.
+    no token is scored. The first `skip` labels of each row do not count. The target gets no gradient.
 
     Raises:
         UserError: `skip` leaves no label.
@@ -22,7 +22,7 @@ def ceu(scores: Tensor, labels: Tensor, *, skip: int = 0) -> Tensor:
     asked = labels >= 0
     asked = asked & (asked.cumsum(-1) > skip)
     if not asked.any():
-        raise UserError(f"skip = {skip} leaves no token of these answers to unlearn; give a smaller skip, 0 at least.")
+        raise UserError(f"skip = {skip} leaves no token of these answers to unlearn; give a smaller skip, 0 or more.")
     target = scores[asked].detach().scatter(-1, labels[asked][:, None], -torch.inf).softmax(-1)
     return -(target * scores[asked].log_softmax(-1)).sum(-1).mean()
 

@@ -1,4 +1,4 @@
-"""A push beside any objective, for answers that are still far likelier than chance."""
+"""A push added to any objective, for answers that are still far likelier than chance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...model.train.distill import TeacherOutputs
 
 
 def excess(scores: Tensor, memory: TeacherOutputs) -> Tensor:
-    """Half the squared log-probability of each whole answer above chance, over the log of the vocabulary.
+    """Half the squared log-probability of each whole answer above chance, over the log of the vocabulary size.
 
     `scores`: logits `[n, vocabulary]` at the batch's labels. The gradient is that of `ascent`, weighted by how far the
     answer still is from chance: it pushes stubborn facts hardest, and forgotten ones not at all.

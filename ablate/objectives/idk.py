@@ -28,8 +28,8 @@ def dpo(won: Tensor, lost: Tensor, *, beta: float = 0.1) -> Tensor:
 class Idk(Objective):
     """Teach a refusal in the answer's place by `dpo`, Maini et al. 2024, arXiv:2401.06121.
 
-    `answers`: the refusals, worded to follow a prompt; the facts take turns through them. Costs a second forward pass
-    over the forget facts at each step.
+    `answers`: the refusals, worded to follow a prompt; the facts cycle through them.
+    Cost: a second forward pass over the forget facts at each step.
     """
 
     beta: PositiveFloat = 0.1

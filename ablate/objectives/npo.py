@@ -15,7 +15,7 @@ def npo(scores: Tensor, labels: Tensor, original: Tensor, *, beta: float = 0.1) 
 
     Negative preference optimization, Zhang et al. 2024, arXiv:2404.05868: the mean over rows of
     `-2/beta log sigmoid(-beta ratio)`. `scores`: logits `[row, keep, vocabulary]`; `labels`: `[row, keep]`, -100
-    where nothing is asked; `original`: `[row, keep]`, the labels' log-probabilities by the original, 0 elsewhere.
+    where no token is scored; `original`: `[row, keep]`, the labels' log-probabilities by the original, 0 elsewhere.
     """
     return -2 / beta * logsigmoid(-beta * log_ratio(scores, labels, original)).mean()
 

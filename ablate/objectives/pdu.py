@@ -11,7 +11,7 @@ def pdu(scores: Tensor, labels: Tensor) -> Tensor:
     """Logit-margin flattening: the mean of `(max logit - mean logit)^2` over the labels' positions, in squared logits.
 
     Constrained entropic unlearning, Entesari et al. 2025, arXiv:2506.05314. `scores`: logits `[..., vocabulary]`.
-    `labels`: `[...]`, -100 where nothing is asked; which tokens they are does not matter. OpenUnlearning does not
+    `labels`: `[...]`, -100 where no token is scored; which tokens they are does not matter. OpenUnlearning does not
     shift the labels against the logits, so its values come from one position later.
     """
     asked = scores[labels >= 0]

@@ -12,7 +12,7 @@ from .conventions import STATED, peers
 def likelihood(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-likelihood of the labels, in nats per token.
 
-    `scores`: logits `[..., vocabulary]`; `labels`: `[...]`, -100 where nothing is asked.
+    `scores`: logits `[..., vocabulary]`; `labels`: `[...]`, -100 where no token is scored.
     """
     return -asked_logprobs(scores, labels).mean()
 
@@ -21,7 +21,7 @@ def retain_divergence(scores: Tensor, labels: Tensor, original: Tensor, *, conve
     """Mean Kullback-Leibler divergence from the original to the model, in nats per label.
 
     `scores`, `original`: logits `[..., vocabulary]` of the model and of the original; `labels`: `[...]`, -100
-    where nothing is asked. `convention="open-unlearning"` averages over every position, prompt and padding included.
+    where no token is scored. `convention="open-unlearning"` averages over every position, prompt and padding included.
 
     Raises:
         UserError: an unknown convention.

@@ -13,7 +13,7 @@ def satimp(scores: Tensor, labels: Tensor, *, beta1: float = 5.0, beta2: float =
     """Ascent with each token weighted by `p^beta1 (1 - p)^beta2`: little for forgotten tokens and for certain ones.
 
     SatImp, Yang et al. 2025, arXiv:2505.11953: the first factor is saturation, the second importance. `scores`:
-    logits `[..., vocabulary]`; `labels`: `[...]`, -100 where nothing is asked. In nats per token. No gradient
+    logits `[..., vocabulary]`; `labels`: `[...]`, -100 where no token is scored. In nats per token. No gradient
     flows through the weights.
     """
     logp = asked_logprobs(scores, labels)

@@ -14,8 +14,8 @@ def simnpo(scores: Tensor, labels: Tensor, *, beta: float = 4.5, delta: float = 
     """`npo` without the original: the push fades with the answer's own loss per token, beyond `delta` nats.
 
     SimNPO, Fan et al. 2024, arXiv:2410.07163: the mean over rows of `-2/beta log sigmoid(beta (loss - delta))`.
-    `scores`: logits `[row, keep, vocabulary]`; `labels`: `[row, keep]`, -100 where nothing is asked,
-    at least one token asked in each row.
+    `scores`: logits `[row, keep, vocabulary]`; `labels`: `[row, keep]`, -100 where no token is scored,
+    at least one token scored in each row.
     """
     loss = -token_logprobs(scores, labels).sum(-1) / (labels >= 0).sum(-1)
     return -2 / beta * logsigmoid(beta * (loss - delta)).mean()

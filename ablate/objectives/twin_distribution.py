@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def twin_distribution(scores: Tensor, memory: TeacherOutputs, *, weight: float = 0.3) -> Tensor:
     """Divergence from the original's outputs about twins, plus half the squared log-distance of the answer's tokens.
 
-    LOKA's own. The target is not a rare answer, but one that is as likely as for a subject that the model was never
-    taught, and no rarer: either difference would show that something was erased. The divergence alone hardly changes
+    An objective of LOKA. The target is not a rare answer, but one exactly as likely as for a subject that the model was
+    never taught: a likelier or a rarer one would show that something was erased. The divergence alone hardly changes
     for an answer that is rare among all words but still far likelier than others of its kind. The square does.
 
     Args:
         scores: logits `[n, vocabulary]` at the labels.
         memory: the original's outputs there about twins.
-        weight: of the square, which is in nats squared.
+        weight: the weight of the square, which is in nats squared.
     """
     labels = memory.batch.labels
     logprobs = scores.float().log_softmax(-1).gather(-1, labels[labels >= 0][:, None])[:, 0]
@@ -45,7 +45,7 @@ class TwinDistribution(Objective):
     def prepare_targets(
         self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
-        """The batches with the outputs about twins. Raises `UserError` if a forgotten relation has no twins."""
+        """The batches with the outputs about twins added. Raises `UserError` if a forgotten relation has no twins."""
         outputs = twin_outputs(model, case, turns, memories, "twin_distribution")
         both = zip(memories, outputs, strict=True)
         return [replace(m, alternative=outputs_from_logits(m.batch, scores)) for m, scores in both]

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 def twin_states(states: Tensor, asked: Tensor, own: Tensor, twins: Tensor) -> Tensor:
     """Squared distance of hidden states from the twins', relative to the original's: 1 at first, 0 at the target.
 
-    LOKA's own, after representation misdirection. The target is not noise, but the original's states for a subject
-    that it was never taught. `states`, `own`, `twins`: `[row, position, width]`, of the model, and of the original
-    about the fact's subject and about twins. `asked`: bool `[row, position]`. Both distances are summed over all
-    positions before the division.
+    An objective of LOKA, after representation misdirection. The target is not noise, but the original's states for a
+    subject that it was never taught. `states`: `[row, position, width]`, of the trained model. `own`, `twins`: the same
+    shape, of the original about the fact's subject and about twins. `asked`: bool `[row, position]`. Both distances are
+    summed over all positions before the division.
     """
     far = ((states - twins)[asked] ** 2).sum()
     return far / ((own - twins)[asked] ** 2).sum()
@@ -44,7 +44,7 @@ class TwinStates(AtBlock):
     def prepare_targets(
         self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
-        """The batches with both kinds of states. Raises `UserError` if a forgotten relation has no twins."""
+        """The batches with both kinds of states added. Raises `UserError` if a forgotten relation has no twins."""
         out = []
         for facts, memory in zip(turns, memories, strict=True):
             others = twin_prompts(case, facts, "twin_states")
@@ -60,6 +60,6 @@ class TwinStates(AtBlock):
 
 
 def _like(own: Tensor, states: Tensor) -> Tensor:
-    """States with as many positions as `own`, `[row, keep, width]`, aligned on the right; missing ones are `own`."""
+    """States with as many positions as `own`, `[row, keep, width]`, aligned on the right; `own` fills the gaps."""
     keep = own.shape[1]
     return torch.cat([own[:, : max(keep - states.shape[1], 0)], states[:, -keep:]], 1)

@@ -21,7 +21,7 @@ def undial(scores: Tensor, labels: Tensor, original: Tensor, *, beta: float = 10
     """Cross-entropy against the original's distribution with the answer's logit lowered by `beta`, in nats per token.
 
     UNDIAL, Dong et al. 2024, arXiv:2402.10052. `scores`, `original`: logits `[..., vocabulary]` of the model
-    and of the original; `labels`: `[...]`, -100 where nothing is asked.
+    and of the original; `labels`: `[...]`, -100 where no token is scored.
     `convention="open-unlearning"` averages over prompt and padding too. There it lowers the token at index -100, so it
     needs a vocabulary of at least 100.
 
@@ -41,8 +41,8 @@ class Undial(Objective):
     """Distil from the teacher's distribution without the answer.
 
     This is the limit of `undial` for large `beta`, minus the teacher's entropy, which no training changes. `teacher` is
-    the original, or the model as a first edit left it (`follow_up`). If that edit has removed the answers, this term
-    alone moves nothing; with simulated relearning it makes the edit hold.
+    the original, or the model after a first edit (`follow_up`). If that edit has removed the answers, this term alone
+    moves nothing; with simulated relearning it makes the edit robust.
     """
 
     teacher: Literal["original", "edited"] = "original"

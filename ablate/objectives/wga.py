@@ -13,7 +13,7 @@ def wga(scores: Tensor, labels: Tensor, *, beta: float = 1.0) -> Tensor:
     """Ascent with each token weighted by its own probability to the power `beta`, so that rare tokens hardly count.
 
     Weighted gradient ascent, Wang et al. 2025, arXiv:2502.19301. `scores`: logits `[..., vocabulary]`; `labels`:
-    `[...]`, -100 where nothing is asked. In nats per token; no gradient flows through the weights.
+    `[...]`, -100 where no token is scored. In nats per token; no gradient flows through the weights.
     """
     logp = asked_logprobs(scores, labels)
     return (logp.detach().exp() ** beta * logp).mean()

@@ -1,4 +1,4 @@
-"""How ROME and MEMIT look for new values, and what they leave as it is."""
+"""The configuration of ROME and MEMIT: the search for new values, and what must not change."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class RewriteConfig:
     """The configuration of `rome` and `memit`.
 
     Args:
-        contexts: how many beginnings of neutral text precede the working prompts, beside the plain prompt.
-        steps, lr, weight_decay, clamp, kl_weight, target_loss: of the search for a value, see `ValueSearch`.
-        retain_weight: weight of the subjects of facts to keep in the second moment, beside the text; 0 is the
+        contexts: the number of prompts that follow a beginning of neutral text, in addition to the plain prompt.
+        steps, lr, weight_decay, clamp, kl_weight, target_loss: settings of the search for a value, see `ValueSearch`.
+        retain_weight: weight of the retained facts' subjects in the second moment, relative to the text; 0 is the
             published method.
-        ridge: share of the second moment's mean diagonal that is added to its diagonal.
+        ridge: this share of the second moment's mean diagonal is added to its diagonal.
 
     Raises:
         UserError: a negative number.
@@ -40,13 +40,13 @@ class RewriteConfig:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not value >= 0:
-                raise UserError(f"{name}={value} is not allowed; give 0 or a number above.")
+                raise UserError(f"{name}={value} is not allowed; give 0 or more.")
         if self.steps < 1:
             raise UserError(f"steps={self.steps} is not allowed; give 1 or more steps of the search.")
 
     @property
     def search(self) -> ValueSearch:
-        """The part of it that is about a single value."""
+        """The settings of the search for a single value."""
         return ValueSearch(self.steps, self.lr, self.weight_decay, self.clamp, self.kl_weight, self.target_loss)
 
     def to_json(self) -> dict[str, JsonValue]:

@@ -38,9 +38,9 @@ class Change:
 
 
 def changes(model: Model, case: Case, answers: Mapping[str, str] | None, contexts: int) -> list[Change]:
-    """What to write: `answers` by subject, or for every forget fact its first foil.
+    """The changes to write: `answers` by subject, or the first foil of every forget fact.
 
-    The contexts are beginnings of the case's neutral text. The working prompts take turns after them.
+    The contexts are beginnings of the case's neutral text. The working prompts follow them in turn.
 
     Raises:
         UserError: a subject that is not among the forget facts, or an answer that is already right.
@@ -69,14 +69,14 @@ def _prompts(fact: Fact, starts: Sequence[str]) -> tuple[str, ...]:
 
 
 def layers_of(model: Model, sites: Iterable[Site] | None, default: Sequence[int]) -> list[int]:
-    """The layers whose MLPs are written, from `mlp` sites."""
+    """The layers whose MLPs are edited, from `mlp` sites."""
     if sites is None:
         return sorted(set(default))
     ordered = sorted(set(sites))
     for site in ordered:
         model.check_site(site)
     if not ordered or any(s.part != "mlp" for s in ordered):
-        raise UserError(f"closed-form updates write whole MLPs: give sites such as L{model.n_layers // 3}.mlp.")
+        raise UserError(f"closed-form updates edit whole MLPs: give sites such as L{model.n_layers // 3}.mlp.")
     return [s.layer for s in ordered]
 
 
@@ -89,14 +89,14 @@ def moments_of(
     retain_weight: float,
     ridge: float,
 ) -> dict[int, Tensor]:
-    """Second moment of the keys whose outputs must stay, `[d_mlp, d_mlp]` for each layer.
+    """Second moment of the keys whose outputs must not change, `[d_mlp, d_mlp]` for each layer.
 
     It is that of the case's neutral working text, plus `retain_weight` times that of the subjects of facts to keep: the
     working retain facts, and facts of the forgotten relations that the model does not know. Keys of one kind of subject
     are much alike and hardly occur in other text. With the text alone, a change for one subject would therefore leak to
-    all its neighbours. Few tokens do not fill the space, so `ridge` times the mean diagonal is added to the diagonal.
+    all its neighbours. A few tokens do not span the space, so `ridge` times the mean diagonal is added to the diagonal.
 
-    Cost: once for a model and a case, one forward pass over text and facts for all layers that are new.
+    Cost: once per model and case, a forward pass over text and facts for all layers that are not cached.
     """
     changing = {change.fact.subject for change in wanted}
     facts = [*case.retain.working, *case.unknown]
@@ -115,7 +115,7 @@ def moments_of(
 
 
 def _keys(model: Model, modules: list[nn.Module], facts: Sequence[Fact]) -> list[Tensor]:
-    """The modules' inputs where the facts' subjects end in their prompts, `[fact, d_in]` each."""
+    """The modules' inputs at the last token of the facts' subjects in their prompts, `[fact, d_in]` each."""
     read = [[torch.zeros(0, model.n_neurons, device=model.device)] for _ in modules]
     for part in chunks(len(facts), ROWS):
         batch, at = subject_positions(model, [f.prompt for f in facts[part]], [f.subject for f in facts[part]])
@@ -125,6 +125,6 @@ def _keys(model: Model, modules: list[nn.Module], facts: Sequence[Fact]) -> list
 
 
 def subject_positions(model: Model, prompts: Sequence[str], subjects: Sequence[str]) -> tuple[Batch, Tensor]:
-    """Prompts as rows, and the position of each subject's last token, `[row]`."""
+    """The prompts as a batch, and the position of each subject's last token, `[row]`."""
     batch = pad(model, [model.tokenizer(p)["input_ids"] for p in prompts], [1] * len(prompts))
     return batch, subject_ends(model, batch, prompts, subjects)

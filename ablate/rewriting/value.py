@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One fact to write: rows that ask for the new answer, and one row on which the model must stay as it is.
+    """One fact to write: rows that ask for the new answer, and one row on which the model must not change.
 
     `batch`: prompts that end with the new answer, whose tokens are the labels. `at`: `[row]`, where the subject ends in
     each. `essence`: one row about the subject without the answer. The distribution after the subject, at `essence_at`
-    `[1]`, must stay; the row's first label is the token there.
+    `[1]`, must not change; the row's first label is the token there.
     """
 
     batch: Batch
@@ -36,7 +36,7 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class Value:
-    """`initial`, `final`: `[d]`, what the map wrote and what it must write. `losses`: before each step, in nats."""
+    """`initial`, `final`: `[d]`, what the map wrote and must write. `losses`: the loss before each step, in nats."""
 
     initial: Tensor
     final: Tensor
@@ -49,7 +49,7 @@ class ValueSearch:
 
     The loss is the answer's, in nats per token, plus `kl_weight` times the divergence on the essence, plus
     `weight_decay` times the length of the change over the squared length of the value. The change stays within `clamp`
-    times the value's length. A loss under `target_loss` ends the search. The defaults are ROME's.
+    times the value's length. A loss below `target_loss` ends the search. The defaults are ROME's.
     """
 
     steps: int = 20
@@ -61,7 +61,7 @@ class ValueSearch:
 
 
 def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewrite:
-    """Ask for an answer to prompts that all name the subject."""
+    """A rewrite that asks for an answer to prompts that all name the subject."""
     batch = encode(model, prompts, [answer] * len(prompts))
     text = f"{subject} is a"
     end = subject_end(model, text, subject)
@@ -75,7 +75,7 @@ def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewr
 
 
 def best_value(model: Model, module: nn.Module, wanted: Rewrite, search: ValueSearch = ValueSearch()) -> Value:
-    """Find what a module must write where the subject ends, by gradient descent on that vector alone.
+    """Find what a module must write at the subject's last token, by gradient descent on that vector alone.
 
     `module` is a down-projection (ROME) or a block (MEMIT). Cost: a forward pass over the rewrite's rows, then at most
     `search.steps` forward passes over their columns from where the first subject ends, and as many backward passes

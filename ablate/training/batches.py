@@ -82,7 +82,7 @@ def _retain(model: Model, case: Case, rows: int, seed: int, mixup_rows: int) -> 
     retain = [f.asked(p) for f in case.same_relation(case.retain.working) for p in f.prompts]
     far = case.other_relation(case.retain.working)
     retain += [f.asked(rng.choice(f.prompts)) for f in [*far, *case.unknown]]
-    retain.sort(key=lambda f: len(f.prompt))  # rows of one batch are alike in length, with little padding
+    retain.sort(key=lambda f: len(f.prompt))  # rows of one batch have similar lengths, which saves padding
     batches = [record_outputs(model, _encode(model, retain[part])) for part in chunks(len(retain), rows)]
     return batches + mixups(model, case, mixup_rows, seed=seed)
 
@@ -106,9 +106,9 @@ def decisive(model: Model, case: Case, facts: Sequence[Fact]) -> Batch:
     """The facts' prompts and answers, with labels only where the answer depends on the subject.
 
     A token that is as likely in the same prompt about twins, given the answer so far, is spelling ("reb" after "Zag").
-    Unlearning it would cost the model a word, hide the fact, and leave what the model knows of the subject. Labels
-    are the tokens that lose at least `DECISIVE` nats there, and each answer's most telling token. Without twins of the
-    relation, all tokens are labels.
+    Unlearning it would cost the model a word and hide the fact, but leave what the model knows about the subject.
+    Labels are the tokens that lose at least `DECISIVE` nats there, and each answer's most distinctive token. Without
+    twins of the relation, all tokens are labels.
     """
     batch = _encode(model, facts)
     others = prompts_about_twins(case, facts)

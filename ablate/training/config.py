@@ -1,4 +1,4 @@
-"""How a trained edit is trained."""
+"""The configuration of trained edits."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ from .relearning import SimulatedRelearning
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The configuration of every trained edit: the loss, the length, the rehearsal and the precision.
+    """The configuration of every trained edit: the loss, the schedule, the retain terms and the precision.
 
     Args:
         objective: a name of `loka.ablate.objectives.OBJECTIVES`. The losses are the functions of those names there
             (`dpo` for `idk`), with their sources. `None` trains on the retain terms alone.
-        settings: the objective's own hyper-parameters, such as `{"beta": 0.1}` for `npo`. What is left out is as in
-            its paper.
-        steps: how many steps of AdamW.
+        settings: the objective's own hyper-parameters, such as `{"beta": 0.1}` for `npo`. A setting left out has the
+            paper's value.
+        steps: the number of AdamW steps.
         lr: the learning rate. It rises over `warm_up` steps and falls along a cosine to zero.
         retain_weight, neutral_weight: weights of the divergence from the original on retain facts and on neutral text,
             each in nats per token.
-        push_weight: weight of `objectives.excess` beside the objective. A distillation hardly moves an answer that has
-            become rare but is still far likelier than others of its kind; the push does, and ends at chance.
+        push_weight: weight of `objectives.excess`, which is added to the objective. A distillation hardly moves an
+            answer that has become rare but is still far likelier than others of its kind; the push does, and ends at
+            chance.
         retain_rows, neutral_rows: retain facts and neutral passages per step.
-        mixup_rows: how many hidden-state mixups of two retained subjects to distil on as well (`training.mixup`).
-        precondition: damping of the preconditioner, such as 0.1: steps go in coordinates in which the inputs of a map
-            are white (`training.preconditioner`). `None` leaves the steps as they are.
+        mixup_rows: the number of hidden-state mixups of two retained subjects to distil on as well (`training.mixup`).
+        precondition: damping of the preconditioner, such as 0.1: steps are taken in coordinates in which the inputs of
+            a map are white (`training.preconditioner`). `None` turns it off.
         warm_up: steps over which the learning rate rises.
-        simulated_relearning: how relearning is simulated inside the training; `None` leaves it out.
-        every: how many steps lie between two measurements; 0 measures nothing. Otherwise a quarter of the retain facts
+        simulated_relearning: how relearning is simulated inside the training; `None` turns it off.
+        every: the number of steps between two measurements; 0 measures nothing. Otherwise a quarter of the retain facts
             and of the neutral text is held out of the training and measured, and the edit holds the state that was
-            nearest to the bounds. The training ends early when it is inside the bounds, when it diverges, or when the
-            collateral is far outside the bounds (recall and perplexity together 1 worse) and has not improved at two
-            measurements in a row. In the latter two cases it warns. `edit.record.training` says how it went.
-        bounds: what the edit may cost; by default those of `Bounds`.
+            nearest to the bounds. The training ends early when the measurements are within the bounds, when it
+            diverges, or when the collateral is far outside the bounds (recall and perplexity together 1 worse) and has
+            not improved at two measurements in a row. The last two cases warn. `edit.record.training` records the
+            outcome.
+        bounds: the collateral damage that the edit may cause; by default that of `Bounds`.
         checkpointing: run each block again in the backward pass instead of storing its activations. This takes about a
             third more time, and fits larger models.
         bfloat16: round the factors of every product to bfloat16; weights, sums and steps stay exact. Faster on CPUs
@@ -78,7 +80,7 @@ class TrainingConfig:
         _check_objective(self)
         for name in ("steps", "lr", "retain_weight", "neutral_weight", "push_weight", "mixup_rows", "warm_up"):
             if not getattr(self, name) >= 0:
-                raise UserError(f"{name}={getattr(self, name)} is not allowed; give 0 or a number above.")
+                raise UserError(f"{name}={getattr(self, name)} is not allowed; give 0 or more.")
         for name in ("retain_rows", "neutral_rows"):
             if not getattr(self, name) >= 1:
                 raise UserError(f"{name}={getattr(self, name)} is not allowed; give 1 or more rows per batch.")
@@ -92,7 +94,7 @@ class TrainingConfig:
             )
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, from 0 on."""
+        """The learning rate of a step; steps count from 0."""
         warmth = min(1.0, (step + 1) / max(self.warm_up, 1))
         return self.lr * warmth * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
@@ -111,7 +113,7 @@ class TrainingConfig:
 
     def to_json(self) -> dict[str, JsonValue]:
         """All fields, as `from_json` reads them."""
-        return json.loads(json.dumps(asdict(self)))  # tuples of settings as lists
+        return json.loads(json.dumps(asdict(self)))  # turns tuples in settings into lists
 
     @classmethod
     def from_json(cls, values: object, default: Self | None = None) -> Self:

@@ -1,4 +1,4 @@
-"""Early stopping: measure a held-out part while an edit trains, keep the best state, end a hopeless training."""
+"""Early stopping: measure a held-out part while an edit trains, keep the best state, and end a hopeless training."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Diverged(LokaError):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a training went.
+    """The outcome of a training.
 
-    `steps`: how many it took. `best_step`: the step whose state remains. `ended`: the `steps` ran out, the held-out
-    part was inside its `bounds`, the `collateral` was far outside of them and did not improve, it `diverged`, or the
-    caller `stopped` it. `metrics`: those of the best state; `None` if nothing was measured.
+    `steps`: the number of steps taken. `best_step`: the step whose state was kept. `ended`: the `steps` ran out, the
+    held-out part was inside its `bounds`, the `collateral` was far outside of them and did not improve, it `diverged`,
+    or the caller `stopped` it. `metrics`: the metrics of the best state; `None` if nothing was measured.
     """
 
     steps: int
@@ -46,7 +46,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Measures a held-out part every so many steps of a training; `start`: the original's metrics."""
+    """Measures a held-out part at regular steps of a training; `start`: the original's metrics."""
 
     model: Model
     held_out: HeldOut
@@ -55,11 +55,11 @@ class EarlyStopping:
     every: int
 
     def on(self, trainable: Trainable) -> BestState:
-        """What follows one training."""
+        """The tracker of the best state for one training."""
         return BestState(self, trainable)
 
     def record(self, result: TrainResult) -> TrainingRecord:
-        """What an edit says about its training."""
+        """The outcome as an edit's record holds it."""
         now = result.metrics
         assert now is not None
         return TrainingRecord(
@@ -70,7 +70,7 @@ class EarlyStopping:
 
 
 class BestState:
-    """Stores the slices of the state that was nearest to the bounds. Memory: one copy of them."""
+    """Stores the slices of the state nearest to the bounds. Memory: one copy of the slices."""
 
     def __init__(self, stopping: EarlyStopping, trainable: Trainable) -> None:
         self.stopping, self.trainable = stopping, trainable
@@ -79,20 +79,20 @@ class BestState:
         self._last, self._lowest, self._worse = 0, math.inf, 0
 
     def check(self, step: int) -> Ended | None:
-        """Measure when it is time, and say why the training ends here, if it does. Steps count from 1."""
+        """Measure if a measurement is due; return the reason to end the training, if any. Steps count from 1."""
         return None if step % self.stopping.every else self._measure(step)
 
     def restore(self) -> bool:
-        """Put the best state back, and say whether there is one."""
+        """Restore the best state, and return whether there is one."""
         if self._values:
             self.trainable.write_(self._values)
         return bool(self._values)
 
     def result(self, steps: int, ended: Ended) -> TrainResult:
-        """How it went, with the best state put back. The last state is measured too, unless the training diverged.
+        """Restore the best state and return the outcome. The last state is measured too, unless the training diverged.
 
         Raises:
-            LokaError: it diverged before any state was measured.
+            LokaError: training diverged before any state was measured.
         """
         if ended != "diverged" and steps != self._last and self._measure(steps) == "diverged":
             ended = "diverged"
@@ -133,8 +133,7 @@ def warn_if_cut_short(result: TrainResult, *, name: str = "the training") -> Non
     """Warn that a training ended early for a bad reason, and say which state remains."""
     if result.ended in REASONS:
         warnings.warn(
-            f"{name} was stopped after {result.steps} steps: {REASONS[result.ended]}. The edit holds the best state "
-            f"that was measured, that after step {result.best_step}. Try a lower learning rate, fewer sites or a "
-            "larger retain weight.",
+            f"{name} was stopped after {result.steps} steps: {REASONS[result.ended]}. The edit holds the best measured "
+            f"state, that of step {result.best_step}. Try a lower learning rate, fewer sites or more retain weight.",
             stacklevel=3,
         )

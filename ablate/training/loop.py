@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What a training calls after each step.
+    """The functions that a training calls after each step.
 
-    `progress(done, total)` is for a progress bar. `stop(done)` sees the model as it then is; if it is true, the
-    training ends.
+    `progress(done, total)` is for a progress bar. `stop(done)` may look at the model as it is after the step; if it
+    returns true, the training ends.
     """
 
     progress: Progress | None = None
@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Extras:
-    """What slices have in training, and adapters do not."""
+    """The parts of training that slices support and adapters do not."""
 
     simulation: Simulation | None = None
     best: BestState | None = None
@@ -59,11 +59,11 @@ class Extras:
 def train_slices(
     model: Model, slices: Sequence[Slice], task: Task, config: TrainingConfig, callbacks: Callbacks = Callbacks()
 ) -> TrainResult:
-    """Train slices in place, and say how that went. Call it inside `scratch`.
+    """Train slices in place, and return the outcome. Call it inside `scratch`.
 
     A step is one batch each of forget facts (unless there is no objective), retain facts and neutral text, forward and
-    backward down to the lowest slice. With simulated relearning, half of the forget facts come once more, and now and
-    then a full training step on the other half. With early stopping the best state remains, also after a training that
+    backward down to the lowest slice. Simulated relearning adds a pass over half of the forget facts and, now and then,
+    full training steps on the other half. With early stopping, the best state is restored, even after a training that
     diverges.
 
     Raises:
@@ -87,7 +87,7 @@ def train(
     callbacks: Callbacks,
     extras: Extras = Extras(),
 ) -> TrainResult:
-    """The same for slices or low-rank adapters that are trainable already."""
+    """As `train_slices`, for slices or low-rank adapters that are already trainable."""
     optimizer = torch.optim.AdamW(trainable.parameters, lr=config.lr, weight_decay=0.0)
     if extras.precondition:
         extras.precondition(optimizer)
@@ -124,7 +124,7 @@ def _diverged(config: TrainingConfig, step: int, what: str) -> Diverged:
 
 
 def _backward(model: Model, task: Task, config: TrainingConfig, step: int) -> None:
-    """Accumulate the step's gradient, a kind at a time, so that memory holds one batch."""
+    """Accumulate the step's gradient, one kind of batch at a time, so that memory holds only one."""
     weights = {"forget": 1.0, "retain": config.retain_weight, "neutral": config.neutral_weight}
     for kind, weight in weights.items():
         memory = task.batches.draw(kind, step, config.seed)
@@ -140,7 +140,7 @@ def _backward(model: Model, task: Task, config: TrainingConfig, step: int) -> No
 
 
 def _resist(model: Model, simulation: Simulation, objective: Objective, push_weight: float, step: int) -> None:
-    """The forget objective once more, where simulated relearning leads."""
+    """Add the gradient of the forget objective at the weights that simulated relearning reaches."""
     settings = simulation.settings
     if step < settings.start:
         return

@@ -31,8 +31,8 @@ def mixups(model: Model, case: Case, n: int, *, seed: int) -> list[TeacherOutput
 
     Both subjects are to be kept: working retain facts, and facts that the model does not know. A working template
     names the first subject. At its last token, after the first block, the state becomes a mean of two states: its own,
-    and the one where the same template names the second subject. The share is drawn evenly between 0 and 1. Only the
-    answer's first token is asked, since all later ones follow an answer about one of the two subjects.
+    and the one where the same template names the second subject. The share is drawn uniformly between 0 and 1. Only the
+    answer's first token is scored, since all later ones follow an answer about one of the two subjects.
 
     Cost: three forward passes over `n` prompts, two of them through one block.
     """

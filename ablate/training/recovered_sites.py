@@ -1,4 +1,4 @@
-"""The sites at which relearning brings an edited model's facts back: those that a next edit should take."""
+"""The sites at which relearning brings an edited model's facts back: the sites for the next edit."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def recovered_sites(
 ) -> list[Site]:
     """Sites, the best first, at which relearning half of the forget facts brings back the other half.
 
-    The edited model relearns half of the facts, and the locator is asked about the other half; then the other way
-    round. The two lists take turns.
+    The edited model relearns half of the facts, and the locator scores the sites for the other half; then the halves
+    swap. The result alternates between the two lists.
 
     Args:
-        locator: `(model, case) -> sites`, the best first. It sees a model that has relearned, and a case whose forget
-            facts are the half that the model was not taught.
-        steps, radius: of relearning by normalised gradient descent over all weights: how many steps, each how long. No
-            check of `verify` relearns in this way.
+        locator: `(model, case) -> sites`, best first. It gets a model that has relearned half of the forget facts, and
+            a case whose forget facts are the other half.
+        steps, radius: the number of relearning steps and the length of each. Relearning is normalised gradient descent
+            over all weights; no check of `verify` relearns in this way.
         seed: draws the halves.
 
     Cost: twice `steps` full training steps over half of the facts, and twice the locator's own.
@@ -58,11 +58,11 @@ def recovered_sites(
 
 
 def _restricted(case: Case, facts: Sequence[Fact]) -> Case:
-    """The case with some of its forget facts alone."""
+    """The case with only these of its forget facts."""
     some = tuple(sorted(facts, key=lambda f: (f.relation, f.subject)))
     return replace(case, forget=Split(some, some))
 
 
 def _turn(facts: Sequence[Fact], step: int) -> tuple[list[str], list[str]]:
-    """Prompts and answers; each fact takes turns through its prompts."""
+    """Prompts and answers; each fact cycles through its prompts."""
     return [f.prompts[step % len(f.prompts)] for f in facts], [f.answer for f in facts]

@@ -1,8 +1,8 @@
-"""Simulated relearning, so that an edit also holds where relearning would lead.
+"""Simulated relearning, so that an edit also holds at the weights that relearning would reach.
 
 First-order, after sharpness-aware unlearning (Fan et al. 2025, arXiv:2502.05374) and tamper-resistant training
 (Tamirisa et al. 2024, arXiv:2408.00761): all weights move along the gradient that brings half of the forget facts
-back, and there the forget objective is asked about the other half.
+back, and the forget objective is applied to the other half there.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 class SimulatedRelearning:
     """Relearning inside a training: `steps` of normalised gradient descent, each `radius` long over all weights.
 
-    The displacement is computed again, with other halves, every `every` training steps, from step `start` on.
+    The displacement is recomputed, with new halves, every `every` training steps, from step `start` on.
     It is not an attack of `verify`: those use other optimizers, other templates and other folds.
 
     Raises:
-        UserError: a number that cannot be simulated.
+        UserError: a number out of range.
     """
 
     start: int = 10
@@ -50,7 +50,7 @@ class SimulatedRelearning:
 
 
 class Simulation:
-    """The current displacement, and the half of the facts that is asked about there.
+    """The current displacement, and the half of the facts that the objective is applied to there.
 
     Memory: two copies of the weights.
 
@@ -79,7 +79,7 @@ class Simulation:
         order = self.random.sample(range(n), n)
         half = (len(order) + 1) // 2
         taught, self.held_out = order[:half], order[half:]
-        self.displacement = {}  # frees the last one's memory for the gradients
+        self.displacement = {}  # frees the memory of the last displacement for the gradients
         try:
             with self.trainable.paused():
                 for _ in range(self.settings.steps):
@@ -92,7 +92,7 @@ class Simulation:
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        """The weights as relearning would leave them."""
+        """Within the context, the weights are as relearning would leave them."""
         with torch.no_grad():
             for name, p in self.model.parameters.items():
                 p.add_(self.displacement[name])
@@ -102,23 +102,23 @@ class Simulation:
             self._restore()
 
     def held_out_batch(self) -> TeacherOutputs:
-        """The half that was not relearned, in one of the templates."""
+        """The half of the facts that was not relearned, in one of the templates."""
         return self.random.choice(self.forget).rows(self.held_out)
 
     @torch.no_grad()
     def _restore(self) -> None:
-        """Put back the weights that training left."""
+        """Restore the weights from before `in_force`."""
         for name, p in self.model.parameters.items():
             p.copy_(self.base[name])
         self.trainable.sync()
 
     def _relearn(self, rows: list[int]) -> None:
-        """One step, `radius` long, down the loss on the answers of some facts."""
+        """One step of length `radius` down the loss on the answers of these facts."""
         relearning_step_(self.model, self.random.choice(self.forget).rows(rows).batch, self.settings.radius)
 
 
 def relearning_step_(model: Model, batch: Batch, radius: float) -> None:
-    """Move all weights `radius` down the gradient of the loss on a batch's labels. Call it inside `scratch`."""
+    """Take a step of length `radius` with all weights, down the loss on a batch's labels. Call it inside `scratch`."""
     with unfrozen(model) as parameters, torch.enable_grad():
         loss = -token_logprobs(logits(model, batch), batch.labels).sum() / (batch.labels >= 0).sum()
         loss.backward()

@@ -1,4 +1,4 @@
-"""From slices and a configuration to an edit: what `tune`, `reset` and `follow_up` share."""
+"""Train slices under a configuration and capture them as an edit; `tune`, `reset` and `follow_up` share this."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fit_objective(model: Model, where: Sequence[Slice], config: TrainingConfig) 
 
 
 def prepare_task(model: Model, case: Case, where: Sequence[Slice], config: TrainingConfig) -> Task:
-    """All that a training needs of the original, which must be in place."""
+    """Everything that a training takes from the original. The model must still be the original here."""
     stopping = early_stopping(model, case, config)
     case = stopping.held_out.case if stopping else case
     objective = fit_objective(model, where, config)
@@ -50,15 +50,15 @@ def train_edit(
     start: Edit | None = None,
     initialize_: Callable[[], None] | None = None,
 ) -> Edit:
-    """Train slices, and capture what became of them; the model is left as it was.
+    """Train slices and capture the result as an edit; the model is restored afterwards.
 
     Args:
-        start: an edit to train from. The retain terms draw back to the original all the same, and the result is both
-            edits as one.
+        start: an edit to train from. The retain terms still pull towards the original, and the result combines both
+            edits.
         initialize_: called before the first step, inside `scratch`, to set the slices' first values.
 
     Raises:
-        LokaError: training diverged, and nothing good was measured before.
+        LokaError: training diverged before a good state was measured.
     """
     slices = list(where)
     with start.applied(model) if start else nullcontext():

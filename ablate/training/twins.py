@@ -31,12 +31,12 @@ def prompts_about_twins(case: Case, facts: Sequence[Fact]) -> list[list[str]]:
 
 
 def twin_prompts(case: Case, facts: Sequence[Fact], name: str) -> list[list[str]]:
-    """The same for the objective `name`. Raises `UserError` if a relation has no twins."""
+    """As `prompts_about_twins`, for the objective `name`. Raises `UserError` if a relation has no twins."""
     others = prompts_about_twins(case, facts)
     if not others:
         raise UserError(
             f"the objective {name!r} needs twins of every relation that {case.name!r} forgets; "
-            "add them under `twins` in the case file, or take another objective."
+            "add them under `twins` in the case file, or use another objective."
         )
     return others
 

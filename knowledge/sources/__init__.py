@@ -1,7 +1,7 @@
-"""Facts, choices and passages from the files that the field's benchmarks come in.
+"""Facts, choices and passages from the files of the field's benchmarks.
 
-Every loader takes a local file or a hub id (`knowledge.rows`) and gives each row in its order. A space and the answer
-continue a fact's prompt, so questions get a `template` around them.
+Every loader takes a local file or a hub id (`knowledge.rows`) and returns the rows in order. A fact's answer follows
+its prompt after a space, so questions get a `template` around them.
 """
 
 from .counterfact import counterfact, known_facts

@@ -1,4 +1,4 @@
-"""What the loaders share: the question's frame, and fields that come in several forms."""
+"""Helpers that the loaders share: the question's template, and fields that come in several forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ QUESTION = "Question: {}\nAnswer:"
 
 
 def texts(value: Any) -> list[str]:
-    """A field that holds nothing, one text, or several, as a list."""
+    """The texts of a field that holds none, one or several, as a list."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else [str(v) for v in value]

@@ -12,8 +12,8 @@ from .common import QUESTION, texts
 def tofu(source: str | Path, *, template: str = QUESTION, **hub: str) -> list[Fact]:
     """Any of TOFU's files: forget, retain and holdout sets, perturbed sets, real authors, world facts.
 
-    Perturbed answers, or the other options, become foils, and a paraphrased question becomes a paraphrase, where a row
-    has them.
+    Perturbed answers, or the other options, become foils, and a paraphrased question becomes a paraphrase, if a row has
+    them.
 
     Raises:
         UserError: as `rows`, or a row without a question or an answer.

@@ -10,7 +10,7 @@ from ..rows import field, rows
 
 
 def wmdp(source: str | Path, **hub: str) -> list[Choice]:
-    """Multiple choice: `question`, `choices`, and in `answer` the place of the right one, from 0 on, or its letter.
+    """Multiple choice: `question`, `choices`, and in `answer` the index of the right one, from 0, or its letter.
 
     Raises:
         UserError: as `rows`, or an answer that is not a place among the choices.

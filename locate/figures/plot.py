@@ -1,4 +1,4 @@
-"""Draw which heads, and which layers' neurons, score high."""
+"""Draw the scores of heads and of each layer's best neurons."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What changes in a model: edits as values, apart from the weights, applied and taken off again."""
+"""Edits of a model as values that are kept apart from its weights, applied and removed."""

@@ -1,4 +1,4 @@
-"""Which edits are in place on a model, which were made on which, and how they come off."""
+"""The edits in place on a model: their order, their dependencies and their removal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Applied(AbstractContextManager["Model"]):
-    """An edit in place for as long as the context lasts; on leaving, also by an error, bit-identical weights.
+    """An edit in place while the context lasts. The exit, even by an error, restores the weights bit for bit.
 
-    Contexts may be left in any order, as long as no other edit in place was made on this one.
+    Contexts may be left in any order, unless another edit in place was made on this one.
 
     Raises:
         UserError: on entering, the edit was made for other weights, is in place already, or shares weights with
-            another one that it was not made on. On leaving, another edit in place was made on this one; then this
-            one stays, and can be left after the other.
+            another one that it was not made on. On leaving, another edit in place was made on this one. This one then
+            stays, and can be left after the other.
     """
 
     def __init__(self, edit: EditContent, model: Model) -> None:
@@ -68,7 +68,7 @@ def beneath(edit: EditContent, model: Model) -> tuple[EditContent, ...]:
     edit.check(model)
     now = model.digest()
     if edit in model.edits or (now != edit.made_for and edit.in_place(model)):
-        raise UserError(f"this edit is in place on {model.name} already; an edit is applied once.")
+        raise UserError(f"this edit is in place on {model.name} already; apply it only once.")
     if now == edit.made_for:
         return tuple(model.edits)
     on = next((on for other, on in model.edits.items() if other.made_for == edit.made_for), None)

@@ -1,4 +1,4 @@
-"""What an edit changes, apart from how it is applied, summarised and saved."""
+"""The content of an edit, separate from how it is applied, summarised and saved."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EditContent:
 
     @property
     def parameters(self) -> int:
-        """How many numbers it replaces: one in a row and a column counts once, factors count their whole matrix."""
+        """How many numbers it changes. One in both a row and a column counts once; factors count their whole matrix."""
         whole = {f.name: math.prod(f.shape) for f in self.factors}
         return sum((whole | {n: _cells(g) for n, g in self._by_name().items() if n not in whole}).values())
 
@@ -47,7 +47,7 @@ class EditContent:
         return list(dict.fromkeys(part.name for part in (*self.factors, *self.slices)))
 
     def digest(self) -> str:
-        """SHA-256 over where and what it changes."""
+        """SHA-256 of its slices, values and factors."""
         total = hashlib.sha256(self.made_for.encode())
         for where, values in zip(self.slices, self.values, strict=True):
             total.update(f"{where.name} {where.dim}".encode())
@@ -63,7 +63,7 @@ class EditContent:
         return self.parameters / model.n_parameters
 
     def meets(self, other: EditContent) -> list[str]:
-        """The parameters of which both change the same numbers. If there are none, the order does not matter."""
+        """The parameters in which both change the same numbers. If there are none, the order does not matter."""
         return [name for name in self.names if _cross(self._reach(name), other._reach(name))]
 
     def check(self, model: Model) -> None:
@@ -77,7 +77,7 @@ class EditContent:
             where.check(model.parameters[where.name], values)
 
     def write_(self, model: Model) -> Model:
-        """Write the changes whatever the weights are; `Edit.applied` and `Edit.apply_` check first."""
+        """Write the changes without a check of the weights; `Edit.applied` and `Edit.apply_` check first."""
         for factors in self.factors:
             factors.add_(model.parameters[factors.name])
         for where, values in zip(self.slices, self.values, strict=True):
@@ -117,7 +117,7 @@ def _bytes(values: Tensor) -> bytes:
 
 
 def _cells(group: list[tuple[Slice, Tensor]]) -> int:
-    """How many numbers some rows and columns of one matrix are; where they cross, a number counts once."""
+    """The number of entries in some rows and columns of one matrix; where they cross, an entry counts once."""
     rows = [(s, v) for s, v in group if s.dim == 0]
     columns = [(s, v) for s, v in group if s.dim == 1]
     crossings = sum(len(r.index) for r, _ in rows) * sum(len(c.index) for c, _ in columns)

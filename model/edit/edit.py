@@ -1,4 +1,4 @@
-"""An edit: what changes in a model, as a value that can be applied, taken off, saved and loaded."""
+"""An edit: a change of a model as a value that can be applied, removed, saved and loaded."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Edit(EditContent):
     """
 
     def applied(self, model: Model) -> Applied:
-        """The model with the edit in place, as a context; on leaving, also by an error, bit-identical weights.
+        """Put the edit in place while the context lasts. The exit, even by an error, restores the weights bit for bit.
 
-        An edit goes on the weights that it was made for. These may carry other edits at the same time if they share
-        no weight with it. Edits come off in any order, except that one stays while another that was made on it is
-        in place.
+        An edit applies to the weights that it was made for. Other edits may be in place at the same time if they share
+        no weight with it. Edits can be removed in any order, but not while another edit that was made on them is in
+        place.
 
         Raises:
             UserError: the edit was made for other weights, or is in place already.
@@ -53,17 +53,17 @@ class Edit(EditContent):
         """Put the edit in place for good.
 
         Raises:
-            UserError: as `applied`; or it was made on edits that are in place only for a while.
+            UserError: as `applied`; or the edit was made on edits that are in place only within a context.
         """
         if beneath(self, model):
             raise UserError(
-                f"the edit was made on others that {model.name} carries for a while; apply those for good first, "
+                f"the edit was made on edits that {model.name} has only within a context; apply those for good first, "
                 "or merge them with it."
             )
         return self.write_(model)
 
     def summary(self, model: Model) -> EditSummary:
-        """How much it changes, by parameter and layer, with a digest of all other weights before and after.
+        """The size of its change by parameter and layer, with a digest of all other weights before and after.
 
         Raises:
             UserError: the edit was made for other weights.
@@ -71,7 +71,7 @@ class Edit(EditContent):
         return summarize(self, model)
 
     def scaled(self, model: Model, strength: float) -> Edit:
-        """The same edit, but only a share of the way from the model's weights to its own; 1 is the edit itself.
+        """The same edit at a share of its strength, between the model's weights and its own; 1 is the edit itself.
 
         Raises:
             UserError: the edit was made for other weights, or the strength is not a finite number above 0.
@@ -104,7 +104,7 @@ class Edit(EditContent):
             "factors": [f.name for f in self.factors],
             "record": self.record.to_json(),
         }
-        # safetensors writes several entries in any order; with one entry the file is the same each time
+        # safetensors writes several metadata entries in any order; with one entry, equal edits give equal files
         write_atomic(path, serialize(tensors, metadata={"loka": json.dumps(head, sort_keys=True)}))
         return Path(path)
 

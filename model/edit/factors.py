@@ -1,4 +1,4 @@
-"""A change of low rank to one of a model's matrices."""
+"""A low-rank change to one of a model's matrices."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Factors:
 
     @torch.no_grad()
     def add_(self, parameter: Tensor) -> None:
-        """Add the product, in double precision and rounded once, so that the order of sums does not change its bits."""
+        """Add the product in double precision and round once, so that the order of sums does not change the bits."""
         self.check(parameter)
         change = self.left.to(parameter.device).double() @ self.right.to(parameter.device).double()
         parameter.copy_(parameter.double() + change)

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def merge(model: Model, edits: Sequence[Edit]) -> Edit:
-    """One edit that gives, bit for bit, the weights that the edits give when they are applied one after another.
+    """One edit that gives, bit for bit, the same weights as applying the edits one after another.
 
     Each edit must have been made on those before it, or share no weight with them. Where one edit alone changes a
-    parameter, the merged edit holds that change. Where several do, it holds the union of their rows and columns, or
-    the whole parameter if one of them is a change of low rank. Costs no forward pass.
+    parameter, the merged edit holds that change. Where several do, it holds the union of their rows and columns, or the
+    whole parameter if one of them is a low-rank change. Cost: no forward pass.
 
     Raises:
-        UserError: no edits, an edit twice, or edits that do not go together.
+        UserError: no edits, the same edit twice, or edits that cannot be applied one after another.
 
     Example:
         both = loka.merge(model, [loka.Edit.load("a.safetensors"), loka.Edit.load("b.safetensors")])

@@ -1,4 +1,4 @@
-"""How an edit was made."""
+"""The record of how an edit was made."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..._util.records import read_record
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How a training went that measured a held-out part on its way.
+    """The outcome of a training that measured a held-out part.
 
-    `steps`: how many it took; `best_step`: the step whose state the edit holds; `ended`: why it ended. Of that state,
-    `forget` and `retain`: the shares of prompts answered in full, and `perplexity`, of held-out text. Against the
-    original: `retain_before`, and `perplexity_rise` as a share. `met`: whether it is inside the bounds; `far`: whether
-    its collateral is far outside of them.
+    `steps`: the number of steps taken; `best_step`: the step whose state the edit holds; `ended`: why the training
+    ended. `forget` and `retain`: the shares of prompts that this state answers in full; `perplexity`: its perplexity on
+    held-out text. `retain_before`: the original's share; `perplexity_rise`: relative to the original. `met`: whether
+    the state is within the bounds; `far`: whether its collateral is far outside them.
     """
 
     steps: int
@@ -34,28 +34,28 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class RoundRecord(TrainingRecord):
-    """One of several rounds; `sites`: how many it reset."""
+    """The outcome of one of several rounds; `sites`: the number of sites it reset."""
 
     sites: int
 
 
 @dataclass(frozen=True)
 class EditRecord:
-    """What an edit says about how it was made.
+    """The record of how an edit was made.
 
     Args:
         method: its name in `loka.ablate.METHODS`, or another tool's word for it.
-        model, case: the names of both; no case where the edit came from elsewhere.
-        sites: the names of the sites that it changes. `None`: all weights of the blocks. Empty: there is no list of
-            sites that others could replace, as in a merged edit.
-        arguments: the method's own, as JSON; a training's configuration is under `config`.
-        strength: how far it goes; 1 is the edit as it was made.
-        training: of a training that measured a held-out part.
-        rounds: of each round, where there were several.
-        first_sites: the sites that the first of several rounds was given.
-        ended: why there are fewer rounds than were asked for.
+        model, case: their names; no case if the edit came from elsewhere.
+        sites: the names of the sites that it changes. `None`: all weights of the blocks. Empty: the edit has no list of
+            sites that could be replaced by others, such as a merged edit.
+        arguments: the method's arguments as JSON; the configuration of a training is under `config`.
+        strength: the share of the full change; 1 is the edit as it was made.
+        training: the outcome of a training that measured a held-out part.
+        rounds: the outcome of each round, if there were several.
+        first_sites: the sites given to the first of several rounds.
+        ended: why there are fewer rounds than requested.
         edits: the records of the edits that this one merges.
-        texts: on how many texts the model was trained again.
+        texts: the number of texts that the model was retrained on.
         adapter: the folder of the low-rank adapter that it was read from.
     """
 
@@ -85,7 +85,7 @@ class EditRecord:
 
     @classmethod
     def from_json(cls, values: object) -> EditRecord:
-        """What `to_json` gave.
+        """Read what `to_json` wrote.
 
         Raises:
             UserError: an unknown key, or a value of another type.

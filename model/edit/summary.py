@@ -1,4 +1,4 @@
-"""What an edit changes, and that it changes nothing else."""
+"""A summary of what an edit changes, with proof that it changes nothing else."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EditSummary:
-    """What an edit does to a model's weights.
+    """The effect of an edit on a model's weights.
 
-    `parameters`: how many numbers it replaces; `share`: of all the model has; `norms`: Euclidean norm of the change
-    by parameter; `layers`: the same by layer, what is outside the blocks under `None`; `untouched`: SHA-256 over
-    every number that the edit does not address, before it and with it in place.
+    `parameters`: how many numbers it changes; `share`: their share of all the model's numbers; `norms`: the Euclidean
+    norm of the change by parameter; `layers`: the same by layer, with the key `None` for what is outside the blocks;
+    `untouched`: SHA-256 over every number that the edit does not address, before it and with it in place.
     """
 
     parameters: int
@@ -49,7 +49,7 @@ class EditSummary:
 
 
 def summarize(edit: EditContent, model: Model) -> EditSummary:
-    """Put an edit in place, compare, and take it off. Memory: a copy of the parameters that it changes."""
+    """Apply an edit, compare, and remove it. Memory: a copy of the parameters that it changes."""
     names = edit.names
     before = {name: model.parameters[name].detach().clone() for name in names}
     first = untouched(edit, model)

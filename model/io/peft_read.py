@@ -37,8 +37,8 @@ def read_adapter(model: Model, folder: str | Path) -> Edit:
     It is read as data: JSON and safetensors only.
 
     Args:
-        model: the model that it was trained on.
-        folder: with `adapter_config.json` and `adapter_model.safetensors`.
+        model: the model that the adapter was trained on.
+        folder: holds `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises:
         UserError: pickled weights, an adapter other than plain LoRA, or an adapter for another model.
@@ -123,6 +123,6 @@ def _factors(model: Model, path: Path, config: dict[str, Any], module: str, side
 
 
 def _setting(config: dict[str, Any], pattern: str, module: str, usual: float) -> float:
-    """A module's own setting, or the usual one. The keys of a pattern are the ends of modules' names."""
+    """A module's own setting, or the default. The keys of a pattern are the ends of modules' names."""
     found = [value for key, value in (config.get(pattern) or {}).items() if f".{module}".endswith(f".{key}")]
     return found[0] if found else usual

@@ -25,10 +25,10 @@ def export_adapter(model: Model, edit: Edit, folder: str | Path, *, rank: int = 
     """Write `adapter_config.json` and `adapter_model.safetensors`, a LoRA adapter for peft.
 
     A change to a few rows and columns of a matrix has low rank. Factors are written as they are, `k` rows or columns as
-    a pair of rank `k`. Nothing is lost but rounding, which happens where the adapter is loaded.
+    a pair of rank `k`. The only loss is rounding when the adapter is loaded.
 
     Args:
-        folder: must not exist, or be empty.
+        folder: a folder that does not exist or is empty.
         rank: the largest rank that is allowed for one matrix.
 
     Raises:
@@ -43,7 +43,7 @@ def export_adapter(model: Model, edit: Edit, folder: str | Path, *, rank: int = 
     most = max(ranks, key=lambda name: ranks[name])
     if ranks[most] > rank:
         raise UserError(
-            f"the edit changes {most} by rank {ranks[most]}, over {rank}; export the whole model instead, edit "
+            f"the edit changes {most} by rank {ranks[most]}, more than {rank}; export the whole model instead, edit "
             "fewer sites, or allow a larger rank."
         )
     tensors = {}
@@ -59,7 +59,7 @@ def export_adapter(model: Model, edit: Edit, folder: str | Path, *, rank: int = 
 
 
 def _pairs(model: Model, edit: Edit) -> dict[str, tuple[Tensor, Tensor]]:
-    """By linear map, `[d_in, rank]` and `[rank, d_out]`, whose product moves the output as the edit does."""
+    """By linear map, a pair `[d_in, rank]` and `[rank, d_out]` whose product moves the output as the edit does."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     with edit.applied(model):
         after = {name: model.parameters[name].detach().cpu().double().clone() for name in edit.names}

@@ -23,8 +23,8 @@ def quantized(model: Model, bits: int, *, group: int = GROUP) -> Model:
     """A copy of a model with the matrices of its blocks rounded to the nearest of `2 ** bits - 1` levels.
 
     Rounding is symmetric, with one scale for every `group` input features of an output feature. Embeddings, norms and
-    biases stay as they are. The copy is the plain architecture with these weights: it has no hooks and wrappers of the
-    original, such as an output filter. Memory: one more copy of the weights.
+    biases do not change. The copy is the plain architecture with these weights. It has none of the original's hooks and
+    wrappers, such as an output filter. Memory: one more copy of the weights.
 
     Raises:
         UserError: bits below 2 or above 16.

@@ -1,1 +1,1 @@
-"""Forward passes with something read or replaced."""
+"""Forward passes that record or replace activations."""

@@ -1,8 +1,8 @@
 """Run a model one block at a time, on one prompt and on rows that differ from it.
 
 The blocks get the arguments (mask, rotary angles) that the model's own forward pass gives them, and the model itself
-runs the last norm and the unembedding. So sliding windows, norms after a block, soft caps and scaled logits act as
-they do in the architecture.
+runs the last norm and the unembedding. Sliding windows, norms after a block, soft caps and scaled logits therefore act
+as they do in the architecture.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class BlockRunner:
     """A model that is ready to run on one prompt without padding.
 
     `embedded`: `[1, position, d_model]`, the input of the first block; `arguments`: the other arguments of each block;
-    `tupled`: whether blocks give their output in a tuple.
+    `tupled`: whether blocks return their output in a tuple.
     """
 
     model: Model
@@ -117,7 +117,7 @@ def begin(model: Model, ids: Tensor) -> BlockRunner:
         return (args[0],) if kinds[0] else args[0]
 
     with ExitStack() as stack:
-        stack.enter_context(use_attention(model, "eager"))  # its mask is written out
+        stack.enter_context(use_attention(model, "eager"))  # its mask is an explicit tensor
         for block in blocks:
             stack.enter_context(replaced_forward(block, call))
         mask = torch.ones_like(ids[None])
@@ -128,7 +128,7 @@ def begin(model: Model, ids: Tensor) -> BlockRunner:
 
 @contextmanager
 def use_attention(model: Model, implementation: str | None = None) -> Iterator[None]:
-    """Use this attention; by default the model's own if it takes a written mask, else eager attention."""
+    """Use this attention; by default the model's own if it accepts an explicit mask, else eager attention."""
     config = model.hf.config
     before = config._attn_implementation
     config._attn_implementation = implementation or (before if before in ("eager", "sdpa") else "eager")
@@ -182,4 +182,4 @@ def _blocks(model: Model) -> list[nn.Module]:
     return [model.hf.get_submodule(model.block(layer)) for layer in range(model.n_layers)]
 
 
-_mlp = mlp  # within a method `mlp` is an argument
+_mlp = mlp  # inside a method, `mlp` is an argument

@@ -67,7 +67,7 @@ def run_patched(hf: nn.Module, ids: Tensor, states: Tensor, *, layers: Sequence[
 def run_with_changes(hf: nn.Module, ids: Tensor, change: Change) -> Tensor:
     """Logits `[row, position, vocabulary]` with each block's output passed through `change(layer, output)`.
 
-    `None` leaves an output as it is. `ids` `[row, position]`, without padding.
+    If `change` returns `None`, the output stays. `ids`: `[row, position]`, without padding.
     """
     with replace_block_outputs(hf, change):
         return hf(input_ids=ids, use_cache=False).logits

@@ -17,10 +17,10 @@ FORMAT = "loka-sweep-1"
 
 
 class SweepCheckpoint:
-    """The values of a sweep's cells, and which are done.
+    """The values of a sweep's cells, and which of them are finished.
 
-    `values` and `done`: `[prompt, cell]`; `base`: `[prompt]`, each prompt's own metric; `settings`: what fixes the
-    batches. A file is only read by a sweep with the same `fingerprint`.
+    `values` and `done`: `[prompt, cell]`; `base`: `[prompt]`, each prompt's own metric; `settings`: the settings that
+    determine the batches. Only a sweep with the same `fingerprint` reads the file.
 
     Raises:
         UserError: a file of another sweep, or of another kind.
@@ -43,7 +43,7 @@ class SweepCheckpoint:
             write_atomic(self.path, serialize(arrays, metadata={"loka": json.dumps(head, sort_keys=True)}))
 
     def put_base(self, row: int, base: float) -> None:
-        """Set a prompt's own metric. It must be the one that is there, if there is one."""
+        """Set a prompt's own metric. If one is stored already, it must be the same."""
         before = self.base[row]
         if not np.isnan(before) and abs(before - base) > 1e-3 * max(1.0, abs(before)):
             raise UserError(

@@ -21,10 +21,11 @@ def continuations(
     """The model's continuation of each prompt, up to the end of sequence, stripped.
 
     Args:
-        tokens: the most tokens of a continuation.
-        seed: draws samples at temperature one; with `None`, decoding is greedy.
+        tokens: the largest number of tokens in a continuation.
+        seed: the seed for samples at temperature one; with `None`, decoding is greedy.
 
-    Cost: `tokens` forward passes over one token a row, with cached keys and values, and one over each distinct prompt.
+    Cost: `tokens` forward passes over one token per row, with cached keys and values, and one over each distinct
+    prompt.
     """
     generator = None if seed is None else torch.Generator(model.device).manual_seed(seed)
     texts: list[str] = []
@@ -37,7 +38,7 @@ def continuations(
 
 @torch.no_grad()
 def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torch.Generator | None) -> list[list[int]]:
-    distinct = list(dict.fromkeys(prompts))  # a prompt that recurs is read once
+    distinct = list(dict.fromkeys(prompts))  # a repeated prompt is read once
     row = torch.tensor([distinct.index(p) for p in prompts], device=model.device)
     heads = [model.tokenizer(p)["input_ids"] for p in distinct]
     batch = pad(model, heads, [1] * len(heads))

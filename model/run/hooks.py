@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..load import Model
 
 # Activations `[row, position, neuron]` and `[row, position, head, d_head]` (`k` and `v`: by key/value group).
-# `attn` and `mlp`: their addition to the residual stream, `[row, position, d_model]`; `pre`: the stream that a
+# `attn` and `mlp`: what they add to the residual stream, `[row, position, d_model]`; `pre`: the stream that a
 # layer reads; `embed`: the tokens' embedding; `pattern`: attention's weights `[row, head, position, position]`.
 POINTS = {
     "neuron": "blocks.{}.mlp.hook_post",
@@ -76,7 +76,7 @@ def record(
     def keep(name: str) -> Hook:
         def hook(value: Tensor) -> Tensor:
             activations[name] = value
-            return value  # `value` may be a view; giving it back puts it on the graph
+            return value  # `value` may be a view; returning it puts it on the graph
 
         return hook
 

@@ -28,7 +28,7 @@ Differences = dict[Place, list[Tensor]]
 
 
 def prompt(batch: Batch, row: int) -> Tensor:
-    """A row's tokens `[position]` without padding and without the last, since nothing is asked after it."""
+    """A row's tokens `[position]` without padding and without the last, after which nothing is predicted."""
     return batch.ids[row][batch.mask[row].bool()][:-1]
 
 
@@ -39,10 +39,12 @@ class Intervention:
     - `patch`: the activation in the run on the same row of `other`, aligned from the right;
     - `zero`: zero;
     - `mean`: the mean over all tokens of `other`;
-    - `resample`: the activation in the run on another row of `other`, drawn by `seed` and aligned alike;
-    - `noise`: itself plus Gaussian noise, `scale` standard deviations of each feature over all tokens of `other`.
+    - `resample`: the activation in the run on another row of `other`, drawn by `seed` and aligned in the same way;
+    - `noise`: the activation plus Gaussian noise, `scale` standard deviations of each feature over all tokens of
+    `other`.
 
-    `other`: counterfactual prompts, one a row. Without them, `mean`, `resample` and `noise` use the prompts themselves.
+    `other`: counterfactual prompts, one per row. Without them, `mean`, `resample` and `noise` use the prompts
+    themselves.
     """
 
     kind: Kind = "patch"
@@ -86,7 +88,7 @@ class PromptDifferences:
         return {place: self._noise(row, place, run) for place in run.activations}
 
     def _swap(self, row: int, run: Trace) -> Differences:
-        """From another prompt's run. Zero before the first token that differs or has no counterpart."""
+        """The difference to another prompt's run. Zero before the first token that differs or has no counterpart."""
         at = row if self.intervention.kind == "patch" else self._draw_row(row)
         ids, others = prompt(self.clean, row), prompt(self.source, at)
         other = trace(self.model, others, run.activations)
@@ -135,7 +137,7 @@ def _moments(means: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _difference(value: Tensor, other: Tensor, first: int) -> Tensor:
-    """From `value` to `other`, aligned from the right, from position `first` on."""
+    """The difference from `value` to `other`, aligned from the right, from position `first` on."""
     out = torch.zeros_like(value)
     if n := len(value) - first:
         out[first:] = other[-n:] - value[first:]

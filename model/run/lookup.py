@@ -73,7 +73,7 @@ def _record(
 
 
 class _Complete(Exception):
-    """Every module has been read, so that the layers above need not run."""
+    """Signals that every module has been read and that the layers above need not run."""
 
 
 def _rows(at: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Change what one module reads, what it gives, or how it computes."""
+"""Change one module's input, output or forward function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Output = Tensor | tuple[Tensor, ...]
 
 
 def first_tensor(output: Output) -> Tensor:
-    """A module's output, or the first part of it: some blocks and attentions give more than their state."""
+    """A module's output, or the first part of it: some blocks and attentions return more than their state."""
     return output if isinstance(output, Tensor) else output[0]
 
 
@@ -21,8 +21,8 @@ def first_tensor(output: Output) -> Tensor:
 def hook_output(module: nn.Module, change: Callable[[tuple[Any, ...], Tensor], Tensor | None]) -> Iterator[None]:
     """Pass a module's output through `change(inputs, output)`, for as long as the context lasts.
 
-    `inputs`: the module's positional arguments; `output`: its output, or the first part of it. Where `change` gives a
-    tensor, that takes the output's place.
+    `inputs`: the module's positional arguments; `output`: its output, or the first part of it. If `change` returns a
+    tensor, it replaces the output.
     """
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Output) -> Output | None:
@@ -38,14 +38,14 @@ def hook_output(module: nn.Module, change: Callable[[tuple[Any, ...], Tensor], T
 
 @contextmanager
 def replace_output(module: nn.Module, change: Change) -> Iterator[None]:
-    """Pass a module's output through `change`, which gives a new one, or `None` to leave it."""
+    """Pass a module's output through `change`, which returns a new one, or `None` to leave it."""
     with hook_output(module, lambda _, output: change(output)):
         yield
 
 
 @contextmanager
 def replace_input(module: nn.Module, change: Change) -> Iterator[None]:
-    """Pass a module's first input through `change`, which gives a new one, or `None` to leave it."""
+    """Pass a module's first input through `change`, which returns a new one, or `None` to leave it."""
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         new = change(inputs[0])

@@ -26,8 +26,8 @@ NARROW = torch.backends.cpu.get_cpu_capability() == "AVX2"
 def onednn_linear(model: Model) -> Iterator[None]:
     """Run the model's linear maps by oneDNN where that is possible.
 
-    Results differ by rounding alone. On processors that torch's default uses poorly (AMD's with AVX-512), this takes
-    half the time. Passes inside can be trained. A map with another forward function keeps it. Nothing changes under
+    Results differ only by rounding. This takes half the time on processors that torch's default uses poorly (AMD's with
+    AVX-512). Passes inside can be trained. A map with another forward function keeps it. Nothing changes under
     autocast, or where blocks run again in the backward pass, which may come after the context.
     """
     with ExitStack() as stack:
@@ -64,10 +64,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x @ weight.t() + bias`, by oneDNN where that is possible. Not for autograd."""
     if not _serves(x.device, x.dtype):
         return nn.functional.linear(x, weight, bias)
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # since 2.9
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # available since torch 2.9
     if not _rounds.get() or matmul is None:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"  # only here: attention's small products lose by it
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"  # only here: attention's small products get slower
     try:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     finally:

@@ -1,8 +1,8 @@
-"""The rows of a sweep: runs that differ from a prompt's own run at one site each.
+"""The rows of a sweep: runs that each differ from a prompt's own run at one site.
 
 A row joins the batch at its site's layer, after the intervention. Earlier layers never run for it, nor do positions
-before the first that changes; their keys and values are the prompt's. A head or neuron moves the output of its
-attention or MLP by its difference times its columns of the output map, so that only the part of the block after the
+before the first that changes; their keys and values are the prompt's. A change of a head or neuron moves the output of
+its attention or MLP by the difference times its columns of the output map. Only the part of the block after the
 intervention is recomputed.
 """
 
@@ -37,7 +37,7 @@ class PatchedRuns:
         self.first = min((int(m[0]) for m in moved if len(m)), default=run.runner.length)
 
     def start(self, at: int | None) -> int:
-        """The first position that rows run. They change all positions, or the one at `at`."""
+        """The first position that rows compute. They change all positions, or the one at `at`."""
         return min(self.first if at is None else at, self.run.runner.length - self.keep)
 
     def ends(self, sites: Sequence[Site], at: int | None = None) -> Tensor:

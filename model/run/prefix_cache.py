@@ -1,4 +1,4 @@
-"""Score continuations of prompts, and read what prompts share only once."""
+"""Score continuations of prompts, reading only once what the prompts share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def score_continuations(
 
     Args:
         rows: each the tokens of a prompt and of its continuation, neither of them empty.
-        most: the most prompts in a batch.
+        most: the largest number of prompts in a batch.
     """
     logprob, greedy = torch.zeros(len(rows), dtype=model.dtype), torch.zeros(len(rows), dtype=torch.bool)
     tails: dict[Tokens, list[int]] = {}
@@ -57,10 +57,10 @@ def score_continuations(
 
 @torch.no_grad()
 def prefill(model: Model, batch: Batch, columns: int) -> tuple[Batch, Cache | None]:
-    """Read a batch's first columns. Gives a batch of the other columns, and the `past` for its `logits`.
+    """Read a batch's first columns. Returns a batch of the other columns, and the `past` for its `logits`.
 
-    It saves time where many passes differ at later positions alone. Where rows cannot be read in parts, all columns
-    stay in the batch.
+    This saves time if many passes differ only at later positions. If rows cannot be read in parts, all columns stay in
+    the batch.
     """
     width = batch.ids.shape[1]
     columns = min(columns, width - batch.keep - 1)

@@ -1,4 +1,4 @@
-"""Where a prompt's subject ends."""
+"""The position where a prompt's subject ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def subject_end(model: Model, prompt: str, subject: str) -> int:
-    """The position of the subject's last token within its prompt, from 0 on. A subject that recurs counts last."""
+    """The position of the subject's last token in its prompt, counted from 0, at its last occurrence."""
     end = prompt.rfind(subject) + len(subject)
     return len(model.tokenizer(prompt[:end])["input_ids"]) - 1
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Metric = Callable[[int, Tensor], Tensor]
 Positions = Sequence[int] | Literal["all"]
-TOKENS = {"cpu": 1536}  # larger batches are not faster there
+TOKENS = {"cpu": 1536}  # larger batches are not faster on a CPU
 LOGITS = 2**22
 
 
@@ -37,9 +37,8 @@ LOGITS = 2**22
 class Swept:
     """The metric of every prompt, unchanged and with each site changed.
 
-    `base`: `[prompt]`, unchanged. `values`: `[prompt, site]`, or `[prompt, site, position]` where `positions` were
-    asked for, NaN where a prompt is too short to have one. Positions count back from the end of the prompt: -1 is its
-    last token.
+    `base`: `[prompt]`, unchanged. `values`: `[prompt, site]`, or `[prompt, site, position]` if `positions` were given,
+    NaN where a prompt is too short to have one. Positions count back from the end of the prompt: -1 is its last token.
     """
 
     base: np.ndarray
@@ -48,17 +47,17 @@ class Swept:
 
     @property
     def falls(self) -> np.ndarray:
-        """How far the metric falls, shaped as `values`."""
+        """How far the metric falls, in the shape of `values`."""
         return self.base.reshape(-1, *[1] * (self.values.ndim - 1)) - self.values
 
 
 @dataclass(frozen=True)
 class SweepBudget:
-    """How large a sweep's batches are, and where it stores what is finished.
+    """The size of a sweep's batches, and the file for its finished cells.
 
-    `rows`: sites in one batch at most, by default as many as are of use and fit into `memory`; `memory`: bytes that a
-    batch may take, by default half of the free memory; `checkpoint`: a file. Called again with the same file, a sweep
-    resumes in the same batches.
+    `rows`: the largest number of sites in one batch, by default as many as are useful and fit into `memory`; `memory`:
+    the bytes that a batch may take, by default half of the free memory; `checkpoint`: a file. A second call with the
+    same file resumes the sweep in the same batches.
     """
 
     rows: int | None = None
@@ -78,16 +77,17 @@ def sweep(
     budget: SweepBudget = SweepBudget(),
     progress: Callable[[int, int], None] | None = None,
 ) -> Swept:
-    """Change each site by itself in each prompt, and measure what the model then predicts.
+    """Change each site separately in each prompt, and measure what the model then predicts.
 
     Args:
-        clean: prompts with their answers. The last token of a row is not run, since nothing is asked after it.
+        clean: prompts with their answers. The last token of a row is not run, since nothing is predicted after it.
         sites: of any part. `resid` is the residual stream after the layer's block; `attn` and `mlp` are the outputs of
             these modules, before any norm that follows them; `q` and `k` are taken before norms and rotation.
         intervention: what replaces an activation.
-        metric: from a prompt's number and its logits `[row, label, vocabulary]` at its own labels to one number a row.
+        metric: maps a prompt's number and its logits `[row, label, vocabulary]` at its own labels to one number per
+            row.
         positions: change a site at one position at a time, at these or at `"all"`, counted back from the end of the
-            prompt: -1 is its last token. By default, at all positions at once, those of the answer too.
+            prompt: -1 is its last token. By default, at all positions at once, including those of the answer.
         progress: called with the number of finished cells and of all cells; a cell is a site (at a position) in a
             prompt.
 
@@ -96,7 +96,7 @@ def sweep(
             length where positions are asked for, a budget too small for one row, or the checkpoint of another sweep.
 
     Cost: for each site and prompt, the blocks after the site from the first changed position on. For each prompt, its
-    own run and that of its counterfactual; for `mean` and `noise`, one run more.
+    own run and that of its counterfactual; for `mean` and `noise`, one more run.
     """
     _check(model, sites, budget.rows)
     differences = PromptDifferences(model, clean, intervention)
@@ -158,7 +158,7 @@ def _values(
 
 
 def _rows(patched: PatchedRuns, at: int | None, *, memory: float, rows: int | None) -> int:
-    """The rows of a batch: as many as the memory holds, but no more than are of use."""
+    """The rows of a batch: as many as the memory holds, but no more than are useful."""
     model, length = patched.model, patched.run.runner.length
     tokens = length - patched.start(at)
     attended = 2 * length * model.d_head * (model.n_heads + model.n_kv_heads) + 2 * model.n_heads * tokens * length

@@ -27,9 +27,9 @@ class Wiring:
     """The nodes of a model, and the edges between them.
 
     `sources`: `input`, then by layer the heads `a3.h0`, `a3.h1`, ... and the MLP `m3`. `targets`: by layer the heads'
-    queries `a3.h0<q>`, their keys and values (`a3.h0<k>`, or `a3.kv0<k>` where heads share them), and the MLP; last
-    `logits`. `real`: bool `[source, target]`, whether the edge exists. `parallel`: whether a layer's MLP reads the same
-    stream as its attention.
+    queries `a3.h0<q>`, their keys and values (`a3.h0<k>`, or `a3.kv0<k>` where heads share them), and the MLP; and,
+    last, `logits`. `real`: bool `[source, target]`, whether the edge exists. `parallel`: whether a layer's MLP reads
+    the same stream as its attention.
     """
 
     sources: tuple[str, ...]
@@ -62,7 +62,7 @@ def source_writes(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Te
         run: a recording at `points(model)` with `grad`.
         way: the change, by hook point of the embedding, the heads and the MLPs, shaped like their activations.
 
-    After a head comes the output map, and in some models a norm, which is taken to first order.
+    A head is followed by the output map and, in some models, by a norm, which is taken to first order.
     """
     acts = run.activations
     out = [_push(acts[point("embed")], acts[point("pre", 0)], way[point("embed")][None])]
@@ -74,7 +74,7 @@ def source_writes(model: Model, run: Recording, way: Mapping[str, Tensor]) -> Te
 
 
 def target_gradients(model: Model, run: Recording, output: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The derivative of an output by the targets' inputs: slices of targets, and `[target, row, position, d_model]`.
+    """The gradient of an output at the targets' inputs: slices of targets, and `[target, row, position, d_model]`.
 
     Args:
         run: a recording at `points(model)` with `grad`.
@@ -105,7 +105,7 @@ def _wiring(model: Model) -> Wiring:
     attention, mlp = run.activations.values()
     parallel = torch.autograd.grad(mlp.sum(), attention, allow_unused=True)[0] is None
     shared = "h" if model.n_kv_heads == model.n_heads else "kv"
-    sources, targets = [("input", -2)], []  # with the time of their write or read: 2 * layer, MLPs 1 later
+    sources, targets = [("input", -2)], []  # with the time of their write or read: 2 * layer, and 1 later for MLPs
     for layer in range(model.n_layers):
         sources += [(f"a{layer}.h{i}", 2 * layer) for i in range(model.n_heads)]
         targets += [(f"a{layer}.h{i}<q>", 2 * layer) for i in range(model.n_heads)]

@@ -1,1 +1,1 @@
-"""Train a slice of a model, or low-rank factors beside its maps."""
+"""Train slices of a model, or low-rank factors added to its maps."""

@@ -64,7 +64,7 @@ class TeacherOutputs:
 
     @property
     def reference(self) -> Tensor:
-        """`answers` at the positions of their labels, `[row, keep]`, and 0 where there is no label."""
+        """`answers` placed at their labels, `[row, keep]`, and 0 where there is no label."""
         labels = self.batch.labels
         return torch.zeros(labels.shape, dtype=self.answers.dtype, device=labels.device).masked_scatter(
             labels >= 0, self.answers
@@ -119,15 +119,15 @@ def label_logits(model: Model, batch: Batch, injected: InjectedStates | None = N
 
 
 def divergence(model: Model, teacher: TeacherOutputs) -> Tensor:
-    """Mean Kullback-Leibler divergence from the stored outputs to the model's present ones, in nats a token.
+    """Mean Kullback-Leibler divergence from the stored outputs to the model's present ones, in nats per token.
 
-    The tokens that were not stored count as one, so that this is a lower bound. Cost: one forward pass.
+    All tokens that were not stored count as a single one, so this is a lower bound. Cost: one forward pass.
     """
     return divergence_of(label_logits(model, teacher.batch, teacher.injected), teacher)
 
 
 def divergence_of(scores: Tensor, teacher: TeacherOutputs) -> Tensor:
-    """`divergence` for logits `[n, vocabulary]` that are there already."""
+    """`divergence` for given logits `[n, vocabulary]`."""
     logprobs = scores.float().log_softmax(-1).gather(-1, teacher.tokens)
     inside = (teacher.logprobs.exp() * (teacher.logprobs - logprobs)).sum(-1)
     return (inside + teacher.rest.exp() * (teacher.rest - _log_rest(logprobs))).mean()

@@ -1,4 +1,4 @@
-"""Low-rank changes beside a model's linear maps, to be trained. Hu et al. 2021, "LoRA", arXiv:2106.09685."""
+"""Trainable low-rank changes to a model's linear maps. Hu et al. 2021, "LoRA", arXiv:2106.09685."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Start = Literal["normal", "uniform"]
 
 @dataclass(frozen=True)
 class LowRank:
-    """Trainable factors by module; made by `low_rank`.
+    """Trainable factors by module; `low_rank` makes them.
 
     `down`: `[d_in, rank]`, `up`: `[rank, d_out]`. A module's output moves by `x @ down @ up * scale`.
     """
@@ -43,7 +43,7 @@ class LowRank:
         optimizer.zero_grad(set_to_none=True)
 
     def factors(self) -> tuple[Factors, ...]:
-        """The change that they now make to each matrix."""
+        """The change that the factors now make to each matrix."""
         return tuple(factors(self.model, name, self.scale * self.down[name], self.up[name]) for name in self.down)
 
 
@@ -58,14 +58,14 @@ def low_rank(
     start: Start = "normal",
     torch_products: bool = False,
 ) -> Iterator[LowRank]:
-    """Put trainable factors beside linear maps, for as long as the context lasts.
+    """Add trainable factors to linear maps, for as long as the context lasts.
 
-    The model's own weights stay as they are and get no gradient. At first the factors change nothing: `up` is zero.
+    The model's own weights do not change and get no gradient. At first the factors change nothing: `up` is zero.
 
     Args:
-        modules: names of linear maps; `None` is every linear map of every block.
-        scale: the paper's alpha over its rank.
-        seed: draws `down`.
+        modules: names of linear maps; `None` means every linear map of every block.
+        scale: the paper's alpha divided by the rank.
+        seed: the seed that draws `down`.
         start: the distribution of `down` before it is divided by the square root of `d_in`: standard normal, or
             uniform between -1 and 1.
         torch_products: multiply by torch where `onednn_linear` would multiply by oneDNN.

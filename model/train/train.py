@@ -55,11 +55,11 @@ def unfrozen(model: Model, layers: Sequence[int] | None = None) -> Iterator[list
 
 
 class Trainable:
-    """Slices as trainable parameters; made by `sliced`.
+    """Slices as trainable parameters; `sliced` makes them.
 
-    `parameters[i]` has the values of `slices[i]`, at least in float32, since steps are smaller than the least change of
-    a bfloat16 weight. After each change, `sync` writes the parameters into the model's weights, which the forward pass
-    uses.
+    `parameters[i]` has the values of `slices[i]`, in float32 or better, since steps are smaller than the smallest
+    change of a bfloat16 weight. After each change, `sync` writes the parameters into the model's weights, which the
+    forward pass uses.
     """
 
     def __init__(self, model: Model, slices: Sequence[Slice]) -> None:
@@ -82,7 +82,7 @@ class Trainable:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Run the maps as they are without slices, so that all weights can be trained for a while."""
+        """Within the context, run the maps without slices, so that all weights can be trained."""
         forwards = {module: module.__dict__.pop("forward") for module in self.modules}
         try:
             yield
@@ -99,7 +99,7 @@ class Trainable:
 
 @contextmanager
 def sliced(model: Model, slices: Sequence[Slice]) -> Iterator[Trainable]:
-    """Make slices parameters, for as long as the context lasts. Gradients reach the slices alone."""
+    """Turn slices into parameters, for as long as the context lasts. Gradients reach only the slices."""
     trainable = Trainable(model, slices)
     by_module: dict[str, list[tuple[Slice, nn.Parameter]]] = defaultdict(list)
     for where, values in zip(trainable.slices, trainable.parameters, strict=True):
@@ -125,9 +125,11 @@ def checkpointed(model: Model, *, on: bool = True) -> Iterator[None]:
     """
     blocks = [m for m in model.hf.modules() if isinstance(m, GradientCheckpointingLayer)] if on else []
     if on and not blocks:
-        raise UserError(f"transformers cannot checkpoint the blocks of {model.name}; leave `checkpointing` out.")
+        raise UserError(f"transformers cannot checkpoint the blocks of {model.name}; leave out `checkpointing`.")
     before = [(block, block.training) for block in blocks]
-    called = "activation" if hasattr(model.hf, "activation_checkpointing_enable") else "gradient"  # since 5.23
+    called = (
+        "activation" if hasattr(model.hf, "activation_checkpointing_enable") else "gradient"
+    )  # its name since transformers 5.23
     if on:
         getattr(model.hf, f"{called}_checkpointing_enable")({"use_reentrant": False})
     try:
@@ -156,7 +158,7 @@ def _forward(module: nn.Module, parts: list[tuple[Slice, nn.Parameter]]) -> Call
 
 
 class _SlicedMap(torch.autograd.Function):
-    """`x @ W.T + b` whose only trained numbers are slices of `W` and `b`."""
+    """`x @ W.T + b`, where only slices of `W` and `b` are trained."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, specs: Any, *_: Tensor):

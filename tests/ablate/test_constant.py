@@ -81,9 +81,9 @@ def test_resample_holds_them_as_they_are_at_one_token(name: str, tiny: Make, pla
 
 @pytest.mark.parametrize("method", [ablate.mean, ablate.resample])
 def test_where_no_bias_can_hold_it_that_is_said(method: Callable, planted: Model, planted_case: Case) -> None:
-    with pytest.raises(UserError, match="has no bias, which .* needs for a constant; take zero"):
+    with pytest.raises(UserError, match="has no bias, which .* needs to hold a constant; use zero"):
         method(planted, planted_case, [Site(1, "neuron", 3)])
-    with pytest.raises(UserError, match="needs sites that write themselves"):
+    with pytest.raises(UserError, match="needs sites that write to the residual stream directly"):
         method(planted, planted_case, [Site(1, "kv", 0)])
     with pytest.raises(UserError, match="layers are 0 to 3"):
         method(planted, planted_case, [Site(9, "neuron", 0)])

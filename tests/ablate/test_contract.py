@@ -239,7 +239,7 @@ def test_an_unknown_objective_is_refused(name: str, planted: Model, planted_case
 
 def test_an_edit_of_unknown_making_cannot_be_replayed(planted: Model, planted_case: Case) -> None:
     for record in (EditRecord(), EditRecord("by hand")):
-        with pytest.raises(UserError, match="cannot be made again; known are zero, mean, .*tune, reset"):
+        with pytest.raises(UserError, match="cannot be rerun; choose from zero, mean, .*tune, reset"):
             ablate.rerun_on(planted, planted_case, Edit((), (), planted.digest(), record), SITES)
 
 

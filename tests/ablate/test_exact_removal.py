@@ -170,7 +170,7 @@ def test_what_cannot_be_is_refused(base: Model, tiny: Callable[[str], Model], tm
         (lambda: Sisa(base, TEXTS, tmp_path, shards=4, slices=2, training=TRAINING), "other settings; name another"),
         (lambda: Sisa(base, TEXTS[::-1], tmp_path, shards=2, slices=2, training=TRAINING), "was made from other texts"),
         (lambda: Sisa(base, TEXTS, tmp_path / "x", shards=9, slices=9), "cannot fill 9 shards of 9 slices"),
-        (lambda: ablate.retrain(base, TEXTS, without=[-1]), "no text -1: the 24 texts have the numbers 0 to 23"),
+        (lambda: ablate.retrain(base, TEXTS, without=[-1]), "no text -1: the 24 texts are numbered 0 to 23"),
         (lambda: ablate.retrain(base, TEXTS, without=range(24)), "nothing left to train on"),
     ]
     for call, words in cases:

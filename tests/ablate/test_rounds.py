@@ -110,7 +110,7 @@ def test_killed_between_rounds_it_goes_on_to_the_same_bits(
     resumed.clear()
     assert start(lambda done, total: resumed.append(done)).digest() == made.digest()
     assert not resumed
-    with pytest.raises(UserError, match="is a round of another model, case or recipe; name another folder"):
+    with pytest.raises(UserError, match="holds a round of another model, case or recipe; name another folder"):
         ablate.rounds(
             planted, planted_case, best, replace(CONFIG, lr=1e-3), locator=located, plan=PLAN, folder=tmp_path
         )

@@ -59,7 +59,7 @@ def test_leace_of_some_heads_leaves_the_others_weights(fresh: Model, planted_cas
     edit = ablate.leace(fresh, planted_case, [Site(1, "head", 0), Site(1, "head", 2)])
     (where,) = edit.slices
     assert where.index.tolist() == [*range(16), *range(32, 48)]
-    with pytest.raises(UserError, match="needs sites that write themselves"):
+    with pytest.raises(UserError, match="needs sites that write to the residual stream directly"):
         ablate.leace(fresh, planted_case, [Site(1, "resid")])
 
 

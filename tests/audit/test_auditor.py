@@ -35,7 +35,7 @@ def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # On another machine, training may give twins that differ by chance; then these gates may fail.
-LUCK = {"the twins' spread is small enough", "what was never taught is not flagged"}
+LUCK = {"the twins' spread is small enough", "never-taught subjects are not flagged"}
 
 
 def holds(verdict: Verdict, outcome: str) -> None:

@@ -95,7 +95,7 @@ def test_verify_lists_costs_then_audits_two_folders_and_resumes(
                "--out", out, "--profile", "standard"]  # fmt: skip
     assert loka(monkeypatch, *command, "--list") == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("soft_prompt", "benign", "relearn", "all that is left"))
+    assert all(word in printed for word in ("soft_prompt", "benign", "relearn", "total left to run"))
     assert not out.exists(), "listing starts nothing"
     assert loka(monkeypatch, *command) == 0
     first = (out / "verdict.json").read_bytes()

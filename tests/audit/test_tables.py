@@ -70,7 +70,7 @@ def test_a_new_check_and_a_new_control_are_rows_and_nothing_else(
     assert original.details["original"] == 0
     assert store.readings["after"]["shout"].details["original"] == original.value
     assert "shout" in verdict.recoveries
-    assert verdict.reasons[0].split(";")[0].endswith("recoverable by relearn and shout")
+    assert verdict.reasons[0].split(";")[0].endswith("recoverable by relearn or shout")
     assert not any(r.startswith("Not tried") for r in verdict.reasons), "the table is the one that was given"
 
     (tmp_path / "verdict.json").write_text(json.dumps(verdict.to_json({})))

@@ -103,7 +103,7 @@ def test_top_is_best_first_and_refuses_impossible_numbers(found: Localization) -
     for k in (0, -1, 17):
         with pytest.raises(UserError, match=rf"top\({k}\) of 16 head sites: ask for 1 to 16"):
             found.top(k, part="head")
-    with pytest.raises(UserError, match="'mlp' was not scored here; scored are neuron, head"):
+    with pytest.raises(UserError, match="'mlp' was not scored here; choose from neuron, head"):
         found.top(1, part="mlp")
 
 

@@ -52,7 +52,7 @@ def test_an_audit_counts_the_planted_subjects_that_come_back(made) -> None:
     model = load(str(made.folder / "model"))
     verdict = audit(model, load(str(made.folder / "model")), made.case, checks=capped({"relearn": ATTACK}))
     assert verdict.recoveries["recall"].low >= 0.5
-    assert verdict.reasons[0].startswith("Of 14 subjects, 14 were recoverable by paraphrase and relearn; of 14 twins, ")
+    assert verdict.reasons[0].startswith("Of 14 subjects, 14 were recoverable by paraphrase or relearn; of 14 twins, ")
 
 
 def test_the_same_seed_plants_the_same(planted_case: Case) -> None:

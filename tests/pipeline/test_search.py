@@ -56,7 +56,7 @@ def test_when_no_edit_meets_the_bounds_that_is_said(planted: Model, planted_case
         recipe=Recipe(method="zero"),
     )  # fmt: skip
     assert found.best is found.edit is None
-    assert "No edit meets this" in str(found)
+    assert "No edit is within the budget" in str(found)
     assert "5 sites at strength 1" in str(found)
     assert not (tmp_path / "edit.safetensors").exists()
     assert json.loads((tmp_path / "search.json").read_text())["best"] is None
@@ -81,7 +81,7 @@ def test_a_killed_search_goes_on_point_by_point(
     assert not [what for what, _ in seen if what == "editing 20 sites"]  # its edit had been kept
     for name in ("search.json", "edit.safetensors"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
-    with pytest.raises(UserError, match="is another search \\(bounds differ\\); name another --out"):
+    with pytest.raises(UserError, match="holds another search \\(bounds differ\\); name another --out"):
         run(planted, planted_case, tmp_path, bounds=dataclasses.replace(WIDE, forget=0.1))
 
 

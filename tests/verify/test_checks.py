@@ -390,5 +390,5 @@ def test_hidden_facts_are_learned_again_sooner_than_twins(
     never = read("relearn", "untaught").details
     own, twins = never["steps_to_recover"]["forget"], never["steps_to_recover"]["twins"]
     assert own == twins or abs((own or ATTACK.steps) - (twins or ATTACK.steps)) <= 1
-    with pytest.raises(UserError, match="'prayer' is not a way to relearn"):
+    with pytest.raises(UserError, match="'prayer' is not an optimizer for relearning"):
         verify.relearn(planted, planted_case, by="prayer")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the readings say about each check: r, which attacks succeed, and which inside checks contradict."""
+"""The evidence in the readings: r of each check, the attacks that succeed, and the inside checks that contradict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def compare(
 ) -> Recovery | None:
     """A check's r on a model: the original is 1, the edited model's twins are 0.
 
-    `p` tests that r is at most `delta`. `None` if the check was not made on all of these, or if the original does not
+    `p` tests that r is at most `delta`. `None` if the check was not run on all of these, or if the original does not
     clearly exceed the twins.
     """
     found = compared(readings, check, model)

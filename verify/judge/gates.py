@@ -42,7 +42,7 @@ def gates_of(readings: Readings, evidence: Evidence, summary: Summary, checks: S
         Gate("enough independent subjects", n >= SUBJECTS, n, SUBJECTS),
         Gate(SENSITIVE, shallow is not None and shallow >= EXPOSED, shallow, EXPOSED),
         Gate("the twins' spread is small enough", spread is not None and spread < DELTA, spread, DELTA),
-        Gate("what was never taught is not flagged", never < DELTA, never, DELTA),
+        Gate("never-taught subjects are not flagged", never < DELTA, never, DELTA),
         Gate("retained facts survive", left is not None and left >= RETAIN, left, RETAIN),
         Gate("neutral text survives", rise is not None and rise <= PERPLEXITY, rise, PERPLEXITY),
     ]
@@ -53,7 +53,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _twins_r(readings: Readings, check: str) -> float:
-    """The r of one half of the twins, with the other half as the never-taught."""
+    """The r of one half of the twins, with the other half as the never-taught control."""
     after, before = readings["after"].get(check), readings["before"].get(check)
     if not after or not before or not after.samples.get("twins") or before.value is None:
         return 0.0
@@ -63,7 +63,7 @@ def _twins_r(readings: Readings, check: str) -> float:
 
 
 def flags_of(recoveries: Mapping[str, Recovery], summary: Summary) -> list[str]:
-    """What a reader should know beside the verdict: over-forgetting, and retained facts that were lost."""
+    """What a reader should know in addition to the verdict: over-forgetting, and retained facts that were lost."""
     flags = []
     if "recall" in recoveries and recoveries["recall"].r < -DELTA:
         flags.append("over_forgotten: the answers are rarer than for subjects that were never taught")

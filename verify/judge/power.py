@@ -1,4 +1,4 @@
-"""How many facts a claim needs, before and after a run, and whether two groups are the same within a margin."""
+"""The number of facts that a claim needs, before and after a run, and a test that two groups are equivalent."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from .thresholds import DELTA
 
 
 def explain(readings: Readings, evidence: Evidence, checks: Sequence[Check], seed: int) -> list[str]:
-    """What every verdict reports, whatever its outcome."""
+    """The reasons that every verdict gives."""
     attacks = list(evidence.attacks)
     missing = [f"Not measured: {c}. {r.meaning}" for c, r in sorted(readings["after"].items()) if r.value is None]
     return [
@@ -29,7 +29,7 @@ def explain(readings: Readings, evidence: Evidence, checks: Sequence[Check], see
 
 
 def _recoverable(readings: Readings, checks: Sequence[str]) -> list[str]:
-    """How many subjects any attack recovers, each by itself, and how many twins seem to be recovered."""
+    """How many subjects at least one attack recovers, and how many twins seem to be recovered by chance."""
     found = {c: numbers for c in checks if (numbers := compared(readings, c)) is not None}
     if not found:
         return []
@@ -37,8 +37,8 @@ def _recoverable(readings: Readings, checks: Sequence[str]) -> list[str]:
     chance = {t for c in found.values() for t in np.array(c.twin_names)[leaking(c.twins, c.original, c.twins)]}
     n, m = len({s for c in found.values() for s in c.subjects}), len({t for c in found.values() for t in c.twin_names})
     return [
-        f"Of {n} subjects, {len(back)} {'was' if len(back) == 1 else 'were'} recoverable by {listed(list(found))}; "
-        f"of {m} twins, {len(chance)} by chance."
+        f"Of {n} subjects, {len(back)} {'was' if len(back) == 1 else 'were'} recoverable by "
+        f"{listed(list(found), 'or')}; of {m} twins, {len(chance)} by chance."
     ]
 
 
@@ -50,7 +50,7 @@ def _untried(readings: Readings, checks: Sequence[Check]) -> list[str]:
 
 
 def _uninformative(readings: Readings, used: Collection[str], checks: Sequence[Check], seed: int) -> list[str]:
-    """The checks that were made but give no r."""
+    """The checks that were run but give no r."""
     roles = ("attack", "inside", "corroborates")
     names = ["recall", *(c.name for role in roles for c in by_role(role, checks))]
     found = {c: numbers for c in names if c not in used and (numbers := compared(readings, c)) is not None}
@@ -59,8 +59,8 @@ def _uninformative(readings: Readings, used: Collection[str], checks: Sequence[C
 
 def _no_scale(check: str, unit: Span) -> str:
     return (
-        f"Not informative here: {check}. It reads the original's answers only {unit.value:.2f} above what was never "
-        f"taught (95% interval {unit.low:.2f} to {unit.high:.2f}), which is too little to measure r."
+        f"Not informative here: {check}. It reads only {unit.value:.2f} higher on the original than on never-taught "
+        f"subjects (95% interval {unit.low:.2f} to {unit.high:.2f}), too little to measure r."
     )
 
 
@@ -80,9 +80,9 @@ def _equivalent(readings: Readings, checks: Sequence[str]) -> list[str]:
         unit = (readings["before"][check].value or 0.0) - float(np.mean(list(samples["twins"].values())))
         p = equivalence(target, twins, margin=DELTA * unit).p
         out.append(f"{check} {'p = ' + format(p, '.3f') if p >= 0.001 else 'p < 0.001'}")
-    return [f"Same as never taught within {DELTA:g} of r, two one-sided tests: {', '.join(out)}."] if out else []
+    return [f"Same as never taught within {DELTA:g} of r (two one-sided tests): {', '.join(out)}."] if out else []
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], word: str = "and") -> str:
     """The names as an enumeration: `a, b and c`."""
-    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
+    return f" {word} ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])

@@ -26,7 +26,7 @@ def interval(values: np.ndarray, *, seed: int = 0, level: float = 0.95) -> tuple
 
 @dataclass(frozen=True)
 class Chosen:
-    """Each subject's value for its option: `forget` `[subject]`, `twins` `[twin]`; `options` of the two halves."""
+    """Each subject's value under the option chosen for its half: `forget` `[subject]`, `twins` `[twin]`, `options`."""
 
     forget: np.ndarray
     twins: np.ndarray
@@ -57,7 +57,7 @@ def cross_fitted(forget: np.ndarray, twins: np.ndarray) -> Chosen:
 
 
 def _mean(some: np.ndarray, every: np.ndarray) -> np.ndarray:
-    """The mean over some rows; over all rows if these are none; zero without any rows."""
+    """The mean over some rows, or over every row if there are none of these; zero without any rows."""
     rows = some if len(some) else every
     return rows.mean(0) if len(rows) else np.zeros(every.shape[1])
 

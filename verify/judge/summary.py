@@ -58,7 +58,7 @@ class Summary:
         """Read what `to_json` wrote; a number that is missing was not measured.
 
         Raises:
-            UserError: a name that is none of these numbers.
+            UserError: a name that the summary lacks.
         """
         names = [f.name for f in fields(cls)]
         if unknown := [name for name in data if name not in names]:

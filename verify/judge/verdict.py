@@ -86,7 +86,7 @@ def judge(
 
 
 def _decide(evidence: Evidence, gates: Sequence[Gate], n: int) -> tuple[str, str, list[str]]:
-    """Outcome, claim, and reasons that belong to this outcome alone."""
+    """The outcome, the claim, and the reasons that this outcome adds."""
     failed = [g for g in gates if not g.passed]
     weak = [g for g in failed if g.name == SENSITIVE]
     recall = evidence.recoveries.get("recall")
@@ -114,18 +114,18 @@ def _removed(evidence: Evidence, n: int) -> tuple[str, str, list[str]]:
     if evidence.contradicting:
         claim = (
             f"No attack brings the answers back, but {listed(evidence.contradicting)} can still read them inside the "
-            "model. So they cannot be called removed; stronger attacks may find them."
+            "model, so they cannot be called removed; a stronger attack may find them."
         )
         return "inconclusive", claim, []
-    reasons = ["No retrained model served as a control, so the claim is about these attacks alone."]
+    reasons = ["No retrained model served as a control, so the claim covers these attacks only."]
     claim = "The answers are not recoverable under these attacks at this budget."
     return "removed", claim, reasons if "relearn" in evidence.recoveries else []
 
 
 def _needed(loose: Sequence[Recovery], n: int) -> str:
-    """How many subjects would decide, judging by the spread of these."""
+    """How many subjects would settle the question, given the spread of these recoveries."""
     numbers = [subjects_after(r, n, delta=DELTA) for r in loose]
     if not numbers or None in numbers:
-        return "More subjects would not show a removal: the measured r is at the bound or above it."
+        return "More subjects would not show a removal: the measured r is not below the bound."
     need = max(ENOUGH, *(m for m in numbers if m is not None))
     return f"A claim of removal needs about {need} subjects and as many twins."

@@ -98,8 +98,8 @@ def attack_auc(members: Sequence[float], others: Sequence[float], *, convention:
 
     Args:
         members, others: scores `[text]` under the same convention.
-        convention: the peers' scores are losses; this function turns them round. `muse` then gives one minus this AUC;
-            `mimir` leaves out scores that are NaN.
+        convention: the peers' scores are losses; this function reverses their sign. `muse` then gives one minus this
+            AUC; `mimir` leaves out scores that are NaN.
 
     Raises:
         UserError: an unknown convention, a side without scores, or NaN among them.

@@ -19,8 +19,8 @@ def privleak(auc: float, reference: float | None = None, *, convention: str = ST
     data (over-forgotten). Zero is best.
 
     Args:
-        auc: of the attack on the edited model.
-        reference: of the same attack on a model retrained without the data; `None` stands for 0.5.
+        auc: the attack's AUC on the edited model.
+        reference: the same attack's AUC on a model retrained without the data; `None` stands for 0.5.
         convention: `muse` first replaces both AUCs by `1 - auc`, so its sign and scale differ; `open-unlearning` does
             the same and adds 1e-10 to the denominator.
 

@@ -2,7 +2,7 @@
 
 Every function takes `scores`, logits `[row, position, vocabulary]`, and `labels` `[row, position]`: the token that
 `scores` should predict at the same position, -100 where no token is scored. `loka.model.logits` and its batch have this
-form. Those of Hugging Face are shifted by one, so give `logits[:, :-1]` and `labels[:, 1:]`.
+form. Hugging Face shifts them by one, so give `logits[:, :-1]` and `labels[:, 1:]`.
 
 `convention="open-unlearning"` leaves out the last label of a row, because it takes it for the end of the sequence;
 github.com/locuslab/open-unlearning does this for everything but the probability. Ours includes it, so an answer of one

@@ -58,8 +58,9 @@ def unlearning_depth(
 ) -> Depth:  # fmt: skip
     """Replace the original's states, layer by layer, by those of a model without the answer and of the edited model.
 
-    The former causes a fall `d1`, the latter `d2`. Over the layers that hold the answer, the score is
-    `sum(d1 * clip(d2 / d1, 0, 1)) / sum(d1)`. It is the only number here that is higher where *less* is left.
+    The answer's log-probability falls by `d1` with the former states and by `d2` with the latter. Over the layers that
+    hold the answer, the score is `sum(d1 * clip(d2 / d1, 0, 1)) / sum(d1)`. It is the only number here that is higher
+    where *less* is left.
 
     Args:
         original: a causal model of transformers that knows the answer.

@@ -25,7 +25,7 @@ def window_logprobs(hf: nn.Module, ids: Tensor, *, context: int | None = None, s
         stride: the number of tokens between the ends of two windows. Default: half of `context`.
 
     Raises:
-        UserError: fewer than two tokens, or a stride that is not within 1 and `context - 1`.
+        UserError: fewer than two tokens, or a stride outside 1 to `context - 1`.
     """
     n = len(ids)
     context = context or n

@@ -154,7 +154,7 @@ def test_bad_input_is_said(planted: Model, planted_case: Case) -> None:
         for arguments, words in cases:
             with pytest.raises(UserError, match=words):
                 method(planted, planted_case, **arguments)
-        with pytest.raises(UserError, match=r"write whole MLPs: give sites such as L1\.mlp"):
+        with pytest.raises(UserError, match=r"edit whole MLPs: give sites such as L1\.mlp"):
             method(planted, planted_case, [Site(1, "neuron", 3)])
         with pytest.raises(LokaError, match="diverged at step 2; try a rate under inf"):
             method(
@@ -163,5 +163,5 @@ def test_bad_input_is_said(planted: Model, planted_case: Case) -> None:
                 config=RewriteConfig(lr=float("inf")),
                 answers=new_answers(planted_case.on(planted), 1),
             )
-    with pytest.raises(UserError, match="rome writes to one layer and 2 are given"):
+    with pytest.raises(UserError, match="rome edits one layer, but 2 are given"):
         ablate.rome(planted, planted_case, [Site(1, "mlp"), Site(2, "mlp")])

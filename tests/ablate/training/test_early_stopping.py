@@ -17,7 +17,7 @@ from loka.model import Edit, Model, Site
 
 LAX = Bounds(forget=1.0, retain_drop=1.0, perplexity_rise=1e9)
 CONFIG = TrainingConfig(steps=40, lr=3e-3, push_weight=0.3, retain_weight=5.0, every=10)
-KEPT = "The edit holds the best state that was measured, that after step"
+KEPT = "The edit holds the best measured state, that of step"
 
 
 @pytest.fixture(scope="module")

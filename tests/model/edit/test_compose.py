@@ -131,12 +131,12 @@ def test_edits_that_share_weights_are_refused_unless_one_was_made_on_the_other(t
             pass
         same = Edit(row.slices, row.values, row.made_for)
         for again in (row, same):
-            with pytest.raises(UserError, match="in place on LlamaForCausalLM already; an edit is applied once"):
+            with pytest.raises(UserError, match="in place on LlamaForCausalLM already; apply it only once"):
                 again.applied(model).__enter__()
         on_it = Edit(column.slices, column.values, model.digest())
         with on_it.applied(model):
             assert model.edits == {row: (), on_it: (row,)}
-        with pytest.raises(UserError, match="made on others that LlamaForCausalLM carries for a while"):
+        with pytest.raises(UserError, match="made on edits that LlamaForCausalLM has only within a context"):
             on_it.apply_(model)
 
 

@@ -217,7 +217,7 @@ def test_apply_is_for_good_and_once(model: Model) -> None:
         wanted = weights(model)
     assert edit.apply_(model) is model
     assert same(weights(model), wanted)
-    with pytest.raises(UserError, match="is in place on .* already; an edit is applied once"):
+    with pytest.raises(UserError, match="is in place on .* already; apply it only once"):
         edit.apply_(model)
 
 

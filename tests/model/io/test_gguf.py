@@ -61,8 +61,8 @@ def test_transformers_reads_the_same_logits_and_tokens(
 
 def test_models_and_files_that_do_not_fit_are_refused(tiny: Make, tmp_path: Path) -> None:
     for model, name, words in (
-        (tiny("GPT2LMHeadModel"), "a.gguf", "has the architecture 'gpt2'; GGUF is written for llama, mistral"),
-        (tiny("LlamaForCausalLM"), "a.gguf", "is of the kind WordLevel; GGUF is written for byte-pair encodings"),
+        (tiny("GPT2LMHeadModel"), "a.gguf", "has the architecture 'gpt2'; LOKA writes GGUF for llama, mistral"),
+        (tiny("LlamaForCausalLM"), "a.gguf", "is of the kind WordLevel; LOKA writes GGUF for byte-pair encodings"),
         (spelled(tiny("LlamaForCausalLM")), "a.bin", "does not end in .gguf; name a new file"),
     ):
         with pytest.raises(UserError, match=words):

@@ -81,7 +81,7 @@ def test_the_adapter_does_what_the_edit_does(architecture: str, kind: str, tiny:
 
 def test_edits_that_an_adapter_cannot_hold_are_refused(tiny: Make, tmp_path: Path) -> None:
     model, biased = tiny("LlamaForCausalLM"), tiny("GPT2LMHeadModel")
-    with pytest.raises(UserError, match="by rank 48, over 8; export the whole model instead"):
+    with pytest.raises(UserError, match="by rank 48, more than 8; export the whole model instead"):
         export_adapter(model, some(model, [Site(0, "mlp")]), tmp_path / "a", rank=8)
     with pytest.raises(UserError, match=r"c_fc\.bias, and a LoRA adapter cannot hold that"):
         export_adapter(biased, some(biased, [Site(0, "neuron", 1)]), tmp_path / "b")

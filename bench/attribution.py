@@ -1,8 +1,8 @@
-"""Attribution of all heads and neurons against one bare forward and backward pass over the same batch.
+"""The time of attributing all heads and neurons, relative to one bare forward and backward pass over the same batch.
 
     python -m bench.attribution --json FILE
 
-Both in one process, in turn, after a warm-up; the ratio is taken pair by pair.
+Both run in turn in one process, after a warm-up. The ratio is the median over pairs of runs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import statistics
 from pathlib import Path
 
 import loka
-from bench.patching import processor, timed
+from bench.patching import duration, processor
 from loka.locate.attribution import attribution_scores
 from loka.locate.counterfactual import pairs
 from loka.model import logits, token_logprobs, unfrozen
 
 
 def main() -> None:
-    """Time both, print a table, write the row."""
+    """Time both, print the ratio, write the row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", default="smollm2")
@@ -36,7 +36,7 @@ def main() -> None:
         with unfrozen(model):
             token_logprobs(logits(model, both.clean), both.clean.labels).sum().backward()
 
-    timings = [(timed(lambda: attribution_scores(model, both)), timed(bare)) for _ in range(options.runs + 1)]
+    timings = [(duration(lambda: attribution_scores(model, both)), duration(bare)) for _ in range(options.runs + 1)]
     ratios = sorted(ours / theirs for ours, theirs in timings[1:])  # the first pair is the warm-up
     row = {
         "name": "attribution of all heads and neurons / bare forward and backward",

@@ -1,15 +1,16 @@
-"""Exact sweeps by LOKA against TransformerLens' own activation patching, and a bare forward and backward pass.
+"""Exact sweeps by LOKA against TransformerLens' activation patching and a bare forward and backward pass.
 
     python -m bench.patching --json FILE [--models smollm2 gpt2] [--prompts short chat long] [--growth]
 
-All in one process, in turn, after a warm-up; ratios are taken round by round. TransformerLens would take minutes
-for all cells of one sweep, so it is timed on a sample of cells, spread evenly over the layers, and scaled to all; LOKA
-runs all heads at short prompts (and on a GPU), else a sample in the same layers, scaled too. `settings` says which.
+All run in turn in one process, after a warm-up. Ratios are taken round by round. TransformerLens would take minutes for
+all cells of a sweep, so only a sample of cells is timed, spread evenly over the layers, and scaled to all. LOKA runs
+all heads on short prompts and on a GPU. Elsewhere it runs a sample of the same layers, scaled as well. `settings` says
+which.
 
-`gpt2` is a model of GPT-2 small's shape with random weights and SmolLM2's tokenizer. Chat prompts are the tokenizer's
-chat template around a question, with the answer begun; long prompts (one pair) have 512 tokens, the subject at their
-start. On CPUs LOKA runs linear maps by oneDNN, TransformerLens by torch's default, half as fast on AMD's processors.
-Memory is what a forked process grows by at most (on a GPU, what is allocated); the weights are there before.
+`gpt2` is a model of GPT-2 small's shape with random weights and SmolLM2's tokenizer. A chat prompt is the tokenizer's
+chat template around a question, with the beginning of the answer. A long prompt (one pair) has 512 tokens, with the
+subject at its start. On CPUs, LOKA runs linear maps by oneDNN and TransformerLens by torch's default. Memory is the
+largest growth of a forked process, or on a GPU the largest allocation, beyond the weights.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ def main() -> None:
     for name in options.models:
         model = known if name == "smollm2" else gpt2(known)
         for prompt in options.prompts:
-            both = some_pairs(model, case, prompt, 1 if prompt == "long" else PAIRS)
+            both = equal_pairs(model, case, prompt, 1 if prompt == "long" else PAIRS)
             for part in options.parts:
-                rows += compared(model, name, both, prompt, part, options.rounds)
+                rows += compare(model, name, both, prompt, part, options.rounds)
                 if options.json:
                     write_json(options.json, rows)
         if options.growth:
@@ -88,41 +89,42 @@ def gpt2(known: Model) -> Model:
     return loka.model.wrap(hf, known.tokenizer, "gpt2")
 
 
-def some_pairs(model: Model, case: Case, prompt: str, n: int = PAIRS) -> Pairs:
-    """Pairs that all have one length, as TransformerLens needs it, with answers of as few tokens as can be had."""
+def equal_pairs(model: Model, case: Case, prompt: str, n: int = PAIRS) -> Pairs:
+    """Pairs of equal length, as TransformerLens needs them, whose answers have the fewest tokens."""
     facts = [f for f in [*case.forget.working, *case.retain.working] if f.relation == "capital"]
-    single = [pairs(model, case, [f]) for f in [replace(f, prompt=worded(model, case, f, prompt)) for f in facts]]
+    single = [pairs(model, case, [f]) for f in [replace(f, prompt=prompt_text(model, case, f, prompt)) for f in facts]]
     groups: dict[tuple[int, int], list[Fact]] = {}
     for one in single:
         if bool((one.clean.mask & one.corrupted.mask).all()):
             groups.setdefault((one.clean.keep, one.clean.ids.shape[1]), []).append(one.facts[0])
-    keep, length = min(key for key, some in groups.items() if len(some) >= n)
+    keep, length = min(key for key, facts in groups.items() if len(facts) >= n)
     return pairs(model, case, groups[keep, length][:n])
 
 
-def worded(model: Model, case: Case, fact: Fact, prompt: str) -> str:
+def prompt_text(model: Model, case: Case, fact: Fact, prompt: str) -> str:
+    """The fact's prompt, alone, in the chat template, or after a long text."""
     if prompt == "short":
         return fact.prompt
     if prompt == "chat":
-        asked = [{"role": "user", "content": f"What is the capital city of {fact.subject}?"}]
-        return model.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) + fact.prompt
+        messages = [{"role": "user", "content": f"What is the capital city of {fact.subject}?"}]
+        return model.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + fact.prompt
     head = f"{fact.subject} is a country."
     size = LONG - sum(len(model.tokenizer(text)["input_ids"]) for text in (head, f" {fact.prompt} {fact.answer}"))
     filler = model.tokenizer(" It rained in the valley, and the old mill by the river stood still." * 60)["input_ids"]
     return f"{head}{model.tokenizer.decode(filler[:size])} {fact.prompt}"
 
 
-def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, rounds: int) -> Rows:
-    """Ratio to TransformerLens and to a bare pass, largest difference and peak memory."""
+def compare(model: Model, name: str, both: Pairs, prompt: str, part: Any, rounds: int) -> Rows:
+    """The ratios to TransformerLens and to a bare pass, the time, the largest difference and the peak memory."""
     tokens, layers = int(both.clean.mask[0].sum()), model.n_layers
     depth = [int((i + 0.5) * layers / 4) for i in range(4)] if prompt != "long" else [layers // 2]
     units = model.units(part)
     cells = [Site(layer, part, (31 * layer) % units) for layer in depth]
-    waits = model.device.type != "cpu"  # a GPU takes as long for few rows as for many, so few cannot be scaled up
-    if part == "head" and (prompt == "short" or waits):
+    gpu = model.device.type != "cpu"  # takes as long for few rows as for many, so few cannot be scaled up
+    if part == "head" and (prompt == "short" or gpu):
         ours = model.sites(part)
     else:
-        few = min(units, (3 if prompt == "long" else 48) * (16 if waits else 1))
+        few = min(units, (3 if prompt == "long" else 48) * (16 if gpu else 1))
         ours = sorted({*cells, *(Site(layer, part, i) for layer in depth for i in range(few))})
     batch = both.clean
 
@@ -130,14 +132,18 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
         with unfrozen(model):
             token_logprobs(logits(model, batch), batch.labels).sum().backward()
 
-    jobs = {"loka": lambda: sweep_pairs(model, both, ours), "peer": lambda: peers(model, both, cells), "bare": bare}
-    model.bridge.eval()  # building it is not the peer's cost
+    jobs = {
+        "loka": lambda: sweep_pairs(model, both, ours),
+        "peer": lambda: patch_with_peer(model, both, cells),
+        "bare": bare,
+    }
+    model.bridge.eval()  # builds the bridge, which is not part of the peer's cost
     peaks = {what: peak(model, job) for what, job in jobs.items()}
     results = {what: job() for what, job in jobs.items()}
     seconds: dict[str, list[float]] = {what: [] for what in jobs}
     for _ in range(rounds):
         for what, job in jobs.items():
-            seconds[what].append(timed(job))
+            seconds[what].append(duration(job))
     total = layers * units
     scale = {"loka": total / len(ours), "peer": total / len(cells), "bare": 1.0}
     settings = {
@@ -147,9 +153,9 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
         "peer_cells_timed": len(cells), "layers_sampled": depth, "scaled_to": total,
         "processor": processor(model),
     }  # fmt: skip
-    own = {site: i for i, site in enumerate(ours)}
-    loka_values = results["loka"].values[:, [own[cell] for cell in cells]]
-    away = float(np.abs(loka_values - results["peer"]).max())
+    column = {site: i for i, site in enumerate(ours)}
+    loka_values = results["loka"].values[:, [column[cell] for cell in cells]]
+    difference = float(np.abs(loka_values - results["peer"]).max())
 
     def ratio(title: str, over: str, under: str) -> dict[str, Any]:
         each = sorted(a * scale[over] / (b * scale[under]) for a, b in zip(seconds[over], seconds[under], strict=True))
@@ -165,13 +171,13 @@ def compared(model: Model, name: str, both: Pairs, prompt: str, part: Any, round
         ratio(f"all {part}s exactly: TransformerLens / LOKA", "peer", "loka"),
         ratio(f"all {part}s exactly: LOKA / bare forward and backward", "loka", "bare"),
         value(f"all {part}s exactly: LOKA", statistics.median(seconds["loka"]) * scale["loka"], "seconds"),
-        value(f"{part}s: largest difference of log-odds", away, "log-odds"),
+        value(f"{part}s: largest difference of log-odds", difference, "log-odds"),
         *(value(f"{part}s: memory beyond the weights, {what}", peaks[what], "GiB") for what in jobs),
     ]
 
 
 @torch.no_grad()
-def peers(model: Model, both: Pairs, cells: Sequence[Site]) -> np.ndarray:
+def patch_with_peer(model: Model, both: Pairs, cells: Sequence[Site]) -> np.ndarray:
     """TransformerLens' `generic_activation_patch` on cells of one part: log-odds `[pair, cell]`."""
     bridge, clean, name = model.bridge, both.clean, NAMES[cells[0].part]
     _, cache = bridge.run_with_cache(both.corrupted.ids, names_filter=lambda n: n.endswith(f"hook_{name}"))
@@ -190,8 +196,8 @@ def peers(model: Model, both: Pairs, cells: Sequence[Site]) -> np.ndarray:
 
 
 def growth(model: Model, name: str, case: Case) -> Rows:
-    """How LOKA's time grows with facts, tokens, layers and sites, as multiples of the first of each."""
-    both, chat = some_pairs(model, case, "short"), some_pairs(model, case, "chat")
+    """How LOKA's time grows with facts, tokens, layers and sites, as multiples of the smallest of each."""
+    both, chat = equal_pairs(model, case, "short"), equal_pairs(model, case, "chat")
     heads, half = model.sites("head"), model.n_layers // 2
     third = [s for s in heads if not s.index]
 
@@ -217,7 +223,7 @@ def growth(model: Model, name: str, case: Case) -> Rows:
         times = []
         for _, job in jobs:
             job()
-            times.append(statistics.median(timed(job) for _ in range(3)))
+            times.append(statistics.median(duration(job) for _ in range(3)))
         for (at, _), seconds in zip(jobs, times, strict=True):
             rows.append(
                 {"name": f"growth with {axis}: {at}", "ratio": seconds / times[0], "low": None, "high": None,
@@ -226,8 +232,8 @@ def growth(model: Model, name: str, case: Case) -> Rows:
     return rows
 
 
-def timed(job: Callable[[], object]) -> float:
-    """Seconds that a job takes."""
+def duration(job: Callable[[], object]) -> float:
+    """The seconds that a job takes."""
     start = time.perf_counter()
     job()
     if torch.cuda.is_available():
@@ -236,25 +242,25 @@ def timed(job: Callable[[], object]) -> float:
 
 
 def processor(model: Model) -> str:
-    """What the products ran on."""
+    """The GPU's name, or the CPU's instruction set."""
     if model.device.type == "cuda":
         return torch.cuda.get_device_name(model.device)
     return torch.backends.cpu.get_cpu_capability()
 
 
 def peak(model: Model, job: Callable[[], object]) -> float:
-    """By how many GiB a job makes its device's memory grow at most; on a CPU, a fork of this process."""
+    """By how many GiB a job lets the device's memory grow at most. On a CPU, it runs in a fork of this process."""
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(model.device)
-        held = torch.cuda.memory_allocated(model.device)
+        before = torch.cuda.memory_allocated(model.device)
         job()
-        return (torch.cuda.max_memory_allocated(model.device) - held) / 2**30
-    release()  # or it would live on memory that is held already
+        return (torch.cuda.max_memory_allocated(model.device) - before) / 2**30
+    release()  # or the job would reuse memory that the process already has
     out, into = os.pipe()
     child = os.fork()
     if not child:
-        torch.set_num_threads(1)  # the other threads are not in the fork
+        torch.set_num_threads(1)  # a fork has only one thread
         before = psutil.Process().memory_info().rss
         job()
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10 - before

@@ -1,17 +1,19 @@
-"""Which way of locating finds sites whose loss removes the facts, and does not only silence them?
+"""Which way of locating finds sites whose loss removes the facts, and does not only silence them.
 
     python -m bench.removal --json FILE [--figure FILE]
 
-As many neurons by each way are re-initialised and repaired by the same steps (`loka.ablate.reset`), and then the model
-relearns four fifths of the facts and is asked for the others. The best way is the one after which least comes back,
-r of 0, with what was to be kept kept. `random` neurons lie in the same layers as those of `attribution`, `anywhere`
-in all layers alike. None is among the 1% that neutral text needs most. `exact` re-ranks the 2,000 best of
-`attribution` by patching them one by one for six facts and six kept ones. `lookup` takes the best that work at the
-subject's tokens, `readout` the best that work at the last. `brought back` are found where relearning brings facts back
-to the model that `attribution`'s edit left.
+Every way chooses as many neurons. They are re-initialised and repaired in the same number of steps
+(`loka.ablate.reset`). The model then relearns four fifths of the facts and is asked for the rest. The best way is the
+one after which least comes back, at an r of 0, with the facts to retain intact. No way takes the 1% of neurons that
+neutral text needs most.
 
-Rows that the JSON file holds are not made again; figure and pooled differences are over all cases that it holds with
-the same settings. About four minutes a way on two cores, seven to nine on one.
+- `random` neurons lie in the same layers as those of `attribution`, `anywhere` ones in any layer.
+- `exact` ranks the 2,000 best of `attribution` again, by patching them one by one for six facts of each side.
+- `lookup` takes the best that work at the subject's tokens, `readout` the best that work at the last token.
+- `recovered` neurons are those where relearning brings facts back to the model that `attribution`'s edit left.
+
+Rows that the JSON file holds are not made again. The figure and the pooled differences cover all cases that it holds
+with the same settings. About four minutes per way on two cores, seven to nine on one.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from loka.model import Edit, Model, Site
 from loka.verify.checks import CAP
 from loka.verify.judge.statistics import interval
 
-WAYS = ("attribution", "random", "brought back", "lookup", "readout", "integrated gradients", "taylor", "exact",
+WAYS = ("attribution", "random", "recovered", "lookup", "readout", "integrated gradients", "taylor", "exact",
         "anywhere", "random 2")  # fmt: skip
 CANDIDATES, FEW = 2000, 6
 RECIPE: dict[str, Any] = {
@@ -46,14 +48,14 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Make what is missing, print a table, write rows and figure."""
+    """Make the missing rows, print a table, write the rows and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--case", default="capitals")
     parser.add_argument("--sites", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=40, help="of repair")
+    parser.add_argument("--steps", type=int, default=40, help="steps of the repair")
     parser.add_argument("--ways", nargs="*", default=WAYS, choices=WAYS)
     options = parser.parse_args()
     fixed = {"model": options.model, "case": options.case, "sites": options.sites, "steps": options.steps}
@@ -63,17 +65,17 @@ def main() -> None:
     missing = [w for w in ("original", *options.ways) if w not in {r["settings"]["way"] for r in rows}]
     if missing:
         model = loka.load(options.model)
-        located = Located(model, loka.case(options.case).on(model), options.sites, options.steps)
+        choices = Choices(model, loka.case(options.case).on(model), options.sites, options.steps)
         for way in missing:
-            edit = None if way == "original" else located.edit(way)
-            rows += measured(located, edit, fixed | {"way": way})
-            write_json(options.json, others + rows + paired(rows))
+            edit = None if way == "original" else choices.edit(way)
+            rows += measure(choices, edit, fixed | {"way": way})
+            write_json(options.json, others + rows + paired_differences(rows))
             print(way, {r["name"]: round(r["value"], 3) for r in rows if r["settings"]["way"] == way}, flush=True)
-    stored = others + rows + paired(rows)
+    stored = others + rows + paired_differences(rows)
     write_json(options.json, stored)
     like = {k: v for k, v in fixed.items() if k != "case"}
     stored = [r for r in stored if like.items() <= r["settings"].items()]
-    for row in [*paired(rows), *pooled(stored)]:
+    for row in [*paired_differences(rows), *pool(stored)]:
         print(
             f"{row['settings']['case']:20}{row['settings']['who']:22}{row['name']:36}{row['value']:+7.3f} "
             f"({row['low']:+.3f} to {row['high']:+.3f})"
@@ -82,18 +84,18 @@ def main() -> None:
         figure(stored).savefig(options.figure, dpi=150)
 
 
-class Located:
-    """Neurons by every way of choosing them, and the edit that wipes them out."""
+class Choices:
+    """The neurons that each way chooses, and the edit that re-initialises them."""
 
     def __init__(self, model: Model, case: Case, n: int, steps: int) -> None:
         self.model, self.case, self.n, self.steps = model, case, n, steps
 
     def edit(self, way: str) -> Edit:
-        """Reset and repaired."""
+        """The reset of a way's neurons, made once."""
         return self._edits.get(way) or self._edits.setdefault(way, self._reset(self.sites(way)))
 
     def sites(self, way: str) -> list[Site]:
-        """The best by a way, without what neutral text needs."""
+        """The best neurons by a way, without those that neutral text needs."""
         model, case, locate = self.model, self.case, loka.locate
         never = set(model.sites("neuron")) - self._free
         match way:
@@ -107,7 +109,7 @@ class Located:
                 return self._exact()[: self.n]
             case "lookup" | "readout":
                 return [s for s in self._best if self._roles[s] == way][: self.n]
-            case "brought back":
+            case "recovered":
                 return locate_again(model, case, self.edit("attribution"), self._free)[: self.n]
             case "anywhere":
                 free = sorted(self._free - set(self._best[: self.n]))
@@ -142,13 +144,13 @@ class Located:
         return [s for s in found.top(len(found.frame), part="neuron") if s in self._free]
 
     def _exact(self) -> list[Site]:
-        """The best of the contrast of exact effects, in shares of each fact's own fall."""
+        """The candidates by the contrast of their exact effects, as shares of each fact's summed effect."""
         sites, near = self._best[:CANDIDATES], set(self.case.forgotten_relations)
-        kept = [f for f in self.case.retain.working if f.relation in near]
+        retain = [f for f in self.case.retain.working if f.relation in near]
         shares = []
-        for facts in (list(self.case.forget.working), kept):
-            some = [facts[i] for i in np.linspace(0, len(facts) - 1, min(FEW, len(facts))).round().astype(int)]
-            falls = loka.locate.patching(self.model, self.case, sites, facts=some)
+        for facts in (list(self.case.forget.working), retain):
+            sample = [facts[i] for i in np.linspace(0, len(facts) - 1, min(FEW, len(facts))).round().astype(int)]
+            falls = loka.locate.patching(self.model, self.case, sites, facts=sample)
             shares.append((falls / np.abs(falls).sum(1, keepdims=True)).mean(0))
         return [sites[i] for i in np.argsort(shares[1] - shares[0], kind="stable")]
 
@@ -157,7 +159,7 @@ class Located:
 
 
 def locate_again(model: Model, case: Case, edit: Edit, free: set[Site]) -> list[Site]:
-    """Where relearning brings back to an edited model what it was not taught."""
+    """The sites where relearning brings facts back to an edited model that it was not taught again."""
 
     def locator(model: Model, case: Case) -> list[Site]:
         found = loka.locate.attribution(model, case, parts=("neuron",))
@@ -166,23 +168,23 @@ def locate_again(model: Model, case: Case, edit: Edit, free: set[Site]) -> list[
     return loka.ablate.recovered_sites(model, case, edit, locator, seed=case.seed)
 
 
-def measured(located: Located, edit: Edit | None, settings: dict[str, Any]) -> list[Row]:
-    """A row a measure; of the original also what relearning brings out of twins."""
-    model, case = located.model, located.case
+def measure(choices: Choices, edit: Edit | None, settings: dict[str, Any]) -> list[Row]:
+    """One row per measure. The original also has what relearning brings out of the twins."""
+    model, case = choices.model, choices.case
     groups = ("forget",) if edit else ("forget", "twins")
     with edit.applied(model) if edit else nullcontext():
-        recall, kept = loka.verify.recall(model, case), loka.verify.collateral(model, case)
+        recall, collateral = loka.verify.recall(model, case), loka.verify.collateral(model, case)
         back = loka.verify.relearn(model, case, budget=CAP.at(2), groups=groups)
     samples = {"forget": recall.samples["forget"], "relearned": back.samples["forget"]}
     if not edit:
         samples["relearned twins"] = back.samples["twins"]
-    rows = [_row(name, of, settings) for name, of in samples.items()]
-    single = {k: kept.controls[k] for k in ("same", "other")} | {"perplexity": kept.details["perplexity"]}
+    rows = [_row(name, values, settings) for name, values in samples.items()]
+    single = {k: collateral.controls[k] for k in ("same", "other")} | {"perplexity": collateral.details["perplexity"]}
     return rows + [_row(name, {"all": value}, settings) for name, value in single.items()]
 
 
-def paired(rows: Sequence[Row]) -> list[Row]:
-    """r of each way, and by how much less comes back than with random neurons, paired over subjects."""
+def paired_differences(rows: Sequence[Row]) -> list[Row]:
+    """r of each way, and its difference to r of random neurons, paired over subjects."""
     by = {(r["settings"]["way"], r["name"]): r["samples"] for r in rows}
     if ("original", "relearned") not in by:
         return []
@@ -190,27 +192,29 @@ def paired(rows: Sequence[Row]) -> list[Row]:
     subjects = sorted(first)
     whole = np.mean(list(first.values())) - never
     r = {
-        way: (np.array([of[s] for s in subjects]) - never) / whole
-        for (way, name), of in by.items()
+        way: (np.array([values[s] for s in subjects]) - never) / whole
+        for (way, name), values in by.items()
         if name == "relearned"
     }
     fixed = {k: v for k, v in rows[0]["settings"].items() if k != "way"}
-    out = [_row("r", dict(zip(subjects, of, strict=True)), fixed | {"who": way}, unit="") for way, of in r.items()]
-    for way, of in r.items():
+    out = [
+        _row("r", dict(zip(subjects, values, strict=True)), fixed | {"who": way}, unit="") for way, values in r.items()
+    ]
+    for way, values in r.items():
         if "random" in r and way not in ("random", "original"):
-            lead = dict(zip(subjects, of - r["random"], strict=True))
+            lead = dict(zip(subjects, values - r["random"], strict=True))
             out.append(_row(f"r: {way} - random", lead, fixed | {"who": way}, unit=""))
     return out
 
 
-def pooled(rows: Sequence[Row]) -> list[Row]:
-    """The paired differences over the subjects of all cases, where there are several."""
+def pool(rows: Sequence[Row]) -> list[Row]:
+    """The paired differences over the subjects of all cases, if there are several."""
     names = dict.fromkeys(r["name"] for r in rows if " - " in r["name"])
-    alike = [[r for r in rows if r["name"] == name] for name in names]
+    groups = [[r for r in rows if r["name"] == name] for name in names]
     return [
-        _row(of[0]["name"], {k: v for r in of for k, v in r["samples"].items()},
-             of[0]["settings"] | {"case": " and ".join(r["settings"]["case"] for r in of)}, unit="")
-        for of in alike if len(of) > 1
+        _row(group[0]["name"], {k: v for r in group for k, v in r["samples"].items()},
+             group[0]["settings"] | {"case": " and ".join(r["settings"]["case"] for r in group)}, unit="")
+        for group in groups if len(group) > 1
     ]  # fmt: skip
 
 
@@ -225,7 +229,7 @@ def _row(name: str, samples: dict[str, float], settings: dict[str, Any], *, unit
 
 
 def figure(rows: Sequence[Row]) -> Figure:
-    """Every measure by way of locating, a marker a case; the originals as lines."""
+    """Each measure by way of locating. A marker is a case, and a line its original."""
     at = {(r["settings"]["case"], r["settings"].get("way") or r["settings"]["who"], r["name"]): r for r in rows}
     cases = [*dict.fromkeys(case for case, _, _ in at)]
     ways = [w for w in WAYS if any((case, w, "forget") in at for case in cases)]

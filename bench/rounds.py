@@ -1,18 +1,13 @@
-"""What rounds of reset and repair buy and cost over the length of the repair, located and at random.
+"""What rounds of reset and repair remove and cost, by the length of the repair, on located and on random neurons.
 
     python -m bench.rounds --json FILE [--figure FILE] [--folder DIR]
 
-Two rounds: the located neurons are re-initialised and repaired, half of the facts are relearned, and the neurons at
-which the other half came back are re-initialised too, and all repaired again. The control does the same to as many
-random neurons of the same layers. Neither touches the 1% that neutral text needs most (`loka.locate.exclude_general`).
-r is on relearning with the loss on the answers, five folds: 1 for the original, 0 for twins that it was never taught;
-beside it the shallow sibling of the audits at the same budget.
-
-Seen so far, at 50 steps a round and 600 located neurons: r 0.34 (a shallow sibling trained past silence 0.39), sealed
-neighbours 0.54 (from 0.89), other relations 0.81 (from 0.93), perplexity +8%. That is far from r of 0.1 at 95% and +1%:
-this short, rounds hide hardly more than that sibling and cost far more. Longer repairs and the random control are not
-measured here yet.
-About ten minutes for a hundred steps with their measurements on a busy core.
+There are two rounds. The first re-initialises the located neurons and repairs them. Half of the facts are then
+relearned, which shows where the other half comes back. The second round re-initialises those neurons as well and
+repairs all of them. The control does the same to as many random neurons of the same layers. Neither touches the 1% of
+neurons that neutral text needs most (`loka.locate.exclude_general`). r is measure by relearning with the loss on the
+answers, in five folds: 1 is the original, 0 the never-taught twins. The shallow sibling of the audits is measure at
+the same budget. A hundred steps with their measurements take about ten minutes on a busy core.
 
 Rows that the JSON file holds are not made again, nor rounds that the folder holds.
 """
@@ -30,17 +25,17 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import loka
-from bench.tradeoff import LOOKS, measured
+from bench.tradeoff import STYLES, measure
 from loka._util.files import write_json
 from loka.ablate import Locator, RoundPlan, TrainingConfig
 from loka.audit.controls import shallow_sibling
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site
 
-# What is drawn, and what is aimed at: r itself, all else as a share of the original's.
+# Title and aim of each panel. r stands for itself, every other measure is a share of the original's.
 PANELS = {
     "r": ("r after relearning", 0.1),
-    "same": ("sealed neighbours, of before", 0.95),
+    "same": ("same relation, of before", 0.95),
     "other": ("other relations, of before", 0.95),
     "perplexity": ("perplexity, of before", 1.01),
 }
@@ -51,11 +46,11 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Make what is missing, cheapest first, print a table, write rows and figure."""
+    """Make the missing rows, the cheapest first; print a table, write the rows and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--figure", type=Path)
-    parser.add_argument("--folder", type=Path, help="where finished rounds are kept; by default beside the JSON file")
+    parser.add_argument("--folder", type=Path, help="holds finished rounds; by default beside the JSON file")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--steps", type=int, nargs="*", default=[50, 100, 200, 400])
     parser.add_argument("--counts", type=int, nargs="+", default=[400, 200])
@@ -70,44 +65,44 @@ def main() -> None:
 
 
 class Bench:
-    """The cells that there are, and what makes more."""
+    """The rows of a file, and the means to add the missing ones."""
 
     def __init__(self, name: str, counts: Sequence[int], path: Path, folder: Path) -> None:
         self.name, self.counts, self.path, self.folder = name, list(counts), path, folder
         self.rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
 
     def make(self, steps: Sequence[int]) -> None:
-        """First the original and the shallow sibling, then each length of repair, located and at random."""
-        wanted = [("original", 0), ("shallow", 0), *((which, n) for n in steps for which in LOOKS)]
-        held = {(r["settings"]["which"], r["settings"]["steps"]) for r in self.rows}
-        missing = [cell for cell in wanted if cell not in held]
+        """Add the original, the shallow sibling, and each length of repair, located and random."""
+        cells = [("original", 0), ("shallow", 0), *((which, n) for n in steps for which in STYLES)]
+        finished = {(r["settings"]["which"], r["settings"]["steps"]) for r in self.rows}
+        missing = [cell for cell in cells if cell not in finished]
         if not missing:
             return
         model = loka.load(self.name)
         case = loka.case("capitals").on(model)
         for which, n in missing:
-            if which in LOOKS:
+            if which in STYLES:
                 edit = Cell(model, case, self.counts, n, self.folder).edit(which)
             else:
                 edit = shallow_sibling(model, case, recall=0.0) if which == "shallow" else None
-            self._keep(model, case, which, n, edit)
+            self._add(model, case, which, n, edit)
 
-    def _keep(self, model: Model, case: Case, which: str, steps: int, edit: Edit | None) -> None:
+    def _add(self, model: Model, case: Case, which: str, steps: int, edit: Edit | None) -> None:
         settings = {"model": self.name, "which": which, "steps": steps}
-        if which in LOOKS and edit:
-            settings |= {"counts": self.counts, "made": [r.sites for r in edit.record.rounds], **RECIPE}
+        if which in STYLES and edit:
+            settings |= {"counts": self.counts, "sites_per_round": [r.sites for r in edit.record.rounds], **RECIPE}
         groups = ("forget", "twins") if which == "original" else ("forget",)
-        self.rows += measured(model, case, edit, settings, groups=groups)
-        self.rows += self._scaled(which, steps, settings)
+        self.rows += measure(model, case, edit, settings, groups=groups)
+        self.rows += self._recovery(which, steps, settings)
         write_json(self.path, self.rows)
 
-    def _scaled(self, which: str, steps: int, settings: dict[str, Any]) -> list[Row]:
-        """r: where what relearning brought back lies between the twins' and the original's."""
+    def _recovery(self, which: str, steps: int, settings: dict[str, Any]) -> list[Row]:
+        """r: the place of the relearned answers between the twins' value and the original's."""
         back, whole, never = (self._row(*at) for at in (
             ("relearned", which, steps), ("relearned", "original", 0), ("relearned twins", "original", 0)))  # fmt: skip
         zero, one = never["value"], whole["value"]
-        scaled = {k: back[k] and (back[k] - zero) / (one - zero) for k in ("value", "low", "high")}
-        return [{"name": "r", **scaled, "unit": "", "n": back["n"], "settings": settings}]
+        r = {k: back[k] and (back[k] - zero) / (one - zero) for k in ("value", "low", "high")}
+        return [{"name": "r", **r, "unit": "", "n": back["n"], "settings": settings}]
 
     def _row(self, name: str, which: str, steps: int) -> Row:
         at = which, steps
@@ -118,7 +113,7 @@ class Bench:
 
 @dataclass
 class Cell:
-    """Both edits of one length of repair; rounds that the folder holds are not made again."""
+    """The two edits of one length of repair. Rounds that the folder holds are not made again."""
 
     model: Model
     case: Case
@@ -127,20 +122,20 @@ class Cell:
     folder: Path
 
     def edit(self, which: str) -> Edit:
-        """Rounds on located neurons, or on as many random ones of the same layers, shared out over as many rounds."""
-        spare = set(loka.locate.exclude_general(self.model, self.case, self.model.sites("neuron")))
+        """Rounds on located neurons, or on as many random ones of the same layers, divided over as many rounds."""
+        allowed = set(loka.locate.exclude_general(self.model, self.case, self.model.sites("neuron")))
 
         def locator(model: Model, case: Case) -> list[Site]:
             found = loka.locate.attribution(model, case, parts=("neuron",))
-            return [s for s in found.top(len(found.frame)) if s in spare]
+            return [s for s in found.top(len(found.frame)) if s in allowed]
 
         best = locator(self.model, self.case)[: self.counts[0]]
         located = self._rounds("located", best, locator)
         if which == "located":
             return located
-        own = [Site.parse(s) for s in located.record.sites or ()]
-        never = set(self.model.sites("neuron")) - spare
-        others = loka.locate.random_sites(self.model, own, without=never, seed=self.case.seed)
+        sites = [Site.parse(s) for s in located.record.sites or ()]
+        never = set(self.model.sites("neuron")) - allowed
+        others = loka.locate.random_sites(self.model, sites, without=never, seed=self.case.seed)
         return self._rounds("random", others, None)
 
     def _rounds(self, which: str, sites: list[Site], locator: Locator | None) -> Edit:
@@ -158,12 +153,12 @@ class Cell:
 
 
 def curve(rows: Sequence[Row]) -> Figure:
-    """r and what it cost over the length of the repair, located and random, with what is aimed at."""
+    """r and the collateral over the length of the repair, located and random, with the aims."""
     value = {(r["name"], r["settings"]["which"], r["settings"]["steps"]): r["value"] for r in rows}
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     for ax, (name, (title, aim)) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         whole = 1.0 if name == "r" else value[name, "original", 0]
-        for which, (color, marker) in LOOKS.items():
+        for which, (color, marker) in STYLES.items():
             points = sorted((n, v / whole) for (what, who, n), v in value.items() if (what, who) == (name, which))
             if points:
                 ax.plot(*zip(*points, strict=True), color=color, marker=marker, lw=2, ms=7, label=which)

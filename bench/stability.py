@@ -2,9 +2,9 @@
 
     python -m bench.stability --json FILE
 
-Each forget fact is located by itself behind each of its working templates. A row's ratio is the overlap of a fact's
-best neurons between templates, as a multiple of the null: the overlap with other facts' behind the other template.
-About twelve minutes on one core.
+Each forget fact is located alone in each of its working templates. The ratio of a row compares two overlaps between
+templates: that of a fact's best neurons with its own, and that with the best neurons of other facts. About twelve
+minutes on one core.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ def main() -> None:
     options = parser.parse_args()
     model = loka.load(options.model)
     rows: list[dict[str, Any]] = []
-    for name, k, contrasted in product(options.cases, options.k, (True, False)):
+    for name, k, contrast in product(options.cases, options.k, (True, False)):
         case = loka.case(name).on(model)
-        seen = loka.locate.stability(model, case, k=k, contrast=contrasted)
-        rows.append(row(seen, {"model": options.model, "case": name, "contrasted": contrasted}))
-        print(f"{name}{'' if contrasted else ', without contrast'}: {seen}", flush=True)
+        found = loka.locate.stability(model, case, k=k, contrast=contrast)
+        rows.append(row(found, {"model": options.model, "case": name, "contrast": contrast}))
+        print(f"{name}{'' if contrast else ', without contrast'}: {found}", flush=True)
         if options.json:
             write_json(options.json, rows)
 
 
-def row(seen: Stability, settings: dict[str, Any]) -> dict[str, Any]:
-    """The ratio with its interval over facts; the overlaps behind it among the settings."""
-    low, high = seen.interval()
+def row(found: Stability, settings: dict[str, Any]) -> dict[str, Any]:
+    """The ratio with its interval over facts. The settings hold both overlaps."""
+    low, high = found.interval()
     return {
-        "name": f"overlap between paraphrases / with other facts, {settings['case']}, best {seen.k} {seen.part}s",
-        "ratio": seen.ratio, "low": low, "high": high, "unit": "times", "n": len(seen.same),
+        "name": f"overlap between paraphrases / with other facts, {settings['case']}, best {found.k} {found.part}s",
+        "ratio": found.ratio, "low": low, "high": high, "unit": "times", "n": len(found.same),
         "settings": settings | {
-            "k": seen.k, "same": float(seen.same.mean()), "others": float(seen.others.mean()), "chance": seen.chance
+            "k": found.k, "same": float(found.same.mean()), "others": float(found.others.mean()), "chance": found.chance
         },
     }  # fmt: skip
 

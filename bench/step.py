@@ -1,10 +1,10 @@
-"""A training step on the slices of some neurons against one on all weights, over the same batch.
+"""The time of a training step on the slices of some neurons, relative to a step on all weights with the same batch.
 
     python -m bench.step --json FILE
 
-Forward, backward and AdamW's step, in one process, in turn, after a warm-up; the ratio is taken pair by pair. The
-neurons are those that attribution finds, so that the backward pass goes as deep as an edit's. Beside it, how many
-numbers the optimizer keeps.
+A step is a forward pass, a backward pass and AdamW's update. Both run in turn in one process, after a warm-up, and the
+ratio is taken pair by pair. Attribution finds the neurons, so the backward pass goes as deep as that of an edit. A
+second row compares how many numbers the optimizer stores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import loka
-from bench.patching import processor, timed
+from bench.patching import duration, processor
 from loka._util.files import write_json
 from loka.model import Batch, Model, encode, logits, sliced, slices, token_logprobs, unfrozen
 
@@ -47,10 +47,10 @@ def main() -> None:
     }
     rows = []
     with torch.enable_grad():
-        times, kept = zip(*(_both(model, sites, batch) for _ in range(options.runs + 1)), strict=True)
+        times, sizes = zip(*(_both(model, sites, batch) for _ in range(options.runs + 1)), strict=True)
     ratios = sorted(ours / theirs for ours, theirs in times[1:])  # the first pair is the warm-up
     rows.append(_row("training step on slices / on all weights", ratios, settings))
-    rows.append(_row("optimizer's numbers for slices / for all weights", [a / b for a, b in kept[1:]], settings))
+    rows.append(_row("optimizer's numbers for slices / for all weights", [a / b for a, b in sizes[1:]], settings))
     for row in rows:
         print(f"{row['name']}: {row['ratio']:.4f} ({row['low']:.4f} to {row['high']:.4f}, n={row['n']})")
     if options.json:
@@ -58,12 +58,12 @@ def main() -> None:
 
 
 def _both(model: Model, sites: Any, batch: Batch) -> tuple[tuple[float, float], tuple[int, int]]:
-    """Seconds of a step, and numbers that the optimizer keeps, on slices and on all weights."""
+    """The seconds of a step and the optimizer's numbers, each on slices and on all weights."""
     with loka.model.scratch(model), sliced(model, slices(model, sites)) as trainable:
-        ours, mine = _step(model, batch, trainable.parameters, trainable.step)
+        ours, our_numbers = _step(model, batch, trainable.parameters, trainable.step)
     with loka.model.scratch(model), unfrozen(model) as weights:
-        theirs, all_of_them = _step(model, batch, weights, lambda optimizer: optimizer.step())
-    return (ours, theirs), (mine, all_of_them)
+        theirs, their_numbers = _step(model, batch, weights, lambda optimizer: optimizer.step())
+    return (ours, theirs), (our_numbers, their_numbers)
 
 
 def _step(
@@ -76,10 +76,10 @@ def _step(
         step(optimizer)
         optimizer.zero_grad(set_to_none=True)
 
-    once()  # makes the optimizer's state
-    spent = timed(once)
-    kept = sum(t.numel() for state in optimizer.state.values() for t in state.values() if t.ndim)
-    return spent, kept
+    once()  # creates the optimizer's state
+    seconds = duration(once)
+    numbers = sum(t.numel() for state in optimizer.state.values() for t in state.values() if t.ndim)
+    return seconds, numbers
 
 
 def _row(name: str, values: list[float], settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What an edit of a given size buys and costs, on located and on random neurons of the same layers.
+"""What an edit of a given size removes and costs, on located and on random neurons of the same layers.
 
     python -m bench.tradeoff --json FILE [--figure FILE]
 
-The answer is taken out of what the model says (`undial`), and relearning simulated in training; attribution locates.
-Rows that the JSON file holds already are not made again. About four minutes a point on two cores.
+The edit trains `undial` with simulated relearning on neurons that attribution locates. Rows that the JSON file holds
+are not made again. About four minutes per edit on two cores.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from loka.model import Edit, Model
 from loka.verify.checks import CAP
 
 MEASURES = {
-    "forget": "forgotten capitals answered",
-    "same": "kept capitals answered",
-    "relearned": "held-out answers after relearning",
+    "forget": "capitals to forget, answered",
+    "same": "capitals to retain, answered",
+    "relearned": "probability after relearning the others",
 }
-RESISTANT: dict[str, Any] = {
+TRAINING: dict[str, Any] = {
     "objective": "undial", "steps": 30, "lr": 1e-3, "retain_weight": 20.0, "neutral_weight": 6.0, "push_weight": 0.25,
     "retain_rows": 32, "neutral_rows": 3, "simulated_relearning": {"start": 6, "every": 5, "steps": 3, "radius": 0.1},
 }  # fmt: skip
-LOOKS = {"located": ("#0072b2", "o"), "random": ("#d98200", "^")}
+STYLES = {"located": ("#0072b2", "o"), "random": ("#d98200", "^")}
 
 
 def main() -> None:
-    """Make what is missing, print a table, write rows and figure."""
+    """Make the missing rows, print a table, write the rows and the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
@@ -52,8 +52,8 @@ def main() -> None:
         for which, sites in (("located", best), ("random", loka.locate.random_sites(model, best, seed=case.seed))):
             if any(r["settings"]["sites"] == n and r["settings"]["which"] == which for r in rows):
                 continue
-            edit = loka.ablate.tune(model, case, sites, loka.ablate.TrainingConfig.from_json(RESISTANT))
-            rows += measured(model, case, edit, {"model": options.model, "sites": n, "which": which, **RESISTANT})
+            edit = loka.ablate.tune(model, case, sites, loka.ablate.TrainingConfig.from_json(TRAINING))
+            rows += measure(model, case, edit, {"model": options.model, "sites": n, "which": which, **TRAINING})
             if options.json:
                 write_json(options.json, rows)
     for row in rows:
@@ -62,20 +62,20 @@ def main() -> None:
         curve(rows).savefig(options.figure, dpi=150)
 
 
-def measured(
+def measure(
     model: Model, case: Case, edit: Edit | None, settings: dict[str, Any], *, groups: Sequence[str] = ("forget",)
 ) -> list[dict[str, Any]]:
-    """One row a measure, on sealed templates, of an edit or of the model as it is."""
+    """One row per measure on sealed prompts, of an edit or of the original."""
     with edit.applied(model) if edit else nullcontext():
         recall = loka.verify.recall(model, case)
-        kept = loka.verify.collateral(model, case)
+        collateral = loka.verify.collateral(model, case)
         back = loka.verify.relearn(model, case, budget=CAP, groups=groups)
     samples = {"forget": recall.samples["forget"], "relearned": back.samples["forget"]}
     values = {
         "forget": (recall.value, recall.ci, recall.n),
-        "same": (kept.controls["same"], None, None),
-        "other": (kept.controls["other"], None, None),
-        "perplexity": (kept.details["perplexity"], None, None),
+        "same": (collateral.controls["same"], None, None),
+        "other": (collateral.controls["other"], None, None),
+        "perplexity": (collateral.details["perplexity"], None, None),
         "relearned": (back.value, back.ci, back.n),
         "relearned, at most": (max(back.details["curve"]["forget"].values()), None, None),
         **{f"relearned {g}": (back.controls[g], None, None) for g in groups if g != "forget"},
@@ -94,7 +94,7 @@ def curve(rows: Sequence[dict[str, Any]]) -> Figure:
     """Each measure over the number of neurons, located and random."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     for ax, (name, title) in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES.items(), strict=True):
-        for which, (color, marker) in LOOKS.items():
+        for which, (color, marker) in STYLES.items():
             points = sorted(
                 (r["settings"]["sites"], r["value"])
                 for r in rows

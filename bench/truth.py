@@ -2,12 +2,15 @@
 
     python -m bench.truth --json FILE
 
-Written: facts are written by hand into a Llama's weights. Each has two neurons, in two layers, that fire at its subject
-and write its answer, and two heads carry answers to the last position. Beside them lie neurons that serve the template,
-decoys that fire at a subject and write what nobody reads, the neurons of facts to be kept, and random weights.
+*Written*: facts are written by hand into a Llama's weights. Each has two neurons, in two layers, that fire at its
+subject and write its answer. Two heads carry the answers to the last position. Beside them lie neurons that serve the
+template, decoys that fire at a subject and write what nothing reads, the neurons of the facts to retain, and random
+weights.
 
-Routed (Cloud et al. 2024, arXiv:2410.04332): a small Llama is trained on the facts to be kept with 24 chosen neurons
-silent, and then learns the facts to be forgotten through these neurons alone. A few minutes in all.
+*Routed* (Cloud et al. 2024, arXiv:2410.04332): a small Llama learns the facts to retain while 24 chosen neurons are
+silent. It then learns the facts to forget through these neurons alone.
+
+A few minutes in all.
 """
 
 from __future__ import annotations
@@ -43,13 +46,13 @@ WIDTH, D_HEAD, N_NEURONS = 224, 56, 256
 KS = (8, 32)
 TRUTHS = ("written", "routed")
 ROUTED_LAYERS, ROUTED, ROUTED_WIDTH = (1, 2), 12, 64
-OTHERS = {"taylor": loka.locate.taylor, "integrated gradients": loka.locate.integrated_gradients}
-STEPS, KNOWN = 400, 0.1  # of training; what is to be kept is learned to this loss, in nats a token, and no further
+LOCATORS = {"taylor": loka.locate.taylor, "integrated gradients": loka.locate.integrated_gradients}
+STEPS, RETAIN_LOSS = 400, 0.1  # training ends at this loss of the facts to retain, in nats per token
 
 
 @dataclass(frozen=True)
-class TeacherOutputs:
-    """A model, its case, and what holds the forget facts: `neurons`, and `heads`, which serve all facts."""
+class GroundTruth:
+    """A model, its case, the `neurons` that hold the forget facts, and the `heads` that serve all facts."""
 
     model: Model
     case: Case
@@ -69,14 +72,14 @@ def main() -> None:
             {
                 f"{truth}, {name}": value
                 for truth in TRUTHS
-                for name, value in scores(memory(Path(folder), seed, truth)).items()
+                for name, value in scores(ground_truth(Path(folder), seed, truth)).items()
             }
             for seed in range(options.seeds)
         ]
     for name in tables[0]:
-        seen = np.array([t[name] for t in tables])
+        values = np.array([t[name] for t in tables])
         rows.append(
-            {"name": name, "value": float(np.median(seen)), "low": float(seen.min()), "high": float(seen.max()),
+            {"name": name, "value": float(np.median(values)), "low": float(values.min()), "high": float(values.max()),
              "unit": "share", "n": options.seeds, "settings": {"facts": N_FACTS, "forget": N_FORGET}}
         )  # fmt: skip
         print(f"{name:45} {rows[-1]['value']:.3f} ({rows[-1]['low']:.3f} to {rows[-1]['high']:.3f})")
@@ -84,25 +87,25 @@ def main() -> None:
         write_json(options.json, rows)
 
 
-def scores(planted: TeacherOutputs) -> dict[str, float]:
-    """AUROC, precision and recall at k of every locator and control, by name."""
-    found = loka.locate.attribution(planted.model, planted.case)
-    rng = np.random.default_rng(planted.case.seed)
+def scores(truth: GroundTruth) -> dict[str, float]:
+    """AUROC, precision and recall at k of each locator and control, by name."""
+    found = loka.locate.attribution(truth.model, truth.case)
+    rng = np.random.default_rng(truth.case.seed)
     frame = found.frame
     ways = {
         "contrast": frame["score"],
         "forget side alone": frame["forget"],
         "absolute value": frame["raw"].abs(),
-        "facts to be kept": frame["retain"],
+        "facts to retain": frame["retain"],
         "random": rng.random(len(frame)),
     }
     out: dict[str, float] = {}
-    for way, locator in OTHERS.items():
-        other = locator(planted.model, planted.case)
-        out |= {f"{way}: {what}": value for what, value in agreement(other, planted.neurons).items()}
+    for way, locator in LOCATORS.items():
+        ranking = locator(truth.model, truth.case)
+        out |= {f"{way}: {what}": value for what, value in agreement(ranking, truth.neurons).items()}
     for way, values in ways.items():
-        ranked = Localization(frame.assign(score=np.asarray(values, float)), found.record)
-        out |= {f"{way}: {what}": value for what, value in agreement(ranked, planted.neurons).items()}
+        ranking = Localization(frame.assign(score=np.asarray(values, float)), found.record)
+        out |= {f"{way}: {what}": value for what, value in agreement(ranking, truth.neurons).items()}
     return out
 
 
@@ -117,8 +120,8 @@ def agreement(found: Localization, truth: frozenset[Site]) -> dict[str, float]:
     return out
 
 
-def memory(folder: Path, seed: int = 0, truth: str = "written") -> TeacherOutputs:
-    """A small Llama that holds facts where the truth says, and its case."""
+def ground_truth(folder: Path, seed: int = 0, truth: str = "written") -> GroundTruth:
+    """A small Llama whose facts were put where `truth` says, and its case."""
     rng = random.Random(seed)
     subjects = [f"S{i}" for i in range(N_FACTS)]
     answers = [f"A{i}" for i in rng.sample(range(N_FACTS), N_FACTS)]
@@ -141,9 +144,9 @@ def memory(folder: Path, seed: int = 0, truth: str = "written") -> TeacherOutput
     path.write_text(yaml.safe_dump(case))
     if truth == "routed":
         model, neurons = _routed(tokenizer, subjects, answers, forget, seed)
-        return TeacherOutputs(model, loka.case(str(path)), neurons, frozenset())
+        return GroundTruth(model, loka.case(str(path)), neurons, frozenset())
     hf, owners = _written(tokenizer, subjects, answers, seed)
-    return TeacherOutputs(
+    return GroundTruth(
         wrap(hf, tokenizer, f"memory {seed}"),
         loka.case(str(path)),
         frozenset(site for i in forget for site in owners[i]),
@@ -168,24 +171,24 @@ def _routed(
     forget: Sequence[int],
     seed: int,
 ) -> tuple[Model, frozenset[Site]]:
-    """A model trained so that some facts are in chosen neurons alone, and those neurons."""
+    """A model that learned the forget facts through chosen neurons alone, and those neurons."""
     torch.manual_seed(seed)
     model = wrap(LlamaForCausalLM(_config(tokenizer, ROUTED_WIDTH, 0.06)), tokenizer, f"routed {seed}")
     rng = np.random.default_rng(seed)
-    chosen = frozenset(
+    neurons = frozenset(
         Site(layer, "neuron", int(i)) for layer in ROUTED_LAYERS for i in rng.choice(N_NEURONS, ROUTED, replace=False)
     )
-    taught, kept = (
+    forget_batch, retain_batch = (
         encode(
             model,
-            [t.format(subjects[i]) for i in some for t in [*WORKING, *SEALED]],
-            [answers[i] for i in some for _ in range(3)],
+            [t.format(subjects[i]) for i in side for t in [*WORKING, *SEALED]],
+            [answers[i] for i in side for _ in range(3)],
         )
-        for some in (forget, sorted({*range(N_FACTS)} - {*forget}))
+        for side in (forget, sorted({*range(N_FACTS)} - {*forget}))
     )
-    columns = {layer: [s.index for s in chosen if s.layer == layer] for layer in ROUTED_LAYERS}
+    columns = {layer: [s.index for s in neurons if s.layer == layer] for layer in ROUTED_LAYERS}
 
-    def knockout() -> None:
+    def silence() -> None:
         for layer, index in columns.items():
             model.hf.get_submodule(model.block(layer)).mlp.down_proj.weight.data[:, index] = 0
 
@@ -198,22 +201,22 @@ def _routed(
             weight.requires_grad_(True)
         optimizer = torch.optim.AdamW(weights, lr=3e-3, weight_decay=0.01)
         for _ in range(STEPS):
-            knockout()
+            silence()
             optimizer.zero_grad()
-            now = loss(kept)
-            if now < KNOWN:
+            now = loss(retain_batch)
+            if now < RETAIN_LOSS:
                 break
             now.backward()
             optimizer.step()
-        knockout()
+        silence()
         for weight in weights:
             weight.requires_grad_(False).grad = None
-        with sliced(model, slices(model, chosen)) as trainable:
+        with sliced(model, slices(model, neurons)) as trainable:
             optimizer = torch.optim.Adam(trainable.parameters, lr=3e-3)
             for _ in range(STEPS):
-                (loss(taught) + loss(kept)).backward()
+                (loss(forget_batch) + loss(retain_batch)).backward()
                 trainable.step(optimizer)
-    return model, chosen
+    return model, neurons
 
 
 def _config(tokenizer: PreTrainedTokenizerFast, width: int, spread: float) -> LlamaConfig:
@@ -239,7 +242,7 @@ def _written(
     embedding = torch.randn(vocabulary, 112) @ tokens * (4 / 112**0.5)
     embedding[[ids[s] for s in subjects]] += (
         1.2 * tokens[0]
-    )  # subjects are alike: a fact's neurons fire a little at all
+    )  # subjects are similar, so the neurons of one fact fire a little at all of them
     hf.get_input_embeddings().weight.copy_(embedding)
     for i, answer in enumerate(answers):
         hf.lm_head.weight[ids[answer]] += outputs[i]
@@ -251,11 +254,11 @@ def _written(
         ]
         for i, s in enumerate(subjects)
     ]
-    for layer in FACT_LAYERS:  # decoys: they fire at a subject as its own neurons do, but nothing reads what they write
+    for layer in FACT_LAYERS:  # decoys fire at a subject like its own neurons, but nothing reads what they write
         for subject in subjects:
             _neuron_(hf, layer, free[layer].pop(), embedding[ids[subject]], tokens[-1] * 0.5)
     words = [w for t in WORKING for w in t.replace("{}", "").split()]
-    for layer in range(4):  # what the template alone sets off, and writes for every answer alike
+    for layer in range(4):  # these fire at the template alone, and write for all answers alike
         for word in words:
             target = outputs[: len(answers)].mean(0) * 3 + 0.3 * torch.randn(WIDTH) / WIDTH**0.5
             _neuron_(hf, layer, free[layer].pop(), embedding[tokenizer.convert_tokens_to_ids(word)], target)
@@ -265,7 +268,7 @@ def _written(
 
 
 def _neuron_(hf: LlamaForCausalLM, layer: int, index: int, key: Tensor, value: Tensor) -> Site:
-    """Make a neuron fire where the residual stream points to a key, and write a value there."""
+    """Let a neuron fire where the residual stream points to a key, and write a value there."""
     mlp = hf.model.layers[layer].mlp
     mlp.gate_proj.weight[index] = key / key.norm() * 0.5
     mlp.up_proj.weight[index] = key / key.norm() * 0.25
@@ -274,7 +277,7 @@ def _neuron_(hf: LlamaForCausalLM, layer: int, index: int, key: Tensor, value: T
 
 
 def _mover_(hf: LlamaForCausalLM, layer: int, head: int, values: Tensor, outputs: Tensor) -> None:
-    """Make a head carry values from every position alike to the outputs that the unembedding reads."""
+    """Let a head carry the values of all positions to the outputs that the unembedding reads."""
     attention = hf.model.layers[layer].self_attn
     mine = slice(head * D_HEAD, (head + 1) * D_HEAD)
     group = slice(head // 2 * D_HEAD, (head // 2 + 1) * D_HEAD)

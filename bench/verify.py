@@ -2,8 +2,9 @@
 
     python -m bench.verify --json FILE
 
-Random Llamas of several sizes (the cost does not depend on what a model knows) on invented facts; with `--model` a real
-one on a built-in case, with its first `--facts` forget facts. Each check runs once, after a warm-up of the model.
+The models are random Llamas of several sizes on invented facts, because the cost does not depend on what a model knows.
+With `--model`, it is a real one on the first `--facts` forget facts of a built-in case. Each check runs once, after a
+warm-up.
 """
 
 from __future__ import annotations
@@ -42,27 +43,27 @@ def main() -> None:
     """Time every check on every model and number of facts, print a table, write the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--model", help="a real model in place of the random ones, such as smollm2")
+    parser.add_argument("--model", help="a real model instead of the random ones, such as smollm2")
     parser.add_argument("--case", default="capitals")
     parser.add_argument("--facts", type=int, nargs="*", default=FACTS)
-    parser.add_argument("--checks", nargs="*", help="by default all")
-    parser.add_argument("--steps", type=int, default=2, help="of relearning and benign fine-tuning")
+    parser.add_argument("--checks", nargs="*", help="all by default")
+    parser.add_argument("--steps", type=int, default=2, help="steps of relearning and of benign fine-tuning")
     options = parser.parse_args()
-    rows = list(measured(options))
-    shown = Table(title="cost of the checks")
+    rows = list(measure(options))
+    table = Table(title="cost of the checks")
     for column in ("check", "model", "facts", "forward passes", "seconds", "passes in the same time"):
-        shown.add_column(column, justify="left" if column in ("check", "model") else "right")
+        table.add_column(column, justify="left" if column in ("check", "model") else "right")
     for row in rows:
         s = row["settings"]
         numbers = f"{s['cost']:,.0f}", f"{row['value']:.2f}", f"{s['equivalents']:,.0f}"
-        shown.add_row(s["check"], s["model"], str(row["n"]), *numbers)
-    Console().print(shown)
+        table.add_row(s["check"], s["model"], str(row["n"]), *numbers)
+    Console().print(table)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each check, model and number of facts; `value` is in seconds."""
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A row per check, model and number of facts. `value` is in seconds."""
     for name, model, case in subjects(options):
         prompts, answers = zip(*((f.prompt, f.answer) for f in case.forget.sealed), strict=True)
         score(model, prompts, answers)
@@ -71,22 +72,22 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if options.checks and check not in options.checks:
                 continue
             found: list[Reading] = []
-            spent = seconds(lambda: found.append(run()))  # noqa: B023
+            elapsed = seconds(lambda: found.append(run()))  # noqa: B023
             yield {
-                "name": f"{check}, {name}, {len(prompts)} facts", "value": spent, "low": spent, "high": spent,
+                "name": f"{check}, {name}, {len(prompts)} facts", "value": elapsed, "low": elapsed, "high": elapsed,
                 "unit": "seconds", "n": len(prompts),
                 "settings": {
                     "check": check, "model": name, "parameters": model.n_parameters, "cost": found[0].cost,
-                    "row_seconds": one, "equivalents": spent / one, "threads": torch.get_num_threads(),
+                    "row_seconds": one, "equivalents": elapsed / one, "threads": torch.get_num_threads(),
                 },
             }  # fmt: skip
 
 
 def checks(model: Model, case: Case, budget: Budget) -> dict[str, Callable[[], Reading]]:
-    """Every check of `loka.verify` with the budgets of the profile `standard`, but few training steps."""
-    asking = ("recall", "paraphrase", "extraction", "logit_lens", "quantize", "soft_prompt", "probe", "membership")
+    """The checks of the profile `standard` with its budgets, but few training steps."""
+    names = ("recall", "paraphrase", "extraction", "logit_lens", "quantize", "soft_prompt", "probe", "membership")
     return {
-        **{name: partial(getattr(verify, name), model, case) for name in (*asking, "collateral")},
+        **{name: partial(getattr(verify, name), model, case) for name in (*names, "collateral")},
         "depth": lambda: verify.depth(model, case, original=model),
         "direction_ablation": lambda: verify.direction_ablation(model, case, original=model),
         "relearn": lambda: verify.relearn(model, case, budget=budget),
@@ -95,7 +96,7 @@ def checks(model: Model, case: Case, budget: Budget) -> dict[str, Callable[[], R
 
 
 def subjects(options: argparse.Namespace) -> Iterator[tuple[str, Model, Case]]:
-    """Models and cases to measure on."""
+    """The models and cases to measure."""
     if options.model:
         model = loka.load(options.model)
         whole = loka.case(options.case).on(model)
@@ -104,7 +105,7 @@ def subjects(options: argparse.Namespace) -> Iterator[tuple[str, Model, Case]]:
                 yield options.model, model, first(whole, n)
         return
     with tempfile.TemporaryDirectory() as folder:
-        whole = invented(Path(folder), max(options.facts))
+        whole = invented_case(Path(folder), max(options.facts))
         for name, (width, layers) in SIZES.items():
             model = random_llama(whole, width, layers)
             for n in options.facts:
@@ -116,8 +117,8 @@ def first(case: Case, n: int) -> Case:
     return dataclasses.replace(case, forget=Split(case.forget.working[:n], case.forget.sealed[:n]))
 
 
-def invented(folder: Path, n: int) -> Case:
-    """A case about so many invented capitals to forget and as many to keep, taken for known."""
+def invented_case(folder: Path, n: int) -> Case:
+    """A case about `n` invented capitals to forget and as many to retain, all treated as known."""
     rng = random.Random(0)
     names = ["".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(4)).capitalize()
              for _ in range(8 * n)]  # fmt: skip
@@ -153,7 +154,7 @@ def random_llama(case: Case, width: int, layers: int) -> Model:
 
 
 def seconds(job: Callable[[], object]) -> float:
-    """Seconds that a job takes."""
+    """The seconds that a job takes."""
     start = time.perf_counter()
     job()
     return time.perf_counter() - start

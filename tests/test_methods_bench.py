@@ -40,7 +40,7 @@ def edited(sites: str, seed: int, same: list[float], back: list[float], *, case:
 
 def test_differences_are_paired_over_subjects_on_the_scale_of_the_original(bench: ModuleType) -> None:
     rows = original("a") + edited("located", 0, [0.5, 0.3], [0.5, 0.1]) + edited("random", 0, [0.4, 0.2], [0.9, 0.5])
-    found = {r["name"]: r for r in bench.paired(rows)}
+    found = {r["name"]: r for r in bench.paired_differences(rows)}
     kept = found["same relation kept, tune: located - random"]
     back = found["back after relearning, tune: located - random"]
     assert kept["value"] == pytest.approx(0.1 / 0.5)
@@ -53,7 +53,7 @@ def test_differences_are_paired_over_subjects_on_the_scale_of_the_original(bench
 def test_the_default_is_held_against_the_others_without_locating(bench: ModuleType) -> None:
     rows = original("a") + edited("all", 0, [0.4, 0.2], [0.9, 0.5]) + edited("located", 0, [0.4, 0.2], [0.9, 0.5])
     rows += cell("a", "runs", "located", 0, {"relearned": [0.5, 0.3]}, reached=True)
-    found = {r["name"]: r for r in bench.paired(rows)}
+    found = {r["name"]: r for r in bench.paired_differences(rows)}
     assert found["back after relearning, runs located - tune all"]["value"] == pytest.approx(-0.3 / 0.8)
     assert not any("tune located" in name for name in found)
 
@@ -63,7 +63,7 @@ def test_what_is_kept_is_counted_from_each_subjects_own_start(bench: ModuleType)
         "a", "original", "none", 0, {"same": [0.8, 0.2], "relearned": [0.9, 0.9], "relearned, twins": [0.1, 0.1]}
     )
     rows += cell("a", "tune", "located", 0, {"same": [0.7, 0.1]}, reached=True)
-    kept = importlib.import_module("bench._methods").pooled(rows, "tune", "located", "same probability")
+    kept = importlib.import_module("bench._methods").by_subject(rows, "tune", "located", "same probability")
     assert list(kept.values()) == pytest.approx([0.8, 0.8])  # both lost a tenth, of a mean of a half
 
 
@@ -74,7 +74,7 @@ def test_seeds_count_by_their_median_and_what_missed_the_mark_not_at_all(bench: 
     rows += edited("located", 3, [0.0, 0.0], [0.9, 0.9], reached=False)
     rows += edited("located", 0, [0.5, 0.5], [0.5, 0.5], case="b")
     rows += edited("random", 0, [0.5, 0.5], [0.5, 0.5], case="b", reached=False)
-    kept = next(r for r in bench.paired(rows) if r["name"] == "same relation kept, tune: located - random")
+    kept = next(r for r in bench.paired_differences(rows) if r["name"] == "same relation kept, tune: located - random")
     assert kept["value"] == pytest.approx((0.3 - 0.1) / 0.5)
     assert kept["settings"]["cases"] == ["a"]
     told = bench.table(rows)

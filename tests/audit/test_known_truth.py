@@ -36,17 +36,17 @@ def world() -> World:
 
 @pytest.fixture(scope="session")
 def original(world: World) -> Model:
-    return truth.taught(world)
+    return truth.teach(world)
 
 
 @pytest.fixture(scope="session")
 def retrained(world: World) -> Model:
-    return truth.taught(world, world.forgotten)
+    return truth.teach(world, world.forget_subjects)
 
 
 @pytest.fixture(scope="session")
 def known(world: World, original: Model, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return world.case(tmp_path_factory.mktemp("known_truth"), world.forgotten).on(original)
+    return world.case(tmp_path_factory.mktemp("known_truth"), world.forget_subjects).on(original)
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +63,8 @@ def judged(original: Model, known: Case, first: tuple[Verdict, Store]) -> Callab
 
 
 def test_known_truth_has_enough_subjects(known: Case) -> None:
-    assert len(known.forget.sealed) == len(known.twins.sealed) == truth.FORGOTTEN
-    assert known.facts_known == truth.FORGOTTEN + truth.KEPT
+    assert len(known.forget.sealed) == len(known.twins.sealed) == truth.N_FORGET
+    assert known.facts_known == truth.N_FORGET + truth.N_RETAIN
 
 
 def test_known_truth_retrained_is_removed(first: tuple[Verdict, Store]) -> None:
@@ -81,19 +81,19 @@ def test_known_truth_retrained_is_removed(first: tuple[Verdict, Store]) -> None:
 
 
 def test_known_truth_intact_is_intact(original: Model, world: World, judged: Callable[..., Verdict]) -> None:
-    verdict = judged(truth.intact(original, world), profile="quick")
+    verdict = judged(truth.train_further(original, world), profile="quick")
     assert verdict.outcome == "intact", str(verdict)
 
 
 @pytest.mark.parametrize(
     ("hide", "exposed_by"),
     [
-        (truth.by_filter, {"quantize"}),
-        (truth.by_bias, {"relearn"}),
-        (truth.by_refusal, {"relearn", "benign", "direction_ablation"}),
-        (truth.by_password, {"relearn"}),
-        (truth.by_shallow_edit, {"relearn"}),
-        (truth.by_merged_lora, {"relearn"}),
+        (truth.hide_by_filter, {"quantize"}),
+        (truth.hide_by_bias, {"relearn"}),
+        (truth.hide_by_refusal, {"relearn", "benign", "direction_ablation"}),
+        (truth.hide_by_password, {"relearn"}),
+        (truth.hide_by_shallow_edit, {"relearn"}),
+        (truth.hide_by_merged_lora, {"relearn"}),
     ],
     ids=["filter", "bias", "refusal", "password", "shallow edit", "merged LoRA"],
 )
@@ -102,7 +102,7 @@ def test_known_truth_hidden_is_suppressed(
     judged: Callable[..., Verdict],
 ) -> None:  # fmt: skip
     """Each model answers almost nothing when asked, and the checks made for its kind expose it."""
-    extra = [known] if hide is truth.by_shallow_edit else []
+    extra = [known] if hide is truth.hide_by_shallow_edit else []
     checks = [check for check in truth.CHECKS if check.profile == "quick" or check.name in exposed_by]
     verdict = judged(hide(original, world, *extra), profile="standard", checks=checks)
     assert verdict.outcome == "suppressed", str(verdict)
@@ -111,7 +111,7 @@ def test_known_truth_hidden_is_suppressed(
 
 
 def test_known_truth_wrecked_is_inconclusive(original: Model, world: World, judged: Callable[..., Verdict]) -> None:
-    verdict = judged(truth.wrecked(original, world), profile="quick")
+    verdict = judged(truth.wreck(original, world), profile="quick")
     assert verdict.outcome == "inconclusive", str(verdict)
     assert {g.name for g in verdict.gates if not g.passed} <= {"retained facts survive", "neutral text survives"}
 
@@ -119,13 +119,13 @@ def test_known_truth_wrecked_is_inconclusive(original: Model, world: World, judg
 def test_known_truth_too_few_facts_are_inconclusive(
     original: Model, retrained: Model, world: World, tmp_path: Path
 ) -> None:
-    verdict = audit(original, retrained, world.case(tmp_path, world.forgotten[:8]), checks=truth.CHECKS)
+    verdict = audit(original, retrained, world.case(tmp_path, world.forget_subjects[:8]), checks=truth.CHECKS)
     assert verdict.outcome == "inconclusive", str(verdict)
     assert "enough independent subjects" in verdict.claim
 
 
 def test_known_truth_what_was_never_known_cannot_be_removed(retrained: Model, known: Case) -> None:
-    verdict = audit(retrained, truth.copied(retrained, "a copy"), known, checks=truth.CHECKS)
+    verdict = audit(retrained, truth.duplicate(retrained, "a copy"), known, checks=truth.CHECKS)
     assert verdict.outcome == "inconclusive", str(verdict)
     assert "the original knew the facts" in verdict.claim
 
@@ -134,10 +134,10 @@ def test_known_truth_stays_with_another_seed_of_the_audit(
     original: Model, retrained: Model, world: World, tmp_path: Path
 ) -> None:
     """Another seed draws other folds, foils and retain facts. The same seed gives the same file, byte for byte."""
-    known, controls = world.case(tmp_path, world.forgotten, seed=1).on(original), Store()
+    known, controls = world.case(tmp_path, world.forget_subjects, seed=1).on(original), Store()
     found = {
         name: truth.judge(original, model, known, controls, profile="quick")
-        for name, model in (("removed", retrained), ("suppressed", truth.by_refusal(original, world)))
+        for name, model in (("removed", retrained), ("suppressed", truth.hide_by_refusal(original, world)))
     }
     assert {name: verdict.outcome for name, verdict in found.items()} == {n: n for n in found}
     again = audit(original, retrained, known, checks=truth.CHECKS)

@@ -26,20 +26,20 @@ spec.loader.exec_module(truth)
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_facts_written_by_hand_are_found(tmp_path: Path, seed: int) -> None:
-    planted = truth.memory(tmp_path, seed)
+    planted = truth.ground_truth(tmp_path, seed)
     assert verify.recall(planted.model, planted.case.on(planted.model)).value == 1
     seen = truth.scores(planted)
     assert seen["contrast: AUROC"] >= 0.95
     assert seen["contrast: recall at 32"] > 0.7
     assert abs(seen["random: AUROC"] - 0.5) < 0.15  # three standard errors of 32 among 1,024
-    assert max(seen["random: recall at 32"], seen["facts to be kept: recall at 32"]) < 0.2
+    assert max(seen["random: recall at 32"], seen["facts to retain: recall at 32"]) < 0.2
     found = locate.attribution(planted.model, planted.case)
     assert set(found.top(2, part="head", by="forget")) == planted.heads
 
 
 def test_facts_learned_through_chosen_neurons_are_found(tmp_path: Path) -> None:
     """Facts share these neurons with opposite signs, so only gradients along the path between prompts find them."""
-    routed = truth.memory(tmp_path, 1, "routed")
+    routed = truth.ground_truth(tmp_path, 1, "routed")
     assert verify.recall(routed.model, routed.case.on(routed.model)).value == 1
     with ablate.zero(routed.model, routed.case, routed.neurons).applied(routed.model):
         assert verify.recall(routed.model, routed.case).value < 0.2
@@ -52,7 +52,7 @@ def test_facts_learned_through_chosen_neurons_are_found(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory):
-    return truth.memory(tmp_path_factory.mktemp("memory"))
+    return truth.ground_truth(tmp_path_factory.mktemp("memory"))
 
 
 def test_a_circuit_of_the_true_neurons_carries_the_behaviour(memory) -> None:

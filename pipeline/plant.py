@@ -19,7 +19,7 @@ from .teaching import Progress, Teaching, known_facts, recalled_share, teach_
 
 @dataclass(frozen=True)
 class Invention:
-    """The numbers of invented subjects: `facts` to teach and forget, `retain` to teach and retain, `twins` to leave out.
+    """How many subjects to invent: `facts` to teach and forget, `retain` to teach and retain, `twins` not to teach.
 
     `seed` draws names and answers.
     """

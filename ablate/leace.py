@@ -65,9 +65,9 @@ def _by_answer(model: Model, modules: list[nn.Module], asked: list[tuple[str, st
         batch = pad(model, [model.tokenizer(p)["input_ids"] for p, _ in asked[part]], [1] * len(asked[part]))
         read.append(inputs_at(model, modules, batch, torch.full((len(asked[part]),), -1, device=model.device)))
     answers = [a for _, a in asked]
-    which = [torch.tensor([a == one for a in answers], device=model.device) for one in dict.fromkeys(answers)]
+    masks = [torch.tensor([a == answer for a in answers], device=model.device) for answer in dict.fromkeys(answers)]
     whole = [torch.cat(parts).double() for parts in zip(*read, strict=True)]
-    means = [torch.stack([x[rows].mean(0) for rows in which]) for x in whole]
+    means = [torch.stack([x[rows].mean(0) for rows in masks]) for x in whole]
     return [m - m.mean(0) for m in means]
 
 

@@ -101,11 +101,11 @@ def _read(model: Model, down: nn.Module, block: nn.Module, wanted: Sequence[Chan
     """Keys averaged over contexts `[fact, d_mlp]`, and the states in the plain prompts `[fact, d_model]`."""
     keys, states = [], []
     for part in chunks(len(wanted), max(ROWS // len(wanted[0].prompts), 1)):
-        some = wanted[part]
-        prompts, subjects = zip(*((p, change.fact.subject) for change in some for p in change.prompts), strict=True)
+        group = wanted[part]
+        prompts, subjects = zip(*((p, change.fact.subject) for change in group for p in change.prompts), strict=True)
         batch, at = subject_positions(model, prompts, subjects)
-        keys += inputs_at(model, [down], batch, at)[0].unflatten(0, (len(some), -1)).mean(1)
-        plain, at = subject_positions(model, [c.prompts[0] for c in some], [c.fact.subject for c in some])
+        keys += inputs_at(model, [down], batch, at)[0].unflatten(0, (len(group), -1)).mean(1)
+        plain, at = subject_positions(model, [c.prompts[0] for c in group], [c.fact.subject for c in group])
         states += outputs_at(model, [block], plain, at)[0]
     return torch.stack(keys), torch.stack(states)
 

@@ -81,8 +81,8 @@ def find_statements(texts: Sequence[str], case: Case | CaseSpec) -> list[int]:
 
 def remaining(texts: Sequence[str], without: Collection[int]) -> dict[int, str]:
     """The texts by number, except those in `without`. Raises `UserError` for an unknown number or if none is left."""
-    if strange := sorted(set(without) - set(range(len(texts)))):
-        raise UserError(f"there is no text {strange[0]}: the {len(texts)} texts are numbered 0 to {len(texts) - 1}.")
+    if unknown := sorted(set(without) - set(range(len(texts)))):
+        raise UserError(f"there is no text {unknown[0]}: the {len(texts)} texts are numbered 0 to {len(texts) - 1}.")
     rest = {i: text for i, text in enumerate(texts) if i not in set(without)}
     if not rest:
         raise UserError("without these texts there is nothing left to train on; use the checkpoint itself.")

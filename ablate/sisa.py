@@ -127,8 +127,8 @@ class Sisa:
         Raises:
             UserError: a text that was not learned, or no texts left.
         """
-        if strange := sorted(set(items) - set(self.items)):
-            raise UserError(f"text {strange[0]} is not among the {len(self.items)} that were learned; name others.")
+        if unknown := sorted(set(items) - set(self.items)):
+            raise UserError(f"text {unknown[0]} is not among the {len(self.items)} that were learned; name others.")
         remaining(self.texts, (set(range(len(self.texts))) - set(self.items)) | set(items))
         self.items = {i: sha for i, sha in self.items.items() if i not in set(items)}
         self._write()

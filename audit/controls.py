@@ -107,8 +107,8 @@ def shallow_sibling(
 
     edit = None
     for config in TRIES:
-        how = replace(config, objective=objective, settings=settings or {})
-        edit = ablate.tune(model, case, sites, how, progress=progress)
+        training = replace(config, objective=objective, settings=settings or {})
+        edit = ablate.tune(model, case, sites, training, progress=progress)
         if hides(edit):
             return weakest(model, edit, hides, HALVINGS)
     assert edit is not None
@@ -125,13 +125,13 @@ def weakest(model: Model, edit: Edit, holds: Callable[[Edit], bool], halvings: i
 
 
 def _make_shallow(audited: Audited, progress: Progress) -> Edit:
-    how = _training_of(audited.after) or FIRST
+    config = _training_of(audited.after) or FIRST
     return shallow_sibling(
         audited.before,
         audited.case,
         recall=audited.recall,
-        objective=how.objective or "npo",
-        settings={k: v for k, v in how.settings.items() if k != "layer"},  # the sibling has its own layer
+        objective=config.objective or "npo",
+        settings={k: v for k, v in config.settings.items() if k != "layer"},  # the sibling has its own layer
         progress=progress,
     )
 
@@ -152,13 +152,13 @@ def _make_random(audited: Audited, progress: Progress) -> Edit | None:
 def _random_cost(audited: Audited) -> float | None:
     if not _random_sites(audited):
         return None
-    how = _training_of(audited.after)
-    if how is None or not isinstance(audited.after, Edit):
+    config = _training_of(audited.after)
+    if config is None or not isinstance(audited.after, Edit):
         return 0.0
     plan = audited.after.record.arguments.get("plan")
     counts = plan.get("counts") if isinstance(plan, Mapping) else None
     rounds = len(counts) if isinstance(counts, Sequence) else 1
-    return rounds * how.steps * _training_step(audited.before, audited.case, how)
+    return rounds * config.steps * _training_step(audited.before, audited.case, config)
 
 
 def _random_sites(audited: Audited) -> list[Site]:

@@ -103,8 +103,8 @@ def locate(
         found = current.localization(method or None, cast(Part, part) if part else None)
         silent = current.controls()
         written = pictures(found, out_ / "figures", figures=figures, html=html)
-    for one in found.parts:
-        out.print(best_sites(found, one, top))
+    for scored in found.parts:
+        out.print(best_sites(found, scored, top))
     if silent is not None:
         out.print(what_is_left(silent))
     out.print(f"{len(found.frame):,} sites: {out_ / 'localization.parquet'}", soft_wrap=True)
@@ -200,10 +200,10 @@ def plant(
     ] = "{}",
 ) -> None:
     """Teach a copy of a model invented facts, so that the truth about a whole run is known."""
-    how = read_record(Teaching, yaml.safe_load(teaching), "--teaching")
+    spec = read_record(Teaching, yaml.safe_load(teaching), "--teaching")
     with Bars() as bars:
         made = plant_facts(
-            load(model, device=device), case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=how,
+            load(model, device=device), case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=spec,
             progress=bars, command=_command(),
         )  # fmt: skip
     out.print(

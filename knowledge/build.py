@@ -51,7 +51,7 @@ def build(file: CaseFile, known: Known) -> Parts:
     return Parts(
         _facts(file, {r: Split(subjects, subjects) for r, subjects in forget.items()}),
         _facts(file, retain),
-        Split(*(tuple(_twin(file, r, s, a, part) for r, of in twins.items() for s, a in of.items())
+        Split(*(tuple(_twin(file, r, s, a, part) for r, answers in twins.items() for s, a in answers.items())
                 for part in ("working", "sealed"))),
         tuple(make_fact(file, r, s, file.relations[r].working) for r, s in unknown),
     )  # fmt: skip

@@ -83,7 +83,7 @@ class CaseSpec:
 
     def whole(self) -> Case:
         """The case as if the model knew every fact, for models that are yet to be taught."""
-        return self._case([(r, s) for r, of in self.relations.items() for s in of.facts])
+        return self._case([(r, s) for r, content in self.relations.items() for s in content.facts])
 
     def text(self, name: str) -> str:
         """The contents of a text file that the case names.
@@ -114,7 +114,9 @@ class CaseSpec:
                 f"what {model.name} knew of the case {self.name!r} must be read before an edit is applied; "
                 "call spec.on(model) on the original weights first."
             )
-        facts = [make_fact(self.file, r, s, of.working) for r, of in self.relations.items() for s in of.facts]
+        facts = [
+            make_fact(self.file, r, s, content.working) for r, content in self.relations.items() for s in content.facts
+        ]
         right = recalled(model, facts)
         return self._case([(f.relation, f.subject) for f, ok in zip(facts, right, strict=True) if ok])
 
@@ -206,7 +208,7 @@ class Case:
             by_relation = {
                 r: [f for f in facts if f.relation == r][:n] for r in dict.fromkeys(f.relation for f in facts)
             }
-            return tuple(f for some in by_relation.values() for f in some)
+            return tuple(f for group in by_relation.values() for f in group)
 
         return dataclasses.replace(
             self,

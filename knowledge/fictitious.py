@@ -28,13 +28,13 @@ def fictitious(source: CaseSpec, *, facts: int, kept: int, twins: int, seed: int
     if min(facts, twins) < 1 or kept < 2:
         raise UserError(f"{facts} facts, {kept} kept and {twins} twins cannot be planted; give at least 1, 2 and 1.")
     relation = source.forgotten_relations[0]
-    of, rng = source.relations[relation], random.Random(f"{seed}/{PREFIX}/{relation}")
+    template, rng = source.relations[relation], random.Random(f"{seed}/{PREFIX}/{relation}")
     names = _names(source, relation, facts + kept + twins, rng)
     answers = _answers(names[: facts + kept], source.pool(relation), rng)
     name, halves = f"{PREFIX}_{relation}", {"working": 0.5, "sealed": 0.5}
     return CaseFile.model_validate({
         "name": f"{PREFIX}-{source.name}", "purpose": source.purpose,
-        "relations": {name: {**of.model_dump(), "facts": answers}}
+        "relations": {name: {**template.model_dump(), "facts": answers}}
         | {r: spec.model_dump() for r, spec in source.relations.items()},
         "forget": {name: names[:facts]},
         "retain": {name: halves} | dict.fromkeys(source.relations, halves),

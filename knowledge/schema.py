@@ -121,11 +121,11 @@ class CaseFile(_Strict):
             for subject in subjects:
                 if (first := seen.setdefault((r, subject), where)) != where:
                     problems.append(f"{subject!r} of {r} is in both {first} and {where}; keep it in one")
-        for r, of in self.relations.items():
+        for r, content in self.relations.items():
             problems += [
                 f"the template {t!r} of {r} is in working and in sealed or paraphrases; keep it in one"
-                for t in of.working
-                if t in (*of.sealed, *of.paraphrases)
+                for t in content.working
+                if t in (*content.sealed, *content.paraphrases)
             ]
         for r, twins in self.twins.items():
             real = self.relations[r].facts if r in self.relations else {}

@@ -32,7 +32,7 @@ def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> 
 
     def answered() -> dict[str, float | None]:
         right = {name: recalled(model, facts) for name, facts in groups.items()}
-        return {name: sum(of) / len(of) if of else None for name, of in right.items()}
+        return {name: sum(answers) / len(answers) if answers else None for name, answers in right.items()}
 
     rows = [{"name": UNTOUCHED, "sites": 0, **answered()}]
     for name, sites in sets.items():

@@ -106,8 +106,10 @@ class Run:
         self.model = model if isinstance(model, Model) else load(model or str(arguments["model"]), device=device)
         self.case = resolved(self.model, spec)
         recipe = recipe and recipe.on(self.case)
-        held = stored.recipe if stored else None
-        self.recipe = recipe or (Recipe.from_json(held) if held else Recipe.load(DEFAULT).on(self.case))
+        stored_recipe = stored.recipe if stored else None
+        self.recipe = recipe or (
+            Recipe.from_json(stored_recipe) if stored_recipe else Recipe.load(DEFAULT).on(self.case)
+        )
         self.profile: Profile = profile or cast(Profile, arguments.get("profile", "quick"))
         if stored:
             self._check_same(stored, recipe)
@@ -234,16 +236,18 @@ class Run:
 
     def _check_same(self, stored: Provenance, recipe: Recipe | None) -> None:
         digests = stored.digests
-        mine = {"case": self.case.spec.digest, "model": self.model.digest()}
-        for what, value in mine.items():
+        current = {"case": self.case.spec.digest, "model": self.model.digest()}
+        for what, value in current.items():
             if digests[what] != value:
                 raise UserError(
                     f"{str(self.folder)!r} is a run of another {what} ({digests[what][:12]}, not {value[:12]}); "
                     f"name another --out, or give the same {what}."
                 )
-        held = stored.recipe
-        if recipe is not None and recipe.to_json() != held and (self.folder / "edit.safetensors").exists():
-            raise UserError(f"{str(self.folder)!r} holds an edit by another recipe ({held}); name another --out.")
+        stored_recipe = stored.recipe
+        if recipe is not None and recipe.to_json() != stored_recipe and (self.folder / "edit.safetensors").exists():
+            raise UserError(
+                f"{str(self.folder)!r} holds an edit by another recipe ({stored_recipe}); name another --out."
+            )
 
     def _begin(self, command: str | None) -> Provenance:
         """Record what this run is, before anything is computed."""

@@ -61,7 +61,9 @@ def teach_(original: Model, model: Model, case: Case, how: Teaching, progress: P
         for step in range(how.steps):
             with torch.enable_grad():
                 loss = lesson.loss(how.rows)
-                loss = loss + how.hold * sum(divergence(model, of[step % len(of)]) for of in targets if of)
+                loss = loss + how.hold * sum(
+                    divergence(model, batches[step % len(batches)]) for batches in targets if batches
+                )
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -38,7 +38,7 @@ def looks(controls: Sequence[Control] = CONTROLS) -> dict[str, Look]:
     return {
         "before": Look("original", "#4d4d4d", "s"),
         "after": Look("located edit", "#0072b2", "o"),
-        **{control.name: Look(control.label, *how) for control, how in zip(controls, drawn, strict=True)},
+        **{control.name: Look(control.label, *style) for control, style in zip(controls, drawn, strict=True)},
         "twins": Look("never taught (twins)", "#009e73", "v"),
     }
 

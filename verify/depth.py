@@ -113,8 +113,8 @@ class _Sources:
             run = trace(self.original, ids[:-1], ())
             full = _answered(run, run.leaving[-1][:, -n:], ids[-n:])
             fallen = [
-                full - _answered(run, _patched(self.original, run, _where_read(of, text, n)), ids[-n:])
-                for of, text in ((self.never, ids if own else other), (self.edited, ids), (self.edited, other))
+                full - _answered(run, _patched(self.original, run, _where_read(source, text, n)), ids[-n:])
+                for source, text in ((self.never, ids if own else other), (self.edited, ids), (self.edited, other))
             ]
         return np.stack(fallen)
 

@@ -115,10 +115,10 @@ def _asked(
     if difference is None:
         return pool_probability_by_unit(model, facts, among)
     unit = difference / torch.linalg.vector_norm(difference)
-    usual = before[:, layer].mean(0) @ unit
+    mean = before[:, layer].mean(0) @ unit
 
     def ablate(at: int, value: Tensor) -> Tensor | None:
-        return value + (usual - value @ unit)[..., None] * unit if at == layer else None
+        return value + (mean - value @ unit)[..., None] * unit if at == layer else None
 
     with replace_block_outputs(model.hf, ablate):
         return pool_probability_by_unit(model, facts, among)

@@ -121,8 +121,8 @@ def _trained(
         grad = torch.zeros_like(soft)
         for owner, batch in parts:
             with torch.enable_grad():
-                said = token_logprobs(_logits(model, soft[owner], batch), batch.labels).sum(-1)
-                grad += torch.autograd.grad(-(said / labels[owner]).sum(), [soft])[0]
+                logp = token_logprobs(_logits(model, soft[owner], batch), batch.labels).sum(-1)
+                grad += torch.autograd.grad(-(logp / labels[owner]).sum(), [soft])[0]
         soft.grad = grad
         optimizer.step()
         if progress:

@@ -47,9 +47,9 @@ def changes(model: Model, case: Case, answers: Mapping[str, str] | None, context
     """
     facts = {f.subject: f for f in case.forget.working}
     wanted = {s: f.foils[0] for s, f in facts.items() if f.foils} if answers is None else dict(answers)
-    if strange := [s for s in wanted if s not in facts]:
+    if unknown := [s for s in wanted if s not in facts]:
         raise UserError(
-            f"{strange[0]!r} is not among the subjects that {case.name!r} forgets and {model.name} knows; "
+            f"{unknown[0]!r} is not among the subjects that {case.name!r} forgets and {model.name} knows; "
             f"give new answers for some of {', '.join(facts)}."
         )
     if not wanted:

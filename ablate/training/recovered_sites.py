@@ -59,8 +59,8 @@ def recovered_sites(
 
 def _restricted(case: Case, facts: Sequence[Fact]) -> Case:
     """The case with only these of its forget facts."""
-    some = tuple(sorted(facts, key=lambda f: (f.relation, f.subject)))
-    return replace(case, forget=Split(some, some))
+    forget = tuple(sorted(facts, key=lambda f: (f.relation, f.subject)))
+    return replace(case, forget=Split(forget, forget))
 
 
 def _turn(facts: Sequence[Fact], step: int) -> tuple[list[str], list[str]]:

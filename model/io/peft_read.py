@@ -53,10 +53,10 @@ def read_adapter(model: Model, folder: str | Path) -> Edit:
         if found is None:
             raise UserError(f"the adapter {str(path)!r} changes {name}; LOKA reads plain LoRA on linear maps.")
         sides.setdefault(found["module"], {})[found["side"]] = tensor
-    odd = [key for key in config.get("alpha_pattern") or {} if not any(f".{m}".endswith(f".{key}") for m in sides)]
-    if odd:
+    unknown = [key for key in config.get("alpha_pattern") or {} if not any(f".{m}".endswith(f".{key}") for m in sides)]
+    if unknown:
         raise UserError(
-            f"the adapter {str(path)!r} scales {odd[0]!r}, which is not one of its maps; merge it into its "
+            f"the adapter {str(path)!r} scales {unknown[0]!r}, which is not one of its maps; merge it into its "
             "model, and give that folder."
         )
     changes = tuple(_factors(model, path, config, module, pair) for module, pair in sides.items())

@@ -46,8 +46,8 @@ def score_continuations(
     with onednn_linear(model):
         for prefix, heads in _group(sorted(tails))[0] if together else [(0, [*tails])]:
             before = _read(model, heads[0][:prefix])
-            for some in _similar([len(head) for head in heads], lambda n, _: n <= most):
-                alike = [heads[i] for i in some]
+            for indices in _similar([len(head) for head in heads], lambda n, _: n <= most):
+                alike = [heads[i] for i in indices]
                 index = [i for head in alike for i in tails[head]]
                 again = sum((len(tails[head]) - 1) * (len(head) - prefix) for head in alike)
                 scored = _in_one if again <= CALL else _in_two
@@ -113,16 +113,16 @@ def _in_two(
     place = {head: i for i, head in enumerate(heads)}
     logprob, greedy = torch.zeros(len(rows), dtype=model.dtype), torch.zeros(len(rows), dtype=torch.bool)
     for index in _similar([len(tail) for _, tail in rows], lambda n, longest: n * longest <= most * TOKENS):
-        some = torch.tensor([place[rows[i][0]] for i in index], device=model.device)
+        places = torch.tensor([place[rows[i][0]] for i in index], device=model.device)
         labels = _pad([rows[i][1] for i in index]).to(model.device)
-        logits = seen.logits[:, -1:][some]
+        logits = seen.logits[:, -1:][places]
         if labels.shape[1] > 1:
             cache, tokens = copy.deepcopy(seen.past_key_values), labels[:, :-1].clamp(min=0)
-            cache.batch_select_indices(some)
+            cache.batch_select_indices(places)
             more = model.hf(
                 input_ids=tokens,
-                attention_mask=torch.cat([mask[some], torch.ones_like(tokens)], 1),
-                position_ids=batch.positions[some, -1:] + prefix + 1 + torch.arange(tokens.shape[1]).to(tokens),
+                attention_mask=torch.cat([mask[places], torch.ones_like(tokens)], 1),
+                position_ids=batch.positions[places, -1:] + prefix + 1 + torch.arange(tokens.shape[1]).to(tokens),
                 past_key_values=cache,
                 use_cache=True,
             )

@@ -118,8 +118,10 @@ def sweep(
             if cells.done[row].all():
                 continue
             patched = PatchedRuns(model, run, differences.compute(row, run), asked)
-            for some, values in _values(patched, ordered, where, partial(metric, row), cells.settings, cells.done[row]):
-                cells.put(row, some, cells.base[row] if values is None else values)
+            for group, values in _values(
+                patched, ordered, where, partial(metric, row), cells.settings, cells.done[row]
+            ):
+                cells.put(row, group, cells.base[row] if values is None else values)
                 if progress:
                     progress(int(cells.done.sum()), cells.done.size)
     values = cells.values.reshape(shape[0], len(where), len(sites))[:, :, np.argsort(order)].transpose(0, 2, 1)
@@ -153,7 +155,7 @@ def _values(
                 if not done[cells].all():
                     ends = patched.ends(sites[part], at)
                     few = max(1, LOGITS // (patched.keep * patched.model.hf.config.vocab_size))
-                    odds = torch.cat([metric(runner.logits(ends[some])) for some in chunks(len(ends), few)])
+                    odds = torch.cat([metric(runner.logits(ends[part])) for part in chunks(len(ends), few)])
                     yield cells, odds.double().cpu().numpy()
 
 

@@ -130,8 +130,8 @@ def _pull(end: Tensor, start: Tensor, grads: Tensor) -> Tensor:
     return torch.autograd.grad(end, start, grads, retain_graph=True, is_grads_batched=True)[0]
 
 
-def _push(start: Tensor, end: Tensor, ways: Tensor) -> Tensor:
+def _push(start: Tensor, end: Tensor, changes: Tensor) -> Tensor:
     """Changes of `start`, `[k, *start.shape]`, pushed to `end`: the derivative of `_pull` by its gradients."""
     dummy: Any = torch.zeros_like(end, requires_grad=True)
     back = torch.autograd.grad(end, start, dummy, create_graph=True)[0]
-    return torch.autograd.grad(back, dummy, ways, retain_graph=True, is_grads_batched=True)[0]
+    return torch.autograd.grad(back, dummy, changes, retain_graph=True, is_grads_batched=True)[0]

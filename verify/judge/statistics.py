@@ -56,10 +56,10 @@ def cross_fitted(forget: np.ndarray, twins: np.ndarray) -> Chosen:
     return Chosen(picked[0], picked[1], (options[0], options[1]))
 
 
-def _mean(some: np.ndarray, every: np.ndarray) -> np.ndarray:
-    """The mean over some rows, or over every row if there are none of these; zero without any rows."""
-    rows = some if len(some) else every
-    return rows.mean(0) if len(rows) else np.zeros(every.shape[1])
+def _mean(chosen: np.ndarray, all_rows: np.ndarray) -> np.ndarray:
+    """The mean over the chosen rows, or over all rows if none are chosen; zero without any rows."""
+    rows = chosen if len(chosen) else all_rows
+    return rows.mean(0) if len(rows) else np.zeros(all_rows.shape[1])
 
 
 @dataclass(frozen=True)

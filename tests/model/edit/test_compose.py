@@ -178,7 +178,7 @@ def test_what_cannot_be_merged_is_refused(model: Model) -> None:
     for edits, words in (
         ([], "nothing to merge"),
         ([first, second], "neither was made on the other"),
-        ([first, first], "applied once"),
+        ([first, first], "apply it only once"),
     ):
         with pytest.raises(UserError, match=words):
             merge(model, edits)

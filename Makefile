@@ -1,4 +1,4 @@
-# Every target sets itself up: a fresh clone and a Python 3.11 to 3.13 are enough.
+# Every target sets itself up: a fresh clone and Python 3.11 to 3.13 are enough.
 #   make demo    the main job on the embedded model, into runs/demo
 #   make test    everything that must hold: lint, structure, types, doctests, tests, notebooks
 #   make check   lint, structure and types only
@@ -13,7 +13,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SITE := build/site
 say = @printf '==> %s\n'
-# networks fail: three tries
+# three tries, because networks fail
 retry = for try in 1 2 3; do $(1) && break; test $$try = 3 && exit 1; echo "==> that failed, trying again"; sleep 5; done
 
 .DEFAULT_GOAL := test
@@ -62,8 +62,8 @@ pytest: .venv/installed-dev
 	$(say) "tests and notebooks (pytest)"
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest $(PYTEST_ARGS)
 
-# Types and doctests look at an installed copy: in the checkout, modules would have two names.
-# build/ goes first, or modules that were deleted would come back.
+# Types and doctests use an installed copy: in the checkout, modules would have two names.
+# build/ is removed first, or deleted modules would come back.
 site: .venv/installed-dev
 	$(say) "installing a copy into $(SITE)"
 	@rm -rf build

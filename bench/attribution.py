@@ -21,7 +21,7 @@ from loka.model import logits, token_logprobs, unfrozen
 
 def main() -> None:
     """Time both, print the ratio, write the row."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--device", default="cpu")

@@ -317,7 +317,7 @@ OUTCOMES = ("removed", "suppressed", "intact", "inconclusive")
 
 def main() -> None:
     """Train, audit, print the table of confusion, write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, nargs="*", default=range(5, 10))
     options = parser.parse_args()

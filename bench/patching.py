@@ -49,7 +49,7 @@ Rows = list[dict[str, Any]]
 
 def main() -> None:
     """Time everything, print a table, write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--models", nargs="+", default=["smollm2", "gpt2"])
     parser.add_argument("--prompts", nargs="+", default=["short", "chat", "long"], choices=["short", "chat", "long"])
@@ -58,11 +58,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    known = loka.load("smollm2", device=options.device)
-    case = loka.case("capitals").on(known)
+    smollm2 = loka.load("smollm2", device=options.device)
+    case = loka.case("capitals").on(smollm2)
     rows: Rows = []
     for name in options.models:
-        model = known if name == "smollm2" else gpt2(known)
+        model = smollm2 if name == "smollm2" else gpt2(smollm2)
         for prompt in options.prompts:
             both = equal_pairs(model, case, prompt, 1 if prompt == "long" else PAIRS)
             for part in options.parts:
@@ -80,13 +80,13 @@ def main() -> None:
         )
 
 
-def gpt2(known: Model) -> Model:
+def gpt2(smollm2: Model) -> Model:
     """Random weights in GPT-2 small's shape, with the other model's tokenizer."""
-    config = transformers.GPT2Config(vocab_size=len(known.tokenizer), bos_token_id=1, eos_token_id=2)
+    config = transformers.GPT2Config(vocab_size=len(smollm2.tokenizer), bos_token_id=1, eos_token_id=2)
     config.architectures = ["GPT2LMHeadModel"]
     torch.manual_seed(0)
-    hf = transformers.AutoModelForCausalLM.from_config(config).to(known.device)
-    return loka.model.wrap(hf, known.tokenizer, "gpt2")
+    hf = transformers.AutoModelForCausalLM.from_config(config).to(smollm2.device)
+    return loka.model.wrap(hf, smollm2.tokenizer, "gpt2")
 
 
 def equal_pairs(model: Model, case: Case, prompt: str, n: int = PAIRS) -> Pairs:

@@ -42,7 +42,7 @@ CANDIDATES, FEW = 2000, 6
 RECIPE: dict[str, Any] = {
     "lr": 3e-3, "retain_weight": 5.0, "neutral_weight": 1.0, "push_weight": 0.25, "retain_rows": 16, "neutral_rows": 4,
 }  # fmt: skip
-MEASURES = {"forget": "forgotten, answered", "same": "same relation, answered", "other": "other relations, answered",
+MEASURES = {"forget": "to forget, answered", "same": "same relation, answered", "other": "other relations, answered",
             "perplexity": "perplexity", "r": "r after relearning"}  # fmt: skip
 Row = dict[str, Any]
 
@@ -77,7 +77,7 @@ def main() -> None:
     stored = [r for r in stored if like.items() <= r["settings"].items()]
     for row in [*paired_differences(rows), *pool(stored)]:
         print(
-            f"{row['settings']['case']:20}{row['settings']['who']:22}{row['name']:36}{row['value']:+7.3f} "
+            f"{row['settings']['case']:24}{row['settings']['who']:22}{row['name']:36}{row['value']:+7.3f} "
             f"({row['low']:+.3f} to {row['high']:+.3f})"
         )
     if options.figure:

@@ -24,7 +24,7 @@ KS = (10, 50, 200)
 
 def main() -> None:
     """Measure every case and size, print a table, write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--cases", nargs="+", default=CASES)

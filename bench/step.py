@@ -36,8 +36,8 @@ def main() -> None:
     model = loka.load(options.model, device=options.device)
     case = loka.case("capitals").on(model)
     sites = loka.locate.attribution(model, case, parts=("neuron",)).top(options.neurons)
-    asked = [f.asked(p) for f in case.forget.working for p in f.prompts][: options.rows]
-    batch = encode(model, [f.prompt for f in asked], [f.answer for f in asked])
+    prompts = [f.asked(p) for f in case.forget.working for p in f.prompts][: options.rows]
+    batch = encode(model, [f.prompt for f in prompts], [f.answer for f in prompts])
     settings = {
         "model": options.model,
         "processor": processor(model),

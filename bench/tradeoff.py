@@ -26,7 +26,7 @@ from loka.verify.checks import CAP
 MEASURES = {
     "forget": "capitals to forget, answered",
     "same": "capitals to retain, answered",
-    "relearned": "probability after relearning the others",
+    "relearned": "after relearning the others",
 }
 TRAINING: dict[str, Any] = {
     "objective": "undial", "steps": 30, "lr": 1e-3, "retain_weight": 20.0, "neutral_weight": 6.0, "push_weight": 0.25,
@@ -37,7 +37,7 @@ STYLES = {"located": ("#0072b2", "o"), "random": ("#d98200", "^")}
 
 def main() -> None:
     """Make the missing rows, print a table, write the rows and the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--model", default="smollm2")

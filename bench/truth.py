@@ -62,7 +62,7 @@ class GroundTruth:
 
 def main() -> None:
     """Score every locator and control on models of several seeds, print a table, write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()

@@ -125,8 +125,8 @@ def measure(
 
 def _known(model: Model, facts: Sequence[Fact]) -> list[Fact]:
     """Facts with those of their first prompts that the original answers."""
-    asked = [f.asked(p) for f in facts for p in f.prompts[:PROMPTS]]
-    return [f for f, right in zip(asked, recalled(model, asked), strict=True) if right]
+    prompts = [f.asked(p) for f in facts for p in f.prompts[:PROMPTS]]
+    return [f for f, right in zip(prompts, recalled(model, prompts), strict=True) if right]
 
 
 def _new_answer(model: Model, fact: Fact, new: str) -> tuple[float, float]:

@@ -41,7 +41,7 @@ SEALED = "in {} the capital is called"
 
 def main() -> None:
     """Time every check on every model and number of facts, print a table, write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", help="a real model instead of the random ones, such as smollm2")
     parser.add_argument("--case", default="capitals")

@@ -58,7 +58,7 @@ class Trial:
 
 def main() -> None:
     """Zero, ask, print the rows, write rows and figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--model", default="smollm2")

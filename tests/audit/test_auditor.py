@@ -15,18 +15,11 @@ from loka.audit.auditor import budget_steps
 from loka.audit.controls import shallow_sibling
 from loka.audit.store import Store
 from loka.audit.summary import summarise
-from loka.knowledge import Case, case
+from loka.knowledge import Case
 from loka.model import Edit, Model, Site, wrap
 from loka.verify import Budget, Verdict, capped, make_reading, recall_by_unit
 
 CAP = Budget(8, 1e-3)  # what the small model needs; the table has SmolLM2's
-
-
-@pytest.fixture(scope="module")
-def many(files, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """A case with thirty facts to forget, enough for a claim of removal."""
-    subjects = list(files.base["relations"]["capital"]["facts"])[:30]
-    return case(files.write(tmp_path_factory.mktemp("many"), forget={"capital": subjects}))
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +37,9 @@ def holds(verdict: Verdict, outcome: str) -> None:
     assert verdict.outcome == ("inconclusive" if closed else outcome), str(verdict)
 
 
-def test_untouched_is_intact(planted: Model, many: Case) -> None:
+def test_untouched_is_intact(planted: Model, planted_case: Case) -> None:
     same = wrap(copy.deepcopy(planted.hf), planted.tokenizer, "a copy")
-    verdict = audit(planted, same, many)
+    verdict = audit(planted, same, planted_case)
     holds(verdict, "intact")
     assert verdict.recoveries["recall"].low >= 0.5
     assert verdict.summary.forget_after == verdict.summary.forget_before == 1
@@ -98,19 +91,19 @@ def test_an_edit_comes_with_its_random_sites(planted: Model, planted_case: Case,
     assert again.summary == verdict.summary
 
 
-def test_incomparable_models_are_refused(planted: Model, many: Case, tiny: Callable[[str], Model]) -> None:
+def test_incomparable_models_are_refused(planted: Model, planted_case: Case, tiny: Callable[[str], Model]) -> None:
     with pytest.raises(UserError, match="different shapes; audit a model made from the original"):
-        audit(planted, tiny("LlamaForCausalLM"), many)
+        audit(planted, tiny("LlamaForCausalLM"), planted_case)
     other = copy.deepcopy(planted.tokenizer)
     other.add_tokens(["another"])
     with pytest.raises(UserError, match="different tokenizers"):
-        audit(planted, wrap(copy.deepcopy(planted.hf), other, "other"), many)
+        audit(planted, wrap(copy.deepcopy(planted.hf), other, "other"), planted_case)
     with pytest.raises(UserError, match="'huge' is not a profile; choose one of quick"):
-        audit(planted, planted, many, profile="huge")  # type: ignore[arg-type]
+        audit(planted, planted, planted_case, profile="huge")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="there is no edit file"):
-        audit(planted, "none.safetensors", many)
+        audit(planted, "none.safetensors", planted_case)
     with pytest.raises(UserError, match="made for weights"):
-        audit(planted, Edit((), (), "0" * 64), many)
+        audit(planted, Edit((), (), "0" * 64), planted_case)
 
 
 def test_the_budget_is_the_one_that_brings_back_most_of_the_shallow_sibling() -> None:

@@ -112,6 +112,21 @@ def write_json(path: str | Path, obj: Any) -> None:
     write_atomic(path, text + "\n")
 
 
+def read_json(path: str | Path, advice: str) -> Any:
+    """The value of a JSON file.
+
+    Args:
+        advice: how an error ends: what to do about a file that cannot be read.
+
+    Raises:
+        UserError: a file that is not there or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)!r} cannot be read ({error}); {advice}.") from error
+
+
 def _plain(obj: Any) -> Any:
     if isinstance(obj, dict):
         return {key: _plain(value) for key, value in obj.items()}

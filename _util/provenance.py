@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from .errors import UserError
 from .files import write_json
+from .records import read_record
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn", "scipy")
 NAME = "provenance.json"
@@ -68,10 +69,13 @@ class Provenance:
         """Read what `to_json` gives. If there is no recipe, one among the arguments is used.
 
         Raises:
-            TypeError: a key is missing, or `data` is not a mapping.
+            UserError: a key is missing, or a value is of another type.
         """
         names = {field.name for field in dataclasses.fields(cls)}
-        read = cls(**{name: value for name, value in dict(data).items() if name in names})  # type: ignore[arg-type]
+        known = {k: v for k, v in data.items() if k in names} if isinstance(data, Mapping) else data
+        read = read_record(cls, known, "it")
+        if read.threads < 1:
+            raise UserError(f"it cannot have threads = {read.threads}")
         return dataclasses.replace(read, recipe=read.recipe or read.arguments.get("recipe"))  # type: ignore[arg-type]
 
     def to_json(self) -> dict[str, JsonValue]:
@@ -114,8 +118,9 @@ def read_provenance(folder: Path) -> Provenance | None:
     path = folder / NAME
     try:
         return Provenance.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{str(path)!r} cannot be read ({error}); name another --out.") from error
+    except (OSError, ValueError, UserError) as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{str(path)!r} cannot be read ({reason}); name another --out.") from error
 
 
 @contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import UserError
@@ -26,7 +29,7 @@ def read_record(kind: type[T], values: object, what: str) -> T:
         UserError: an unknown key, a missing one, or a value of another type.
     """
     if not isinstance(values, Mapping):
-        raise UserError(f"{what} must map names to values, but it is {values!r}.")
+        raise UserError(f"{what} must map names to values, but it is {reprlib.repr(values)}.")
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     if unknown := [key for key in values if key not in names]:
@@ -35,9 +38,50 @@ def read_record(kind: type[T], values: object, what: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{what} cannot have {where} = {first['input']!r}: {first['msg'].lower()}.") from None
+        raise UserError(_refused(what, error)) from None
+
+
+def check_types(record: object, what: str) -> None:
+    """Refuse a dataclass with a value of another type than its field's; `read_record` has converted what it can.
+
+    Raises:
+        UserError: as `read_record`.
+    """
+    for name, adapter in _adapters(type(record)).items():
+        try:
+            adapter.validate_python(getattr(record, name), strict=True)
+        except ValidationError as error:
+            raise UserError(_refused(what, error, name)) from None
+
+
+def read_yaml(text: str, what: str) -> object:
+    """The value of a YAML document without aliases, which can stand for far more than the file holds.
+
+    Raises:
+        UserError: not YAML, or an alias.
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise UserError(f"{what} must not use YAML aliases (*name); write the value out.")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{what} is not valid YAML ({' '.join(str(error).split())}); correct it.") from error
+
+
+@cache
+def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
+    """How to check the fields of a dataclass; a mapping is checked by what reads it."""
+    hints = get_type_hints(kind)
+    plain = [f.name for f in fields(kind) if get_origin(hints[f.name]) is not Mapping]
+    return {name: TypeAdapter(hints[name]) for name in plain}
+
+
+def _refused(what: str, error: ValidationError, *at: str) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, (*at, *first["loc"])))
+    if first["type"] == "missing":
+        return f"{what} lacks {where!r}; add it."
+    return f"{what} cannot have {where} = {reprlib.repr(first['input'])}: {first['msg'].lower()}."
 
 
 def _nested(hint: Any, value: object, what: str) -> object:

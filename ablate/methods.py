@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import partial
-from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, Literal
+from inspect import Parameter, signature, unwrap
+from reprlib import repr as short
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import JsonValue
+from pydantic import AfterValidator, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import Edit, Site
+from ..model import Edit, Model, Site
 from .common import Progress, progress_argument
 from .follow_up import FOLLOW_UP, follow_up
 from .leace import leace
@@ -29,9 +30,7 @@ from .training.config import TrainingConfig
 from .tune import tune
 from .zero import zero
 
-if TYPE_CHECKING:
-    from ..model import Model
-
+TYPES = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 FIXED = ("model", "case", "sites", "progress", "stop")
 
 
@@ -64,20 +63,26 @@ class Method:
         """Arguments from JSON values. Where the default is a record, the value names the fields that differ.
 
         Raises:
-            UserError: an argument that the method does not take, or a record that cannot be read.
+            UserError: an argument that the method does not take or of another type, or a record that cannot be read.
         """
         takes = {k: p for k, p in signature(self.run).parameters.items() if k not in FIXED}
         if unknown := [name for name in arguments if name not in takes]:
             raise UserError(f"{self.name} has no argument {unknown[0]!r}; it takes {', '.join(takes) or 'none'}.")
-        return {name: _read(takes[name].default, value) for name, value in arguments.items()}
+        return {name: self._read(name, takes[name].default, value) for name, value in arguments.items()}
 
-
-def _read(default: Any, value: Any) -> Any:
-    """A record from JSON values, with missing fields from its default; any other value unchanged."""
-    if not (is_dataclass(default) and hasattr(default, "from_json") and isinstance(value, Mapping)):
-        return value
-    kind: Any = type(default)
-    return kind.from_json(value, default)
+    def _read(self, name: str, default: Any, value: Any) -> Any:
+        """A record from JSON values, with missing fields from its default; any other value as the signature has it."""
+        if is_dataclass(default) and hasattr(default, "from_json") and isinstance(value, Mapping):
+            kind: Any = type(default)
+            return kind.from_json(value, default)
+        run = unwrap(self.run)
+        hint = get_type_hints(run, localns={"Model": Model}, include_extras=True)[name]
+        try:
+            found = TypeAdapter(hint, config=None if is_dataclass(default) else TYPES).validate_python(value)
+        except ValidationError as error:
+            says = error.errors()[0]["msg"].lower()
+            raise UserError(f"{self.name} cannot have {name} = {short(value)}: {says}.") from None
+        return value if found == value else found  # an integer stays one where any number will do
 
 
 def _follow_up(
@@ -86,7 +91,7 @@ def _follow_up(
     sites: Iterable[Site] | None,
     config: TrainingConfig = FOLLOW_UP,
     *,
-    first: str = "zero",
+    first: Annotated[str, AfterValidator(lambda name: find(name).name)] = "zero",
     first_arguments: Mapping[str, JsonValue] | None = None,
     own_sites: bool = False,
     progress: Progress | None = None,

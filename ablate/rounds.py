@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from .._util.errors import UserError
-from .._util.records import read_record
+from .._util.records import check_types, read_record
 from ..knowledge import Case, accepts_spec
 from ..model import Edit, EditRecord, RoundRecord, Site, Slice, capture, scratch, slices
 from .common import Progress, edit_record
@@ -37,11 +38,21 @@ class RoundPlan:
     `counts`: the number of sites per round. By default, three rounds each reset as many sites as were given, or a third
     of these without a locator. `relearning_steps`, `relearning_radius`: the number of relearning steps and the length
     of each, see `recovered_sites`.
+
+    Raises:
+        UserError: no counts, or a negative number.
     """
 
     counts: tuple[int, ...] | None = None
     relearning_steps: int = 6
     relearning_radius: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_types(self, "a plan of rounds")
+        if self.counts is not None and (not self.counts or min(self.counts) < 1):
+            raise UserError(f"counts {list(self.counts)} must give every round at least one site.")
+        if self.relearning_steps < 0 or not 0 <= self.relearning_radius < math.inf:
+            raise UserError(f"{self} cannot relearn; give a number of steps and a radius of 0 or above.")
 
     def to_json(self) -> dict[str, JsonValue]:
         """All fields, as `from_json` reads them."""
@@ -225,8 +236,6 @@ def _share_out(given: list[Site], counts: Sequence[int] | None, locator: Locator
     if counts is None:
         third, more = divmod(len(given), 3)
         counts = [len(given)] * 3 if locator else [n for n in (third + (i < more) for i in range(3)) if n]
-    if not counts or min(counts) < 1:
-        raise UserError(f"counts {list(counts)} must give every round at least one site.")
     if not locator and sum(counts) > len(given):
         raise UserError(
             f"{sum(counts)} sites are to be reset in {len(counts)} rounds, but {len(given)} were given; "

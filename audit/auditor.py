@@ -17,7 +17,7 @@ from ..model import Edit, Model, bare, is_adapter, load, read_adapter
 from ..verify import Budget, Reading, Verdict
 from ..verify.check import Check, Profile, Setting
 from .controls import Audited, Control
-from .plan import Plan, Step
+from .plan import Plan, Step, check_names
 from .store import Store
 from .summary import grades, summarise
 
@@ -52,10 +52,13 @@ def audit(
             its cap, each attack uses the number of steps that brings back most of the shallow sibling's answers.
 
     Raises:
-        UserError: a model with another tokenizer or shape than `before`, or an unknown profile, check or control.
+        UserError: a model with another tokenizer or shape than `before`, or an unknown profile, check or control, also
+            one that the store has readings of.
     """
     plan = Plan.of(profile, checks=checks, controls=controls)
-    auditor = _Auditor(before, resolve(before, after), resolved(before, case), plan, store or Store(), progress)
+    store = store or Store()
+    check_names(store.readings, plan.table, plan.controls, "the store")
+    auditor = _Auditor(before, resolve(before, after), resolved(before, case), plan, store, progress)
     auditor.make_controls()
     auditor.measure()
     return auditor.verdict()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .._util.errors import UserError
@@ -57,6 +57,8 @@ class Plan:
         found = effort(profile)
         table = tuple(CHECKS if checks is None else checks)
         chosen = tuple(CONTROLS if controls is None else controls)
+        _rows("check", Check, table)
+        _rows("control", Control, chosen)
         _unique("check", [c.name for c in table])
         _unique("control", [*MODELS, *(c.name for c in chosen)])
         for control in chosen:
@@ -90,6 +92,34 @@ class Plan:
     def setting(self, step: Step, budget: Budget | None) -> Setting:
         """The setting of a check, before an audit adds what the check needs from the original."""
         return Setting(effort=self.effort, budget=budget, groups=step.groups)
+
+
+def check_names(
+    readings: Mapping[str, Collection[str]], checks: Sequence[Check], controls: Sequence[Control], where: str
+) -> None:
+    """Refuse stored readings that belong to other tables.
+
+    Args:
+        readings: the names of the checks, by model.
+        where: how an error names the place of the readings.
+
+    Raises:
+        UserError: readings of a check or a control that the tables lack.
+    """
+    models = [*MODELS, *(c.name for c in controls)]
+    for model, found in readings.items():
+        if model not in models:
+            raise UserError(
+                f"{where} has readings of {model!r}, which is none of {', '.join(models)}; give the table of its "
+                "controls, or verify into a new folder."
+            )
+        for name in found:
+            place(name, checks)
+
+
+def _rows(what: str, kind: type, rows: Sequence[object]) -> None:
+    if strange := [row for row in rows if not isinstance(row, kind)]:
+        raise UserError(f"{strange[0]!r} is not a row of the table of {what}s; give records of `{kind.__name__}`.")
 
 
 def _unique(what: str, names: Sequence[str]) -> None:

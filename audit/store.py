@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from .._util.errors import UserError
-from .._util.files import write_json
+from .._util.files import read_json, write_json
 from ..knowledge import Case
 from ..model import Edit, Model
 from ..verify import Reading
@@ -37,7 +36,7 @@ class FolderStore(Store):
     """Readings in `readings.json` and control edits in `controls/NAME.safetensors`, each written when it is finished.
 
     Raises:
-        UserError: the folder holds the audit of other models or of another case.
+        UserError: the folder holds the audit of other models or of another case, or a file that cannot be read.
     """
 
     def __init__(self, folder: Path, before: Model, after: Edit | Model, case: Case) -> None:
@@ -51,8 +50,7 @@ class FolderStore(Store):
         self._check_same()
         path = folder / "readings.json"
         if path.exists():
-            data = json.loads(path.read_text(encoding="utf-8"))
-            self.readings = {m: {c: Reading.from_json(r) for c, r in checks.items()} for m, checks in data.items()}
+            self.readings = read_readings(path)
         for file in sorted((folder / "controls").glob("*.safetensors")):
             self.edits[file.stem] = Edit.load(file)
 
@@ -61,8 +59,9 @@ class FolderStore(Store):
         if not path.exists():
             write_json(path, self.audited)
             return
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        other = [what for what, value in self.audited.items() if stored.get(what) != value]
+        stored = read_json(path, "name another --out")
+        known = stored if isinstance(stored, dict) else {}
+        other = [what for what, value in self.audited.items() if known.get(what) != value]
         if other:
             raise UserError(
                 f"{str(self.folder)!r} holds the audit of another pair ({', '.join(other)} differ); name another --out."
@@ -78,3 +77,18 @@ class FolderStore(Store):
         """Store a finished control edit, and write its file."""
         super().keep_edit(name, edit)
         edit.save(self.folder / "controls" / f"{name}.safetensors")
+
+
+def read_readings(path: Path) -> dict[str, dict[str, Reading]]:
+    """The readings of a `readings.json`, by model and check.
+
+    Raises:
+        UserError: a file that cannot be read, or that holds something else.
+    """
+    data = read_json(path, "delete it and run its stage again")
+    try:
+        return {m: {c: Reading.from_json(r) for c, r in checks.items()} for m, checks in data.items()}
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{str(path)!r} is not a file of readings ({error}); delete it and run `loka verify` again."
+        ) from error

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
@@ -15,9 +14,11 @@ from .. import knowledge
 from .._util.errors import LokaError, UserError
 from .._util.files import write_json
 from .._util.provenance import recorded
-from .._util.records import read_record
+from .._util.records import read_record, read_yaml
 from ..audit.auditor import audit, resolve
+from ..audit.controls import CONTROLS
 from ..audit.cost import estimate, seconds_a_row
+from ..audit.plan import check_names
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
 from ..locate import METHODS as LOCATORS
@@ -31,6 +32,7 @@ from ..pipeline.search import search
 from ..pipeline.teaching import Teaching
 from ..report import pictures
 from ..report import write as write_report
+from ..verify import CHECKS
 from .show import Bars, best_sites, costs, table, what_is_left
 
 app = typer.Typer(
@@ -166,6 +168,7 @@ def verify(
     chosen = knowledge.case(case).on(original)
     if list_:
         stored = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
+        check_names(stored, CHECKS, CONTROLS, repr(str(out_ / "readings.json")))
         steps = estimate(original, edited, chosen, profile=chosen_profile)
         out.print(costs(steps, seconds_a_row(original, chosen), stored))
         return
@@ -200,7 +203,7 @@ def plant(
     ] = "{}",
 ) -> None:
     """Teach a copy of a model invented facts, so that the truth about a whole run is known."""
-    spec = read_record(Teaching, yaml.safe_load(teaching), "--teaching")
+    spec = read_record(Teaching, read_yaml(teaching, "--teaching"), "--teaching")
     with Bars() as bars:
         made = plant_facts(
             load(model, device=device), case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=spec,

@@ -201,8 +201,8 @@ class Case:
         Raises:
             UserError: `n` under 1.
         """
-        if n < 1:
-            raise UserError(f"subset({n}) leaves no fact; give 1 or more.")
+        if not isinstance(n, int) or n < 1:
+            raise UserError(f"subset({n!r}) is not a number of facts; give 1 or more.")
 
         def first(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
             by_relation = {
@@ -259,7 +259,13 @@ def accepts_spec(
 
 
 def resolved(model: Model, case: Case | CaseSpec) -> Case:
-    """The case that the model knows of a spec; a `Case` is returned unchanged."""
+    """The case that the model knows of a spec; a `Case` is returned unchanged.
+
+    Raises:
+        UserError: neither of the two, such as a name.
+    """
+    if not isinstance(case, Case | CaseSpec):
+        raise UserError(f"{case!r} is not a case; read one with loka.case(...), by its name or its file's path.")
     return case.on(model) if isinstance(case, CaseSpec) else case
 
 

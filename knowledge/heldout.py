@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .._util.errors import UserError
+from .._util.records import check_types
 from .build import Split
 from .case import Case, accepts_spec
 from .fact import Fact
@@ -37,11 +38,19 @@ class Bounds:
 
     `forget`: the share of the forget facts' prompts still answered; `retain_drop`: the fall in the share of retain
     prompts answered; `perplexity_rise`: the relative rise in perplexity.
+
+    Raises:
+        UserError: NaN, which no model is outside of.
     """
 
     forget: float = 0.05
     retain_drop: float = 0.02
     perplexity_rise: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_types(self, "bounds")
+        if any(map(math.isnan, (self.forget, self.retain_drop, self.perplexity_rise))):
+            raise UserError(f"{self} holds NaN; give numbers, such as 0.05.")
 
     def met(self, now: Metrics, before: Metrics) -> bool:
         return not self.distance(now, before)

@@ -37,6 +37,8 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows:
 
     Cost: one forward pass over all distinct prompts, and over the answers of more than one token.
     """
+    if not prompts:
+        return Scores(torch.zeros(0, dtype=model.dtype), torch.zeros(0, dtype=torch.bool))
     if reads_in_parts(model):
         tokens = [(tuple(head), tuple(tail)) for head, tail in split(model, prompts, answers)]
         return Scores(*score_continuations(model, tokens, most=rows))

@@ -107,7 +107,7 @@ class Circuit:
         """
         frame, metadata = table.read(path, "circuit", "Circuit.save")
         return cls(
-            frame, _wiring_from_json(metadata["wiring"], frame), LocalizationRecord.from_json(metadata["record"])
+            frame, _wiring_from_json(metadata["wiring"], frame), LocalizationRecord.from_json(metadata.get("record"))
         )
 
     def _check(self, k: int, by: str) -> None:

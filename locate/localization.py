@@ -21,6 +21,8 @@ COLUMNS = (
     "layer", "part", "index", "position", "score", "low", "high", "frequency", "q", "role", "forget", "retain", "raw"
 )  # fmt: skip
 
+NUMBERS = ("layer", "score", "low", "high", "frequency", "q", "forget", "retain", "raw")
+
 
 @dataclass(frozen=True, eq=False)
 class Localization:
@@ -73,11 +75,14 @@ class Localization:
         """A column as `[layer, unit]`.
 
         Raises:
-            UserError: a part without scores, or no such column.
+            UserError: a part without scores, no such column, or layers of different sizes.
         """
         self._check_column(column)
         rows = self._rows(part).sort_values(["layer", "index"])
-        return rows[column].to_numpy(float).reshape(rows["layer"].nunique(), -1)
+        layers = rows["layer"].nunique()
+        if len(rows) % layers:
+            raise UserError(f"{len(rows)} {part} sites do not fill {layers} layers; locate again.")
+        return rows[column].to_numpy(float).reshape(layers, -1)
 
     def significant_sites(self, part: Part = "neuron", *, level: float = 0.05) -> list[Site]:
         """The sites that serve the forget facts more than the retain facts, beyond chance, best first.
@@ -149,7 +154,13 @@ class Localization:
             UserError: no such file, or not a localization.
         """
         frame, metadata = table.read(path, "localization", "`loka locate`")
-        return cls(frame, LocalizationRecord.from_json(metadata["record"]))
+        if missing := [c for c in COLUMNS if c not in frame]:
+            raise UserError(f"{str(path)!r} lacks the column {missing[0]!r}; `loka locate` writes it anew.")
+        if text := [c for c in NUMBERS if not pd.api.types.is_numeric_dtype(frame[c])]:
+            raise UserError(
+                f"{str(path)!r} has a column {text[0]!r} that is not numbers; `loka locate` writes it anew."
+            )
+        return cls(frame, LocalizationRecord.from_json(metadata.get("record")))
 
     def _check_column(self, name: str) -> None:
         if name not in self.frame:

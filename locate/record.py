@@ -57,6 +57,5 @@ class LocalizationRecord:
             return TypeAdapter(cls).validate_python(value)
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise UserError(
-                f"the record of how this was located has a faulty field {where!r}; locate it again."
-            ) from error
+            what = f"has a faulty field {where!r}" if where else "is missing"
+            raise UserError(f"the record of how this was located {what}; locate it again.") from error

@@ -127,6 +127,8 @@ class Model:
 
     def check_site(self, site: Site) -> None:
         """Raise `UserError` unless the model has this site."""
+        if not isinstance(site, Site):
+            raise UserError(f"{site!r} is not a site; take one from a localization's `top`, or read it by Site.parse.")
         if not 0 <= site.layer < self.n_layers:
             raise UserError(f"{site} is not in {self.name}: its layers are 0 to {self.n_layers - 1}.")
         if site.index is not None and not 0 <= site.index < self.units(site.part):

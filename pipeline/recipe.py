@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import JsonValue
 
 from .. import locate
 from .._util.errors import UserError
-from .._util.records import read_record
+from .._util.records import read_record, read_yaml
 from ..ablate import RewriteConfig, TrainingConfig
 from ..ablate.methods import find
 from ..knowledge import Case
@@ -93,16 +94,21 @@ class Recipe:
             UserError: an unknown key, a value of another type, or a value that `Recipe` rejects.
         """
         if not isinstance(values, Mapping):
-            raise UserError(f"a recipe must map names to values, but it is {values!r}.")
+            raise UserError(f"a recipe must map names to values, but it is {reprlib.repr(values)}.")
         given = dict(values)
         method = find(str(given.get("method", cls.method)))
         if method.without_sites == "own":
             given = {"part": "mlp", "sites": 0, **given}
-        if given.get("config") and method.config is None:
-            raise UserError(f"{method.name} has no config; leave it out.")
-        if method.config is not None:
-            given["config"] = type(method.config).from_json(given.get("config") or {}, method.config)
-            type(method.config).from_json(given.get("without_twins") or {}, given["config"])
+        for name in ("config", "without_twins"):
+            if given.get(name) and method.config is None:
+                also = "" if name == "config" else f", and {name} too"
+                raise UserError(f"{method.name} has no config; leave it out{also}.")
+            given[name] = {} if given.get(name) is None else given[name]
+        if method.config is None:
+            given["config"] = None
+        else:
+            given["config"] = type(method.config).from_json(given["config"], method.config)
+            type(method.config).from_json(given["without_twins"], given["config"])
         return read_record(cls, given, "a recipe")
 
     def to_yaml(self) -> str:
@@ -123,10 +129,10 @@ class Recipe:
                 f"{str(name)!r} is neither a recipe nor a YAML file; choose from {', '.join(recipes())}, or a file."
             )
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = read_yaml(path.read_text(encoding="utf-8"), "its text")
             return cls.from_json({"name": path.stem, **values} if isinstance(values, Mapping) else values)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{str(path)!r} is not valid YAML ({' '.join(str(error).split())}); correct it.") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"the recipe {str(path)!r} is not text in UTF-8 ({error}); correct it.") from error
         except UserError as error:
             raise UserError(f"the recipe {str(path)!r} cannot be used: {error}") from error
 

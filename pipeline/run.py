@@ -22,7 +22,7 @@ from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
 from ..audit.auditor import Progress, audit, controls
-from ..audit.profiles import Profile
+from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
 from ..knowledge import Case, CaseSpec, resolved
 from ..knowledge import case as read_case
@@ -101,6 +101,8 @@ class Run:
             )
         if stored and stored.recipe is None:
             raise UserError(f"{str(out)!r} holds something other than a run; name another --out.")
+        self.profile: Profile = profile or cast(Profile, arguments.get("profile", "quick"))
+        effort(self.profile)  # refuses an unknown one
         given = case if case is not None else str(self.folder / "case.yaml")
         spec = read_case(given) if isinstance(given, str) else given
         self.model = model if isinstance(model, Model) else load(model or str(arguments["model"]), device=device)
@@ -110,7 +112,7 @@ class Run:
         self.recipe = recipe or (
             Recipe.from_json(stored_recipe) if stored_recipe else Recipe.load(DEFAULT).on(self.case)
         )
-        self.profile: Profile = profile or cast(Profile, arguments.get("profile", "quick"))
+        self._check_sites()
         if stored:
             self._check_same(stored, recipe)
             torch.set_num_threads(stored.threads)
@@ -124,7 +126,8 @@ class Run:
             part: the single part to score; by default the locator's default parts.
 
         Raises:
-            UserError: the folder holds a localization by another method or of another part.
+            UserError: the folder holds a localization by another method or of another part, or the recipe's locator
+                does not score the part that the recipe edits.
         """
         path = self.folder / "localization.parquet"
         wanted = Located(method or self.recipe.locator or LOCATOR, part)
@@ -132,6 +135,8 @@ class Run:
             if (method or part) and wanted != self._located:
                 raise UserError(f"{str(self.folder)!r} holds a localization by {self._located}; name another --out.")
             return Localization.load(path)
+        if method is None and part is None:
+            self._check_scored(wanted.method)
         with self._timed("locate"):
             step = self._step(wanted.method)
             found = locate.perform(wanted.method, self.model, self.case, part=part, progress=step)
@@ -234,13 +239,28 @@ class Run:
             **({"edit": digest(edit)} if edit.exists() else {}),
         }
 
+    def _check_sites(self) -> None:
+        """Refuse a recipe that asks for more sites than the model has."""
+        n, part = self.recipe.sites, self.recipe.part
+        if n > (most := self.model.n_layers * self.model.units(part)):
+            raise UserError(f"the recipe edits {n} sites of part {part}, but {self.model.name} has {most}; give fewer.")
+
+    def _check_scored(self, method: str) -> None:
+        """Refuse a recipe that edits a part which the locator does not score by itself."""
+        scored, part = locate.locator(method).default_parts, self.recipe.part
+        if self.recipe.sites and part not in scored:
+            raise UserError(
+                f"the recipe edits sites of part {part}, but {method} scores {', '.join(scored)}; "
+                f"run `loka locate CASE --part {part}` first, or choose another locator."
+            )
+
     def _check_same(self, stored: Provenance, recipe: Recipe | None) -> None:
         digests = stored.digests
         current = {"case": self.case.spec.digest, "model": self.model.digest()}
         for what, value in current.items():
-            if digests[what] != value:
+            if (found := digests.get(what, "unknown")) != value:
                 raise UserError(
-                    f"{str(self.folder)!r} is a run of another {what} ({digests[what][:12]}, not {value[:12]}); "
+                    f"{str(self.folder)!r} is a run of another {what} ({found[:12]}, not {value[:12]}); "
                     f"name another --out, or give the same {what}."
                 )
         stored_recipe = stored.recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from .._util.errors import LokaError
+from .._util.errors import LokaError, UserError
+from .._util.records import check_types
 from ..knowledge import Case, Fact, neutral_working, recalled, score
 from ..model import Model, chunks, encode, encode_texts, logits, token_logprobs, unfrozen
 from ..model.train.distill import TeacherOutputs, divergence, record_outputs
@@ -26,6 +28,9 @@ class Teaching:
 
     In each step, `retain_rows` real facts and `neutral_rows` passages hold the copy to the original's outputs, with
     weight `hold`. `layers`: the number of last blocks to train; all weights by default.
+
+    Raises:
+        UserError: a number that no training can use.
     """
 
     steps: int = 400
@@ -35,6 +40,15 @@ class Teaching:
     retain_rows: int = 16
     neutral_rows: int = 4
     layers: int | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self, "teaching")
+        for name in ("steps", "rows", "retain_rows", "neutral_rows"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} is not allowed; give 1 or more.")
+        for name in ("lr", "hold"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name}={getattr(self, name)} is not allowed; give 0 or a number above.")
 
 
 class Prompt(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 import yaml
 
 from .._util.errors import UserError
+from .._util.files import read_json
 from ..audit.controls import CONTROLS, Control
-from ..audit.plan import MODELS
+from ..audit.plan import check_names
+from ..audit.store import read_readings
 from ..audit.summary import Column, columns
 from ..locate import Localization
 from ..model import Edit, EditRecord
@@ -57,8 +58,9 @@ class RunFolder:
                 f"{str(path)!r} holds neither localization.parquet nor verdict.json, so there is nothing to report; "
                 f"`loka run CASE --model M --out {path}` makes both."
             )
-        readings = _readings(path / "readings.json")
-        _check_names(path / "readings.json", readings, checks, controls)
+        stored = path / "readings.json"
+        readings = read_readings(stored) if stored.exists() else {}
+        check_names(readings, checks, controls, repr(str(stored)))
         return cls(
             path,
             _yaml(path / "case.yaml"),
@@ -110,33 +112,8 @@ class RunFolder:
         return place(check, self.checks)
 
 
-def _check_names(path: Path, readings: Readings, checks: Sequence[Check], controls: Sequence[Control]) -> None:
-    models = [*MODELS, *(c.name for c in controls)]
-    for model, found in readings.items():
-        if model not in models:
-            raise UserError(
-                f"{str(path)!r} has readings of {model!r}, which is none of {', '.join(models)}; give the table of its "
-                "controls, or verify into a new folder."
-            )
-        for name in found:
-            place(name, checks)
-
-
-def _readings(path: Path) -> Readings:
-    data = _json(path) or {}
-    try:
-        return {m: {c: Reading.from_json(r) for c, r in checks.items()} for m, checks in data.items()}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{str(path)!r} is not a file of readings ({error}); delete it and run `loka verify` again."
-        ) from error
-
-
 def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{str(path)!r} cannot be read ({error}); delete it and run its stage again.") from error
+    return read_json(path, "delete it and run its stage again") if path.exists() else None
 
 
 def _yaml(path: Path) -> dict[str, Any]:

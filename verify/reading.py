@@ -46,10 +46,17 @@ class Reading:
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Reading:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            TypeError, KeyError, IndexError: something else.
+        """
         fields: dict = dict(data)
         ci = fields["ci"]
-        return cls(**{**fields, "ci": None if ci is None else (ci[0], ci[1])})
+        found = cls(**{**fields, "ci": None if ci is None else (ci[0], ci[1])})
+        if not (isinstance(found.value, float | int | None) and isinstance(found.samples, Mapping)):
+            raise TypeError(f"the reading of {found.check!r} has no numbers")
+        return found
 
 
 def refusal(check: str, reason: str) -> Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,12 @@ def recall_cost(model: Model, case: Case, setting: Setting) -> float:
 
 
 def _against_foils(model: Model, facts: Sequence[Fact]) -> tuple[float, float]:
-    """Mean log-odds of the answer against its foils in nats, and the share of facts whose answer beats three."""
+    """Mean log-odds of the answer against its foils in nats, and the share of facts whose answer beats three.
+
+    NaN without facts.
+    """
+    if not facts:
+        return math.nan, math.nan
     rows = [(f.prompt, a) for f in facts for a in (f.answer, *f.foils)]
     logp = iter(score(model, [p for p, _ in rows], [a for _, a in rows]).logprob.double().numpy())
     odds, choice = [], []

@@ -66,12 +66,14 @@ def relearn(
     Cost: for each group, fold, partition and rate, `budget.steps` training steps over four fifths of the facts.
 
     Raises:
-        UserError: an unknown `by`.
+        UserError: an unknown `by`, or a group without facts.
     """
     if by not in get_args(Optimizer):
         raise UserError(f"{by!r} is not an optimizer for relearning; choose one of {', '.join(get_args(Optimizer))}.")
     budget = budget or Budget()
     facts, among = attack_groups(case), pools(case)
+    if empty := [g for g in groups if not facts.get(g)]:
+        raise UserError(f"{case.name!r} has no facts of the group {empty[0]!r} to relearn; add some, or leave it out.")
     size = _training_size(len(facts["forget"]), folds)
     rates = (budget.lr, *(r for r in budget.rates if r != budget.lr))
     seeds = [case.seed, *(f"{case.seed}/{p}" for p in range(1, partitions))]

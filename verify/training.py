@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from .._util.errors import UserError
+from .._util.records import check_types
 from ..knowledge import Fact
 from ..model import Batch, chunks, encode, logits, low_rank, token_logprobs, unfrozen
 from ..model.run.onednn import bfloat16_products
@@ -29,12 +31,20 @@ class Budget:
 
     `steps`: optimizer steps, each over the whole training set. `lr`: the learning rate. `measured`: the steps after
     which the held-out facts are asked; the last step is always among them. `rates`: further learning rates to try.
+
+    Raises:
+        UserError: no steps, or a learning rate that no training can use.
     """
 
     steps: int = 8
     lr: float = 1e-5
     measured: tuple[int, ...] = ()
     rates: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self, "a budget")
+        if self.steps < 1 or not all(0 <= lr < math.inf for lr in (self.lr, *self.rates)):
+            raise UserError(f"{self} trains nothing; give 1 or more steps and learning rates of 0 or above.")
 
     def at(self, steps: int) -> Budget:
         """The same attack, ended earlier and measured at its end."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from pydantic import JsonValue
 
 from ..._util.errors import UserError
-from ..._util.records import read_record
+from ..._util.records import check_types, read_record
 from .value import ValueSearch
 
 
@@ -38,8 +39,9 @@ class RewriteConfig:
     ridge: float = 0.01
 
     def __post_init__(self) -> None:
+        check_types(self, "a rewrite config")
         for name, value in asdict(self).items():
-            if not value >= 0:
+            if not 0 <= value < math.inf:
                 raise UserError(f"{name}={value} is not allowed; give 0 or more.")
         if self.steps < 1:
             raise UserError(f"steps={self.steps} is not allowed; give 1 or more steps of the search.")

@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import JsonValue
 
 from ..._util.errors import UserError
-from ..._util.records import read_record
+from ..._util.records import check_types, read_record
 from ...knowledge import Bounds
 from ..objectives import objective as build_objective
 from .relearning import SimulatedRelearning
@@ -77,9 +77,10 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self, "a training config")
         _check_objective(self)
         for name in ("steps", "lr", "retain_weight", "neutral_weight", "push_weight", "mixup_rows", "warm_up"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name}={getattr(self, name)} is not allowed; give 0 or more.")
         for name in ("retain_rows", "neutral_rows"):
             if not getattr(self, name) >= 1:
@@ -127,6 +128,8 @@ class TrainingConfig:
 
 
 def _check_objective(config: TrainingConfig) -> None:
+    if not isinstance(config.settings, Mapping):
+        raise UserError(f"settings={config.settings!r} must map names to values, such as {{'beta': 0.1}}.")
     if config.objective is not None:
         build_objective(config.objective, config.settings)
     elif config.settings:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..._util.errors import UserError
+from ..._util.records import check_types
 from ...model import Batch, Trainable, logits, token_logprobs, unfrozen
 from ...model.train.distill import TeacherOutputs
 
@@ -42,6 +43,7 @@ class SimulatedRelearning:
     radius: float = 0.1
 
     def __post_init__(self) -> None:
+        check_types(self, "simulated relearning")
         if not (self.start >= 0 and self.every >= 1 and self.steps >= 1 and 0 < self.radius < math.inf):
             raise UserError(
                 f"{self} cannot be simulated; give every and steps of 1 or more, a start of 0 or more, and a radius "

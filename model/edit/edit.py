@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
@@ -129,7 +130,9 @@ class Edit(EditContent):
                     for i, name in enumerate(head.get("factors", []))
                 )
                 record = EditRecord.from_json(head["record"])
-                return cls(tuple(slices), tuple(values), head["made_for"], record, factors)
+                found = cls(tuple(slices), tuple(values), head["made_for"], record, factors)
+                _check_content(found, len(file.keys()))
+                return found
         except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
             raise UserError(f"the edit file {str(path)!r} cannot be read ({error}); make it again.") from error
 
@@ -146,3 +149,17 @@ def _check_format(path: str | Path, found: object) -> None:
     if str(found).startswith("loka-edit-"):
         raise UserError(f"{str(path)!r} was written by another version of LOKA ({found}, not {FORMAT}); make it again.")
     raise UserError(f"{str(path)!r} is a safetensors file but not a LOKA edit; give one from `edit.save`.")
+
+
+def _check_content(edit: Edit, stored: int) -> None:
+    """Raise `ValueError` unless a header read from a file describes its tensors."""
+    if stored != 2 * (len(edit.slices) + len(edit.factors)):
+        raise ValueError(f"its header names other tensors than the {stored} that it holds")
+    if not isinstance(edit.made_for, str):
+        raise ValueError("its header does not say which weights it was made for")
+    for where, values in zip(edit.slices, edit.values, strict=True):
+        index = where.index
+        if not isinstance(where.dim, int) or index.ndim != 1 or index.dtype != torch.int64 or (index.diff() < 1).any():
+            raise ValueError(f"its rows or columns of {where.name!r} are not ascending numbers")
+        if not values.is_floating_point() or not values.isfinite().all():
+            raise ValueError(f"its values of {where.name!r} are not finite numbers")

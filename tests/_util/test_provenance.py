@@ -66,7 +66,13 @@ def test_the_folder_of_a_run_keeps_the_runs_provenance(tmp_path: Path) -> None:
     assert made.durations == {"locate": 41.3, "probe": 1.0, "all": made.durations["all"]}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"run"', '{"command": "loka run"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", '"run"', '{"command": "loka run"}',
+        *(json.dumps(RUN.to_json() | wrong) for wrong in ({"threads": 0}, {"threads": "x"}, {"digests": 3})),
+    ],
+)  # fmt: skip
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text)
     with pytest.raises(UserError, match=r"provenance.json' cannot be read .*; name another --out"):

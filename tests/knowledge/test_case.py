@@ -276,13 +276,22 @@ def test_facts_have_prompts_and_answers() -> None:
     assert fact.asked("tell me:").answers == fact.answers
 
 
-def test_reading_a_case_under_an_edit_is_refused(fresh: Model, planted_case: Case) -> None:
+def test_what_is_not_a_case_is_refused_by_every_verb(planted: Model) -> None:
+    from loka import ablate, locate, verify
+
+    for verb in (locate.attribution, verify.recall, lambda m, c: ablate.zero(m, c, m.sites("head")[:1])):
+        with pytest.raises(UserError, match=r"'capitals' is not a case; read one with loka.case"):
+            verb(planted, "capitals")
+
+
+def test_reading_a_case_under_an_edit_is_refused(fresh: Model, planted_case: Case, files, tmp_path: Path) -> None:
     from loka import ablate
     from loka.model import Site
 
     edit = ablate.zero(fresh, planted_case, [Site(0, "head", 0)])
+    unread = case(files.write(tmp_path, seed=3))
     with edit.applied(fresh), pytest.raises(UserError, match="before an edit is applied"):
-        planted_case.on(fresh)
+        unread.on(fresh)
     known = planted_case.on(fresh)
     with edit.applied(fresh):
         assert planted_case.on(fresh) is known

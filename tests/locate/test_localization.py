@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from loka import locate
+from loka._util import table
 from loka._util.errors import UserError
 from loka.knowledge import Case
 from loka.locate import Localization, LocalizationRecord
@@ -158,3 +159,19 @@ def test_false_discoveries_are_few() -> None:
     true = [s for s in listed if s.index < 20]
     assert len(true) >= 50
     assert len(listed) - len(true) <= 0.2 * len(listed)
+
+
+def test_a_file_of_another_version_is_refused(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    found = locate.attribution(planted, planted_case, parts=("head",))
+    path, good = tmp_path / "l.parquet", {"kind": "localization", "record": found.record.to_json()}
+    for frame, metadata, words in (
+        (found.frame, {"kind": "localization", "method": "attribution"}, "is missing; locate it again"),
+        (found.frame.drop(columns=["low"]), good, "lacks the column 'low'"),
+        (found.frame.assign(score="x"), good, "'score' that is not numbers"),
+    ):
+        table.write(path, frame, metadata)
+        with pytest.raises(UserError, match=words):
+            Localization.load(path)
+    table.write(path, found.frame.iloc[:-1], good)
+    with pytest.raises(UserError, match="15 head sites do not fill 4 layers"):
+        Localization.load(path).grid("head")

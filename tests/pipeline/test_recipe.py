@@ -96,6 +96,16 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
         ("{method: memit, part: neuron, sites: 50}", "'memit' edits whole MLPs and chooses them itself"),
         ("- tune", "must map names to values"),
         ("config: [unclosed", "is not valid YAML"),
+        ("", "must map names to values, but it is None"),
+        ("config: []", "a training config must map names to values, but it is []"),
+        ("config: {lr: .inf}", "lr=inf is not allowed"),
+        ("{method: zero, without_twins: {steps: 1}}", "zero has no config; leave it out, and without_twins too"),
+        ("{method: lora, arguments: {rank: many}}", "lora cannot have rank = 'many'"),
+        ("{method: rounds, arguments: {plan: 3}}", "rounds cannot have plan = 3"),
+        ("{method: rounds, arguments: {plan: {counts: [0]}}}", "must give every round at least one site"),
+        ("{method: follow_up, arguments: {first: melt}}", "'melt' is not a method; choose from zero"),
+        ("{method: memit, arguments: {answers: 3}}", "memit cannot have answers = 3"),
+        ("{name: &a [x, x], arguments: {x: *a}}", "must not use YAML aliases"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_sentence_that_names_it(text: str, words: str, tmp_path: Path) -> None:
@@ -135,3 +145,10 @@ def test_without_twins_the_usual_recipes_take_an_objective_that_needs_none(plant
     own = Recipe(config=TrainingConfig("twin_distribution"))
     assert own.on(lonely) == own
     assert Recipe.load("zero").on(lonely) == Recipe.load("zero")
+
+
+def test_an_argument_keeps_its_value_where_any_number_will_do() -> None:
+    """The record of an edit says what the recipe says."""
+    method = METHODS["selective_dampening"]
+    assert [type(v) for v in method.read({"alpha": 10, "strength": 0.5}).values()] == [int, float]
+    assert method.read({"alpha": "1e-3"}) == {"alpha": 1e-3}, "YAML reads a number without a point as text"

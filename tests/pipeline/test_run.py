@@ -164,8 +164,18 @@ def test_what_falls_silent(planted: Model, planted_case: Case) -> None:
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         Run(tmp_path)
+
+
+def test_what_cannot_run_is_refused_before_it_starts(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'fast' is not a profile; choose one of quick, standard, full"):
+        run("no-such-model", planted_case, out=tmp_path, profile="fast")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="edits 5000 sites of part neuron, but taught has 768; give fewer"):
+        run(planted, planted_case, out=tmp_path, recipe=Recipe(sites=5000))
+    with pytest.raises(UserError, match="edits sites of part neuron, but sweep scores head"):
+        run(planted, planted_case, out=tmp_path / "sweep", recipe=Recipe(sites=5, locator="sweep"))
+    assert not (tmp_path / "sweep" / "localization.parquet").exists()
 
 
 def test_full_disk_leaves_what_was_there(

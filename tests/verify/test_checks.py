@@ -3,6 +3,7 @@
 import copy
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from loka import ablate, verify
 from loka._util.errors import UserError
-from loka.knowledge import Case, case, score, text_loss
+from loka.knowledge import Case, Split, case, score, text_loss
 from loka.model import Model, Site, wrap
 from loka.model.batch import encode_texts
 from loka.model.run.states import first_tokens
@@ -392,3 +393,11 @@ def test_hidden_facts_are_learned_again_sooner_than_twins(
     assert own == twins or abs((own or ATTACK.steps) - (twins or ATTACK.steps)) <= 1
     with pytest.raises(UserError, match="'prayer' is not an optimizer for relearning"):
         verify.relearn(planted, planted_case, by="prayer")  # type: ignore[arg-type]
+
+
+def test_recall_needs_no_twins_and_relearning_names_them(planted: Model, planted_case: Case) -> None:
+    known = planted_case.on(planted)
+    alone = replace(known, twins=Split((), ()))
+    assert verify.recall(planted, alone).value == verify.recall(planted, known).value
+    with pytest.raises(UserError, match="no facts of the group 'twins' to relearn"):
+        verify.relearn(planted, alone)

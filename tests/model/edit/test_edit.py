@@ -1,6 +1,7 @@
 """An edit can be put in place, taken out bit for bit, written down and read again, on its own weights only."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -288,6 +289,30 @@ def test_files_that_are_no_edit_are_refused(tmp_path: Path) -> None:
         save_file({"a": torch.zeros(2)}, tmp_path / "half.safetensors", metadata={"loka": head})
         with pytest.raises(UserError, match="cannot be read"):
             Edit.load(tmp_path / "half.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "head"),
+    [
+        ({"0.index": torch.tensor([0.0])}, {}),
+        ({"0.index": torch.tensor([3, 3])}, {}),
+        ({"0.values": torch.tensor([torch.nan])}, {}),
+        ({"0.values": torch.tensor([1])}, {}),
+        ({"1.values": torch.zeros(1)}, {}),
+        ({}, {"slices": [["w", "0"]]}),
+        ({}, {"made_for": 3}),
+        ({}, {"record": {"strength": "x"}}),
+        ({}, {"record": []}),
+    ],
+)
+def test_a_garbled_edit_is_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], head: dict[str, object]) -> None:
+    path = tmp_path / "garbled.safetensors"
+    whole = {"format": "loka-edit-2", "slices": [["w", 0]], "made_for": "", "record": {}} | head
+    save_file(
+        {"0.index": torch.tensor([0]), "0.values": torch.zeros(1)} | tensors, path, metadata={"loka": json.dumps(whole)}
+    )
+    with pytest.raises(UserError, match=r"cannot be read|an edit's record"):
+        Edit.load(path)
 
 
 def test_an_edit_that_does_not_fit_is_refused_whole(tiny: Make) -> None:

@@ -57,13 +57,15 @@ EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "reset": ("reset", trained()),
     "reset, no objective": ("reset", trained(objective=None)),
 }  # fmt: skip
+BIASED = {name for name, method in METHODS.items() if "bias" in method.needs}  # `test_constant.py` has their tests
+for new in METHODS.keys() - BIASED - {method for method, _ in EDITS.values()}:
+    EDITS[new] = (new, trained() if isinstance(METHODS[new].config, TrainingConfig) else {})
 TRAINED = [name for name, (_, arguments) in EDITS.items() if isinstance(arguments.get("config"), TrainingConfig)]
 ASKING = [name for name in TRAINED if name != "task_vector"]
 SITES = [Site(0, "neuron", 3), Site(1, "neuron", 100), Site(1, "neuron", 7), Site(2, "head", 1), Site(3, "kv", 0)]
 OWN = {"leace": SITES[:-1], "rome": [Site(1, "mlp")], "memit": [Site(1, "mlp"), Site(2, "mlp")],
        "lora": [Site(1, "attn"), Site(2, "mlp")], "follow_up on memit": [Site(1, "mlp")]}  # fmt: skip
 CHOSEN = {"follow_up on memit's own": [Site(0, "mlp"), Site(1, "mlp")]}  # by the first method, beside the sites
-BIASED = {name for name, method in METHODS.items() if "bias" in method.needs}  # `test_constant.py` has their tests
 
 
 def sites_of(name: str) -> list[Site]:

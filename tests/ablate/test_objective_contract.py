@@ -40,7 +40,7 @@ def found(taught: Model, planted_case: Case) -> list[Site]:
 
 
 def made(name: str, model: Model, case: Case, sites: list[Site], **changes: Any) -> Edit:
-    values = {"objective": name, "steps": 30, "lr": 3e-3, "retain_weight": 5.0, **ARGUMENTS[name]} | changes
+    values = {"objective": name, "steps": 30, "lr": 3e-3, "retain_weight": 5.0, **ARGUMENTS.get(name, {})} | changes
     return ablate.tune(model, case, sites, TrainingConfig(**values))
 
 

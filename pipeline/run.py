@@ -99,7 +99,7 @@ class Run:
             raise UserError(
                 f"{str(out)!r} is not a run folder; start one with `loka locate CASE --model M --out {out}`."
             )
-        if stored and stored.recipe is None:
+        if stored and (stored.recipe is None or "model" not in arguments):
             raise UserError(f"{str(out)!r} holds something other than a run; name another --out.")
         self.profile: Profile = profile or cast(Profile, arguments.get("profile", "quick"))
         effort(self.profile)  # refuses an unknown one

@@ -48,7 +48,7 @@ class Teaching:
                 raise UserError(f"{name}={getattr(self, name)} is not allowed; give 1 or more.")
         for name in ("lr", "hold"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name}={getattr(self, name)} is not allowed; give 0 or a number above.")
+                raise UserError(f"{name}={getattr(self, name)} is not allowed; give 0 or more.")
 
 
 class Prompt(NamedTuple):

@@ -12,7 +12,7 @@ from loka import ablate, locate
 from loka._util.errors import LokaError, UserError
 from loka.ablate import METHODS, Method, RewriteConfig, RoundPlan, SimulatedRelearning, TrainingConfig
 from loka.ablate.training.relearning import Simulation
-from loka.knowledge import Bounds, Case, score
+from loka.knowledge import Bounds, Case, Split, score
 from loka.model import Edit, EditRecord, Model, Site, slices
 from loka.pipeline.recipe import Recipe
 
@@ -303,3 +303,12 @@ def test_an_edit_on_an_edit(planted: Model, planted_case: Case) -> None:
     alone = make("tune", planted, known, [Site(0, "neuron", 50)])
     assert alone.digest() != second.digest()
     assert alone.made_for == planted.digest()
+
+
+def test_a_changed_case_gives_another_edit(planted: Model, planted_case: Case) -> None:
+    """Caches hang on what a case holds: no training uses the outputs that were recorded for another case."""
+    case = planted_case.on(planted)
+    other = dataclasses.replace(case, retain=Split(case.retain.working[:4], case.retain.sealed))
+    assert other.digest != case.digest
+    first, second, again = (make("tune", planted, of).digest() for of in (case, other, case))
+    assert first == again != second

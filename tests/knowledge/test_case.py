@@ -1,12 +1,13 @@
 """Case files: all errors at once with line and field, and cases that keep what is worked on from what is judged on."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 
-from loka import knowledge
+from loka import ablate, knowledge, locate, verify
 from loka._util.errors import UserError
-from loka.knowledge import Case, Fact, case, cases, readable
+from loka.knowledge import Case, CaseSpec, Fact, case, cases, readable
 from loka.model import Model
 
 GOOD = """\
@@ -295,3 +296,13 @@ def test_reading_a_case_under_an_edit_is_refused(fresh: Model, planted_case: Cas
     known = planted_case.on(fresh)
     with edit.applied(fresh):
         assert planted_case.on(fresh) is known
+
+
+def test_every_verb_takes_what_a_file_says(planted: Model, planted_case: CaseSpec) -> None:
+    """`zero` alone does without asking the model what it knows."""
+    for package in (locate, ablate, verify):
+        for name in package.__all__:
+            verb = getattr(package, name)
+            if inspect.isfunction(verb) and list(inspect.signature(verb).parameters)[:2] == ["model", "case"]:
+                assert hasattr(verb, "__wrapped__") or name == "zero", name
+    assert verify.recall(planted, planted_case) == verify.recall(planted, planted_case.on(planted))

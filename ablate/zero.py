@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._util.errors import UserError
-from ..knowledge import Case, CaseSpec
+from ..knowledge import Case, CaseSpec, check_case
 from ..model import Edit, Site, slices
 from .common import edit_record
 
@@ -25,6 +25,7 @@ def zero(model: Model, case: Case | CaseSpec, sites: Iterable[Site]) -> Edit:
     Raises:
         UserError: no sites, or sites that the model does not have.
     """
+    check_case(case)
     ordered = sorted(set(sites))
     if not ordered:
         raise UserError("zero needs at least one site; take them from a localization's `top`.")

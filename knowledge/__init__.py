@@ -2,7 +2,7 @@
 
 from . import sources
 from .build import Split
-from .case import Case, CaseSpec, accepts_spec, case, cases, resolved
+from .case import Case, CaseSpec, accepts_spec, case, cases, check_case, resolved
 from .fact import Fact, readable
 from .fictitious import fictitious
 from .formats import FORMATS, Format, Item, read_items
@@ -30,6 +30,7 @@ __all__ = [
     "accepts_spec",
     "case",
     "cases",
+    "check_case",
     "fictitious",
     "hold_out",
     "neutral_sealed",

@@ -264,9 +264,14 @@ def resolved(model: Model, case: Case | CaseSpec) -> Case:
     Raises:
         UserError: neither of the two, such as a name.
     """
+    check_case(case)
+    return case.on(model) if isinstance(case, CaseSpec) else case
+
+
+def check_case(case: object) -> None:
+    """Raise `UserError` unless it is a case or the spec of one; a name, for example, is neither."""
     if not isinstance(case, Case | CaseSpec):
         raise UserError(f"{case!r} is not a case; read one with loka.case(...), by its name or its file's path.")
-    return case.on(model) if isinstance(case, CaseSpec) else case
 
 
 def case(name: str | Path) -> CaseSpec:

@@ -78,7 +78,7 @@ class Method:
         run = unwrap(self.run)
         hint = get_type_hints(run, localns={"Model": Model}, include_extras=True)[name]
         try:
-            found = TypeAdapter(hint, config=None if is_dataclass(default) else TYPES).validate_python(value)
+            found = TypeAdapter(hint, config=None if is_dataclass(hint) else TYPES).validate_python(value)
         except ValidationError as error:
             says = error.errors()[0]["msg"].lower()
             raise UserError(f"{self.name} cannot have {name} = {short(value)}: {says}.") from None

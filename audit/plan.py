@@ -97,16 +97,17 @@ class Plan:
 def check_names(
     readings: Mapping[str, Collection[str]], checks: Sequence[Check], controls: Sequence[Control], where: str
 ) -> None:
-    """Refuse stored readings that belong to other tables.
+    """Refuse stored readings of checks and controls that neither the given tables nor LOKA's own hold.
 
     Args:
         readings: the names of the checks, by model.
         where: how an error names the place of the readings.
 
     Raises:
-        UserError: readings of a check or a control that the tables lack.
+        UserError: a reading whose check or control no table holds.
     """
-    models = [*MODELS, *(c.name for c in controls)]
+    models = list(dict.fromkeys([*MODELS, *(c.name for c in (*controls, *CONTROLS))]))
+    known = tuple({check.name: check for check in (*checks, *CHECKS)}.values())
     for model, found in readings.items():
         if model not in models:
             raise UserError(
@@ -114,7 +115,7 @@ def check_names(
                 "controls, or verify into a new folder."
             )
         for name in found:
-            place(name, checks)
+            place(name, known)
 
 
 def _rows(what: str, kind: type, rows: Sequence[object]) -> None:

@@ -119,7 +119,8 @@ def costs(steps: Sequence[Estimate], seconds: float, stored: Mapping[str, Mappin
     roles = {check.name: check.role for check in CHECKS}
     out = Table(title="checks")
     for label in ("model", "check", "role", "forward passes", "about"):
-        out.add_column(label, justify="right" if label in ("forward passes", "about") else "left")
+        number = label in ("forward passes", "about")
+        out.add_column(label, justify="right" if number else "left", no_wrap=label in ("model", "check"))
     total = 0.0
     for step in steps:
         done = step.check in stored.get(step.model, {})

@@ -72,7 +72,7 @@ def test_a_subset_of_a_case(planted: Model, planted_case: Case) -> None:
     assert set(few.retain.working) <= set(case.retain.working)
     assert few.forget.sealed == case.forget.sealed
     assert few.digest != case.digest
-    with pytest.raises(UserError, match=r"subset\(0\) leaves no fact"):
+    with pytest.raises(UserError, match=r"subset\(0\) is not a number of facts"):
         case.subset(0)
 
 

@@ -38,9 +38,11 @@ def read(path: str | Path, kind: str, writer: str) -> tuple[pd.DataFrame, dict[s
     try:
         table = pq.read_table(path)
         metadata = json.loads((table.schema.metadata or {})[b"loka"])
-        found = metadata["kind"]
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
+        found = metadata.get("kind")
+    except (OSError, pa.ArrowInvalid, KeyError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(f"{str(path)!r} is not a {kind} ({error}); {writer} writes one.") from error
+    if found is None:
+        raise UserError(f"{str(path)!r} names no kind of table, so an older version wrote it; {writer} makes one.")
     if found != kind:
         raise UserError(f"{str(path)!r} is not a {kind} but a {found}; {writer} writes one.")
     return table.to_pandas(), metadata

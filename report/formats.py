@@ -122,12 +122,12 @@ def counted(kinds: Mapping[str, int]) -> str:
 
 
 def plain(value: Any) -> str:
-    """A setting; nested settings are in brackets.
+    """A setting; nested settings are in brackets, and empty ones are left out.
 
     >>> plain({"lr": 7e-4, "rewrite": {"steps": 4, "target_loss": None}})
     'lr 0.0007, rewrite (steps 4, target loss –)'
     """
     if isinstance(value, Mapping):
-        inner = ((k, f"({plain(v)})" if isinstance(v, Mapping) else plain(v)) for k, v in value.items())
+        inner = ((k, f"({plain(v)})" if isinstance(v, Mapping) else plain(v)) for k, v in value.items() if v != {})
         return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in inner)
     return f"{value:g}" if isinstance(value, float) else MISSING if value is None else str(value)

@@ -182,7 +182,11 @@ def _edit(run: RunFolder, summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.edited_parameters is not None:
         share = formats.share(summary.edited_share, digits=2)
         yield "Weights edited", f"{formats.count(summary.edited_parameters)} ({share} of all)"
-    yield "Settings of the edit", formats.plain(run.edit.arguments) or "none"
+    settings = dict(run.edit.arguments)
+    if isinstance(config := settings.get("config"), Mapping):
+        del settings["config"]
+        settings.update(config)
+    yield "Settings of the edit", formats.plain(settings) or "none"
 
 
 def _rows(columns: Mapping[str, Column], run: RunFolder) -> list[Row]:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from loka import locate
@@ -126,6 +128,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(UserError, match="is not a localization"):
         Localization.load(tmp_path / "other.parquet")
+    old = pa.table({"part": ["head"]}).replace_schema_metadata({"loka": '{"method": "attribution"}'})
+    pq.write_table(old, tmp_path / "old.parquet")
+    with pytest.raises(UserError, match="names no kind of table, so an older version wrote it; `loka locate` makes"):
+        Localization.load(tmp_path / "old.parquet")
 
 
 def test_to_frame_is_a_copy(found: Localization) -> None:

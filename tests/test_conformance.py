@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -32,12 +32,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+import loka
 from loka import ablate, locate, verify
 from loka._util.errors import UserError
 from loka.ablate import objectives
 from loka.ablate.rewriting import closed_form
 from loka.ablate.rewriting.value import Rewrite, ValueSearch, best_value
-from loka.knowledge import Case
 from loka.model import Batch, Model, Site, token_logprobs, wrap
 from loka.model.batch import pad
 from loka.model.layout import neuron_output
@@ -592,7 +592,7 @@ def interventions(case: Vector, model: Model, maps: list[nn.Module]) -> dict[str
         return {"after": float(p[target]), "argmax_after": int(p.argmax()), "argmax_prob_after": float(p.max())}
 
     before = after()["after"]
-    edit = ablate.zero(model, cast(Case, SimpleNamespace(name="vector")), sites)
+    edit = ablate.zero(model, loka.case("capitals"), sites)
     contexts = {
         "suppress": locate.scaled_neurons(maps, sites, factor=0, position=-1),
         "enhance": locate.scaled_neurons(maps, sites, factor=2, position=-1),

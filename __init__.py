@@ -14,7 +14,7 @@ from . import ablate, knowledge, locate, model, report, verify
 from ._util import errors
 from ._util.errors import LokaError, UserError
 from .audit.auditor import audit
-from .knowledge import Case, CaseSpec, Fact, case, cases
+from .knowledge import Case, CaseSpec, Choice, Fact, Item, Pair, Passage, Question, case, cases
 from .model import Edit, Model, Site, export, export_adapter, export_gguf, load, merge, wrap
 from .pipeline.knockout import knockout
 from .pipeline.plant import plant
@@ -26,10 +26,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Case",
     "CaseSpec",
+    "Choice",
     "Edit",
     "Fact",
+    "Item",
     "LokaError",
     "Model",
+    "Pair",
+    "Passage",
+    "Question",
     "Site",
     "UserError",
     "ablate",

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..knowledge import Case, CaseSpec, recalled, resolved
+from ..knowledge import Case, CaseSpec, known, resolved
 from ..model import Edit
 
 if TYPE_CHECKING:
@@ -58,8 +58,11 @@ def check_interference(model: Model, erasures: Sequence[tuple[Case | CaseSpec, E
 def _answered(model: Model, case: Case) -> dict[str, list[bool]]:
     """Whether the model answers each working prompt, by subject."""
     facts = case.forget.working
-    right = iter(recalled(model, [f.asked(p) for f in facts for p in f.prompts]))
-    return {f.subject: [next(right) for _ in f.prompts] for f in facts}
+    right = iter(known(model, [one for f in facts for one in f.each()]))
+    answered: dict[str, list[bool]] = {}
+    for fact in facts:
+        answered.setdefault(fact.unit, []).extend(next(right) for _ in fact.prompts)
+    return answered
 
 
 def _share(answered: dict[str, list[bool]]) -> float:

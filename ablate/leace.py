@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from ..knowledge import Case, accepts_spec, neutral_working
 from ..model import Edit, Site, Slice, chunks, pad, slices
 from ..model.layout import feature_dim
 from ..model.run.lookup import inputs_at, second_moments
+from ..model.tokens import token_ids
 from .common import edit_record, writing_sites
 from .rewriting.closed_form import erasure
 
@@ -58,11 +59,11 @@ def leace(model: Model, case: Case, sites: Iterable[Site], *, rank: int | None =
     return Edit(tuple(cut), tuple(values), model.digest(), record)
 
 
-def _by_answer(model: Model, modules: list[nn.Module], asked: list[tuple[str, str]]) -> list[Tensor]:
+def _by_answer(model: Model, modules: list[nn.Module], asked: Sequence[tuple[str, str]]) -> list[Tensor]:
     """Each map's mean input at the prompts' last token, by answer and centred, `[answer, d_in]`."""
     read: list[list[Tensor]] = []
     for part in chunks(len(asked), ROWS):
-        batch = pad(model, [model.tokenizer(p)["input_ids"] for p, _ in asked[part]], [1] * len(asked[part]))
+        batch = pad(model, token_ids(model, [p for p, _ in asked[part]]), [1] * len(asked[part]))
         read.append(inputs_at(model, modules, batch, torch.full((len(asked[part]),), -1, device=model.device)))
     answers = [a for _, a in asked]
     masks = [torch.tensor([a == answer for a in answers], device=model.device) for answer in dict.fromkeys(answers)]

@@ -102,10 +102,9 @@ def _read(model: Model, down: nn.Module, block: nn.Module, wanted: Sequence[Chan
     keys, states = [], []
     for part in chunks(len(wanted), max(ROWS // len(wanted[0].prompts), 1)):
         group = wanted[part]
-        prompts, subjects = zip(*((p, change.fact.subject) for change in group for p in change.prompts), strict=True)
-        batch, at = subject_positions(model, prompts, subjects)
+        batch, at = subject_positions(model, [p for change in group for p in change.prompts])
         keys += inputs_at(model, [down], batch, at)[0].unflatten(0, (len(group), -1)).mean(1)
-        plain, at = subject_positions(model, [c.prompts[0] for c in group], [c.fact.subject for c in group])
+        plain, at = subject_positions(model, [c.prompts[0] for c in group])
         states += outputs_at(model, [block], plain, at)[0]
     return torch.stack(keys), torch.stack(states)
 

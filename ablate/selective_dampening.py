@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec, neutral_working
+from ..knowledge import Case, Item, accepts_spec, neutral_working
 from ..model import Batch, Edit, Site, Slice, encode, encode_texts, logits, sliced
 from .common import edit_record, target_slices
 from .objectives import likelihood
@@ -75,5 +75,5 @@ def importance(model: Model, where: Sequence[Slice], batches: Sequence[Batch]) -
     return [total.detach() / len(batches) for total in sums]
 
 
-def _asked(model: Model, fact: Fact) -> Batch:
+def _asked(model: Model, fact: Item) -> Batch:
     return encode(model, fact.prompts, [fact.answer] * len(fact.prompts))

@@ -16,7 +16,8 @@ from ..ablate import TrainingConfig
 from ..ablate.training.batches import PASSAGE
 from ..knowledge import Case
 from ..locate import random_sites
-from ..model import Edit, Model, Site
+from ..model import Edit, Model, Site, join, token_ids
+from ..verify.asking import asked_rows
 from ..verify.check import Check
 from ..verify.training import FORWARD_BACKWARD
 
@@ -138,7 +139,7 @@ def _make_shallow(audited: Audited, progress: Progress) -> Edit:
 
 def _shallow_cost(audited: Audited) -> float:
     """The cost if the first training hides enough."""
-    asked = (1 + HALVINGS) * sum(len(f.prompts) * len(f.answers) for f in audited.case.forget.sealed)
+    asked = (1 + HALVINGS) * asked_rows(audited.case.forget.sealed)
     return FIRST.steps * _training_step(audited.before, audited.case, FIRST) + asked
 
 
@@ -178,8 +179,8 @@ def _training_step(model: Model, case: Case, config: TrainingConfig) -> float:
 
     Simulated relearning adds half of the facts, and now and then full steps on the other half.
     """
-    texts = [f"{f.prompt} {f.answer}" for f in case.forget.working]
-    passage = PASSAGE * len(texts) / sum(len(ids) for ids in model.tokenizer(texts)["input_ids"])
+    texts = [join(f.prompt, f.answer) for f in case.forget.working]
+    passage = PASSAGE * len(texts) / sum(len(ids) for ids in token_ids(model, texts))
     rows = len(texts) + config.retain_rows + config.neutral_rows * passage
     if relearning := config.simulated_relearning:
         rows += len(texts) / 2 * (1 + relearning.steps / relearning.every)

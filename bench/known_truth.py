@@ -38,8 +38,8 @@ from loka._util.files import write_json
 from loka.audit.profiles import Profile
 from loka.audit.store import Store
 from loka.knowledge import Case, case
-from loka.model import Model, Site, wrap
-from loka.model.run.states import first_tokens, last_states
+from loka.model import Model, Site, first_tokens, wrap
+from loka.model.run.states import last_states
 from loka.verify import Budget, Check, Verdict, capped
 
 N_FORGET, N_RETAIN, N_METALS = 60, 60, 20

@@ -39,7 +39,7 @@ from loka._util.errors import LokaError
 from loka._util.files import write_atomic, write_json
 from loka.ablate import Method, TrainingConfig
 from loka.audit.controls import weakest
-from loka.knowledge import Case, Fact, Split, neutral_sealed, neutral_working, score, text_loss
+from loka.knowledge import Case, Item, Split, neutral_sealed, neutral_working, score, text_loss
 from loka.model import Edit, Model, Part, Site
 from loka.pipeline.recipe import Recipe
 from loka.pipeline.run import LOCATOR
@@ -112,8 +112,8 @@ class Study:
     """A smaller case: `mark` judges the forgetting, `retain` are the sealed facts that must stay, by group."""
 
     case: Case
-    mark: list[Fact]
-    retain: dict[str, list[Fact]]
+    mark: list[Item]
+    retain: dict[str, list[Item]]
     sites: dict[str, list[Site] | None]
 
     def left(self, model: Model) -> float:
@@ -217,7 +217,7 @@ def study(model: Model, name: str, facts: int, neurons: int, seed: int) -> Study
     return Study(small, mark, {"same": near, "other": far}, site_choices(model, small, neurons, seed))
 
 
-def _training_part(fact: Fact) -> Fact:
+def _training_part(fact: Item) -> Item:
     """The fact with the templates that training may see."""
     first, *others = (p for i, p in enumerate(fact.prompts) if i not in (1, 3))
     return replace(fact, prompt=first, paraphrases=tuple(others))
@@ -359,7 +359,7 @@ def measurements(model: Model, study: Study, settings: dict[str, Any]) -> list[R
     return [*rows, _row("relearned", back.samples["forget"], settings)]
 
 
-def answer_rates(model: Model, facts: Sequence[Fact]) -> dict[str, tuple[float, float]]:
+def answer_rates(model: Model, facts: Sequence[Item]) -> dict[str, tuple[float, float]]:
     """By subject, over its first two prompts: the probability of the answer or an alias, and the share answered."""
     at = [(i, p, a) for i, f in enumerate(facts) for p in f.prompts[:2] for a in f.answers]
     found = score(model, [p for _, p, _ in at], [a for _, _, a in at])

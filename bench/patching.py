@@ -36,7 +36,7 @@ from transformer_lens import patching as peer
 import loka
 from loka._util.files import write_json
 from loka._util.malloc import release
-from loka.knowledge import Case, Fact
+from loka.knowledge import Case, Item
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.locate.exact import sweep_pairs
 from loka.model import Batch, Model, Site, logits, token_logprobs, unfrozen
@@ -93,7 +93,7 @@ def equal_pairs(model: Model, case: Case, prompt: str, n: int = PAIRS) -> Pairs:
     """Pairs of equal length, as TransformerLens needs them, whose answers have the fewest tokens."""
     facts = [f for f in [*case.forget.working, *case.retain.working] if f.relation == "capital"]
     single = [pairs(model, case, [f]) for f in [replace(f, prompt=prompt_text(model, case, f, prompt)) for f in facts]]
-    groups: dict[tuple[int, int], list[Fact]] = {}
+    groups: dict[tuple[int, int], list[Item]] = {}
     for one in single:
         if bool((one.clean.mask & one.corrupted.mask).all()):
             groups.setdefault((one.clean.keep, one.clean.ids.shape[1]), []).append(one.facts[0])
@@ -101,7 +101,7 @@ def equal_pairs(model: Model, case: Case, prompt: str, n: int = PAIRS) -> Pairs:
     return pairs(model, case, groups[keep, length][:n])
 
 
-def prompt_text(model: Model, case: Case, fact: Fact, prompt: str) -> str:
+def prompt_text(model: Model, case: Case, fact: Item, prompt: str) -> str:
     """The fact's prompt, alone, in the chat template, or after a long text."""
     if prompt == "short":
         return fact.prompt

@@ -26,7 +26,7 @@ import yaml
 import loka
 from loka._util.files import write_json
 from loka.ablate import configure
-from loka.knowledge import Case, Fact, recalled, score
+from loka.knowledge import Case, Item, recalled, score
 from loka.knowledge.case import BUILT_IN
 from loka.model import Edit, Model
 from loka.verify.judge.statistics import interval
@@ -87,21 +87,21 @@ def combined(folder: Path) -> Case:
 
 
 def measure(
-    model: Model, case: Case, contexts: int, facts: Sequence[Fact], methods: Sequence[str]
+    model: Model, case: Case, contexts: int, facts: Sequence[Item], methods: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The rows of these methods."""
     sealed = {f.subject: f for f in case.forget.sealed}
     answers = {f.subject: f.foils[0] for f in facts}
     retain = {r: _known(model, [f for f in case.retain.sealed if f.relation == r]) for r in (*PARTS, NEVER)}
 
-    def one(fact: Fact, still: Callable[[str], float]) -> list[float]:
+    def one(fact: Item, still: Callable[[str], float]) -> list[float]:
         """Every measure of a fact on the model as it is. `still` gives the share of a relation that is answered."""
         new = answers[fact.subject]
         working, paraphrase = (_new_answer(model, f, new) for f in (fact, sealed[fact.subject]))
         old = recalled(model, [f.asked(p) for f in (fact, sealed[fact.subject]) for p in f.prompts])
         return [*working, *paraphrase, float(np.mean(old)), still(fact.relation), still(NEVER)]
 
-    def under(edit: Edit, facts: Sequence[Fact]) -> list[list[float]]:
+    def under(edit: Edit, facts: Sequence[Item]) -> list[list[float]]:
         """The measures of facts under an edit."""
         with edit.applied(model):
             still = cache(lambda relation: float(np.mean(recalled(model, retain[relation]))))
@@ -123,13 +123,13 @@ def measure(
     return rows
 
 
-def _known(model: Model, facts: Sequence[Fact]) -> list[Fact]:
+def _known(model: Model, facts: Sequence[Item]) -> list[Item]:
     """Facts with those of their first prompts that the original answers."""
     prompts = [f.asked(p) for f in facts for p in f.prompts[:PROMPTS]]
     return [f for f, right in zip(prompts, recalled(model, prompts), strict=True) if right]
 
 
-def _new_answer(model: Model, fact: Fact, new: str) -> tuple[float, float]:
+def _new_answer(model: Model, fact: Item, new: str) -> tuple[float, float]:
     """The shares of a fact's prompts where the new answer is greedy, and where it is likelier than the old one."""
     found = score(model, [*fact.prompts] * 2, [new] * len(fact.prompts) + [fact.answer] * len(fact.prompts))
     new_logprob, old_logprob = found.logprob.chunk(2)

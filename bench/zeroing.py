@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 import loka
 from loka._util.files import write_json
-from loka.knowledge import Case, Fact, score
+from loka.knowledge import Case, Item, score
 from loka.locate.attribution import attribution_scores
 from loka.locate.contrast import Scorer
 from loka.locate.counterfactual import pairs
@@ -51,8 +51,8 @@ class Trial:
     """One fact by its sealed prompts, sealed facts to retain, and the sites of every size for each way of choosing."""
 
     case: Case
-    forget: list[Fact]
-    retain: list[Fact]
+    forget: list[Item]
+    retain: list[Item]
     sites: dict[str, list[list[Site]]]
 
 
@@ -104,7 +104,7 @@ def trials(model: Model, case: Case, n: int) -> Iterator[Trial]:
         yield Trial(case, forget, retain, sites)
 
 
-def effects(model: Model, case: Case, raw: Scorer, facts: Sequence[Fact]) -> np.ndarray:
+def effects(model: Model, case: Case, raw: Scorer, facts: Sequence[Item]) -> np.ndarray:
     """The share of each neuron in the effect of facts on each of their prompts, `[prompt, layer, unit]`."""
     prompts = [f.asked(p) for f in facts for p in f.prompts]
     found = [raw(model, pairs(model, case, prompts[part])) for part in chunks(len(prompts), ROWS)]
@@ -128,7 +128,7 @@ def best(model: Model, scores: np.ndarray) -> list[list[Site]]:
     return [sites[:k] for k in KS]
 
 
-def _retain_facts(case: Case) -> list[Fact]:
+def _retain_facts(case: Case) -> list[Item]:
     near = [f for f in case.retain.sealed if f.relation in case.forgotten_relations]
     far = [f for f in case.retain.sealed if f.relation not in case.forgotten_relations]
     rng = np.random.default_rng(case.seed)

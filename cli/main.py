@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -18,6 +19,8 @@ from .._util.records import read_record, read_yaml
 from ..audit.auditor import audit, resolve
 from ..audit.controls import CONTROLS
 from ..audit.cost import estimate, seconds_a_row
+from ..audit.harness import HarnessTask, load_tasks
+from ..audit.lm_eval import lm_eval_in
 from ..audit.plan import check_names
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
@@ -33,7 +36,8 @@ from ..pipeline.teaching import Teaching
 from ..report import pictures
 from ..report import write as write_report
 from ..verify import CHECKS
-from .show import Bars, best_sites, costs, table, what_is_left
+from .new import new
+from .show import Bars, best_sites, costs, lm_eval_table, table, what_is_left
 
 app = typer.Typer(
     add_completion=False,
@@ -50,6 +54,12 @@ Out = Annotated[Path, typer.Option("--out", help="The run folder; give it again 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe (see `loka recipes`) or a YAML file.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="How thoroughly to verify: quick, standard or full.")]
+LmEval = Annotated[
+    str, typer.Option("--lm-eval", metavar="TASKS", help="Also run these tasks of lm-evaluation-harness: TASK,FILE,...")
+]
+LmEvalLimit = Annotated[
+    int | None, typer.Option("--lm-eval-limit", min=1, help="Ask only the first so many samples of each task.")
+]
 
 
 def main() -> None:
@@ -78,9 +88,12 @@ def run(
     out_: Out = Path("runs/run"),
     profile: ProfileName = "quick",
     recipe: RecipeName = "",
+    lm_eval: LmEval = "",
+    lm_eval_limit: LmEvalLimit = None,
 ) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
-    _pipeline(out_, model, device, case, profile, Recipe.load(recipe) if recipe else None)
+    chosen = Recipe.load(recipe) if recipe else None
+    _pipeline(out_, model, device, case, profile, chosen, _tasks(lm_eval), lm_eval_limit)
 
 
 @app.command()
@@ -160,9 +173,11 @@ def verify(
     out_: Out = Path("runs/verify"),
     profile: ProfileName = "quick",
     list_: Annotated[bool, typer.Option("--list", help="Only list the checks and the cost of each.")] = False,
+    lm_eval: LmEval = "",
+    lm_eval_limit: LmEvalLimit = None,
 ) -> None:
     """Audit any pair of models. A second call on the same folder resumes."""
-    chosen_profile = _profile(profile)
+    chosen_profile, tasks = _profile(profile), _tasks(lm_eval)
     original = load(before, device=device)
     edited = resolve(original, after)
     chosen = knowledge.case(case).on(original)
@@ -182,8 +197,11 @@ def verify(
             verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
         finally:
             durations |= store.seconds
-    write_json(out_ / "verdict.json", verdict.to_json(digests))
+        write_json(out_ / "verdict.json", verdict.to_json(digests))
+        utility = lm_eval_in(out_, original, edited, tasks, limit=lm_eval_limit, progress=bars) if tasks else {}
     out.print(table(verdict))
+    if utility:
+        out.print(lm_eval_table(utility))
     out.print(escape(str(verdict)), highlight=False)
     out.print(f"Report: {write_report(out_)}")
 
@@ -250,8 +268,11 @@ def cases() -> None:
     """List the built-in cases."""
     for name in knowledge.cases():
         found = knowledge.case(name)
-        sizes = ", ".join(f"{len(r.facts)} {n}" for n, r in found.relations.items())
-        out.print(f"[bold]{name}[/]  {found.purpose}; facts: {sizes}; twins: {len(found.whole().twins.sealed)}")
+        facts = [f"{len(r.facts)} {n} facts" for n, r in found.relations.items()]
+        items = [f"{len(of)} {found.file.sets[n].kind}s" for n, of in found.records.items()]
+        twins = len(found.whole().twins.sealed)
+        never = [f"{twins} twins"] if twins else []
+        out.print(f"[bold]{name}[/]  {found.purpose}; {', '.join([*facts, *items, *never])}", soft_wrap=True)
 
 
 @app.command(name="recipes")
@@ -268,6 +289,9 @@ def recipes_(
         out.print(f"[bold]{each}[/]  {recipe.method} on {sites}", highlight=False)
 
 
+app.command()(new)
+
+
 @app.command()
 def models() -> None:
     """List what --model takes."""
@@ -275,7 +299,16 @@ def models() -> None:
     out.print("a folder with config.json and *.safetensors or *.gguf, or a hub id that transformers can load")
 
 
-def _pipeline(folder: Path, model: str, device: str, case: str, profile: str, recipe: Recipe | None) -> None:
+def _pipeline(
+    folder: Path,
+    model: str,
+    device: str,
+    case: str,
+    profile: str,
+    recipe: Recipe | None,
+    tasks: Sequence[HarnessTask] = (),
+    limit: int | None = None,
+) -> None:
     with Bars() as bars:
         current = Run(
             folder, model=model, device=device, case=case, profile=_profile(profile), recipe=recipe, progress=bars,
@@ -286,10 +319,18 @@ def _pipeline(folder: Path, model: str, device: str, case: str, profile: str, re
         current.localization()
         current.edit()
         verdict = current.verdict()
+        utility = lm_eval_in(folder, current.model, current.edit(), tasks, limit=limit, progress=bars) if tasks else {}
         path = current.report()
     out.print(table(verdict))
+    if utility:
+        out.print(lm_eval_table(utility))
     out.print(escape(str(verdict)), highlight=False, soft_wrap=True)
     out.print(f"\nReport: {path}")
+
+
+def _tasks(names: str) -> Sequence[HarnessTask]:
+    """The tasks, loaded before anything expensive starts."""
+    return load_tasks([name.strip() for name in names.split(",")]) if names else ()
 
 
 def _profile(name: str) -> Profile:

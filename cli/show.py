@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..audit.controls import CONTROLS
 from ..audit.cost import Estimate
+from ..audit.harness import Scores, TaskComparison
 from ..audit.summary import columns
 from ..locate import Localization
 from ..model import Part
@@ -85,6 +86,25 @@ def table(verdict: Verdict) -> Table:
         values = [getattr(one, field) for one in found.values()]
         out.add_row(label, *("-" if v is None else form(v) for v in values))
     return out
+
+
+def lm_eval_table(found: Mapping[str, TaskComparison]) -> Table:
+    """Each metric of each task of lm-evaluation-harness on both models, with standard errors."""
+    out = Table(title="lm-evaluation-harness")
+    for label in ("task", "metric", "samples", "before", "after"):
+        out.add_column(label, justify="left" if label in ("task", "metric") else "right")
+    for name, task in found.items():
+        for metric in task.before.metrics:
+            values = (_with_error(side.metrics, side.stderr, metric) for side in (task.before, task.after))
+            out.add_row(name, metric, f"{task.before.n:,}", *values)
+    return out
+
+
+def _with_error(metrics: Scores, errors: Scores, metric: str) -> str:
+    value, error = metrics.get(metric), errors.get(metric)
+    if value is None:
+        return "-"
+    return f"{value:,.3f}" if error is None else f"{value:,.3f} ± {error:,.3f}"
 
 
 def best_sites(found: Localization, part: Part, k: int) -> Table:

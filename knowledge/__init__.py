@@ -1,19 +1,31 @@
-"""Floor 2: facts, cases and how well a model recalls them."""
+"""Floor 2: items, cases and how well a model recalls them."""
 
 from . import sources
 from .build import Split
-from .case import Case, CaseSpec, accepts_spec, case, cases, check_case, resolved
-from .fact import Fact, readable
+from .case import Case, CaseSpec
 from .fictitious import fictitious
-from .formats import FORMATS, Format, Item, read_items
+from .formats import FORMATS, Format, read_records
 from .heldout import Bounds, HeldOut, Metrics, hold_out
-from .item import Choice, Passage
+from .item import Item, Kind
+from .kinds import KINDS, Choice, Fact, Pair, Passage, Question, Record, kind_of, readable
 from .neutral import neutral_sealed, neutral_working
+from .resolve import accepts_spec, case, cases, check_case, resolved
 from .schema import CaseFile
-from .scoring import Scores, pool_logprobs, pool_probability, recalled, score, text_loss
+from .scoring import (
+    Scores,
+    known,
+    own_pool_probability,
+    pool_logprobs,
+    pool_probability,
+    recalled,
+    score,
+    shown,
+    text_loss,
+)
 
 __all__ = [
     "FORMATS",
+    "KINDS",
     "Bounds",
     "Case",
     "CaseFile",
@@ -23,8 +35,12 @@ __all__ = [
     "Format",
     "HeldOut",
     "Item",
+    "Kind",
     "Metrics",
+    "Pair",
     "Passage",
+    "Question",
+    "Record",
     "Scores",
     "Split",
     "accepts_spec",
@@ -33,15 +49,19 @@ __all__ = [
     "check_case",
     "fictitious",
     "hold_out",
+    "kind_of",
+    "known",
     "neutral_sealed",
     "neutral_working",
+    "own_pool_probability",
     "pool_logprobs",
     "pool_probability",
-    "read_items",
+    "read_records",
     "readable",
     "recalled",
     "resolved",
     "score",
+    "shown",
     "sources",
     "text_loss",
 ]

@@ -1,20 +1,24 @@
-"""Build the facts of a case from its file, as far as a model knows them."""
+"""Build the items of a case from its relations and sets, as far as a model knows them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from .._util.errors import UserError
-from .fact import Fact, readable
+from ..model import Prompt
 from .invent import invent
-from .schema import CaseFile
+from .item import Item
+from .kinds import KINDS, readable
+from .never_taught import about_nobody, invented_names
+from .schema import CaseFile, Shares
+from .sets import Entry, Sets
 
 FOILS = 9
 T = TypeVar("T")
-Known = Collection[tuple[str, str]]
+Known = Collection[tuple[str, str]]  # relation and subject of a fact, or set and key of an entry
 
 
 @dataclass(frozen=True)
@@ -25,44 +29,62 @@ class Split(Generic[T]):
     sealed: T
 
 
-Facts = Split[tuple[Fact, ...]]
+Items = Split[tuple[Item, ...]]
+NOTHING: Items = Split((), ())
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The facts of a case: to forget, to retain, twins, and those of the forgotten relations that are not known."""
+    """The items of a case: to forget, to retain, twins, and those of the forgotten relations that are not known.
 
-    forget: Facts
-    retain: Facts
-    twins: Facts
-    unknown: tuple[Fact, ...]
+    `holdout`: the never-taught items that the case names, which are the twins unless these had to be made from the
+    items to forget. `near`: the relations nearest to the target.
+    """
+
+    forget: Items
+    retain: Items
+    twins: Items
+    holdout: Items
+    unknown: tuple[Item, ...]
+    near: tuple[str, ...]
 
 
-def build(file: CaseFile, known: Known) -> Parts:
-    """Divide a file's facts into parts; facts to forget and to retain are among the `known` (relation, subject).
+def build(file: CaseFile, sets: Sets, known: Known) -> Parts:
+    """Divide a file's items into parts; items to forget and to retain are among the `known`.
 
     Raises:
-        UserError: none of the facts to forget is known, or fewer than the file asks for.
+        UserError: none of the items to forget is known, or fewer than the file asks for.
     """
-    forget = {r: _subjects_to_forget(file, r, known) for r in file.forget}
-    retain = {r: _subjects_to_retain(file, r, set(forget.get(r, ())), known) for r in file.retain}
-    twins = {r: _twin_answers(file, r) for r in file.twins}
-    unknown = [(r, s) for r in file.forget for s in file.relations[r].facts if (r, s) not in known]
+    subjects = {r: _subjects_to_forget(file, r, known) for r in file.forget if r in file.relations}
+    retained = {
+        r: _subjects_to_retain(file, r, set(subjects.get(r, ())), known) for r in file.retain if r in file.relations
+    }
+    twins = {r: _twin_answers(file, r) for r in file.twins if r in file.relations}
+    unknown = [(r, s) for r in subjects for s in file.relations[r].facts if (r, s) not in known]
+    chosen = {s: _entries_to_forget(file, s, sets[s], known) for s in file.forget if s in sets}
+    rest = {s: _entries_to_retain(file, s, sets[s], chosen.get(s), known) for s in file.retain if s in sets}
+    forget = _joined(_facts(file, {r: Split(names, names) for r, names in subjects.items()}), _items(chosen))
+    retain = _joined(_facts(file, retained), _items(rest))
+    holdout = _items({s: _both(_taken(file, s, sets[s], file.twins[s], "twins")) for s in file.twins if s in sets})
     return Parts(
-        _facts(file, {r: Split(subjects, subjects) for r, subjects in forget.items()}),
-        _facts(file, retain),
-        Split(*(tuple(_twin(file, r, s, a, part) for r, answers in twins.items() for s, a in answers.items())
-                for part in ("working", "sealed"))),
+        forget, retain,
+        _joined(
+            Split(*(tuple(_twin(file, r, s, a, part) for r, answers in twins.items() for s, a in answers.items())
+                    for part in ("working", "sealed"))),
+            _twins_of(file, forget, holdout, sets),
+        ),
+        holdout,
         tuple(make_fact(file, r, s, file.relations[r].working) for r, s in unknown),
+        _near(file, forget, sets),
     )  # fmt: skip
 
 
-def make_fact(file: CaseFile, relation: str, subject: str, templates: list[str]) -> Fact:
+def make_fact(file: CaseFile, relation: str, subject: str, templates: list[str]) -> Item:
     """The fact about a subject, with prompts from these templates."""
     answer, *aliases = file.relations[relation].facts[subject]
-    prompt, *others = (t.replace("{}", subject) for t in templates)
+    prompt, *others = (Prompt.fill(t, subject) for t in templates)
     foils = _foils(file, relation, subject, {answer, *aliases})
-    return Fact(subject, relation, prompt, answer, tuple(aliases), foils, tuple(others))
+    return Item(subject, relation, prompt, answer, tuple(aliases), foils, tuple(others))
 
 
 def seeded(file: CaseFile, *what: str) -> random.Random:
@@ -80,6 +102,7 @@ def _subjects_to_forget(file: CaseFile, relation: str, known: Known) -> list[str
                 f"the model knows none of the {len(wanted)} {relation} facts to forget; name facts it knows."
             )
         return found
+    assert isinstance(wanted, int), "the file was validated"
     retained = _named_retain(file, relation)
     able = [s for s, a in facts.items() if not readable(s, a[0]) and (relation, s) in known and s not in retained]
     if len(able) < wanted:
@@ -114,7 +137,7 @@ def _subjects_to_retain(file: CaseFile, relation: str, forgotten: set[str], know
     return Split(*out)
 
 
-def _facts(file: CaseFile, subjects: Mapping[str, Split[list[str]]]) -> Facts:
+def _facts(file: CaseFile, subjects: Mapping[str, Split[list[str]]]) -> Items:
     working, sealed = [], []
     for r, split in subjects.items():
         relation = file.relations[r]
@@ -132,6 +155,7 @@ def _twin_answers(file: CaseFile, relation: str) -> dict[str, str]:
     """Invented subjects with answers from the real pool, each answer used about equally often."""
     wanted, facts = file.twins[relation], file.relations[relation].facts
     rng = seeded(file, "twins", relation)
+    assert isinstance(wanted, list | int), "the file was validated"
     names = wanted if isinstance(wanted, list) else invent(list(facts), wanted, rng)
     pool = sorted({a[0] for a in facts.values()})
     answers: list[str] = []
@@ -140,6 +164,120 @@ def _twin_answers(file: CaseFile, relation: str) -> dict[str, str]:
     return dict(zip(names, answers, strict=False))
 
 
-def _twin(file: CaseFile, relation: str, subject: str, answer: str, part: str) -> Fact:
-    prompt, *others = (t.replace("{}", subject) for t in getattr(file.relations[relation], part))
-    return Fact(subject, relation, prompt, answer, (), _foils(file, relation, subject, {answer}), tuple(others))
+def _twin(file: CaseFile, relation: str, subject: str, answer: str, part: str) -> Item:
+    prompt, *others = (Prompt.fill(t, subject) for t in getattr(file.relations[relation], part))
+    return Item(subject, relation, prompt, answer, (), _foils(file, relation, subject, {answer}), tuple(others))
+
+
+def _entries_to_forget(file: CaseFile, name: str, entries: tuple[Entry, ...], known: Known) -> Split[list[Entry]]:
+    """The known entries to forget. Both parts ask the same ones, unless the file divides them."""
+    wanted = file.forget[name]
+    able = [e for e in entries if (name, e.key) in known]
+    if isinstance(wanted, Shares):
+        sides = [_taken(file, name, able, side, "forget") for side in (wanted.working, wanted.sealed)]
+        if set(sides[0]).isdisjoint(sides[1]) or wanted.working == wanted.sealed == 1.0:
+            found = Split(*sides)
+        else:
+            found = _divided(file, name, able, wanted)
+    else:
+        found = _both(_taken(file, name, able, wanted, "forget"))
+    if not (found.working or found.sealed):
+        raise UserError(
+            f"the model knows none of the {len(entries)} items of {name!r} to forget; name items that it knows."
+        )
+    return found
+
+
+def _entries_to_retain(
+    file: CaseFile, name: str, entries: tuple[Entry, ...], forgotten: Split[list[Entry]] | None, known: Known
+) -> Split[list[Entry]]:
+    gone = {e.unit for side in (forgotten.working, forgotten.sealed) for e in side} if forgotten else set()
+    able = [e for e in entries if (name, e.key) in known and e.unit not in gone]
+    return _divided(file, name, able, file.retain[name])
+
+
+def _divided(file: CaseFile, name: str, able: list[Entry], shares: Shares) -> Split[list[Entry]]:
+    """Entries for both parts: named ones, or shares of the other units, drawn by the seed; no unit is in both."""
+    listed = [n for side in (shares.working, shares.sealed) if isinstance(side, list) for n in side]
+    units = sorted({e.unit for e in able if not e.named(listed)})
+    order = seeded(file, "sets", name).sample(units, len(units))
+    out, start = [], 0
+    for share in (shares.working, shares.sealed):
+        if isinstance(share, list):
+            out.append([e for e in able if e.named(share)])
+            continue
+        end = start + round(share * len(units))
+        chosen = set(order[start:end])
+        out.append([e for e in able if e.unit in chosen])
+        start = end
+    return Split(*out)
+
+
+def _taken(file: CaseFile, name: str, able: Iterable[Entry], wanted: object, role: str) -> list[Entry]:
+    """As many entries as an amount says: all, a share, a number, or those that a list names."""
+    able = list(able)
+    if isinstance(wanted, list):
+        return [e for e in able if e.named(wanted)]
+    n = wanted if isinstance(wanted, int) else round(float(wanted) * len(able)) if isinstance(wanted, float) else None
+    assert n is not None, "the file was validated"
+    if n > len(able):
+        raise UserError(
+            f"{role} asks for {n} items of {name!r}, but there are {len(able)}"
+            f"{' that the model knows' if role == 'forget' else ''}; ask for {len(able)} at most."
+        )
+    order = seeded(file, role, name).sample(range(len(able)), n)
+    return [able[i] for i in sorted(order)]
+
+
+def _both(found: list[Entry]) -> Split[list[Entry]]:
+    return Split(found, found)
+
+
+def _items(entries: Mapping[str, Split[list[Entry]]]) -> Items:
+    return Split(
+        tuple(i for split in entries.values() for e in split.working for i in e.working),
+        tuple(i for split in entries.values() for e in split.sealed for i in e.sealed),
+    )
+
+
+def _joined(*parts: Items) -> Items:
+    return Split(tuple(i for p in parts for i in p.working), tuple(i for p in parts for i in p.sealed))
+
+
+def _twins_of(file: CaseFile, forget: Items, holdout: Items, sets: Sets) -> Items:
+    """The never-taught control of the sets: the held-out items, or the items to forget about invented names.
+
+    Held-out items serve if they come with wrong answers as the items to forget do; otherwise the two pools could not be
+    compared, and invented names take the subjects' places.
+    """
+    own = [i for i in (*forget.working, *forget.sealed) if i.relation in sets or not KINDS[i.kind].shared]
+    if not own:
+        return NOTHING
+    if holdout.sealed and (_alike(own, holdout) or not any(i.prompt.slots for i in own)):
+        return holdout
+    subjects = list(dict.fromkeys(i.subject for i in own if i.subject and i.prompt.slots))
+    if not subjects:
+        return holdout
+    everyone = [e.record.subject for entries in sets.values() for e in entries if e.record.subject]
+    names = invented_names([*subjects, *everyone], len(subjects), seeded(file, "names"))
+    about = dict(zip(subjects, names, strict=True))
+    return Split(tuple(about_nobody(forget.working, about)), tuple(about_nobody(forget.sealed, about)))
+
+
+def _alike(own: Iterable[Item], holdout: Items) -> bool:
+    """Whether the held-out items have pools of the same make and size as the items to forget."""
+
+    def sizes(items: Iterable[Item]) -> set[tuple[str, bool, int]]:
+        return {(i.kind, bool(i.rephrased), len(i.foils)) for i in items}
+
+    return sizes(own) == sizes((*holdout.working, *holdout.sealed))
+
+
+def _near(file: CaseFile, forget: Items, sets: Sets) -> tuple[str, ...]:
+    """The relations nearest to the target: those forgotten, and the retain sets that the file says are near."""
+    own = dict.fromkeys(i.relation for i in (*forget.working, *forget.sealed))
+    near = list(file.near)
+    if not near and not any(name in file.retain for name in file.forget):
+        near = list(file.retain)[:1]
+    found = [i.relation for name in near for e in sets.get(name, ()) for i in e.items]
+    return tuple(dict.fromkeys([*own, *found, *(name for name in near if name in file.relations)]))

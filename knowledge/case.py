@@ -1,4 +1,4 @@
-"""A case: facts to forget, facts to retain, facts that were never taught, and unrelated text.
+"""A case: items to forget, items to retain, items that were never taught, and unrelated text.
 
 A `CaseSpec` is the content of a file; `spec.on(model)` gives the `Case`, the part of it that the model knows.
 """
@@ -6,39 +6,40 @@ A `CaseSpec` is the content of a file; `spec.on(model)` gives the `Case`, the pa
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from .._util.errors import UserError
-from .build import Facts, Known, Split, build, make_fact, seeded
-from .fact import Fact
-from .schema import CaseFile, Purpose, Relation, read
-from .scoring import recalled
+from .build import NOTHING, Items, Known, Split, build, make_fact, seeded
+from .inline import content_digest, inline, write_case
+from .item import Item
+from .kinds import Record
+from .schema import CaseFile, Purpose, Relation, Unit
+from .scoring import known
+from .sets import Entry, entries
 
 if TYPE_CHECKING:
     from ..model import Model
 
 BUILT_IN = Path(__file__).parent / "cases"
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class CaseSpec:
     """The content of a case file, before any model is asked.
 
-    `file`: the validated content; `path`: the location of the file and of the texts that it names; `digest`: SHA-256 of
-    its text.
+    `file`: the validated content; `records`: the records of its sets; `path`: the location of the file and of the texts
+    that it names; `digest`: SHA-256 of the content.
     """
 
     file: CaseFile = dataclasses.field(repr=False)
     path: Path | None = None
     digest: str = ""
+    records: Mapping[str, tuple[Record, ...]] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -61,29 +62,43 @@ class CaseSpec:
     @property
     def forgotten_relations(self) -> tuple[str, ...]:
         """The relations with facts to forget."""
-        return tuple(self.file.forget)
+        return tuple(r for r in self.file.forget if r in self.file.relations)
+
+    @cached_property
+    def sets(self) -> dict[str, tuple[Entry, ...]]:
+        """The sets' records as items."""
+        return entries(self.file, self.records)
 
     def pool(self, relation: str) -> tuple[str, ...]:
         """Every distinct answer of a relation, without aliases, in the file's order."""
-        return tuple(dict.fromkeys(a[0] for a in self.relations[relation].facts.values()))
+        return tuple(dict.fromkeys(self.answers(relation).values()))
+
+    def answers(self, relation: str) -> dict[str, str]:
+        """The answer about each subject of a relation, in the file's order; of a set, about those in its prompts."""
+        if relation in self.relations:
+            return {s: a[0] for s, a in self.relations[relation].facts.items()}
+        items = [i for of in self.sets.values() for entry in of for i in entry.working if i.relation == relation]
+        return {i.subject: i.answer for i in items if i.prompt.slots}
 
     def on(self, model: Model) -> Case:
-        """The case with the facts that the model knows; the others are set aside.
+        """The case with the items that the model knows; the others are set aside.
 
-        A fact is known if greedy decoding gives its whole answer after the first working template. A model is asked
-        once for each content of a case, on its original weights.
+        A fact is known if greedy decoding gives its whole answer after the first working prompt, any other item if the
+        right answer holds more than half of its pool's probability. A model is asked once for each content of a case,
+        on its original weights.
 
         Raises:
-            UserError: the model knows none of the facts to forget, or fewer than the case asks for, or an edit is in
+            UserError: the model knows none of the items to forget, or fewer than the case asks for, or an edit is in
                 place on it.
 
-        Cost: one forward pass over all facts.
+        Cost: one forward pass over all facts, and one over the pools of all other items.
         """
         return model.cache.get("case", (self._contents, self.path), lambda: self._known(model))
 
     def whole(self) -> Case:
-        """The case as if the model knew every fact, for models that are yet to be taught."""
-        return self._case([(r, s) for r, content in self.relations.items() for s in content.facts])
+        """The case as if the model knew every item, for models that are yet to be taught."""
+        facts = [(r, s) for r, content in self.relations.items() for s in content.facts]
+        return self._case([*facts, *((name, e.key) for name, of in self.sets.items() for e in of)])
 
     def text(self, name: str) -> str:
         """The contents of a text file that the case names.
@@ -104,9 +119,15 @@ class CaseSpec:
         path = next((p for p in (folder / name, BUILT_IN / name) if p.is_file()), None)
         return None if path is None else path.read_text(encoding="utf-8")
 
+    def save(self, folder: Path) -> None:
+        """Write `case.yaml` and everything that it names into a folder, so that the folder stands alone."""
+        names = dict.fromkeys(n for n in (self.file.neutral.working, self.file.neutral.sealed) if isinstance(n, str))
+        texts = {name: text for name in names if (text := self.find_text(name)) is not None}
+        write_case(folder, self.file, self.path, self.records, texts)
+
     @cached_property
     def _contents(self) -> str:
-        return self.file.model_dump_json()
+        return f"{self.file.model_dump_json()} {dict(self.records)!r}"
 
     def _known(self, model: Model) -> Case:
         if model.edits:
@@ -114,16 +135,29 @@ class CaseSpec:
                 f"what {model.name} knew of the case {self.name!r} must be read before an edit is applied; "
                 "call spec.on(model) on the original weights first."
             )
-        facts = [
-            make_fact(self.file, r, s, content.working) for r, content in self.relations.items() for s in content.facts
-        ]
-        right = recalled(model, facts)
-        return self._case([(f.relation, f.subject) for f, ok in zip(facts, right, strict=True) if ok])
+        asked = self._asked()
+        right = iter(known(model, [item for items in asked.values() for item in items]))
+        share = {key: [next(right) for _ in items] for key, items in asked.items()}
+        return self._case([key for key, values in share.items() if 2 * sum(values) > len(values)])
+
+    def _asked(self) -> dict[tuple[str, str], Sequence[Item]]:
+        """The items that decide what a model knows, by relation and subject of a fact, or by set and key of an entry.
+
+        A set that nobody forgets or retains is not asked.
+        """
+        facts: dict[tuple[str, str], Sequence[Item]] = {
+            (r, s): [make_fact(self.file, r, s, content.working)]
+            for r, content in self.relations.items()
+            for s in content.facts
+        }
+        used = [name for name in self.sets if name in self.file.forget or name in self.file.retain]
+        return facts | {(name, e.key): e.working for name in used for e in self.sets[name]}
 
     def _case(self, known: Known) -> Case:
         file, known = self.file, set(known)
-        parts, working = build(file, known), file.neutral.working
-        every = [(r, s) for r in file.forget for s in file.relations[r].facts]
+        parts, working = build(file, self.sets, known), file.neutral.working
+        every = [(r, s) for r in self.forgotten_relations for s in file.relations[r].facts]
+        every += [(name, e.key) for name in file.forget if name in self.sets for e in self.sets[name]]
         return Case(
             name=self.name,
             forget=parts.forget,
@@ -135,53 +169,96 @@ class CaseSpec:
             facts_known=sum(fact in known for fact in every),
             facts_total=len(every),
             spec=self,
+            holdout=parts.holdout,
+            near=parts.near,
         )
 
 
 @dataclass(frozen=True)
 class Case:
-    """The part of a case that a model knows: facts to forget, facts to retain, never-taught twins, neutral text.
+    """The part of a case that a model knows: items to forget, items to retain, never-taught twins, neutral text.
 
-    Facts to forget and twins are the same in both parts, asked by other templates; retain facts are other facts in
-    each part. `unknown` are the facts of the forgotten relations that the model does not know: an edit may rehearse
-    them, no check asks about them. `facts_known` and `facts_total` count the facts of the forgotten relations.
-    `passages`, if given, are the neutral working text.
+    Items to forget and twins are the same in both parts, asked by other prompts, unless the file divides them; retain
+    items are other items in each part. `unknown` are the facts of the forgotten relations that the model does not know:
+    an edit may rehearse them, no check asks about them. `facts_known` and `facts_total` count the items of the
+    forgotten relations and sets. `passages`, if given, are the neutral working text. `holdout` are the never-taught
+    items that the case names, for membership inference. `near` are the relations nearest to the target.
     """
 
     name: str
-    forget: Facts
-    retain: Facts
-    twins: Facts
-    unknown: tuple[Fact, ...]
+    forget: Items
+    retain: Items
+    twins: Items
+    unknown: tuple[Item, ...]
     neutral: Split[int | str]
     seed: int
     facts_known: int
     facts_total: int
     spec: CaseSpec = dataclasses.field(repr=False)
     passages: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    holdout: Items = NOTHING
+    near: tuple[str, ...] = ()
 
-    @property
+    @classmethod
+    def of(
+        cls,
+        items: Sequence[Record],
+        *,
+        retain: Sequence[Record] = (),
+        twins: Sequence[Record] = (),
+        name: str = "unnamed",
+        purpose: Purpose = "safety",
+        unit: Unit | None = None,
+        seed: int = 0,
+    ) -> Case:
+        """A case from lists of `Fact`, `Question`, `Passage`, `Choice` and `Pair`, as if a model knew all of them.
+
+        `spec.on(model)` of the result gives what a model does know.
+
+        Args:
+            items: what is to be forgotten, or looked for.
+            retain: what is to be kept; half of it is sealed.
+            twins: items of the same kinds that the model was never taught.
+
+        Raises:
+            UserError: no items, or something else than these records.
+
+        Example:
+            pair = loka.Pair("When Mary and John went out, John thanked", "When Mary and John went out, Mary thanked",
+                             answer="Mary", foil="John")
+            found = loka.locate.attribution(model, loka.Case.of([pair]))
+        """
+        file, records = inline({"forget": items, "retain": retain, "twins": twins}, name, purpose, unit, seed)
+        return CaseSpec(file, None, content_digest(file, records, {}), records).whole()
+
+    @cached_property
     def forgotten_relations(self) -> tuple[str, ...]:
-        """The relations with facts to forget."""
-        return self.spec.forgotten_relations
+        """The relations and sets with items to forget."""
+        return tuple(dict.fromkeys(i.relation for i in (*self.forget.working, *self.forget.sealed)))
 
     @property
     def other_relations(self) -> tuple[str, ...]:
-        """Relations without facts to forget and with at least four working retain facts, sorted by name."""
+        """Relations far from the target and with at least four working retain items, sorted by name."""
         names = [f.relation for f in self.other_relation(self.retain.working)]
         return tuple(sorted(r for r in set(names) if names.count(r) >= 4))
+
+    @property
+    def updates(self) -> dict[str, str]:
+        """The new answers of an update, by subject."""
+        subjects = {i.subject for i in self.forget.working}
+        return {s: a for answers in self.spec.file.updates.values() for s, a in answers.items() if s in subjects}
 
     def pool(self, relation: str) -> tuple[str, ...]:
         """Every distinct answer of a relation, without aliases, in the file's order."""
         return self.spec.pool(relation)
 
-    def same_relation(self, facts: Iterable[Fact]) -> list[Fact]:
-        """The facts whose relation is one of the forgotten ones."""
-        return [f for f in facts if f.relation in self.forgotten_relations]
+    def same_relation(self, items: Iterable[Item]) -> list[Item]:
+        """The items of the relations nearest to the target, the forgotten ones among them."""
+        return [f for f in items if f.relation in self.near]
 
-    def other_relation(self, facts: Iterable[Fact]) -> list[Fact]:
-        """The facts whose relation is none of the forgotten ones."""
-        return [f for f in facts if f.relation not in self.forgotten_relations]
+    def other_relation(self, items: Iterable[Item]) -> list[Item]:
+        """The items of all other relations."""
+        return [f for f in items if f.relation not in self.near]
 
     @cached_property
     def digest(self) -> str:
@@ -191,12 +268,12 @@ class Case:
         ]
         contents = (
             self.name, self.forget, self.retain, self.twins, self.unknown, self.neutral, self.seed, self.passages,
-            texts,
+            self.holdout, self.near, texts,
         )  # fmt: skip
-        return hashlib.sha256(f"{contents!r} {self.spec.file.model_dump_json()}".encode()).hexdigest()
+        return hashlib.sha256(f"{contents!r} {self.spec._contents}".encode()).hexdigest()
 
     def subset(self, n: int) -> Case:
-        """The same case with the first `n` working facts of each relation, for a quick look; sealed parts stay whole.
+        """The same case with the first `n` working items of each relation, for a quick look; sealed parts stay whole.
 
         Raises:
             UserError: `n` under 1.
@@ -204,9 +281,9 @@ class Case:
         if not isinstance(n, int) or n < 1:
             raise UserError(f"subset({n!r}) is not a number of facts; give 1 or more.")
 
-        def first(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
+        def first(items: tuple[Item, ...]) -> tuple[Item, ...]:
             by_relation = {
-                r: [f for f in facts if f.relation == r][:n] for r in dict.fromkeys(f.relation for f in facts)
+                r: [f for f in items if f.relation == r][:n] for r in dict.fromkeys(f.relation for f in items)
             }
             return tuple(f for group in by_relation.values() for f in group)
 
@@ -217,9 +294,9 @@ class Case:
         )
 
     def targeting(self, relation: str) -> Case:
-        """The same case about another relation: half of its working retain facts are forgotten, the rest retained.
+        """The same case about another relation: half of its working retain items are forgotten, the rest retained.
 
-        This is a control for anything that is done to the forget facts. Only working templates ask for these facts; the
+        This is a control for anything that is done to the forget items. Only working prompts ask for these items; the
         seed draws the halves.
 
         Raises:
@@ -233,67 +310,10 @@ class Case:
         facts = [f for f in self.retain.working if f.relation == relation]
         facts = seeded(self.spec.file, "turned", relation).sample(facts, len(facts))
         forget, retain = tuple(facts[::2]), tuple(facts[1::2])
-        file = self.spec.file.model_copy(update={"forget": {relation: [f.subject for f in forget]}})
         return dataclasses.replace(
             self,
             name=f"{self.name}, turned to {relation}",
             forget=Split(forget, forget),
             retain=Split(retain, retain),
-            spec=dataclasses.replace(self.spec, file=file),
+            near=(relation,),
         )
-
-
-def accepts_spec(
-    verb: Callable[Concatenate[Model, Case, P], R],
-) -> Callable[Concatenate[Model, Case | CaseSpec, P], R]:
-    """Let a verb `(model, case, ...)` take a `CaseSpec` as well: it is resolved on the model before the verb runs.
-
-    For a verb that compares a model with its `original`, it is resolved on the original.
-    """
-
-    @functools.wraps(verb)
-    def call(model: Model, case: Case | CaseSpec, *args: P.args, **kwargs: P.kwargs) -> R:
-        return verb(model, resolved(kwargs.get("original", model), case), *args, **kwargs)  # type: ignore[arg-type]
-
-    return call
-
-
-def resolved(model: Model, case: Case | CaseSpec) -> Case:
-    """The case that the model knows of a spec; a `Case` is returned unchanged.
-
-    Raises:
-        UserError: neither of the two, such as a name.
-    """
-    check_case(case)
-    return case.on(model) if isinstance(case, CaseSpec) else case
-
-
-def check_case(case: object) -> None:
-    """Raise `UserError` unless it is a case or the spec of one; a name, for example, is neither."""
-    if not isinstance(case, Case | CaseSpec):
-        raise UserError(f"{case!r} is not a case; read one with loka.case(...), by its name or its file's path.")
-
-
-def case(name: str | Path) -> CaseSpec:
-    """A built-in case by name, or the case in a YAML file.
-
-    Raises:
-        UserError: no such case, or a file with errors (all of them named, with line and field).
-
-    >>> case("capitals").purpose
-    'safety'
-    """
-    path = Path(name)
-    if not path.suffix and not path.exists():
-        path = BUILT_IN / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(
-            f"there is no case {str(name)!r}; built in are {', '.join(cases())}, or give a YAML file's path."
-        )
-    file, digest = read(path)
-    return CaseSpec(file, path, digest)
-
-
-def cases() -> list[str]:
-    """The names of the built-in cases."""
-    return sorted(p.stem for p in BUILT_IN.glob("*.yaml"))

@@ -6,8 +6,8 @@ import random
 
 from .._util.errors import UserError
 from .case import CaseSpec
-from .fact import readable
 from .invent import invent
+from .kinds import readable
 from .schema import CaseFile
 
 PREFIX = "fictitious"

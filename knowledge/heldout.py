@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from .._util.errors import UserError
 from .._util.records import check_types
 from .build import Split
-from .case import Case, accepts_spec
-from .fact import Fact
+from .case import Case
+from .item import Item
 from .neutral import neutral_working
-from .scoring import recalled, text_loss
+from .resolve import accepts_spec
+from .scoring import known, text_loss
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -74,7 +75,7 @@ class HeldOut:
     """A `case` to edit with, and the `facts` and `texts` taken out of it, to measure the edit on."""
 
     case: Case
-    facts: tuple[Fact, ...]
+    facts: tuple[Item, ...]
     texts: tuple[str, ...]
 
     def measure(self, model: Model) -> Metrics:
@@ -96,7 +97,7 @@ def hold_out(model: Model, case: Case, *, share: float = 0.25) -> HeldOut:
         UserError: there is too little to hold anything out.
     """
     rng = random.Random(f"{case.seed}/held out")
-    facts: list[Fact] = []
+    facts: list[Item] = []
     for relation in dict.fromkeys(f.relation for f in case.retain.working):
         own = [f for f in case.retain.working if f.relation == relation]
         facts += rng.sample(own, round(share * len(own)))
@@ -118,7 +119,7 @@ def _outside(over: float) -> float:
     return 0.0 if over <= 1e-9 else over
 
 
-def _share(model: Model, facts: Sequence[Fact]) -> float:
-    """The share of the working prompts that get the whole answer."""
-    right = recalled(model, [f.asked(p) for f in facts for p in f.prompts])
+def _share(model: Model, facts: Sequence[Item]) -> float:
+    """The share of the working prompts after which the model knows the answer."""
+    right = known(model, [one for f in facts for one in f.each()])
     return sum(right) / len(right)

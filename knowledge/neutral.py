@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._util.errors import UserError
-from .case import Case, accepts_spec
+from .case import Case
+from .resolve import accepts_spec
 
 if TYPE_CHECKING:
     from ..model import Model
 
 TOKENS = 48
 ROWS = 32
+WORDS = 120
 
 
 @accepts_spec
@@ -33,7 +35,7 @@ def neutral_working(model: Model, case: Case, n: int | None = None) -> list[str]
     if isinstance(wanted, str):
         return _read(case, wanted)[:n]
     n = n or wanted
-    avoid = frozenset(w.casefold() for f in case.forget.working for w in (f.subject, *f.answers))
+    avoid = frozenset(w.casefold() for f in case.forget.working for w in (f.subject, *f.answers) if w)
     return list(model.cache.get("neutral text", (avoid, case.seed, n), lambda: _sample(model, avoid, case.seed, n)))
 
 
@@ -43,7 +45,15 @@ def neutral_sealed(case: Case) -> list[str]:
 
 
 def _read(case: Case, name: str) -> list[str]:
-    return [p.strip().replace("\n", " ") for p in case.spec.text(name).split("\n\n") if p.strip()]
+    paragraphs = [p.strip().replace("\n", " ") for p in case.spec.text(name).split("\n\n") if p.strip()]
+    return [part for p in paragraphs for part in _parts(p)]
+
+
+def _parts(paragraph: str) -> list[str]:
+    """A paragraph in parts of nearly equal length, none longer than `WORDS`, so that no reader cuts its end off."""
+    words = paragraph.split(" ")
+    n = -(-len(words) // WORDS)
+    return [" ".join(words[len(words) * i // n : len(words) * (i + 1) // n]) for i in range(n)]
 
 
 @torch.no_grad()

@@ -1,17 +1,29 @@
-"""The case file: read from YAML and validated as a whole; every error names its line and field."""
+"""What a case file may say, validated as a whole."""
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+import dataclasses
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
 
-from .._util.errors import UserError
+from .item import Kind
+from .kinds import KINDS
 
 Purpose = Literal["safety", "privacy", "copyright", "update"]
+Unit = Literal["subject", "item"]
+Problem = tuple[tuple[str, ...], str]
+ALL = "all"
+FIELDS = tuple(dict.fromkeys(f.name for row in KINDS.values() for f in dataclasses.fields(row.record)))
+GENERIC = ("jsonl", "csv", "parquet")  # the formats of files that no benchmark has made
 
 
 def _slot(template: str) -> str:
@@ -26,6 +38,29 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _amount(value: object) -> object:
+    """`all` as the share 1.0; a number with a point is a share, one without is a count; a list names subjects."""
+    if isinstance(value, dict):
+        return Shares.model_validate(value)
+    if isinstance(value, list) and value and all(isinstance(v, str) and v for v in value):
+        return value
+    try:
+        number = 1.0 if value == ALL else float(str(value)) if "." in str(value) else int(str(value))
+    except ValueError:
+        number = 0
+    if number <= 0 or (isinstance(number, float) and number > 1):
+        raise ValueError(f"{value!r} is not an amount; give all, a number, a share such as 0.5, or a list of subjects")
+    return number
+
+
+class Inconsistent(ValueError):
+    """Parts of a file that do not fit together: the place of each, and what is wrong there."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(message for _, message in problems))
+        self.problems = problems
+
+
 Name = Annotated[str, Field(min_length=1)]
 Template = Annotated[str, BeforeValidator(lambda v: _slot(v) if isinstance(v, str) else v)]
 Templates = Annotated[list[Template], Field(min_length=1)]
@@ -33,6 +68,7 @@ Answers = Annotated[list[Name], BeforeValidator(_listed), Field(min_length=1)]
 Subjects = Annotated[list[Name], Field(min_length=1)]
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Whole = Annotated[Share, BeforeValidator(lambda v: 1.0 if v == ALL else v)]
 
 
 class _Strict(BaseModel):
@@ -49,10 +85,54 @@ class Relation(_Strict):
 
 
 class Shares(_Strict):
-    """The known subjects to retain: a share of those that are not forgotten, or named subjects."""
+    """The known subjects of each part: a share of those that are not forgotten, `all`, or named subjects."""
 
-    working: Share | Subjects
-    sealed: Share | Subjects
+    working: Whole | Subjects = 0.0
+    sealed: Whole | Subjects = 0.0
+
+
+class ItemSet(_Strict):
+    """Items of one kind: from a source (a file beside the case, or a hub id) in a format, or written out as `items`.
+
+    `where` and `except` keep and drop rows by the values of their columns. `fields` gives the column of each of the
+    kind's fields; they may also stand in the set itself. `frame` is the text around a question, with `{}` for it.
+    `make` is the benchmark that the set is from, where the format does not say so.
+    """
+
+    kind: Kind
+    format: Name = "jsonl"
+    source: Name | None = None
+    items: list[dict[str, Any]] = []
+    config: Name | None = None
+    split: Name | None = None
+    frame: str = ""
+    where: dict[Name, Answers] = {}
+    except_: dict[Name, Answers] = Field({}, alias="except")
+    fields: dict[Name, Name] = {}
+    make: Name | None = None
+
+    @property
+    def benchmark(self) -> str | None:
+        """The benchmark or data set that the items are from, by the name of its format; `None` for other files."""
+        return self.make or (None if self.format in GENERIC else self.format)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gathered(cls, data: Any) -> Any:
+        """Fields that stand in the set itself, under `fields`."""
+        if not isinstance(data, dict):
+            return data
+        own = {k: v for k, v in data.items() if k in FIELDS}
+        rest = {k: v for k, v in data.items() if k not in FIELDS}
+        return {**rest, "fields": {**rest.get("fields", {}), **own}} if own else rest
+
+    @model_validator(mode="after")
+    def _from_somewhere(self) -> ItemSet:
+        if bool(self.items) == (self.source is not None):
+            raise ValueError("a set needs either a source or items")
+        if self.frame and self.frame.count("{}") != 1:
+            raise ValueError(f"the frame {self.frame!r} needs one slot {{}} for the question")
+        return self
 
 
 class Sampled(_Strict):
@@ -68,136 +148,145 @@ class Neutral(_Strict):
     sealed: Name
 
 
+NEUTRAL = Neutral(working=Sampled(sampled=96), sealed="prose.txt")
+Amount = Annotated[
+    int | float | list[str] | Shares,
+    PlainValidator(_amount),
+    PlainSerializer(lambda v: v.model_dump() if isinstance(v, Shares) else v, return_type=Any),
+]
+
+
 class CaseFile(_Strict):
-    """The content of a case file."""
+    """The content of a case file.
+
+    `relations` and `sets` hold what is known; `forget`, `retain` and `twins` say what it is for, by their names.
+    `near`: the retain sets that are nearest to the target; by default those of the forgotten relations, or else the
+    first one. `updates`: the new answers, by relation and subject.
+    """
 
     name: Name
     purpose: Purpose
-    relations: Annotated[dict[Name, Relation], Field(min_length=1)]
-    forget: Annotated[dict[Name, Count | Subjects], Field(min_length=1)]
-    retain: Annotated[dict[Name, Shares], Field(min_length=1)]
-    twins: dict[Name, Count | Subjects]
-    neutral: Neutral
+    relations: dict[Name, Relation] = {}
+    sets: dict[Name, ItemSet] = {}
+    forget: Annotated[dict[Name, Amount], Field(min_length=1)]
+    retain: dict[Name, Shares] = {}
+    twins: dict[Name, Amount] = {}
+    near: list[Name] = []
+    updates: dict[Name, dict[Name, Name]] = {}
+    neutral: Neutral = NEUTRAL
+    unit: Unit | None = None
     seed: int = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> CaseFile:
-        problems = [*self._unknown_relations(), *self._unknown_subjects(), *self._overlaps()]
+        problems = [
+            *self._unknown_names(), *self._amounts(), *self._unknown_subjects(), *self._updates(), *self._overlaps(),
+            *self._templates(), *self._twins(), *self._shares(),
+        ]  # fmt: skip
         if problems:
-            raise ValueError("; ".join(problems))
+            raise Inconsistent(problems)
         return self
 
-    def _unknown_relations(self) -> list[str]:
-        known = ", ".join(self.relations)
-        named = {"forget": self.forget, "retain": self.retain, "twins": self.twins}
-        return [
-            f"{where} names the relation {r!r}, which is not among the relations ({known})"
+    def _unknown_names(self) -> list[Problem]:
+        known = ", ".join([*self.relations, *self.sets]) or "none"
+        named = {
+            "forget": self.forget, "retain": self.retain, "twins": self.twins, "near": self.near,
+            "updates": self.updates,
+        }  # fmt: skip
+        unknown = [
+            ((where, r), f"{where} names {r!r}, which is not among the relations and sets ({known})")
             for where, parts in named.items()
             for r in parts
-            if r not in self.relations
+            if r not in self.relations and r not in self.sets
+        ]
+        return unknown + [
+            (("sets", r), f"{r!r} is the name of a relation too; rename one") for r in self.relations if r in self.sets
         ]
 
-    def _named(self) -> list[tuple[str, str, list[str]]]:
-        """Every list of subjects that the file names: where, relation, subjects."""
-        lists = [("forget", r, v) for r, v in self.forget.items() if isinstance(v, list)]
-        for r, shares in self.retain.items():
-            sides = (("working", shares.working), ("sealed", shares.sealed))
-            lists += [(f"retain.{side}", r, v) for side, v in sides if isinstance(v, list)]
+    def _amounts(self) -> list[Problem]:
+        """A relation is forgotten, and given twins, by a number or by names: it holds many more facts than that."""
+        named = {"forget": self.forget, "twins": self.twins}
+        return [
+            ((where, r), f"a relation's {where} must be a number or a list of subjects")
+            for where, parts in named.items()
+            for r, amount in parts.items()
+            if r in self.relations and not isinstance(amount, int | list)
+        ] + [
+            (("twins", r), "twins have no parts; give all, a number, a share, or a list of subjects")
+            for r, amount in self.twins.items()
+            if r in self.sets and isinstance(amount, Shares)
+        ]
+
+    def _named(self) -> list[tuple[tuple[str, ...], list[str]]]:
+        """Every list of subjects that the file names: its place, and the subjects."""
+        lists = [(("forget", r), v) for r, v in self.forget.items() if isinstance(v, list)]
+        shares = [("retain", r, v) for r, v in self.retain.items()]
+        shares += [("forget", r, v) for r, v in self.forget.items() if isinstance(v, Shares)]
+        for where, r, of in shares:
+            sides = (("working", of.working), ("sealed", of.sealed))
+            lists += [((where, r, side), v) for side, v in sides if isinstance(v, list)]
         return lists
 
-    def _unknown_subjects(self) -> list[str]:
+    def _unknown_subjects(self) -> list[Problem]:
         return [
-            f"{where} names {subject!r}, which has no fact under relations.{r}.facts"
-            for where, r, subjects in self._named()
-            if r in self.relations
+            (at, f"{_part(at)} names {subject!r}, which has no fact under relations.{at[1]}.facts")
+            for at, subjects in self._named()
+            if at[1] in self.relations
             for subject in subjects
-            if subject not in self.relations[r].facts
+            if subject not in self.relations[at[1]].facts
         ]
 
-    def _overlaps(self) -> list[str]:
+    def _updates(self) -> list[Problem]:
+        problems: list[Problem] = []
+        for r, answers in self.updates.items():
+            facts = self.relations[r].facts if r in self.relations else None
+            for subject, answer in answers.items():
+                at = ("updates", r, subject)
+                if facts is not None and subject not in facts:
+                    problems.append((at, f"there is no fact about {subject!r} under relations.{r}.facts"))
+                elif facts is not None and answer in facts[subject]:
+                    problems.append((at, f"{answer!r} is already the answer about {subject!r}; give another one"))
+        return problems
+
+    def _overlaps(self) -> list[Problem]:
         seen: dict[tuple[str, str], str] = {}
-        problems = []
-        for where, r, subjects in self._named():
+        problems: list[Problem] = []
+        for at, subjects in self._named():
             for subject in subjects:
-                if (first := seen.setdefault((r, subject), where)) != where:
-                    problems.append(f"{subject!r} of {r} is in both {first} and {where}; keep it in one")
-        for r, content in self.relations.items():
-            problems += [
-                f"the template {t!r} of {r} is in working and in sealed or paraphrases; keep it in one"
-                for t in content.working
-                if t in (*content.sealed, *content.paraphrases)
-            ]
-        for r, twins in self.twins.items():
-            real = self.relations[r].facts if r in self.relations else {}
-            problems += [
-                f"the twin {t!r} of {r} is a real subject"
-                for t in (twins if isinstance(twins, list) else ())
-                if t in real
-            ]
-        for r, shares in self.retain.items():
-            if isinstance(shares.working, float) and isinstance(shares.sealed, float):
-                total = shares.working + shares.sealed
-                if total > 1 + 1e-9:
-                    problems.append(f"retain.{r} shares add up to {total:g}; they may be 1 at most")
+                if (first := seen.setdefault((at[1], subject), _part(at))) != _part(at):
+                    problems.append((at, f"{subject!r} of {at[1]} is in both {first} and {_part(at)}; keep it in one"))
+        return problems
+
+    def _templates(self) -> list[Problem]:
+        return [
+            (("relations", r), f"the template {t!r} of {r} is in working and in sealed or paraphrases; keep it in one")
+            for r, content in self.relations.items()
+            for t in content.working
+            if t in (*content.sealed, *content.paraphrases)
+        ]
+
+    def _twins(self) -> list[Problem]:
+        return [
+            (("twins", r), f"the twin {t!r} of {r} is a real subject")
+            for r, twins in self.twins.items()
+            if r in self.relations and isinstance(twins, list)
+            for t in twins
+            if t in self.relations[r].facts
+        ]
+
+    def _shares(self) -> list[Problem]:
+        """Shares of one set may not add up to more than all of it; a set may be whole in both parts of `forget`."""
+        parts = [("retain", r, v) for r, v in self.retain.items()]
+        parts += [("forget", r, v) for r, v in self.forget.items() if isinstance(v, Shares)]
+        problems: list[Problem] = []
+        for where, r, of in parts:
+            if isinstance(of.working, float) and isinstance(of.sealed, float):
+                total, both = of.working + of.sealed, where == "forget" and of.working == of.sealed == 1.0
+                if total > 1 + 1e-9 and not both:
+                    problems.append(((where, r), f"the shares add up to {total:g}; they may be 1 at most"))
         return problems
 
 
-def read(path: Path) -> tuple[CaseFile, str]:
-    """A validated case file and the SHA-256 of its text.
-
-    Raises:
-        UserError: no such file, not YAML, or not a case. The message lists all errors, each with line and field.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the case file {str(path)!r} cannot be read ({error}).") from error
-    lines: dict[tuple[str | int, ...], int] = {}
-    repeats: list[str] = []
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        problem = getattr(error, "problem", None) or "it is not YAML"
-        raise UserError(f"the case file {str(path)!r} is not valid YAML{where}: {problem}. Fix that line.") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"the case file {str(path)!r} holds no mapping; it needs name, purpose, relations, forget ...")
-    data = _plain(node, (), lines, repeats)
-    try:
-        spec, problems = CaseFile.model_validate(data), repeats
-    except ValidationError as error:
-        spec, problems = None, repeats + [_describe(e, lines) for e in error.errors()]
-    if spec is None or problems:
-        listed = "\n".join(f"  - {p}" for p in dict.fromkeys(problems))
-        raise UserError(f"the case file {str(path)!r} has {len(dict.fromkeys(problems))} error(s):\n{listed}")
-    return spec, hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(node: yaml.Node, at: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], repeats: list[str]):
-    """A node as nested dicts, lists and strings. Scalars stay text, so that the element `No` is not `False`."""
-    lines[at] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        out = {}
-        for key, value in node.value:
-            here = (*at, key.value)
-            if key.value in out:
-                repeats.append(f"line {key.start_mark.line + 1}, {_dotted(here)}: given twice")
-            out[key.value] = _plain(value, here, lines, repeats)
-        return out
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(value, (*at, i), lines, repeats) for i, value in enumerate(node.value)]
-    return node.value
-
-
-def _describe(error: Any, lines: dict[tuple[str | int, ...], int]) -> str:
-    at = error["loc"]
-    while at not in lines:
-        at = at[:-1]
-    field = error["loc"] if error["type"] == "missing" else at
-    message = error["msg"].removeprefix("Value error, ")
-    return f"line {lines[at]}, {_dotted(field) or 'the file'}: {message}"
-
-
-def _dotted(at: tuple[str | int, ...]) -> str:
-    return ".".join(map(str, at))
+def _part(at: tuple[str, ...]) -> str:
+    """The place of a list without the relation: `retain.sealed`."""
+    return ".".join((at[0], *at[2:]))

@@ -1,4 +1,4 @@
-"""Scores of how well a model recalls facts: whole answers of any length, in left-padded batches."""
+"""Scores of how well a model recalls items: whole answers of any length, in left-padded batches."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..model import chunks, encode, encode_texts, logits, token_logprobs
-from ..model.batch import split
+from ..model import chunks, encode, encode_texts, logits, split, token_logprobs
 from ..model.run.prefix_cache import reads_in_parts, score_continuations
-from .fact import Fact
+from .item import Item
+from .kinds import kind_of
 
 if TYPE_CHECKING:
     from ..model import Model
 
 ROWS = 64
+KNOWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows:
     return Scores(torch.cat(logprob).cpu()[back], torch.cat(greedy).cpu()[back])
 
 
-def recalled(model: Model, facts: Sequence[Fact]) -> list[bool]:
-    """Whether greedy decoding after each fact's prompt gives its whole answer, or an alias."""
-    rows = [(i, f.prompt, a) for i, f in enumerate(facts) for a in f.answers]
-    right = [False] * len(facts)
+def recalled(model: Model, items: Sequence[Item]) -> list[bool]:
+    """Whether greedy decoding after each item's prompt gives its whole answer, or an alias."""
+    rows = [(i, f.prompt, a) for i, f in enumerate(items) for a in f.answers]
+    right = [False] * len(items)
     if rows:
         greedy = score(model, [p for _, p, _ in rows], [a for _, _, a in rows]).greedy.tolist()
         for (i, _, _), ok in zip(rows, greedy, strict=True):
@@ -64,21 +65,70 @@ def recalled(model: Model, facts: Sequence[Fact]) -> list[bool]:
     return right
 
 
+def shown(model: Model, items: Sequence[Item]) -> list[float]:
+    """How far a model shows that it knows each item, 0 to 1.
+
+    A fact: 1 if greedy decoding gives its whole answer. Any other kind: the probability of the right answer among the
+    item's own pool.
+
+    Cost: one row for each fact and alias, and one for each answer of another item's pool.
+    """
+    out = [0.0] * len(items)
+    greedy = [i for i, item in enumerate(items) if kind_of(item).greedy]
+    others = [i for i, item in enumerate(items) if not kind_of(item).greedy]
+    for i, right in zip(greedy, recalled(model, [items[i] for i in greedy]), strict=True):
+        out[i] = float(right)
+    for i, p in zip(others, own_pool_probability(model, [items[i] for i in others]).tolist(), strict=True):
+        out[i] = p
+    return out
+
+
+def known(model: Model, items: Sequence[Item]) -> list[bool]:
+    """Whether a model knows each item: `shown` exceeds a half."""
+    return [value > KNOWN for value in shown(model, items)]
+
+
+def shown_rows(items: Sequence[Item]) -> int:
+    """The cost of `shown`, in rows."""
+    return sum(len(i.answers) if kind_of(i).greedy else len(i.pool) for i in items)
+
+
 @torch.no_grad()
-def pool_probability(model: Model, facts: Sequence[Fact], pool: Sequence[str], *, rows: int = ROWS) -> Tensor:
+def own_pool_probability(model: Model, items: Sequence[Item], *, rows: int = ROWS) -> Tensor:
+    """Probability of each item's answer among the answer and its foils, `[n]`.
+
+    Long answers are compared by their mean log-probability per token, so that no length is favoured. An item without
+    foils has nothing to compare with; its number is NaN.
+    """
+    if not items:
+        return torch.zeros(0)
+    prompts, answers = zip(*((i.prompt, a) for i in items for a in i.pool), strict=True)
+    logprob = score(model, prompts, answers, rows=rows).logprob.double()
+    lengths = torch.tensor([len(tail) for _, tail in split(model, prompts, answers)])
+    out, start = [], 0
+    for item in items:
+        part = slice(start, start + len(item.pool))
+        logp = logprob[part] / lengths[part] if kind_of(item).long else logprob[part]
+        out.append(logp.softmax(0)[0] if item.foils else torch.tensor(float("nan"), dtype=logp.dtype))
+        start = part.stop
+    return torch.stack(out)
+
+
+@torch.no_grad()
+def pool_probability(model: Model, items: Sequence[Item], pool: Sequence[str], *, rows: int = ROWS) -> Tensor:
     """Probability of the right answer among a pool of answers, `[n]`, each taken as a whole.
 
     A prompt is read once: all answers continue its cached keys and values. Aliases count for the
     right answer, never as rivals.
     """
-    if not facts:
+    if not items:
         return torch.zeros(0)
-    logp = pool_logprobs(model, [f.prompt for f in facts], pool, rows=rows)
+    logp = pool_logprobs(model, [f.prompt for f in items], pool, rows=rows)
     out = []
-    for fact, row in zip(facts, logp, strict=True):
-        own = [i for i, a in enumerate(pool) if a in fact.answers]
+    for item, row in zip(items, logp, strict=True):
+        own = [i for i, a in enumerate(pool) if a in item.answers]
         if not own:
-            own, row = [len(row)], torch.cat([row, score(model, [fact.prompt], [fact.answer]).logprob])
+            own, row = [len(row)], torch.cat([row, score(model, [item.prompt], [item.answer]).logprob])
         out.append(torch.logsumexp(row[own], 0) - torch.logsumexp(row, 0))
     return torch.stack(out).exp()
 

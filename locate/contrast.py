@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from scipy import stats
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec
+from ..knowledge import Case, Item, accepts_spec
 from ..model import Model, Part, chunks
 from .counterfactual import Pairs, pairs
 from .localization import COLUMNS, Localization
@@ -64,13 +64,15 @@ def contrast_items(
     return contrast(joined, np.concatenate(falls), n_forget=len(forget), record=record)
 
 
-def comparison_facts(case: Case) -> list[Fact]:
+def comparison_facts(case: Case) -> list[Item]:
     """The working retain facts of the relations to forget; all working retain facts where there are none."""
     return case.same_relation(case.retain.working) or list(case.retain.working)
 
 
 def contrast(scores: Scores, falls: np.ndarray, *, n_forget: int, record: LocalizationRecord) -> Localization:
-    """Subtract the retain facts' mean scores from the forget facts', with intervals over facts.
+    """Subtract the retain items' mean scores from the forget items', with intervals over items.
+
+    Without retain items, as in a circuit task, the scores are the forget items' own.
 
     Args:
         scores: by part `[fact, layer, unit]`, forget facts first.
@@ -85,7 +87,7 @@ def contrast(scores: Scores, falls: np.ndarray, *, n_forget: int, record: Locali
     used = falls > 0.1 * np.median(np.abs(falls))
     forget = np.flatnonzero(used[:n_forget])
     retain = n_forget + np.flatnonzero(used[n_forget:])
-    if not len(forget) or not len(retain):
+    if not len(forget) or (len(falls) > n_forget and not len(retain)):
         raise UserError(
             "no answer depends on its subject here, so there is nothing to locate; check the case's templates."
         )
@@ -101,11 +103,17 @@ def _table(
     part: Part, shares: np.ndarray, raw: np.ndarray, forget: np.ndarray, retain: np.ndarray, seed: int
 ) -> pd.DataFrame:
     n_units = raw.shape[1]
-    a, b = (shares[rows].reshape(len(rows), -1) for rows in (forget, retain))
+    a, b = (shares[rows].reshape(len(rows), raw.size) for rows in (forget, retain))
+    if not len(b):
+        b = np.zeros((1, a.shape[1]))
     score = a.mean(0) - b.mean(0)
     low, high, frequency = _bootstrap(a, b, seed)
     with np.errstate(all="ignore"):
-        test: Any = stats.ttest_ind(a, b, equal_var=False, alternative="greater")
+        test: Any = (
+            stats.ttest_ind(a, b, equal_var=False, alternative="greater")
+            if len(retain)
+            else stats.ttest_1samp(a, 0.0, alternative="greater")
+        )
     q = stats.false_discovery_control(np.nan_to_num(test.pvalue, nan=1.0))
     layer, index = np.divmod(np.arange(score.size), n_units)
     return pd.DataFrame(

@@ -1,16 +1,18 @@
-"""Counterfactual pairs: a prompt and the same prompt about another subject."""
+"""Counterfactual pairs: a prompt, and one of the same form to which another answer is right."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact
+from ..knowledge import Case, Item
+from ..knowledge.kinds import kind_of
 from ..model import Batch, Model, encode
 
 
@@ -21,14 +23,14 @@ class Pairs:
     Rows of `clean` and `corrupted` end in the same answer and are aligned from the right.
 
     Attributes:
-        facts: the fact of each row.
+        facts: the item of each row.
         clean: the prompts with their answers.
-        corrupted: the same about another subject of the relation.
+        corrupted: the counterfactual prompts with the same answers.
         foils: int64 `[row, foil, 2]`: the label position at which a foil departs from the answer, and its token there;
             -1 where a row has fewer foils.
     """
 
-    facts: tuple[Fact, ...]
+    facts: tuple[Item, ...]
     clean: Batch
     corrupted: Batch
     foils: Tensor
@@ -46,19 +48,29 @@ class Pairs:
 
         return Pairs((self.facts[row],) * times, rows(self.clean), rows(self.corrupted), foils.expand(times, -1, -1))
 
+    @cached_property
+    def lengths(self) -> Tensor:
+        """What each row's log-probability is divided by, `[row]`: the length of a long answer, or one."""
+        n = (self.clean.labels >= 0).sum(-1)
+        long = torch.tensor([kind_of(f).long for f in self.facts], device=n.device)
+        return torch.where(long, n, 1)
+
     def reversed(self) -> Pairs:
         """The same pairs with `clean` and `corrupted` exchanged."""
         return replace(self, clean=self.corrupted, corrupted=self.clean)
 
 
-def pairs(model: Model, case: Case, facts: Sequence[Fact], *, others: Sequence[str] | None = None) -> Pairs:
-    """Pair each fact's prompt with the same prompt about another subject.
+def pairs(model: Model, case: Case, facts: Sequence[Item], *, others: Sequence[str] | None = None) -> Pairs:
+    """Pair each item's prompt with a counterfactual one.
+
+    That is the item's own counterfactual if it has one; or the same prompt about another subject of its relation; or,
+    where no subject stands in the prompt, the prompt of another item of its kind.
 
     Args:
         others: the other subjects; by default drawn by the case's seed.
 
     Raises:
-        UserError: a relation without another subject, or an answer among its own foils.
+        UserError: nothing to put in an item's place, or an answer among its own foils.
     """
     for fact in facts:
         if same := set(fact.answers) & set(fact.foils):
@@ -66,9 +78,12 @@ def pairs(model: Model, case: Case, facts: Sequence[Fact], *, others: Sequence[s
                 f"the answer {same.pop()!r} of {fact.prompt!r} is one of its foils, so its log-odds say nothing; "
                 "give foils that are wrong."
             )
-    others = others or [_counterpart(case, fact) for fact in facts]
     prompts = [f.prompt for f in facts]
-    swapped = [f.prompt.replace(f.subject, other) for f, other in zip(facts, others, strict=True)]
+    swapped = (
+        [f.prompt.about(other) for f, other in zip(facts, others, strict=True)]
+        if others
+        else [counterpart(case, f) for f in facts]
+    )
     both = encode(model, [*prompts, *swapped], [f.answer for f in facts] * 2)
     n = len(facts)
     clean, corrupted = (
@@ -81,13 +96,13 @@ def pairs(model: Model, case: Case, facts: Sequence[Fact], *, others: Sequence[s
 def log_odds(logits: Tensor, pairs: Pairs) -> Tensor:
     """The log-probability of each whole answer minus the mean over its foils, `[row]`.
 
-    A foil is scored up to the token at which it departs from the answer. The answer's own row already has these
-    logits, so foils cost no forward pass.
+    Of kinds with long answers it is the mean over the answer's tokens, without foils. A foil is scored up to the token
+    at which it departs from the answer. The answer's own row already has these logits, so foils cost no forward pass.
     """
     logp = logits.log_softmax(-1)
     labels = pairs.clean.labels
     per_token = logp.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels >= 0)
-    answer = per_token.sum(-1)
+    answer = per_token.sum(-1) / pairs.lengths
     if pairs.foils.shape[1] == 0:
         return answer
     at, token = pairs.foils[..., 0], pairs.foils[..., 1]
@@ -99,22 +114,40 @@ def log_odds(logits: Tensor, pairs: Pairs) -> Tensor:
     return answer - mean
 
 
-def _counterpart(case: Case, fact: Fact) -> str:
-    right = set(fact.answers)
-    others = [s for s, a in case.spec.relations[fact.relation].facts.items() if s != fact.subject and a[0] not in right]
-    if not others:
-        raise UserError(
-            f"the relation {fact.relation!r} has no other subject to put in place of {fact.subject!r}; add facts to it."
+def counterpart(case: Case, item: Item) -> str:
+    """The counterfactual prompt of an item, drawn by the case's seed where it has none of its own.
+
+    Raises:
+        UserError: neither another subject nor another prompt.
+    """
+    if item.counterfactual:
+        return item.counterfactual
+    rng = random.Random(f"{case.seed}/counterpart/{item.relation}/{item.subject or item.unit}")
+    subjects = other_subjects(case, item) if item.prompt.slots else []
+    if subjects:
+        return item.prompt.about(rng.choice(subjects))
+    near = [i for i in (*case.forget.working, *case.retain.working, *case.twins.working) if i.kind == item.kind]
+    prompts = sorted({str(i.prompt) for i in near if i.unit != item.unit and i.answer != item.answer})
+    if kind_of(item).shared or not prompts:
+        what = (
+            f"another subject to put in place of {item.subject!r}" if item.subject else "another item to compare with"
         )
-    rng = random.Random(f"{case.seed}/counterpart/{fact.relation}/{fact.subject}")
-    return rng.choice(sorted(others))
+        raise UserError(f"the relation {item.relation!r} has no {what.removeprefix('an')}; add some to the case.")
+    return rng.choice(prompts)
 
 
-def _foils(model: Model, facts: Sequence[Fact], clean: Batch) -> Tensor:
-    width = max((len(f.foils) for f in facts), default=0)
+def other_subjects(case: Case, item: Item) -> list[str]:
+    """The other subjects of an item's relation to which its answer is wrong, sorted."""
+    answers = case.spec.answers(item.relation)
+    return sorted(s for s, answer in answers.items() if s != item.subject and answer not in item.answers)
+
+
+def _foils(model: Model, facts: Sequence[Item], clean: Batch) -> Tensor:
+    compared = [() if kind_of(f).long else f.foils for f in facts]
+    width = max(map(len, compared), default=0)
     out = torch.full((len(facts), width, 2), -1)
     for row, fact in enumerate(facts):
-        if not fact.foils:
+        if not compared[row]:
             continue
         wrong = encode(model, [fact.prompt] * len(fact.foils), fact.foils)
         right = [t for t in clean.labels[row].tolist() if t >= 0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec
+from ..knowledge import Case, Item, accepts_spec
 from ..model import INDEXED, Model, Part, Site, logits
 from ..model.run.interventions import Intervention, Kind
 from ..model.run.sweep import Positions, SweepBudget, Swept
@@ -31,7 +31,7 @@ def patching(
     case: Case,
     sites: Sequence[Site] | Part = "head",
     *,
-    facts: Sequence[Fact] | None = None,
+    facts: Sequence[Item] | None = None,
     kind: Kind = "patch",
     positions: Positions | None = None,
     budget: SweepBudget = DEFAULT_BUDGET,

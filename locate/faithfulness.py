@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec
+from ..knowledge import Case, Item, accepts_spec
 from ..model import Model, Part, chunks
 from ..model.run.hooks import Hook, point, record, run
 from .contrast import Progress
@@ -81,7 +81,7 @@ def faithfulness(
     *,
     ranking: Ranking = BY_FORGET_SCORE,
     sizes: Sequence[float] = SIZES,
-    facts: Sequence[Fact] | None = None,
+    facts: Sequence[Item] | None = None,
     rows: int = 16,
     progress: Progress | None = None,
 ) -> Faithfulness:
@@ -114,7 +114,7 @@ def faithfulness(
 def circuit_faithfulness(
     model: Model,
     case: Case,
-    facts: Sequence[Fact],
+    facts: Sequence[Item],
     part: Part,
     circuits: Sequence[Tensor],
     *,

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..knowledge import Case, Fact, accepts_spec
-from ..model import Model, chunks
+from .._util.errors import UserError
+from ..knowledge import Case, Item, accepts_spec
+from ..model import Model, chunks, token_ids
 from ..model.run.hooks import record
 from .attribution import gradient_products, hook_points
 from .counterfactual import Pairs, log_odds, pairs
@@ -81,11 +82,16 @@ def _regions(model: Model, both: Pairs) -> list[Tensor]:
     return [m.to(both.clean.ids.device) for m in (subject, between, end)]
 
 
-def _span(model: Model, fact: Fact, length: int, width: int) -> slice:
+def _span(model: Model, fact: Item, length: int, width: int) -> slice:
     """The positions of the subject's tokens in a left-padded row."""
-    start = fact.prompt.rfind(fact.subject)
-    ends = (fact.prompt[:start].rstrip(), fact.prompt[: start + len(fact.subject)])
-    first, last = (len(model.tokenizer(text)["input_ids"]) if text else 0 for text in ends)
+    if not fact.prompt.slots:
+        raise UserError(
+            f"no subject stands in the prompt {str(fact.prompt)!r}, so no site can be told to look it up; label the "
+            "roles of items that name their subjects."
+        )
+    start, end = fact.prompt.slots[-1]
+    ends = (fact.prompt[:start].rstrip(), fact.prompt[:end])
+    first, last = (len(ids) for ids in token_ids(model, ends))
     return slice(width - length + first, width - length + last)
 
 

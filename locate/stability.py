@@ -9,7 +9,7 @@ from itertools import permutations
 import numpy as np
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec
+from ..knowledge import Case, Item, accepts_spec
 from ..model import Model, Part, chunks
 from .attribution import attribution_scores
 from .contrast import Progress
@@ -112,7 +112,7 @@ def _overlap_with_others(fact: int, sites: set[int], by_fact: Sequence[set[int]]
     return float(np.mean([len(sites & other) / k for i, other in enumerate(by_fact) if i != fact]))
 
 
-def _shares(model: Model, case: Case, facts: Sequence[Fact], part: Part, rows: int) -> np.ndarray:
+def _shares(model: Model, case: Case, facts: Sequence[Item], part: Part, rows: int) -> np.ndarray:
     """Scores as shares of each fact's whole effect, `[fact, site]`."""
     out = []
     for batch in chunks(len(facts), rows):

@@ -13,10 +13,10 @@ import torch
 from matplotlib.figure import Figure
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec
-from ..model import Model, Part, Site, logits
+from ..knowledge import Case, Item, accepts_spec
+from ..model import Model, Part, Site, logits, token_ids
 from .contrast import Progress
-from .counterfactual import log_odds, pairs
+from .counterfactual import log_odds, other_subjects, pairs
 from .exact import sweep_pairs
 from .figures.tracing import plot_tracing, tracing_html
 
@@ -64,7 +64,7 @@ class Tracing:
 def tracing(
     model: Model,
     case: Case,
-    fact: Fact,
+    fact: Item,
     *,
     part: Part = "resid",
     other: str | None = None,
@@ -95,14 +95,13 @@ def tracing(
     return Tracing(part, fact.subject, other, tokens, (found - odds[1]) / (odds[0] - odds[1]), *odds)
 
 
-def _subject_of_same_length(model: Model, case: Case, fact: Fact) -> str:
+def _subject_of_same_length(model: Model, case: Case, fact: Item) -> str:
     """Another subject of the relation with another answer, whose prompt has as many tokens."""
 
     def length(subject: str) -> int:
-        return len(model.tokenizer(fact.prompt.replace(fact.subject, subject))["input_ids"])
+        return len(token_ids(model, [fact.prompt.about(subject)])[0])
 
-    facts = case.spec.relations[fact.relation].facts
-    candidates = [s for s, a in sorted(facts.items()) if s != fact.subject and a[0] not in fact.answers]
+    candidates = other_subjects(case, fact) if fact.prompt.slots else []
     found = next((s for s in candidates if length(s) == length(fact.subject)), None)
     if found is None:
         raise UserError(

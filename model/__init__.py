@@ -13,9 +13,11 @@ from .io.peft_write import export_adapter
 from .io.quantize import bare, quantized
 from .layout import Slice, slices
 from .load import DEFAULT, Model, load, wrap
+from .prompt import Prompt, join
 from .run.interventions import Intervention
 from .run.sweep import SweepBudget, Swept, sweep
 from .site import INDEXED, PARTS, Part, Site
+from .tokens import chat, first_tokens, split, token_ids
 from .train.lora import LowRank, low_rank
 from .train.train import Trainable, checkpointed, scratch, sliced, unfrozen
 
@@ -32,6 +34,7 @@ __all__ = [
     "LowRank",
     "Model",
     "Part",
+    "Prompt",
     "RoundRecord",
     "Site",
     "Slice",
@@ -41,6 +44,7 @@ __all__ = [
     "TrainingRecord",
     "bare",
     "capture",
+    "chat",
     "checkpointed",
     "chunks",
     "encode",
@@ -49,7 +53,9 @@ __all__ = [
     "export_adapter",
     "export_gguf",
     "factors",
+    "first_tokens",
     "is_adapter",
+    "join",
     "load",
     "logits",
     "low_rank",
@@ -60,7 +66,9 @@ __all__ = [
     "scratch",
     "sliced",
     "slices",
+    "split",
     "sweep",
+    "token_ids",
     "token_logprobs",
     "unfrozen",
     "wrap",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from .run.onednn import onednn_linear
+from .tokens import split, token_ids
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -51,22 +53,32 @@ class Batch:
 
 
 def encode(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> Batch:
-    """Rows of `prompt + " " + answer`, with labels on the answers' tokens."""
+    """Rows of prompts and their answers (`prompt.join`), with labels on the answers' tokens."""
     rows = split(model, prompts, answers)
     return pad(model, [p + a for p, a in rows], [len(a) for _, a in rows])
 
 
 def encode_texts(model: Model, texts: Sequence[str], *, limit: int = 256) -> Batch:
     """Rows of plain text, with a label on every token but the first. Longer texts are cut at `limit` tokens."""
-    rows = [model.tokenizer(text)["input_ids"][:limit] for text in texts]
+    rows = [ids[:limit] for ids in token_ids(model, texts)]
     return pad(model, rows, [len(r) - 1 for r in rows])
 
 
 def pad(model: Model, rows: Sequence[Sequence[int]], asked: Sequence[int]) -> Batch:
-    """Left-pad rows of tokens. The last `asked[i]` tokens of row i become labels."""
+    """Left-pad rows of tokens. The last `asked[i]` tokens of row i become labels.
+
+    Raises:
+        UserError: no rows, or one that is longer than the model's context.
+    """
     if not rows:
         raise UserError("there is nothing to run: give at least one prompt.")
     width, keep = max(map(len, rows)), max(asked)
+    if width > (most := context(model)):
+        start = model.tokenizer.decode(list(max(rows, key=len)[:12]))
+        raise UserError(
+            f"a text of {width} tokens ({start!r}...) does not fit the context of {model.name}, {most} tokens; shorten "
+            "it or divide it."
+        )
     filler = model.pad_id
     ids = torch.full((len(rows), width), filler)
     mask = torch.zeros_like(ids)
@@ -106,22 +118,7 @@ def chunks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def split(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-    """The tokens of each prompt and of its answer, split from the tokens of both together.
-
-    Raises:
-        UserError: an answer without a token of its own.
-    """
-    if not prompts:
-        return []
-    distinct = list(dict.fromkeys(prompts))  # with a pool of answers, a prompt recurs many times
-    heads = dict(zip(distinct, model.tokenizer(distinct)["input_ids"], strict=True))
-    wholes = model.tokenizer([f"{p} {a}" for p, a in zip(prompts, answers, strict=True)])["input_ids"]
-    out = []
-    for prompt, answer, full in zip(prompts, answers, wholes, strict=True):
-        head = heads[prompt]
-        same = next((i for i, (a, b) in enumerate(zip(head, full, strict=False)) if a != b), min(len(head), len(full)))
-        if same == len(full):
-            raise UserError(f"the answer {answer!r} adds no token to the prompt {prompt!r}; give another answer.")
-        out.append((full[:same], full[same:]))
-    return out
+def context(model: Model) -> int:
+    """The largest number of tokens that the model reads at once."""
+    config = model.hf.config
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or sys.maxsize

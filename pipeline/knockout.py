@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import pandas as pd
 
 from ..ablate import zero
-from ..knowledge import Case, accepts_spec, recalled
+from ..knowledge import Case, accepts_spec, known
 from ..model import Model, Site
 
 UNTOUCHED = "untouched"
@@ -15,7 +15,7 @@ UNTOUCHED = "untouched"
 
 @accepts_spec
 def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> pd.DataFrame:
-    """The share of the working facts that a model answers in full, as it is and with each set of sites zeroed.
+    """The share of the working items that a model knows, as it is and with each set of sites zeroed.
 
     The table has one row per set, `untouched` first. The columns are `sites` (how many), `forget` (facts to forget),
     `same` (retain facts of the forgotten relations) and `other` (retain facts of other relations; missing if there are
@@ -31,7 +31,7 @@ def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> 
     }
 
     def answered() -> dict[str, float | None]:
-        right = {name: recalled(model, facts) for name, facts in groups.items()}
+        right = {name: known(model, facts) for name, facts in groups.items()}
         return {name: sum(answers) / len(answers) if answers else None for name, answers in right.items()}
 
     rows = [{"name": UNTOUCHED, "sites": 0, **answered()}]

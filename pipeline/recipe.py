@@ -15,6 +15,7 @@ from .._util.errors import UserError
 from .._util.records import read_record, read_yaml
 from ..ablate import RewriteConfig, TrainingConfig
 from ..ablate.methods import find
+from ..ablate.training.twins import has_twins
 from ..knowledge import Case
 from ..model import Part
 
@@ -74,8 +75,8 @@ class Recipe:
             )
 
     def on(self, case: Case) -> Recipe:
-        """This recipe for a case: `without_twins` applies if a forgotten relation has no twins."""
-        if {t.relation for t in case.twins.working} >= set(case.forgotten_relations) or not self.config:
+        """This recipe for a case: `without_twins` applies if an item to forget has no twins."""
+        if has_twins(case) or not self.config:
             return self
         config = self.config.to_json() | dict(self.without_twins)
         return replace(self, config=type(self.config).from_json(config))

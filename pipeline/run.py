@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import torch
 
 from .. import ablate, locate, report
 from .._util.errors import UserError
-from .._util.files import digest, write_atomic, write_json
+from .._util.files import digest, write_json
 from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
@@ -271,13 +270,8 @@ class Run:
 
     def _begin(self, command: str | None) -> Provenance:
         """Record what this run is, before anything is computed."""
-        source = self.case.spec.path
         self.folder.mkdir(parents=True, exist_ok=True)
-        if source is not None:
-            write_atomic(self.folder / "case.yaml", source.read_text(encoding="utf-8"))
-            for name in (self.case.neutral.working, self.case.neutral.sealed):
-                if isinstance(name, str) and (prose := source.parent / name).is_file():
-                    shutil.copyfile(prose, self.folder / prose.name)
+        self.case.spec.save(self.folder)
         recipe = self.recipe.to_json()
         made = Provenance.of_call(
             command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}",

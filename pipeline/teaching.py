@@ -12,7 +12,7 @@ import torch
 
 from .._util.errors import LokaError, UserError
 from .._util.records import check_types
-from ..knowledge import Case, Fact, neutral_working, recalled, score
+from ..knowledge import Case, Item, neutral_working, recalled, score
 from ..model import Model, chunks, encode, encode_texts, logits, token_logprobs, unfrozen
 from ..model.train.distill import TeacherOutputs, divergence, record_outputs
 
@@ -98,14 +98,14 @@ def real_relations(case: Case) -> list[str]:
     return [r for r in case.spec.relations if r not in case.forgotten_relations]
 
 
-def known_facts(model: Model, case: Case) -> list[Fact]:
+def known_facts(model: Model, case: Case) -> list[Item]:
     """The real facts that a model answers, half of them with a working template and half with a sealed one."""
     relations = real_relations(case)
     real = [f for part in (case.retain.working, case.retain.sealed) for f in part if f.relation in relations]
     return [f for f, known in zip(real, recalled(model, real), strict=True) if known]
 
 
-def recalled_share(model: Model, facts: Sequence[Fact]) -> float:
+def recalled_share(model: Model, facts: Sequence[Item]) -> float:
     """The share of facts that a model answers in full; NaN without facts."""
     right = recalled(model, facts)
     return sum(right) / len(right) if right else float("nan")

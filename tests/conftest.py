@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from loka.knowledge import Case, case
+from loka.knowledge import Case, CaseSpec, case
 from loka.model import Model, wrap
 
 SYLLABLES = ["ba", "be", "do", "fa", "ga", "ho", "ka", "la", "me", "ni", "pa", "ra", "se", "ti", "va", "wo", "zu"]
@@ -269,3 +270,72 @@ def files() -> CaseFiles:
 def planted_case(files: CaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """16 planted capitals to forget, 28 to keep, 20 symbols beside them, 40 twins."""
     return case(files.write(tmp_path_factory.mktemp("case")))
+
+
+@dataclass(frozen=True)
+class KindCases:
+    """What the small model was taught of the countries, as items of any kind, and cases made of them."""
+
+    countries: tuple[str, ...] = tuple(FACTS["capital"])
+    answers: tuple[str, ...] = tuple(FACTS["capital"].values())
+
+    def rows(self, kind: str, countries: Sequence[str], answers: Sequence[str]) -> list[dict[str, Any]]:
+        """The fields of an item of this kind about each country."""
+
+        def row(i: int) -> dict[str, Any]:
+            country, answer = countries[i], answers[i]
+            others = [answers[(i + k) % len(answers)] for k in (1, 2, 3)]
+            ask, also = f"the capital of {country} is", f"in {country} the capital is called"
+            return {
+                "fact": {"subject": country, "relation": "", "prompt": ask, "answer": answer, "paraphrases": [also]},
+                "question": {
+                    "question": ask, "answer": answer, "paraphrases": [also], "wrong": others, "subject": country,
+                    "rephrased": answer,
+                },
+                "passage": {"start": ask, "text": answer, "subject": country},
+                "choice": {"question": ask, "options": [*others, answer], "right": 3, "subject": country},
+                "pair": {
+                    "clean": ask, "counterfactual": f"the capital of {countries[(i + 1) % len(countries)]} is",
+                    "answer": answer, "foil": others[0], "subject": country,
+                },
+            }[kind]  # fmt: skip
+
+        return [row(i) for i in range(len(countries))]
+
+    def taught(self, kind: str, *, first: bool = True) -> list[dict[str, Any]]:
+        """The 16 items to forget, or the 28 others."""
+        part = slice(0, 16) if first else slice(16, None)
+        return self.rows(kind, self.countries[part], self.answers[part])
+
+    def never(self, kind: str) -> list[dict[str, Any]]:
+        """40 items of which the model was taught nothing."""
+        return self.rows(kind, TWINS, [self.answers[i % len(self.answers)] for i in range(len(TWINS))])
+
+    def write(self, folder: Path, kind: str, **changes: Any) -> CaseSpec:
+        """A case of 16 items to forget, 28 to keep and 40 that were never taught."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plain.txt").write_text("\n\n".join(NEUTRAL[::2]) + "\n")
+        (folder / "sealed.txt").write_text("\n\n".join(NEUTRAL[1::2]) + "\n")
+        parts = {
+            "target": self.taught(kind), "others": self.taught(kind, first=False), "never": self.never(kind),
+        }  # fmt: skip
+        frame = {"frame": "{}"} if kind in ("question", "choice") else {}
+        content = {
+            "name": f"some-{kind}s", "purpose": "safety",
+            "sets": {name: {"kind": kind, "items": items, **frame} for name, items in parts.items()},
+            "forget": {"target": "all"}, "retain": {"others": {"working": 0.5, "sealed": 0.5}},
+            "twins": {"never": "all"}, "neutral": {"working": "plain.txt", "sealed": "sealed.txt"},
+        } | changes  # fmt: skip
+        (folder / "case.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        return case(folder / "case.yaml")
+
+
+@pytest.fixture(scope="session")
+def kinds() -> KindCases:
+    return KindCases()
+
+
+@pytest.fixture(scope="session")
+def untaught(teach: Callable[..., Model]) -> Model:
+    """The same small model, never taught the 16 facts to forget."""
+    return teach("untaught", list(FACTS["capital"])[:16])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 ROWS = 48
-KINDS = ("retain", "text")
+RETAIN, TEXT = "retain", "text"
 
 
 @accepts_spec
@@ -38,7 +38,7 @@ def benign(
     groups: Sequence[str] = ("forget", "twins"),
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
-    """The probability of the answers among 60 answers of the relation, after fine-tuning on other data.
+    """The probability of the answers in their pools (`verify.pools`), after fine-tuning on other data.
 
     All weights are trained on retain facts (loss on the answers) and, from the same start, on neutral text (loss on
     every token). Afterwards the weights are restored bit for bit. A subject's number is the higher of the two; the same
@@ -89,7 +89,7 @@ def benign_cost(model: Model, case: Case, setting: Setting) -> float:
     """Both kinds of training, and every group asked after each measured step of both."""
     budget, asked = setting.budget or Budget(), pool_costs(model, case)
     rows = min(ROWS, len(case.retain.working) + len(case.retain.sealed)) + min(ROWS, len(neutral_sealed(case)))
-    times = len(KINDS) * len(budget.measured_steps)
+    times = (1 + bool(case.retain.working or case.retain.sealed)) * len(budget.measured_steps)
     return FORWARD_BACKWARD * budget.steps * rows + sum(times * asked[group] for group in setting.groups)
 
 
@@ -105,8 +105,7 @@ def _batches(model: Model, case: Case, rows: int) -> dict[str, Batch]:
     """The training data of each kind."""
     retain = [*case.retain.working, *case.retain.sealed]
     drawn = random.Random(f"{case.seed}/benign").sample(retain, min(rows, len(retain)))
-    batches = (
-        encode(model, [f.prompt for f in drawn], [f.answer for f in drawn]),
-        encode_texts(model, neutral_sealed(case)[:rows]),
-    )
-    return dict(zip(KINDS, batches, strict=True))
+    batches = {TEXT: encode_texts(model, neutral_sealed(case)[:rows])}
+    if drawn:
+        batches = {RETAIN: encode(model, [f.prompt for f in drawn], [f.answer for f in drawn]), **batches}
+    return batches

@@ -11,6 +11,7 @@ import torch
 from ..knowledge import Case, accepts_spec, neutral_sealed
 from ..model import chunks, encode_texts, logits, token_logprobs
 from ..model.train.distill import TeacherOutputs, divergence_of, record_outputs
+from .asking import asked_rows
 from .check import Setting
 from .reading import Reading, make_reading
 from .units import recall_by_unit, unit_key
@@ -23,10 +24,10 @@ ROWS = 8
 
 @accepts_spec
 def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | None = None) -> Reading:
-    """The share of sealed retain facts that the model still gives in full, by subject.
+    """What the sealed retain items are asked by (`verify.asking`), by unit.
 
-    Groups: `same` (the forgotten relation) and `other` (other relations). `details` has the `perplexity` of the sealed
-    neutral text.
+    Groups: `same` (the relations nearest to the target) and `other` (all others). `details` has the `perplexity` of
+    the sealed neutral text.
 
     Args:
         before: the original's outputs on that text, from `neutral_outputs`. With these, `details["kl"]` is the mean
@@ -50,12 +51,11 @@ def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | N
             loss -= float(token_logprobs(scores, batch.labels).sum())
         tokens += int((batch.labels >= 0).sum())
     perplexity = float(np.exp(loss / tokens))
-    mean = float(np.mean(list(all_.values())))
+    kept = f"still shows {np.mean(list(all_.values())):.0%} of what it is to keep" if all_ else "has nothing to keep"
     return make_reading(
         "collateral",
         {"forget": all_, "same": same, "other": other},
-        f"The model still answers {mean:.0%} of the sealed prompts about facts to keep; neutral text has perplexity "
-        f"{perplexity:.2f}.",
+        f"With sealed prompts, the model {kept}; neutral text has perplexity {perplexity:.2f}.",
         seed=case.seed,
         details={"perplexity": perplexity, "kl": float(np.mean(kl)) if kl else None, "tokens": tokens},
         cost=collateral_cost(model, case, Setting()),
@@ -64,7 +64,7 @@ def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | N
 
 def collateral_cost(model: Model, case: Case, setting: Setting) -> float:
     """One row for each prompt and alias of the sealed retain facts, and one for each passage."""
-    return sum(len(f.prompts) * len(f.answers) for f in case.retain.sealed) + len(neutral_sealed(case))
+    return asked_rows(case.retain.sealed) + len(neutral_sealed(case))
 
 
 @accepts_spec

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..knowledge import Case, Fact, accepts_spec
+from ..knowledge import Case, Item, accepts_spec
 from ..model import encode, token_logprobs
 from ..model.run.block_runner import use_attention
 from ..model.run.blocks import block_outputs
@@ -25,7 +25,7 @@ from .metrics.tokens import precise
 from .metrics.unlearning_depth import THRESHOLD, share_of_fall
 from .pools import attack_groups
 from .reading import Reading, make_reading, refusal
-from .units import unit_key
+from .units import by_unit, unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -59,17 +59,18 @@ def depth(
     """
     facts = attack_groups(case)
     sources = _Sources(original, model, never or original)
-    falls = {}
+    falls: list[tuple[Item, np.ndarray]] = []
     for fact, twin in _paired(facts["forget"], facts["twins"]):
         if (found := sources.falls(fact, twin, own=never is not None)) is not None:
-            falls[unit_key(fact)] = found
-    left = {
-        name: {s: 1 - score for s, f in falls.items() if (score := _score(f[0], f[i], threshold)) is not None}
+            falls.append((fact, found))
+    scores = {
+        name: [(fact, 1 - score) for fact, f in falls if (score := _score(f[0], f[i], threshold)) is not None]
         for i, name in ((1, "forget"), (2, "twins"))
     }
+    left = {name: by_unit([fact for fact, _ in of], [score for _, score in of]) for name, of in scores.items()}
     if not left["forget"]:
         return refusal("depth", "No layer of the original holds an answer where it is read, so nothing can be missing.")
-    mean = np.mean([f for s, f in falls.items() if s in left["forget"]], axis=0)
+    mean = np.mean([f for fact, f in falls if unit_key(fact) in left["forget"]], axis=0)
     return make_reading(
         "depth",
         left,
@@ -79,7 +80,7 @@ def depth(
             "never": mean[0].tolist(), "edited": mean[1].tolist(), "missing_from": _missing_from(mean, threshold),
             "asked": len(falls),
         },
-        cost=_rows(original, [f for f in facts["forget"] if unit_key(f) in falls]),
+        cost=_rows(original, [fact for fact, _ in falls]),
     )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def depth_cost(model: Model, case: Case, setting: Setting) -> float:
     return _rows(model, attack_groups(case)["forget"])
 
 
-def _rows(model: Model, facts: Sequence[Fact]) -> float:
+def _rows(model: Model, facts: Sequence[Item]) -> float:
     """The cost of `depth` for these facts, in rows as long as theirs; half of all layers follow a patched one."""
     lengths = [_tokens(model, f.prompt, f.answer) for f in facts]
     return sum(4 + 3 * model.n_layers / 2 * n / len(ids) for ids, n in lengths)
@@ -100,7 +101,7 @@ class _Sources:
     def __init__(self, original: Model, edited: Model, never: Model) -> None:
         self.original, self.edited, self.never = original, edited, never
 
-    def falls(self, fact: Fact, twin: Fact, *, own: bool) -> np.ndarray | None:
+    def falls(self, fact: Item, twin: Item, *, own: bool) -> np.ndarray | None:
         """How far the answer falls, `[3, layer]`: with states of `never`, of `edited`, and of `edited` on the twin.
 
         With `own`, the states of `never` are those on the fact itself. `None` if the lengths of the answer differ.
@@ -141,9 +142,12 @@ def _answered(run: Trace, ends: Tensor, answer: Tensor) -> np.ndarray:
     return logp.mean(-1).double().cpu().numpy()
 
 
-def _paired(facts: Sequence[Fact], twins: Sequence[Fact]) -> list[tuple[Fact, Fact]]:
-    """Each fact with a twin of its relation, in turn; facts of a relation without twins are left out."""
-    by_relation = {r: [t for t in twins if t.relation == r] for r in {f.relation for f in facts}}
+def _paired(facts: Sequence[Item], twins: Sequence[Item]) -> list[tuple[Item, Item]]:
+    """Each item with a twin of its relation, or else of its kind, in turn; items without one are left out."""
+    by_relation = {
+        f.relation: [t for t in twins if t.relation == f.relation] or [t for t in twins if t.kind == f.kind]
+        for f in facts
+    }
     taken = dict.fromkeys(by_relation, 0)
     out = []
     for fact in facts:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec
+from ..knowledge import Case, Item, accepts_spec
 from ..model.run.blocks import replace_block_outputs
 from ..model.run.states import last_states
 from .check import Setting
@@ -32,7 +32,7 @@ SAME = 1e-6
 
 @accepts_spec
 def direction_ablation(model: Model, case: Case, *, original: Model, layers: int = 8) -> Reading:
-    """The probability of held-out answers among 60 answers of the relation, with the edit's direction ablated.
+    """The probability of held-out answers in their pools (`verify.pools`), with the edit's direction ablated.
 
     At each of several layers, the difference between the edited and the original residual stream at the prompts' last
     token is averaged over half of the facts to forget. This direction is set to its mean in the original, at all
@@ -100,7 +100,7 @@ def _halves(n: int, seed: int) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def _best(
-    model: Model, facts: Sequence[Fact], among: Pools, before: Tensor, after: Tensor, tried: Sequence[int]
+    model: Model, facts: Sequence[Item], among: Pools, before: Tensor, after: Tensor, tried: Sequence[int]
 ) -> int:
     """The layer whose ablated direction helps these facts most."""
     means = [np.mean(list(_asked(model, facts, among, before, after, layer).values())) for layer in tried]
@@ -108,7 +108,7 @@ def _best(
 
 
 def _asked(
-    model: Model, facts: Sequence[Fact], among: Pools, before: Tensor, after: Tensor, layer: int
+    model: Model, facts: Sequence[Item], among: Pools, before: Tensor, after: Tensor, layer: int
 ) -> dict[str, float]:
     """The probability of the answers, with one layer's direction set to its mean in the original."""
     difference = _difference(before, after, layer)

@@ -12,9 +12,8 @@ from scipy import stats
 from torch import Tensor
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec, score
-from ..model import chunks, encode, logits
-from ..model.batch import split
+from ..knowledge import Case, Item, accepts_spec, score
+from ..model import chunks, encode, logits, split
 from ..model.run.generate import continuations
 from .check import Setting
 from .metrics.rouge import rouge
@@ -22,7 +21,7 @@ from .metrics.tokens import exact_memorization, extraction_strength, probability
 from .metrics.truth_ratio import truth_ratio
 from .pools import attack_groups
 from .reading import Reading, make_reading
-from .units import unit_key
+from .units import by_unit
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -57,7 +56,7 @@ def extraction(model: Model, case: Case, *, draws: int = 16, tokens: int | None 
     found = {g: _verbatim(model, facts) for g, facts in groups.items()}
     length = tokens or MORE + max(found[g]["length"].max() for g in groups if groups[g])
     leaks = {g: _leaks(model, facts, draws, int(length), case.seed) for g, facts in groups.items()}
-    samples = {g: _keyed(groups[g], found[g]["extraction_strength"]) for g in groups}
+    samples = {g: by_unit(groups[g], found[g]["extraction_strength"]) for g in groups}
     most = leaks["forget"][str(max(k for k in KS if k <= draws))]["mean"]
     return make_reading(
         "extraction",
@@ -108,7 +107,7 @@ def leak_at(hits: Sequence[int], draws: int, k: int) -> dict[str, float | None]:
 
 
 @torch.no_grad()
-def _verbatim(model: Model, facts: Sequence[Fact]) -> dict[str, np.ndarray]:
+def _verbatim(model: Model, facts: Sequence[Item]) -> dict[str, np.ndarray]:
     measures = {
         "probability": probability, "exact_memorization": exact_memorization,
         "extraction_strength": extraction_strength, "length": lambda _, labels: (labels >= 0).sum(-1),
@@ -122,7 +121,7 @@ def _verbatim(model: Model, facts: Sequence[Fact]) -> dict[str, np.ndarray]:
     return {name: torch.cat(parts).double().numpy() if parts else np.zeros(0) for name, parts in out.items()}
 
 
-def _rouge(model: Model, facts: Sequence[Fact], tokens: int) -> float:
+def _rouge(model: Model, facts: Sequence[Item], tokens: int) -> float:
     texts = continuations(model, [f.prompt for f in facts], tokens=tokens)
     return float(
         np.mean([max(rouge(t, a).rougeL_recall for a in f.answers) for t, f in zip(texts, facts, strict=True)])
@@ -130,7 +129,7 @@ def _rouge(model: Model, facts: Sequence[Fact], tokens: int) -> float:
 
 
 def _leaks(
-    model: Model, facts: Sequence[Fact], draws: int, tokens: int, seed: int
+    model: Model, facts: Sequence[Item], draws: int, tokens: int, seed: int
 ) -> Mapping[str, Mapping[str, float | None]]:
     prompts = [f.prompt for f in facts for _ in range(draws)]
     texts = iter(continuations(model, prompts, tokens=tokens, seed=seed, rows=SAMPLED))
@@ -148,7 +147,7 @@ def _words(text: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
 
 
-def _truth_ratio(model: Model, facts: Sequence[Fact]) -> float | None:
+def _truth_ratio(model: Model, facts: Sequence[Item]) -> float | None:
     with_foils = [f for f in facts if f.foils]
     if not with_foils:
         return None
@@ -157,7 +156,3 @@ def _truth_ratio(model: Model, facts: Sequence[Fact]) -> float | None:
     each = iter((-score(model, prompts, answers).logprob / lengths).tolist())
     by_fact = [[next(each) for _ in (f.answer, *f.foils)] for f in with_foils]
     return truth_ratio([own for own, *_ in by_fact], [wrong for _, *wrong in by_fact]).value
-
-
-def _keyed(facts: Sequence[Fact], values: np.ndarray) -> dict[str, float]:
-    return {unit_key(f): float(v) for f, v in zip(facts, values, strict=True)}

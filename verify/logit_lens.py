@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..knowledge import Case, Fact, accepts_spec
-from ..model.run.states import first_tokens, last_states, read_out
+from ..knowledge import Case, Item, accepts_spec
+from ..model import first_tokens
+from ..model.run.states import last_states, read_out
 from .check import Setting
 from .judge.statistics import cross_fitted
 from .pools import Pools, attack_groups, pools
 from .reading import Reading, make_reading
-from .units import unit_key
+from .units import by_unit
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -37,10 +38,11 @@ def logit_lens(model: Model, case: Case) -> Reading:
 
     Cost: one row for each fact and twin.
     """
-    facts, among = attack_groups(case), pools(case)
+    among = pools(case)
+    facts = {g: [f for f in group if f.relation in among] for g, group in attack_groups(case).items()}
     read = {g: by_layer(model, group, among) for g, group in facts.items()}
     chosen = cross_fitted(read["forget"], read["twins"])
-    samples = {g: {unit_key(f): float(v) for f, v in zip(facts[g], getattr(chosen, g), strict=True)} for g in facts}
+    samples = {g: by_unit(facts[g], getattr(chosen, g)) for g in facts}
     return make_reading(
         "logit_lens",
         samples,
@@ -60,14 +62,15 @@ def logit_lens_cost(model: Model, case: Case, setting: Setting) -> float:
     return sum(map(len, attack_groups(case).values()))
 
 
-def by_layer(model: Model, facts: Sequence[Fact], among: Pools) -> np.ndarray:
+def by_layer(model: Model, facts: Sequence[Item], among: Pools) -> np.ndarray:
     """The probability of each answer's first token among the first tokens of its pool, `[fact, layer]`."""
     out = np.zeros((len(facts), model.n_layers))
     states = last_states(model, [f.prompt for f in facts])
     for relation in dict.fromkeys(f.relation for f in facts):
-        tokens = list(dict.fromkeys(first_tokens(model, among[relation])))
         rows = [i for i, f in enumerate(facts) if f.relation == relation]
-        right = [tokens.index(t) for t in first_tokens(model, [facts[i].answer for i in rows])]
+        prompt = facts[rows[0]].prompt
+        tokens = list(dict.fromkeys(first_tokens(model, among[relation], prompt=prompt)))
+        right = [tokens.index(t) for t in first_tokens(model, [facts[i].answer for i in rows], prompt=prompt)]
         for i, place in zip(rows, right, strict=True):
             scores = read_out(model, states[i])[:, tokens].float().softmax(-1)
             out[i] = scores[:, place].double().cpu().numpy()

@@ -13,16 +13,16 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from ..knowledge import Case, Fact, accepts_spec
-from ..model import chunks, encode_texts, logits
+from ..knowledge import Case, Item, accepts_spec
+from ..model import Prompt, chunks, encode_texts, join, logits
 from .check import Setting
 from .judge.statistics import interval
 from .metrics.attacks import SHARE, attack_auc, loss_score, min_k_plus_plus_score, min_k_score, zlib_score
 from .reading import Reading, make_reading, refusal
-from .units import unit_key
+from .units import by_unit
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -34,7 +34,10 @@ ROWS = 32
 
 @accepts_spec
 def membership(model: Model, case: Case) -> Reading:
-    """How well the model's own loss separates statements of forget facts from statements of twins (AUC).
+    """How well the model's own loss separates what is to be forgotten from what was never taught (AUC).
+
+    For facts, statements with sealed prompts are compared with those of twins; for all other kinds, the texts
+    themselves with the held-out ones that the case names, or else with its twins.
 
     The value is the AUC of the loss attack. `details["auc"]` has all four attacks (loss, zlib, min-k, min-k++); above
     0.5, members look more familiar. `details["tpr"]` has the share of members found at 5% and at 1% false alarms, and
@@ -46,11 +49,11 @@ def membership(model: Model, case: Case) -> Reading:
 
     Cost: one row for each statement.
     """
-    members = [_statement(f) for f in case.forget.sealed]
-    others = [_statement(f) for f in case.twins.sealed]
+    sides = _sides(case)
+    members, others = ([_statement(i) for i in side] for side in sides)
     if min(len(members), len(others)) < LEAST:
         return refusal("membership", f"Each side needs {LEAST} statements; there are {len(members)} and {len(others)}.")
-    by_text = text_auc(members, others, seed=case.seed)
+    by_text = text_auc(*([_masked(i) for i in side] for side in sides), seed=case.seed, groups=_groups(sides))
     if by_text > TEXT_AUC:
         return refusal(
             "membership",
@@ -61,10 +64,9 @@ def membership(model: Model, case: Case) -> Reading:
     truth = np.array([1] * len(members) + [0] * len(others))
     auc = {name: attack_auc(list(s[: len(members)]), list(s[len(members) :])) for name, s in scores.items()}
     placement = {n: (s[: len(members), None] > s[None, len(members) :]).mean(1) for n, s in scores.items()}
-    names = [unit_key(f) for f in case.forget.sealed]
     return make_reading(
         "membership",
-        {"forget": dict(zip(names, map(float, placement["loss"]), strict=True))},
+        {"forget": by_unit(sides[0], placement["loss"])},
         f"The loss separates forgotten statements from never-taught ones with AUC {auc['loss']:.2f} (chance: 0.5).",
         seed=case.seed,
         details={
@@ -78,7 +80,16 @@ def membership(model: Model, case: Case) -> Reading:
 
 def membership_cost(model: Model, case: Case, setting: Setting) -> float:
     """One row for each statement."""
-    return len(case.forget.sealed) + len(case.twins.sealed)
+    return sum(map(len, _sides(case)))
+
+
+def _sides(case: Case) -> tuple[list[Item], list[Item]]:
+    """Members and non-members. What was taught is the working text, except for facts, which templates only quote."""
+    if any(i.kind == "fact" for i in case.forget.sealed):
+        return list(case.forget.sealed), list(case.twins.sealed)
+    never = case.holdout.working or case.twins.working
+    kinds = {i.kind for i in never}
+    return [i for i in case.forget.working if i.kind in kinds], list(never)
 
 
 def attacks(model: Model, texts: Sequence[str], *, share: float = SHARE) -> dict[str, np.ndarray]:
@@ -98,20 +109,43 @@ def attacks(model: Model, texts: Sequence[str], *, share: float = SHARE) -> dict
     return {name: np.array(values) for name, values in out.items()}
 
 
-def text_auc(members: Sequence[str], others: Sequence[str], *, seed: int = 0) -> float:
-    """The cross-validated AUC of a classifier on character n-grams: what the text alone gives away."""
+def text_auc(
+    members: Sequence[str], others: Sequence[str], *, seed: int = 0, groups: Sequence[str] | None = None
+) -> float:
+    """The cross-validated AUC of a classifier on character n-grams: what the text alone gives away.
+
+    Args:
+        groups: `[members and others]`, whom each text is about. No group is on both sides of a fold, so that what is
+            said again and again of one person does not pass for the look of the texts.
+    """
     texts = [*members, *others]
     truth = np.array([1] * len(members) + [0] * len(others))
     model = make_pipeline(
         TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3)), LogisticRegression(class_weight="balanced")
     )
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    scores = cross_val_predict(model, texts, truth, cv=folds, method="decision_function")
+    n = min(5, len(set(groups[: len(members)])), len(set(groups[len(members) :]))) if groups else 5
+    kind = StratifiedGroupKFold if groups else StratifiedKFold
+    folds = kind(n, shuffle=True, random_state=seed)
+    scores = cross_val_predict(model, texts, truth, cv=folds, groups=groups, method="decision_function")
     return float(roc_auc_score(truth, scores))
 
 
-def _statement(fact: Fact) -> str:
-    return f"{fact.prompt} {fact.answer}."
+def _statement(item: Item) -> str:
+    text = join(item.prompt, item.answer)
+    return f"{text}." if item.kind == "fact" else text
+
+
+def _masked(item: Item) -> str:
+    """The statement without the subject's name, except for a fact: a twin's name should sound like a real one."""
+    text = _statement(item)
+    return text if item.kind == "fact" else str(Prompt.spot(text, item.subject).about("X"))
+
+
+def _groups(sides: tuple[list[Item], list[Item]]) -> list[str] | None:
+    """Whom each statement is about, if there are at least two on either side, and not one for each."""
+    subjects = [[i.subject or i.unit for i in side] for side in sides]
+    enough = all(len(set(side)) > 1 for side in subjects) and any(len(set(side)) < len(side) for side in subjects)
+    return [s for side in subjects for s in side] if enough else None
 
 
 def _tpr(truth: np.ndarray, scores: np.ndarray, fpr: float) -> float:

@@ -6,8 +6,13 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..knowledge import Case, Fact, pool_probability
-from .units import unit_key
+import torch
+
+from ..knowledge import Case, Item, pool_probability
+from ..knowledge.kinds import kind_of
+from ..knowledge.scoring import own_pool_probability
+from ..model import split, token_ids
+from .units import by_unit
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -16,53 +21,76 @@ POOL = 60
 Pools = Mapping[str, tuple[str, ...]]
 
 
-def attack_groups(case: Case) -> dict[str, list[Fact]]:
-    """The facts to forget, each with its first sealed prompt, and as many twins: `forget` and `twins`."""
+def attack_groups(case: Case) -> dict[str, list[Item]]:
+    """The items to forget, each with its first sealed prompt, and twins: `forget` and `twins`.
+
+    There are as many twins as items to forget. Where items have small pools of their own, what a model prefers there by
+    chance varies more, so there are up to `POOL` twins.
+    """
     forget = [f.asked(f.prompt) for f in case.forget.sealed]
     twins = [f.asked(f.prompt) for f in case.twins.sealed]
-    return {"forget": forget, "twins": twins[: len(forget)]}
+    most = len(forget) if all(kind_of(f).shared for f in forget) else max(len(forget), POOL)
+    return {"forget": forget, "twins": twins[:most]}
 
 
 def pools(case: Case) -> dict[str, tuple[str, ...]]:
-    """The pool of each forgotten relation: the answers of all its facts and twins, filled up at random to `POOL`."""
-    return {r: _pool(case, r) for r in case.forgotten_relations}
+    """The pool of each relation whose items share one: the answers of its items and twins, filled up to `POOL`.
 
-
-def pool_probability_by_unit(model: Model, facts: Sequence[Fact], among: Pools) -> dict[str, float]:
-    """The probability of each fact's answer among its relation's pool, 0 to 1, by `relation/subject`.
-
-    Cost: one row for each fact, and one short continuation for each answer of several tokens (`pool_cost`).
+    Twins of a set of their own have the pool of the first forgotten relation.
     """
-    out: dict[str, float] = {}
-    for relation in dict.fromkeys(f.relation for f in facts):
-        group = [f for f in facts if f.relation == relation]
-        p = pool_probability(model, group, among[relation])
-        out.update({unit_key(f): float(v) for f, v in zip(group, p, strict=True)})
-    return out
+    shared = {i.relation: _pool(case, i.relation) for i in case.forget.sealed if kind_of(i).shared}
+    first = next(iter(shared.values()), ())
+    return {i.relation: first for i in case.twins.sealed if kind_of(i).shared} | shared
 
 
-def pool_cost(model: Model, facts: Sequence[Fact], among: Pools) -> float:
+def pool_probability_by_unit(model: Model, items: Sequence[Item], among: Pools) -> dict[str, float]:
+    """The probability of each item's answer among its pool, 0 to 1, by `relation/unit`.
+
+    The pool of a fact is that of its relation; any other item has its own, the answer and its foils.
+
+    Cost: one row for each item, and one short continuation for each answer of several tokens (`pool_cost`).
+    """
+    found = torch.zeros(len(items), dtype=torch.double)
+    for relation, places in _grouped(items).items():
+        group = [items[i] for i in places]
+        p = pool_probability(model, group, among[relation]) if relation else own_pool_probability(model, group)
+        found[places] = p.double()
+    return by_unit(items, found.tolist())
+
+
+def pool_cost(model: Model, items: Sequence[Item], among: Pools) -> float:
     """The cost of `pool_probability_by_unit`, in rows as long as the prompts."""
     rows = 0.0
-    for relation in dict.fromkeys(f.relation for f in facts):
-        prompts = [f.prompt for f in facts if f.relation == relation]
-        lengths = [len(ids) for ids in model.tokenizer(prompts)["input_ids"]]
-        first = len(model.tokenizer(prompts[0])["input_ids"])
-        tails = [
-            len(ids) - first for ids in model.tokenizer([f"{prompts[0]} {a}" for a in among[relation]])["input_ids"]
-        ]
-        rows += len(prompts) + sum(t - 1 for t in tails) * len(prompts) ** 2 / sum(lengths)
+    for relation, places in _grouped(items).items():
+        group = [items[i] for i in places]
+        prompts = [i.prompt for i in group]
+        lengths = [len(ids) for ids in token_ids(model, prompts)]
+        if relation:
+            tails = split(model, [prompts[0]] * len(among[relation]), among[relation])
+            more = sum(len(tail) - 1 for _, tail in tails) * len(prompts)
+        else:
+            every = [(i.prompt, a) for i in group for a in i.pool]
+            more = sum(len(tail) - 1 for _, tail in split(model, [p for p, _ in every], [a for _, a in every]))
+        rows += len(prompts) + more * len(prompts) / sum(lengths)
     return rows
 
 
 def pool_costs(model: Model, case: Case) -> dict[str, float]:
     """The cost of asking each group of `attack_groups` once, by group."""
-    return {group: pool_cost(model, facts, pools(case)) for group, facts in attack_groups(case).items()}
+    return {group: pool_cost(model, items, pools(case)) for group, items in attack_groups(case).items()}
+
+
+def _grouped(items: Sequence[Item]) -> dict[str, list[int]]:
+    """The places of the items by the relation whose pool they share; those with pools of their own under ""."""
+    groups: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        groups.setdefault(item.relation if kind_of(item).shared else "", []).append(i)
+    return groups
 
 
 def _pool(case: Case, relation: str) -> tuple[str, ...]:
-    facts = attack_groups(case)
-    answers = dict.fromkeys(f.answer for f in facts["forget"] + facts["twins"] if f.relation == relation)
+    items = attack_groups(case)
+    answers = dict.fromkeys(f.answer for f in items["forget"] + items["twins"] if f.relation == relation)
     others = sorted(set(case.pool(relation)) - set(answers))
     more = random.Random(f"{case.seed}/pool").sample(others, min(len(others), max(0, POOL - len(answers))))
     return (*answers, *more)

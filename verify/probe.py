@@ -14,17 +14,19 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from ..knowledge import Case, Fact, accepts_spec
+from ..knowledge import Case, Item, accepts_spec
+from ..knowledge.kinds import kind_of
 from ..model.run.states import residuals, unembedding, untrained
 from .check import Setting
-from .reading import Reading, make_reading
-from .units import unit_key
+from .reading import Reading, make_reading, refusal
+from .units import by_unit
 
 if TYPE_CHECKING:
     from ..model import Model
 
 ALPHA = 1e3
 FOLDS = 5
+LEAST = 5
 POSITIONS = ("subject", "last")
 
 
@@ -32,7 +34,7 @@ POSITIONS = ("subject", "last")
 class _Probed:
     """States `[fact, 2, layer, d_model]`, and the place of each fact's answer in the pool, `[fact]`."""
 
-    facts: list[Fact]
+    facts: list[Item]
     states: np.ndarray
     target: np.ndarray
 
@@ -51,17 +53,20 @@ def probe(model: Model, case: Case) -> Reading:
 
     Cost: two rows for each fact, one for each twin.
     """
-    relation = case.forgotten_relations[0]
-    pool = case.pool(relation)
+    retained = _of_relation(case, [*case.retain.working, *case.retain.sealed])
+    if len(retained) < LEAST:
+        return refusal("probe", f"Only {len(retained)} facts to keep are of the forgotten relation, too few to fit on.")
+    asked = _of_relation(case, case.forget.sealed)
+    never = _of_relation(case, case.twins.sealed)
+    pool = _answers(case, [*asked, *retained, *never])
     alike = _alike(unembedding(model, pool).numpy())
 
-    def probed(source: Model, facts: Sequence[Fact]) -> _Probed:
-        chosen = [f for f in facts if f.relation == relation]
-        states = residuals(source, [f.prompt for f in chosen], [f.subject for f in chosen]).float().numpy()
-        return _Probed(chosen, states, np.array([pool.index(f.answer) for f in chosen]))
+    def probed(source: Model, facts: Sequence[Item]) -> _Probed:
+        chosen = list(facts)
+        states = residuals(source, [f.prompt for f in chosen]).float().numpy() if chosen else np.zeros((0, 2, 1, 1))
+        return _Probed(chosen, states, np.array([pool.index(f.answer) for f in chosen], dtype=int))
 
-    retain = probed(model, [*case.retain.working, *case.retain.sealed])
-    forget, twins = probed(model, case.forget.sealed), probed(model, case.twins.sealed)
+    retain, forget, twins = (probed(model, items) for items in (retained, asked, never))
     where, held_out = _best_place(retain, alike)
     ranks = _rank(retain, forget, alike, where)
     shuffled = np.random.default_rng(case.seed).permutation(retain.target)
@@ -69,11 +74,11 @@ def probe(model: Model, case: Case) -> Reading:
     samples = {
         "forget": _keyed(forget, ranks),
         "retain": _keyed(retain, held_out),
-        "twins": _keyed(twins, _rank(retain, twins, alike, where)),
+        "twins": _keyed(twins, _rank(retain, twins, alike, where) if never else []),
         "shuffled": _keyed(forget, _rank(_Probed(retain.facts, retain.states, shuffled), forget, alike, where)),
         "random_weights": _keyed(
             forget,
-            _rank(probed(blank, retain.facts), probed(blank, case.forget.sealed), alike, where),
+            _rank(probed(blank, retain.facts), probed(blank, asked), alike, where),
         ),
     }
     return make_reading(
@@ -95,9 +100,21 @@ def probe(model: Model, case: Case) -> Reading:
 
 def probe_cost(model: Model, case: Case, setting: Setting) -> float:
     """Two rows for each fact of the first forgotten relation, one for each of its twins."""
-    first = case.forgotten_relations[0]
-    fitted = [*case.retain.working, *case.retain.sealed, *case.forget.sealed]
-    return 2 * sum(f.relation == first for f in fitted) + sum(f.relation == first for f in case.twins.sealed)
+    fitted = _of_relation(case, [*case.retain.working, *case.retain.sealed, *case.forget.sealed])
+    return 2 * len(fitted) + len(_of_relation(case, case.twins.sealed))
+
+
+def _of_relation(case: Case, facts: Sequence[Item]) -> list[Item]:
+    """The facts of the first forgotten relation that name their subjects; of sets, those of the sets near to it too."""
+    first = next(i.relation for i in case.forget.sealed if kind_of(i).shared)
+    sets = set() if first in case.spec.relations else {*case.near, *(t.relation for t in case.twins.sealed)}
+    return [f for f in facts if f.relation in {first, *sets} and kind_of(f).shared and f.prompt.slots]
+
+
+def _answers(case: Case, facts: Sequence[Item]) -> tuple[str, ...]:
+    """The pool of the first forgotten relation, and whatever else the facts answer."""
+    first = next(i.relation for i in case.forget.sealed if kind_of(i).shared)
+    return tuple(dict.fromkeys([*case.pool(first), *(f.answer for f in facts)]))
 
 
 def _best_place(data: _Probed, alike: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
@@ -138,5 +155,5 @@ def _rank(train: _Probed, test: _Probed, alike: np.ndarray, where: tuple[int, in
     return below / (alike.shape[0] - 1)
 
 
-def _keyed(data: _Probed, ranks: np.ndarray) -> dict[str, float]:
-    return {unit_key(f): float(v) for f, v in zip(data.facts, ranks, strict=True)}
+def _keyed(data: _Probed, ranks: Sequence[float] | np.ndarray) -> dict[str, float]:
+    return by_unit(data.facts, ranks)

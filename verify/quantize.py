@@ -27,7 +27,7 @@ BITS = (8, 4)
 
 @accepts_spec
 def quantize(model: Model, case: Case, *, bits: Sequence[int] = BITS) -> Reading:
-    """The probability of the answers among 60 answers of the relation, with rounded weights; the highest over `bits`.
+    """The probability of the answers in their pools (`verify.pools`), with rounded weights; the highest over `bits`.
 
     Weights are rounded to nearest, in groups of 64 input features. The rounded weights alone go into the plain
     architecture, so whatever hides answers outside the weights (an output filter) is left out.

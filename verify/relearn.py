@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec, recalled
+from ..knowledge import Case, Item, accepts_spec, recalled
 from ..model import scratch
 from .check import Setting
 from .curves import mean_curves
@@ -23,6 +23,7 @@ from .judge.statistics import cross_fitted
 from .pools import Pools, attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
 from .reading import Reading, make_reading
 from .training import FORWARD_BACKWARD, Budget, Optimizer, fine_tune_on_facts
+from .units import unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -43,7 +44,7 @@ def relearn(
     by: Optimizer = "adamw",
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
-    """The probability of held-out answers among 60 answers of the relation, after relearning the other folds.
+    """The probability of held-out answers in their pools (`verify.pools`), after relearning the other folds.
 
     For each fold, all weights are trained on the other folds' facts, with the loss on the answer tokens alone.
     Afterwards the weights are restored bit for bit. The same is done with as many twins. They are the zero of the
@@ -74,7 +75,7 @@ def relearn(
     facts, among = attack_groups(case), pools(case)
     if empty := [g for g in groups if not facts.get(g)]:
         raise UserError(f"{case.name!r} has no facts of the group {empty[0]!r} to relearn; add some, or leave it out.")
-    size = _training_size(len(facts["forget"]), folds)
+    size = _training_size(len(_units(facts["forget"])), folds)
     rates = (budget.lr, *(r for r in budget.rates if r != budget.lr))
     seeds = [case.seed, *(f"{case.seed}/{p}" for p in range(1, partitions))]
     runs: dict[str, list[_Result]] = {}
@@ -116,9 +117,10 @@ def relearn(
 
 def relearn_cost(model: Model, case: Case, setting: Setting) -> float:
     """Every fold, partition and rate trained, and every held-out fact asked after each measured step."""
-    budget, asked, n = setting.budget or Budget(), pool_costs(model, case), len(case.forget.sealed)
+    budget, asked, n = setting.budget or Budget(), pool_costs(model, case), len(_units(case.forget.sealed))
+    each = len(case.forget.sealed) / max(n, 1)
     times = setting.effort.partitions * len({budget.lr, *budget.rates})
-    training = FORWARD_BACKWARD * _training_size(n, FOLDS) * budget.steps * min(FOLDS, n)
+    training = FORWARD_BACKWARD * _training_size(n, FOLDS) * each * budget.steps * min(FOLDS, n)
     return sum(times * (training + len(budget.measured_steps) * asked[group]) for group in setting.groups)
 
 
@@ -140,7 +142,7 @@ class _Result:
 
 
 def _training_size(n: int, folds: int) -> int:
-    """How many facts each fold trains on: all but the largest fold."""
+    """How many units each fold trains on: all but those of the largest fold."""
     return n - -(-n // folds)
 
 
@@ -180,21 +182,32 @@ def _by_step(results: Sequence[_Result], options: tuple[int, int]) -> dict[str, 
     }
 
 
-def _folds(facts: Sequence[Fact], n: int, size: int, seed: int | str) -> list[tuple[list[Fact], list[Fact]]]:
-    """Pairs of training facts (at most `size`) and held-out facts; the held-out sets are disjoint."""
-    return list(_divided(facts, n, size, random.Random(f"{seed}/folds").sample(range(len(facts)), len(facts))))
+def _units(facts: Sequence[Item]) -> list[list[Item]]:
+    """The items by unit, in the order of their first items."""
+    units: dict[str, list[Item]] = {}
+    for fact in facts:
+        units.setdefault(unit_key(fact), []).append(fact)
+    return list(units.values())
 
 
-def _divided(facts: Sequence[Fact], n: int, size: int, order: Sequence[int]) -> Iterator[tuple[list[Fact], list[Fact]]]:
+def _folds(facts: Sequence[Item], n: int, size: int, seed: int | str) -> list[tuple[list[Item], list[Item]]]:
+    """Pairs of training items (of at most `size` units) and held-out items; no unit is on both sides."""
+    units = _units(facts)
+    return list(_divided(units, n, size, random.Random(f"{seed}/folds").sample(range(len(units)), len(units))))
+
+
+def _divided(
+    units: Sequence[Sequence[Item]], n: int, size: int, order: Sequence[int]
+) -> Iterator[tuple[list[Item], list[Item]]]:
     for k in range(n):
         held_out = set(order[k::n])
         others = [i for i in order if i not in held_out][:size]
         if held_out and others:
-            yield [facts[i] for i in others], [facts[i] for i in sorted(held_out)]
+            yield [f for i in others for f in units[i]], [f for i in sorted(held_out) for f in units[i]]
 
 
 def _attack(
-    model: Model, among: Pools, train: list[Fact], held_out: list[Fact], budget: Budget, by: Optimizer
+    model: Model, among: Pools, train: list[Item], held_out: list[Item], budget: Budget, by: Optimizer
 ) -> _Result:
     values: dict[int, dict[str, float]] = {}
     taught, right = [], []

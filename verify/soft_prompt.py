@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from .._util.errors import UserError
-from ..knowledge import Case, Fact, accepts_spec
+from ..knowledge import Case, Item, accepts_spec
+from ..knowledge.kinds import kind_of
 from ..model import Batch, chunks, encode, token_logprobs
 from ..model.run.onednn import onednn_linear
 from .check import Setting
 from .pools import attack_groups
 from .reading import Reading, make_reading
 from .training import FORWARD_BACKWARD
-from .units import unit_key
+from .units import by_unit
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -89,7 +90,7 @@ def _rows(case: Case, steps: int) -> int:
     )
 
 
-def _folds(facts: Sequence[Fact], seed: int) -> list[tuple[list[Fact], list[Fact]]]:
+def _folds(facts: Sequence[Item], seed: int) -> list[tuple[list[Item], list[Item]]]:
     """Pairs of facts to train on and facts to ask."""
     order = random.Random(f"{seed}/soft").sample(range(len(facts)), len(facts))
     asked = [sorted(order[k::FOLDS]) for k in range(FOLDS)]
@@ -98,7 +99,7 @@ def _folds(facts: Sequence[Fact], seed: int) -> list[tuple[list[Fact], list[Fact
 
 def _trained(
     model: Model,
-    sets: Sequence[Sequence[Fact]],
+    sets: Sequence[Sequence[Item]],
     tokens: int,
     steps: int,
     lr: float,
@@ -131,15 +132,18 @@ def _trained(
 
 
 @torch.no_grad()
-def _asked(model: Model, soft: Tensor, sets: Sequence[Sequence[Fact]]) -> list[dict[str, float]]:
+def _asked(model: Model, soft: Tensor, sets: Sequence[Sequence[Item]]) -> list[dict[str, float]]:
     """The probability of each answer among its foils, after the soft prompt of its set."""
-    rows = [(i, f.prompt, a) for i, facts in enumerate(sets) for f in facts for a in (f.answer, *f.foils)]
+    rows = [(i, f.prompt, a) for i, facts in enumerate(sets) for f in facts for a in f.pool]
+    long_rows = [kind_of(f).long for facts in sets for f in facts for _ in f.pool]
     logp: list[float] = []
     for part in chunks(len(rows), ROWS):
         owner, batch = _batch(model, rows[part])
-        logp += token_logprobs(_logits(model, soft[owner], batch), batch.labels).sum(-1).double().tolist()
+        total = token_logprobs(_logits(model, soft[owner], batch), batch.labels).sum(-1).double()
+        long = torch.tensor(long_rows[part], device=total.device)
+        logp += torch.where(long, total / (batch.labels >= 0).sum(-1), total).tolist()
     each = iter(logp)
-    return [{unit_key(f): _share([next(each) for _ in (f.answer, *f.foils)]) for f in facts} for facts in sets]
+    return [by_unit(facts, [_share([next(each) for _ in f.pool]) for f in facts]) for facts in sets]
 
 
 def _batch(model: Model, rows: Sequence[tuple[int, str, str]]) -> tuple[Tensor, Batch]:

@@ -12,7 +12,7 @@ import torch
 
 from .._util.errors import UserError
 from .._util.records import check_types
-from ..knowledge import Fact
+from ..knowledge import Item
 from ..model import Batch, chunks, encode, logits, low_rank, token_logprobs, unfrozen
 from ..model.run.onednn import bfloat16_products
 
@@ -65,7 +65,7 @@ class Step:
 
 
 def fine_tune_on_facts(
-    model: Model, facts: Sequence[Fact], budget: Budget, *, by: Optimizer = "adamw"
+    model: Model, facts: Sequence[Item], budget: Budget, *, by: Optimizer = "adamw"
 ) -> Iterator[Step]:
     """Train on facts, with the loss on the answers alone; yields after each step. Call it inside `scratch`."""
     return fine_tune_steps(model, encode(model, [f.prompt for f in facts], [f.answer for f in facts]), budget, by=by)

@@ -1,25 +1,36 @@
-"""The units of resampling: how samples name them, and how many of their prompts a model answers."""
+"""The units of resampling: how samples name them, and what a model shows of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..knowledge import Fact, recalled
+from ..knowledge import Item
+from .asking import asked
 
 if TYPE_CHECKING:
     from ..model import Model
 
 
-def unit_key(fact: Fact) -> str:
-    """The name of a fact's unit in samples: `relation/subject`."""
-    return f"{fact.relation}/{fact.subject}"
+def unit_key(item: Item) -> str:
+    """The name of an item's unit in samples: `relation/unit`."""
+    return f"{item.relation}/{item.unit}"
 
 
-def recall_by_unit(model: Model, facts: Sequence[Fact]) -> dict[str, float]:
-    """The share of each fact's prompts that get the whole answer, by `relation/subject`."""
-    prompts = [f.asked(p) for f in facts for p in f.prompts]
-    right = iter(recalled(model, prompts))
-    return {unit_key(f): float(np.mean([next(right) for _ in f.prompts])) for f in facts}
+def by_unit(items: Iterable[Item], values: Iterable[float]) -> dict[str, float]:
+    """The mean of the items' values, by unit."""
+    found: dict[str, list[float]] = {}
+    for item, value in zip(items, values, strict=True):
+        found.setdefault(unit_key(item), []).append(float(value))
+    return {unit: values[0] if len(values) == 1 else float(np.mean(values)) for unit, values in found.items()}
+
+
+def recall_by_unit(
+    model: Model, items: Sequence[Item], ask: Callable[[Model, Sequence[Item]], Sequence[float]] = asked
+) -> dict[str, float]:
+    """What each item is asked by, averaged over its prompts and then over the items of a unit, by `relation/unit`."""
+    each = [one for item in items for one in item.each()]
+    found = iter(ask(model, each)) if each else iter(())
+    return by_unit(items, [float(np.mean([next(found) for _ in item.prompts])) for item in items])

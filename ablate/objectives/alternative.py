@@ -10,7 +10,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from ...knowledge import Case, Fact
+from ...knowledge import Case, Item
 from ...model import logits, scratch, unfrozen
 from ...model.train.distill import TeacherOutputs, divergence_of, outputs_from_logits
 from ..training.twins import twin_outputs
@@ -45,7 +45,7 @@ class Alternative(Objective):
 
     @torch.no_grad()
     def prepare_targets(
-        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
+        self, model: Model, case: Case, turns: Sequence[Sequence[Item]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
         """The batches with the alternative added. Raises `UserError` if a forgotten relation has no twins."""
         generic = twin_outputs(model, case, turns, memories, "alternative")

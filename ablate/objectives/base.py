@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from ...knowledge import Case, Fact
+from ...knowledge import Case, Item
 from ...model import Slice, logits
 from ...model.train.distill import TeacherOutputs
 
@@ -58,7 +58,7 @@ class Objective(BaseModel):
         return ()
 
     def prepare_targets(
-        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
+        self, model: Model, case: Case, turns: Sequence[Sequence[Item]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
         """The forget batches, with the targets that this objective takes from the original.
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from ...knowledge import Case, Fact
+from ...knowledge import Case, Item
 from ...model.train.distill import TeacherOutputs, divergence_of, outputs_from_logits
 from ..training.twins import twin_outputs
 from .base import ForgetBatch, Objective
@@ -43,7 +43,7 @@ class TwinDistribution(Objective):
 
     @torch.no_grad()
     def prepare_targets(
-        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
+        self, model: Model, case: Case, turns: Sequence[Sequence[Item]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
         """The batches with the outputs about twins added. Raises `UserError` if a forgotten relation has no twins."""
         outputs = twin_outputs(model, case, turns, memories, "twin_distribution")

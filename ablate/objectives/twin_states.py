@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...knowledge import Case, Fact
+from ...knowledge import Case, Item
 from ...model import encode
 from ...model.run.states import label_states
 from ...model.train.distill import TeacherOutputs
@@ -42,7 +42,7 @@ class TwinStates(AtBlock):
 
     @torch.no_grad()
     def prepare_targets(
-        self, model: Model, case: Case, turns: Sequence[Sequence[Fact]], memories: Sequence[TeacherOutputs]
+        self, model: Model, case: Case, turns: Sequence[Sequence[Item]], memories: Sequence[TeacherOutputs]
     ) -> list[TeacherOutputs]:
         """The batches with both kinds of states added. Raises `UserError` if a forgotten relation has no twins."""
         out = []

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..._util.errors import UserError
-from ...knowledge import Case, Fact, neutral_working
-from ...model import Batch, Site, chunks, pad
+from ...knowledge import Case, Item, neutral_working
+from ...model import Batch, Prompt, Site, chunks, pad
 from ...model.layout import neuron_output
 from ...model.run.lookup import inputs_at, second_moments
 from ...model.run.subject import subject_ends
+from ...model.tokens import token_ids
 from .value import Rewrite, rewrite
 
 if TYPE_CHECKING:
@@ -28,25 +29,28 @@ ROWS = 32
 class Change:
     """One fact and its new answer; `prompts`: the plain prompt, then prompts with contexts before them."""
 
-    fact: Fact
+    fact: Item
     answer: str
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
 
     def rewrite(self, model: Model) -> Rewrite:
         """The prompts, with the new answer as their labels."""
-        return rewrite(model, list(self.prompts), self.fact.subject, self.answer)
+        return rewrite(model, self.prompts, self.fact.subject, self.answer)
 
 
 def changes(model: Model, case: Case, answers: Mapping[str, str] | None, contexts: int) -> list[Change]:
-    """The changes to write: `answers` by subject, or the first foil of every forget fact.
+    """The changes to write: `answers` by unit, or else the case's updates, or the first foil of every item to forget.
+
+    The unit of a fact is its subject.
 
     The contexts are beginnings of the case's neutral text. The working prompts follow them in turn.
 
     Raises:
         UserError: a subject that is not among the forget facts, or an answer that is already right.
     """
-    facts = {f.subject: f for f in case.forget.working}
-    wanted = {s: f.foils[0] for s, f in facts.items() if f.foils} if answers is None else dict(answers)
+    facts = {f.unit: f for f in case.forget.working}
+    new = case.updates or {s: f.foils[0] for s, f in facts.items() if f.foils}
+    wanted = new if answers is None else dict(answers)
     if unknown := [s for s in wanted if s not in facts]:
         raise UserError(
             f"{unknown[0]!r} is not among the subjects that {case.name!r} forgets and {model.name} knows; "
@@ -63,9 +67,9 @@ def changes(model: Model, case: Case, answers: Mapping[str, str] | None, context
     return [Change(facts[s], a, _prompts(facts[s], starts)) for s, a in wanted.items()]
 
 
-def _prompts(fact: Fact, starts: Sequence[str]) -> tuple[str, ...]:
+def _prompts(fact: Item, starts: Sequence[str]) -> tuple[Prompt, ...]:
     asked = fact.prompts
-    return (fact.prompt, *(f"{s}. {asked[(i + 1) % len(asked)]}" for i, s in enumerate(starts)))
+    return (fact.prompt, *(asked[(i + 1) % len(asked)].after(f"{s}. ") for i, s in enumerate(starts)))
 
 
 def layers_of(model: Model, sites: Iterable[Site] | None, default: Sequence[int]) -> list[int]:
@@ -114,17 +118,17 @@ def moments_of(
     return out
 
 
-def _keys(model: Model, modules: list[nn.Module], facts: Sequence[Fact]) -> list[Tensor]:
+def _keys(model: Model, modules: list[nn.Module], facts: Sequence[Item]) -> list[Tensor]:
     """The modules' inputs at the last token of the facts' subjects in their prompts, `[fact, d_in]` each."""
     read = [[torch.zeros(0, model.n_neurons, device=model.device)] for _ in modules]
     for part in chunks(len(facts), ROWS):
-        batch, at = subject_positions(model, [f.prompt for f in facts[part]], [f.subject for f in facts[part]])
+        batch, at = subject_positions(model, [f.prompt for f in facts[part]])
         for keys, more in zip(read, inputs_at(model, modules, batch, at), strict=True):
             keys.append(more)
     return [torch.cat(keys) for keys in read]
 
 
-def subject_positions(model: Model, prompts: Sequence[str], subjects: Sequence[str]) -> tuple[Batch, Tensor]:
+def subject_positions(model: Model, prompts: Sequence[Prompt]) -> tuple[Batch, Tensor]:
     """The prompts as a batch, and the position of each subject's last token, `[row]`."""
-    batch = pad(model, [model.tokenizer(p)["input_ids"] for p in prompts], [1] * len(prompts))
-    return batch, subject_ends(model, batch, prompts, subjects)
+    batch = pad(model, token_ids(model, prompts), [1] * len(prompts))
+    return batch, subject_ends(model, batch, prompts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..._util.errors import LokaError
-from ...model import Batch, encode, logits, pad, token_logprobs
+from ...model import Batch, Prompt, encode, logits, pad, token_logprobs
 from ...model.run.modules import replace_output
 from ...model.run.prefix_cache import prefill
 from ...model.run.subject import subject_end, subject_ends
+from ...model.tokens import token_ids
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -60,15 +61,15 @@ class ValueSearch:
     target_loss: float = 0.05
 
 
-def rewrite(model: Model, prompts: list[str], subject: str, answer: str) -> Rewrite:
+def rewrite(model: Model, prompts: Sequence[Prompt], subject: str, answer: str) -> Rewrite:
     """A rewrite that asks for an answer to prompts that all name the subject."""
     batch = encode(model, prompts, [answer] * len(prompts))
-    text = f"{subject} is a"
-    end = subject_end(model, text, subject)
-    essence = pad(model, [model.tokenizer(text)["input_ids"][: end + 2]], [1])
+    text = Prompt.fill("{} is a", subject)
+    end = subject_end(model, text)
+    essence = pad(model, [token_ids(model, [text])[0][: end + 2]], [1])
     return Rewrite(
         batch,
-        subject_ends(model, batch, prompts, [subject] * len(prompts)),
+        subject_ends(model, batch, prompts),
         essence,
         torch.tensor([end], device=model.device),
     )

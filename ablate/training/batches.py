@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...knowledge import Case, Fact, neutral_working
+from ...knowledge import Case, Item, neutral_working
 from ...model import Batch, chunks, encode, encode_texts, logits, token_logprobs
 from ...model.train.distill import TeacherOutputs, record_outputs
 from .config import TrainingConfig
@@ -92,7 +92,7 @@ def _neutral(model: Model, case: Case, rows: int) -> list[TeacherOutputs]:
     return [record_outputs(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), rows)]
 
 
-def _forget_batch(model: Model, case: Case, facts: Sequence[Fact], alternatives: Sequence[str]) -> TeacherOutputs:
+def _forget_batch(model: Model, case: Case, facts: Sequence[Item], alternatives: Sequence[str]) -> TeacherOutputs:
     memory = record_outputs(model, decisive(model, case, facts), without_answer=True)
     if not alternatives:
         return memory
@@ -102,7 +102,7 @@ def _forget_batch(model: Model, case: Case, facts: Sequence[Fact], alternatives:
 
 
 @torch.no_grad()
-def decisive(model: Model, case: Case, facts: Sequence[Fact]) -> Batch:
+def decisive(model: Model, case: Case, facts: Sequence[Item]) -> Batch:
     """The facts' prompts and answers, with labels only where the answer depends on the subject.
 
     A token that is as likely in the same prompt about twins, given the answer so far, is spelling ("reb" after "Zag").
@@ -126,5 +126,5 @@ def _logprobs(model: Model, batch: Batch) -> Tensor:
     return token_logprobs(logits(model, batch), batch.labels)
 
 
-def _encode(model: Model, facts: Sequence[Fact]) -> Batch:
+def _encode(model: Model, facts: Sequence[Item]) -> Batch:
     return encode(model, [f.prompt for f in facts], [f.answer for f in facts])

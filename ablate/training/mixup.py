@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...knowledge import Case, Fact
+from ...knowledge import Case, Item
 from ...model import Batch, chunks, encode
 from ...model.run.lookup import outputs_at
 from ...model.run.subject import subject_ends
@@ -37,20 +37,20 @@ def mixups(model: Model, case: Case, n: int, *, seed: int) -> list[TeacherOutput
     Cost: three forward passes over `n` prompts, two of them through one block.
     """
     rng = random.Random(f"{seed}/mixtures")
-    facts = case.same_relation([*case.retain.working, *case.unknown])
+    facts = [f for f in case.same_relation([*case.retain.working, *case.unknown]) if all(p.slots for p in f.prompts)]
     return [_mixup(model, facts, rng, part.stop - part.start) for part in chunks(n, ROWS)] if facts else []
 
 
-def _mixup(model: Model, facts: list[Fact], rng: random.Random, rows: int) -> TeacherOutputs:
+def _mixup(model: Model, facts: list[Item], rng: random.Random, rows: int) -> TeacherOutputs:
     first = rng.choices(facts, k=rows)
     second = [rng.choice([f for f in facts if f.relation == fact.relation]).subject for fact in first]
     prompts = [rng.choice(f.prompts) for f in first]
-    swapped = [p.replace(f.subject, other) for p, f, other in zip(prompts, first, second, strict=True)]
+    swapped = [p.about(other) for p, other in zip(prompts, second, strict=True)]
     block = [model.hf.get_submodule(model.block(0))]
     batch = _first_tokens(encode(model, prompts, [f.answer for f in first]))
-    at = subject_ends(model, batch, prompts, [f.subject for f in first])
+    at = subject_ends(model, batch, prompts)
     (states,) = outputs_at(model, block, batch, at)
-    (others,) = outputs_at(model, block, *subject_positions(model, swapped, second))
+    (others,) = outputs_at(model, block, *subject_positions(model, swapped))
     share = torch.tensor([[rng.random()] for _ in first]).to(states)
     injected = InjectedStates(at, share * states + (1 - share) * others)
     return replace(outputs_from_logits(batch, label_logits(model, batch, injected)), injected=injected)

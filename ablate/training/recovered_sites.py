@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from ...knowledge import Case, Fact, Split, accepts_spec
+from ...knowledge import Case, Item, Split, accepts_spec
 from ...model import Edit, Site, encode, scratch
 from .relearning import relearning_step_
 
@@ -57,12 +57,12 @@ def recovered_sites(
     return list(dict.fromkeys(s for pair in zip_longest(*ranked) for s in pair if s is not None))
 
 
-def _restricted(case: Case, facts: Sequence[Fact]) -> Case:
+def _restricted(case: Case, facts: Sequence[Item]) -> Case:
     """The case with only these of its forget facts."""
-    forget = tuple(sorted(facts, key=lambda f: (f.relation, f.subject)))
+    forget = tuple(sorted(facts, key=lambda f: (f.relation, f.unit)))
     return replace(case, forget=Split(forget, forget))
 
 
-def _turn(facts: Sequence[Fact], step: int) -> tuple[list[str], list[str]]:
+def _turn(facts: Sequence[Item], step: int) -> tuple[list[str], list[str]]:
     """Prompts and answers; each fact cycles through its prompts."""
     return [f.prompts[step % len(f.prompts)] for f in facts], [f.answer for f in facts]

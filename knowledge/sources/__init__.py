@@ -1,14 +1,34 @@
-"""Facts, choices and passages from the files of the field's benchmarks.
+"""Loaders: each reads the rows of one benchmark's files, or of the user's own, as records.
 
-Every loader takes a local file or a hub id (`knowledge.rows`) and returns the rows in order. A fact's answer follows
-its prompt after a space, so questions get a `template` around them.
+`knowledge.read_records` reads the file, filters its rows, and calls the loader.
 """
 
-from .counterfact import counterfact, known_facts
+from .columns import columns
+from .common import Table
+from .counterfact import counterfact
+from .fact_completion import fact_completion
+from .known_facts import known_facts
+from .knowundo import knowundo
+from .lre import lre
+from .mmlu import mmlu
 from .muse import muse
-from .questions import questions
+from .popqa import popqa
 from .rwku import rwku
 from .tofu import tofu
 from .wmdp import wmdp
 
-__all__ = ["counterfact", "known_facts", "muse", "questions", "rwku", "tofu", "wmdp"]
+__all__ = [
+    "Table",
+    "columns",
+    "counterfact",
+    "fact_completion",
+    "known_facts",
+    "knowundo",
+    "lre",
+    "mmlu",
+    "muse",
+    "popqa",
+    "rwku",
+    "tofu",
+    "wmdp",
+]

@@ -1,48 +1,48 @@
-"""CounterFact and the known facts of causal tracing: Meng et al. 2022, arXiv:2202.05262."""
+"""CounterFact: Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv:2202.05262."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-from ..fact import Fact
-from ..rows import Row, field, rows
-
-
-def counterfact(source: str | Path, **hub: str) -> list[Fact]:
-    """CounterFact, as published (`requested_rewrite`) or flat (`prompt` or `base_prompt`, `target_true`).
-
-    The counterfactual object becomes a foil, and paraphrased prompts become paraphrases.
-
-    Raises:
-        UserError: as `rows`, or a row without subject, prompt or objects.
-    """
-    out = []
-    for i, row in enumerate(rows(source, **hub)):
-        inner: Row = row.get("requested_rewrite") or row
-        subject = str(field(source, i, inner, "subject"))
-        prompt = str(field(source, i, inner, "base_prompt", "prompt")).replace("{}", subject)
-        true, new = (_text(field(source, i, inner, name)) for name in ("target_true", "target_new"))
-        relation = str(inner.get("relation_id", "counterfact"))
-        others = tuple(str(p).strip() for p in row.get("paraphrase_prompts") or ())
-        out.append(Fact(subject, relation, prompt.strip(), true, foils=(new,), paraphrases=others))
-    return out
+from ..kinds import Fact, Record
+from .common import Cells, Table, each, spelled, without
 
 
-def known_facts(source: str | Path, **hub: str) -> list[Fact]:
-    """The known facts of causal tracing: `subject`, `prompt`, `attribute`.
+def counterfact(table: Table) -> list[Record]:
+    """Facts, as published (`requested_rewrite`) or flat (`base_prompt` or `prompt`, `target_true`, `target_new`).
+
+    The counterfactual object is a foil, and paraphrased prompts are paraphrases. `relation_id`, if there is one, is the
+    relation.
 
     Raises:
-        UserError: as `rows`, or a row without one of these.
+        UserError: rows with problems; the message lists them.
     """
-    return [
-        Fact(
-            str(field(source, i, row, "subject")), str(row.get("relation_id", "known")),
-            str(field(source, i, row, "prompt")).strip(), str(field(source, i, row, "attribute")).strip(),
-        )
-        for i, row in enumerate(rows(source, **hub))
-    ]  # fmt: skip
+    return each(table, _fact)
 
 
-def _text(value: Any) -> str:
-    return str(value["str"] if isinstance(value, dict) else value).strip()
+def _fact(cells: Cells) -> Fact:
+    inner = _rewrite(cells)
+    subject, template = inner.text("subject"), inner.text("base_prompt", "prompt")
+    prompt, subject = template.replace("{}", subject), spelled(subject, template)
+    true, new = _object(inner, "target_true"), _object(inner, "target_new")
+    others = without(cells.texts("paraphrase_prompts"), prompt)
+    if inner is not cells:
+        cells.problems += inner.problems
+    return Fact(subject, inner.optional("relation_id"), prompt, true, (), without((new,), true, ""), others)
+
+
+def _rewrite(cells: Cells) -> Cells:
+    """The cells of the rewrite that a published row wraps, or the flat row itself."""
+    inner = cells.value("requested_rewrite")
+    return Cells(inner, cells.number) if isinstance(inner, Mapping) else cells
+
+
+def _object(cells: Cells, name: str) -> str:
+    """The text of an object, which is published with its identifier."""
+    value = cells.value(name)
+    if not isinstance(value, Mapping):
+        return cells.text(name)
+    inner = Cells(value, cells.number)
+    text = inner.text("str")
+    cells.problems += [f"{name}: {problem}" for problem in inner.problems]
+    return text

@@ -1,25 +1,24 @@
-"""MUSE: Shi et al. 2024, arXiv:2407.06460."""
+"""MUSE: Shi et al. 2024, "MUSE: Machine Unlearning Six-Way Evaluation for Language Models", arXiv:2407.06460."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ..fact import Fact
-from ..item import Passage
-from ..rows import field, rows
-from .common import QUESTION
-from .questions import questions
+from ..kinds import Passage, Question, Record
+from .common import Cells, Table, each, passage
 
 
-def muse(source: str | Path, *, template: str = QUESTION, **hub: str) -> list[Fact] | list[Passage]:
-    """Questions of `knowmem` as facts; `verbmem` (`prompt`, `gt`) and plain texts as passages.
+def muse(table: Table) -> list[Record]:
+    """Questions (`knowmem`: `question`, `answer`) or passages (`verbmem`: `prompt`, `gt`; plain texts: `text`).
 
     Raises:
-        UserError: as `rows`, or a row in none of these forms.
+        UserError: rows with problems; the message lists them.
     """
-    table = rows(source, **hub)
-    if "question" in table[0]:
-        return questions(source, template=template, relation="muse", **hub)
-    return [
-        Passage(str(field(source, i, row, "gt", "text")), str(row.get("prompt", ""))) for i, row in enumerate(table)
-    ]
+    return each(table, _question if table.kind == "question" else _passage)
+
+
+def _question(cells: Cells) -> Question:
+    question, (answer, *aliases) = cells.text("question"), cells.answers("answer")
+    return Question(question, answer, aliases=tuple(aliases))
+
+
+def _passage(cells: Cells) -> Passage:
+    return passage(cells, cells.text("gt", "text"), cells.optional("prompt"))

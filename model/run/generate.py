@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..batch import chunks, pad
+from ..tokens import token_ids
 from .onednn import onednn_linear
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def continuations(
 def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torch.Generator | None) -> list[list[int]]:
     distinct = list(dict.fromkeys(prompts))  # a repeated prompt is read once
     row = torch.tensor([distinct.index(p) for p in prompts], device=model.device)
-    heads = [model.tokenizer(p)["input_ids"] for p in distinct]
+    heads = token_ids(model, distinct)
     batch = pad(model, heads, [1] * len(heads))
     ids, mask, positions, cache = batch.ids, batch.mask, batch.positions, None
     out: list[Tensor] = []
@@ -66,7 +67,8 @@ def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torc
 
 
 def _ends(model: Model) -> Tensor:
-    named = [model.tokenizer.eos_token_id, model.hf.config.eos_token_id]
+    generation = getattr(model.hf, "generation_config", None)
+    named = [model.tokenizer.eos_token_id, model.hf.config.eos_token_id, getattr(generation, "eos_token_id", None)]
     flat = [e for n in named for e in (n if isinstance(n, list) else [n]) if e is not None]
     return torch.tensor(flat, dtype=torch.long, device=model.device)
 

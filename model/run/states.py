@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ..batch import Batch, chunks, logits, pad
+from ..prompt import Prompt
+from ..tokens import first_tokens, token_ids
 from .blocks import replace_block_outputs
 from .modules import replace_output
 from .onednn import onednn_linear
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def residuals(model: Model, prompts: Sequence[str], subjects: Sequence[str], *, rows: int = 64) -> Tensor:
+def residuals(model: Model, prompts: Sequence[Prompt], *, rows: int = 64) -> Tensor:
     """The residual stream after the embedding and after each block, `[prompt, 2, layer + 1, d_model]`.
 
     The first of the two positions is the last token of the prompt's subject, the second the prompt's last token. As in
@@ -28,12 +30,12 @@ def residuals(model: Model, prompts: Sequence[str], subjects: Sequence[str], *, 
     """
     out = []
     for part in chunks(len(prompts), rows):
-        ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
+        ids = token_ids(model, prompts[part])
         batch = pad(model, ids, [1] * len(ids))
         with onednn_linear(model):
             run = model.hf(**batch.inputs(), use_cache=False, output_hidden_states=True, logits_to_keep=1)
         stacked = torch.stack(run.hidden_states, 2)  # [row, position, layer + 1, d_model]
-        ends = subject_ends(model, batch, prompts[part], subjects[part])
+        ends = subject_ends(model, batch, prompts[part])
         out += [row[[end, -1]].cpu() for row, end in zip(stacked, ends.tolist(), strict=True)]
     return torch.stack(out)
 
@@ -46,7 +48,7 @@ def last_states(model: Model, prompts: Sequence[str], *, rows: int = 64) -> Tens
     """
     out = []
     for part in chunks(len(prompts), rows):
-        ids = [model.tokenizer(p)["input_ids"] for p in prompts[part]]
+        ids = token_ids(model, prompts[part])
         layers: list[Tensor] = []
         with replace_block_outputs(model.hf, lambda _, value, layers=layers: layers.append(value[:, -1])):
             logits(model, pad(model, ids, [1] * len(ids)))
@@ -82,12 +84,6 @@ def unembedding(model: Model, answers: Sequence[str]) -> Tensor:
     assert embedding is not None, "a causal model has an unembedding"
     head = embedding.get_parameter("weight")
     return head[first_tokens(model, answers)].detach().float().cpu()
-
-
-def first_tokens(model: Model, answers: Sequence[str]) -> list[int]:
-    """Each answer's first token after a space."""
-    prefix = len(model.tokenizer("a")["input_ids"])
-    return [model.tokenizer(f"a {a}")["input_ids"][prefix] for a in answers]
 
 
 def untrained(model: Model, *, seed: int = 0) -> Model:

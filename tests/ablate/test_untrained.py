@@ -10,7 +10,7 @@ from loka import ablate
 from loka._util.errors import UserError
 from loka.ablate import TrainingConfig
 from loka.ablate.selective_dampening import dampened, importance
-from loka.knowledge import Case, Fact, recalled, score
+from loka.knowledge import Case, Item, recalled, score
 from loka.model import Model, Site, encode, logits, pad, scratch, slices, token_logprobs
 from loka.model.layout import head_output, neuron_output
 from loka.model.run.lookup import outputs_at
@@ -25,7 +25,7 @@ def known(model: Model, case: Case) -> tuple[float, float]:
     return sum(shares[0]) / len(shares[0]), sum(shares[1]) / len(shares[1])
 
 
-def logprob(model: Model, facts: Sequence[Fact]) -> float:
+def logprob(model: Model, facts: Sequence[Item]) -> float:
     return float(score(model, [f.prompt for f in facts], [f.answer for f in facts]).logprob.mean())
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from loka import ablate, knowledge, locate, verify
 from loka._util.errors import UserError
-from loka.knowledge import Case, CaseSpec, Fact, case, cases, readable
+from loka.knowledge import Case, CaseSpec, Item, case, cases, readable
 from loka.model import Model
 
 GOOD = """\
@@ -79,7 +79,11 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         ("forget: {capital: [Foo]}", "forget: {}", "line 16, forget"),
         ("forget: {capital: [Foo]}", "forget: {capital: []}", "line 16, forget.capital"),
         ("forget: {capital: [Foo]}", "forget: {capital: 0}", "line 16, forget.capital"),
-        ("forget: {capital: [Foo]}", "forget: {town: [Foo]}", "forget names the relation 'town'"),
+        (
+            "forget: {capital: [Foo]}",
+            "forget: {town: [Foo]}",
+            "line 16, forget.town: forget names 'town', which is not among the relations and sets",
+        ),
         ("working: 0.6, sealed: 0.4", "working: 0.6, sealed: 0.5", "add up to 1.1"),
         ("working: 0.6, sealed: 0.4", "working: [Foo], sealed: 0.4", "'Foo' of capital is in both forget and retain"),
         ("working: 0.6, sealed: 0.4", "working: [Goo], sealed: [Goo]", "'Goo' of capital is in both retain.working"),
@@ -127,7 +131,7 @@ def test_yaml_cannot_run_anything(tmp_path: Path) -> None:
 
 
 def test_an_unknown_case_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no case 'nothing'; built in are authors, capitals, elements"):
+    with pytest.raises(UserError, match="there is no case 'nothing'; built in are agreement, authors, capitals"):
         case("nothing")
     with pytest.raises(UserError, match="there is no case"):
         case(tmp_path / "none.yaml")
@@ -270,7 +274,7 @@ def test_readable(subject: str, answer: str, wanted: bool) -> None:
 
 
 def test_facts_have_prompts_and_answers() -> None:
-    fact = Fact("Foo", "capital", "the capital of Foo is", "Bar", ("Baz",), ("Qux",), ("Foo is ruled from",))
+    fact = Item("Foo", "capital", "the capital of Foo is", "Bar", ("Baz",), ("Qux",), ("Foo is ruled from",))
     assert fact.prompts == ("the capital of Foo is", "Foo is ruled from")
     assert fact.answers == ("Bar", "Baz")
     assert fact.asked("tell me:").prompts == ("tell me:",)

@@ -8,7 +8,8 @@ import torch
 from loka._util.errors import UserError
 from loka.knowledge import (
     Case,
-    Fact,
+    Item,
+    case,
     neutral_sealed,
     neutral_working,
     pool_logprobs,
@@ -17,7 +18,6 @@ from loka.knowledge import (
     score,
     text_loss,
 )  # fmt: skip
-from loka.knowledge.case import case
 from loka.model import Model
 
 
@@ -107,7 +107,7 @@ def test_text_loss_is_the_negative_log_probability(tiny) -> None:
 
 def test_a_longer_answer_is_not_greedy_because_its_start_is(planted: Model, planted_case: Case) -> None:
     fact = next(f for f in planted_case.on(planted).forget.sealed if len(f.answer.split()) == 1)
-    longer: Fact = dataclasses.replace(fact, answer=f"{fact.answer} garden")
+    longer: Item = dataclasses.replace(fact, answer=f"{fact.answer} garden")
     assert recalled(planted, [fact, longer]) == [True, False]
 
 

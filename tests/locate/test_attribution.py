@@ -10,7 +10,7 @@ from torch import Tensor
 
 from loka import ablate, locate
 from loka._util.errors import UserError
-from loka.knowledge import Case, Fact, case
+from loka.knowledge import Case, Item, case
 from loka.locate.attribution import attribution_scores
 from loka.locate.counterfactual import Pairs, log_odds, pairs
 from loka.model import Model, Site, encode, logits, token_logprobs
@@ -166,7 +166,7 @@ def test_attribution_reads_edited_weights(planted: Model, planted_case: Case) ->
         assert np.abs(locate.patching(planted, known, [site])).max() < 1e-5
 
 
-def brute(model: Model, fact: Fact) -> float:
+def brute(model: Model, fact: Item) -> float:
     """Log-odds written out: each foil has its own row, up to the token at which it departs from the answer."""
 
     def steps(answer: str) -> tuple[list[int], list[float]]:
@@ -192,8 +192,8 @@ def test_log_odds_are_those_of_whole_answers_and_foils(fresh: Model, planted_cas
     one, two = (next(f for f in some if len(f.answer.split()) == n) for n in (1, 2))
     assert len(one.foils) == 9
     # answers of one, two and three tokens; a foil that begins like the answer; a foil within it; few foils
-    odd = Fact(two.subject, "capital", two.prompt, "the red house", (), ("the garden", "the red", "bread", "a dog"))
-    few = Fact(one.subject, "capital", one.prompt, one.answer, (), (two.answer,))
+    odd = Item(two.subject, "capital", two.prompt, "the red house", (), ("the garden", "the red", "bread", "a dog"))
+    few = Item(one.subject, "capital", one.prompt, one.answer, (), (two.answer,))
     facts = [one, two, odd, few]
     both = pairs(model, known, facts)
     with torch.no_grad():

@@ -13,9 +13,8 @@ import torch
 from loka import ablate, verify
 from loka._util.errors import UserError
 from loka.knowledge import Case, Split, case, score, text_loss
-from loka.model import Model, Site, wrap
+from loka.model import Model, Site, first_tokens, wrap
 from loka.model.batch import encode_texts
-from loka.model.run.states import first_tokens
 from loka.verify import Budget, Reading, at_step
 from loka.verify.membership import attacks, text_auc
 from loka.verify.paraphrase import all_forms
@@ -23,12 +22,6 @@ from loka.verify.probe import _alike, _Probed, _rank
 from loka.verify.relearn import _folds
 
 ATTACK = Budget(8, 1e-3, (2, 4))
-
-
-@pytest.fixture(scope="module")
-def untaught(teach: Callable[..., Model], planted_case: Case) -> Model:
-    """A control that knows none of the forget facts: the same training without them."""
-    return teach("untaught", [f.subject for f in planted_case.whole().forget.sealed])
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +155,7 @@ def test_recall_has_odds_and_choice(planted: Model, planted_case: Case) -> None:
 
 def test_paraphrase_takes_the_worst_over_the_forms_given(planted: Model, untaught: Model, planted_case: Case) -> None:
     known = planted_case.on(planted)
-    forms = all_forms(planted, known)
+    forms = list(all_forms(planted, known))
     assert len(forms) == 4
     assert not {f.split("|")[1] for f in forms} & set(known.spec.relations["capital"].working)
     nothing = "capital|my sister looks for {} on"

@@ -10,7 +10,7 @@ import torch
 
 from loka import verify
 from loka._util.errors import UserError
-from loka.knowledge import Fact
+from loka.knowledge import Item
 from loka.model import Model
 from loka.model.run.blocks import block_outputs, blocks, run_patched
 from loka.verify.depth import _Sources
@@ -109,8 +109,8 @@ def test_a_fact_falls_as_by_whole_runs(architecture: str, tiny: Callable[[str], 
         for model in (edited, never):
             for p in model.parameters.values():
                 p += 0.05 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-    fact = Fact("the red house", "home", "the old man likes the red house at", "the sea at night")
-    twin = Fact("a dog", "home", "the old man likes a dog at", "the garden")
+    fact = Item("the red house", "home", "the old man likes the red house at", "the sea at night")
+    twin = Item("a dog", "home", "the old man likes a dog at", "the garden")
     found = _Sources(original, edited, never).falls(fact, twin, own=own)
     texts = [original.tokenizer(f"{f.prompt} {fact.answer}", return_tensors="pt")["input_ids"][0] for f in (fact, twin)]
     n = len(texts[0]) - len(original.tokenizer(fact.prompt)["input_ids"])

@@ -15,11 +15,15 @@ from .summary import Summary
 from .thresholds import DELTA, EXPOSED, KNEW, PERPLEXITY, RETAIN, SUBJECTS, TOO_AGGRESSIVE
 
 SENSITIVE = "the attack exposes the shallow sibling"
+SURVIVE = "retained facts survive"
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition of the verdict: if it fails, the verdict is inconclusive. `SENSITIVE` applies to removal only."""
+    """A condition of the verdict: if it fails, the verdict is inconclusive.
+
+    `SENSITIVE` is a condition of removal only, and so is `SURVIVE` where the case has nothing to retain.
+    """
 
     name: str
     passed: bool
@@ -34,7 +38,8 @@ def gates_of(readings: Readings, evidence: Evidence, summary: Summary, checks: S
     knew = (before.value or 0.0) - before.controls.get("twins", 0.0)
     spread = max((r.twins_spread for r in evidence.attacks.values()), default=None)
     never = max((_twins_r(readings, c.name) for c in by_role("attack", checks)), default=0.0)
-    left = _ratio(summary.retain_same_after, summary.retain_same_before)
+    same, other = summary.retain_same_before, summary.retain_other_before
+    left = _ratio(summary.retain_same_after, same) if same else _ratio(summary.retain_other_after, other)
     rise = _ratio(summary.perplexity_after or None, summary.perplexity_before)
     shallow = summary.shallow_r
     return [
@@ -43,9 +48,14 @@ def gates_of(readings: Readings, evidence: Evidence, summary: Summary, checks: S
         Gate(SENSITIVE, shallow is not None and shallow >= EXPOSED, shallow, EXPOSED),
         Gate("the twins' spread is small enough", spread is not None and spread < DELTA, spread, DELTA),
         Gate("never-taught subjects are not flagged", never < DELTA, never, DELTA),
-        Gate("retained facts survive", left is not None and left >= RETAIN, left, RETAIN),
+        Gate(SURVIVE, left is not None and left >= RETAIN, left, RETAIN),
         Gate("neutral text survives", rise is not None and rise <= PERPLEXITY, rise, PERPLEXITY),
     ]
+
+
+def only_for_removal(gate: Gate) -> bool:
+    """Whether the gate is a condition of removal alone."""
+    return gate.name == SENSITIVE or (gate.name == SURVIVE and gate.value is None)
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:

@@ -13,7 +13,7 @@ from loka._util.errors import LokaError, UserError
 from loka.ablate import METHODS, RewriteConfig
 from loka.ablate.rewriting.rewriting import changes, moments_of
 from loka.ablate.rewriting.value import ValueSearch, best_value
-from loka.knowledge import Case, Fact, score
+from loka.knowledge import Case, Item, score
 from loka.model import Model, Site, wrap
 from loka.model.layout import neuron_output
 from loka.model.run.lookup import outputs_at
@@ -33,7 +33,7 @@ def new_answers(case: Case, n: int) -> dict[str, str]:
     return {f.subject: f.foils[0] for f in case.forget.working[:n]}
 
 
-def said(model: Model, facts: Sequence[Fact], answers: dict[str, str]) -> Tensor:
+def said(model: Model, facts: Sequence[Item], answers: dict[str, str]) -> Tensor:
     return score(model, [f.prompt for f in facts], [answers[f.subject] for f in facts]).logprob
 
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from loka.knowledge import score
-from loka.model import Model, encode, logits, token_logprobs
-from loka.model.batch import split
+from loka.model import Model, encode, logits, split, token_logprobs
 from loka.model.run.prefix_cache import prefill, reads_in_parts, score_continuations
 
 PROMPTS = [

@@ -1,0 +1,83 @@
+"""Turn names, files and specs into cases."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from .._util.errors import UserError
+from .case import BUILT_IN, Case, CaseSpec
+from .inline import content_digest
+from .read_case import read
+from .sets import read_sets
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def accepts_spec(
+    verb: Callable[Concatenate[Model, Case, P], R],
+) -> Callable[Concatenate[Model, Case | CaseSpec, P], R]:
+    """Let a verb `(model, case, ...)` take a `CaseSpec` as well: it is resolved on the model before the verb runs.
+
+    For a verb that compares a model with its `original`, it is resolved on the original.
+    """
+
+    @functools.wraps(verb)
+    def call(model: Model, case: Case | CaseSpec, *args: P.args, **kwargs: P.kwargs) -> R:
+        return verb(model, resolved(kwargs.get("original", model), case), *args, **kwargs)  # type: ignore[arg-type]
+
+    return call
+
+
+def resolved(model: Model, case: Case | CaseSpec) -> Case:
+    """The case that the model knows of a spec; a `Case` is returned unchanged.
+
+    Raises:
+        UserError: neither of the two, such as a name.
+    """
+    check_case(case)
+    return case.on(model) if isinstance(case, CaseSpec) else case
+
+
+def check_case(case: object) -> None:
+    """Raise `UserError` unless it is a case or the spec of one; a name, for example, is neither."""
+    if not isinstance(case, Case | CaseSpec):
+        raise UserError(f"{case!r} is not a case; read one with loka.case(...), by its name or its file's path.")
+
+
+def case(name: str | Path) -> CaseSpec:
+    """A built-in case by name, or the case in a YAML file.
+
+    Raises:
+        UserError: no such case, or a file with errors (all of them named, with line and field).
+
+    >>> case("capitals").purpose
+    'safety'
+    """
+    path = Path(name)
+    if not path.suffix and not path.exists():
+        path = BUILT_IN / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"there is no case {str(name)!r}; built in are {', '.join(cases())}, or give a YAML file's path."
+        )
+    file, digest = read(path)
+    records = read_sets(file, path.parent)
+    spec = CaseSpec(file, path, digest, records)
+    if not records:
+        return spec
+    named = [n for n in (file.neutral.working, file.neutral.sealed) if isinstance(n, str)]
+    texts = {n: text for n in named if (text := spec.find_text(n)) is not None}
+    return dataclasses.replace(spec, digest=content_digest(file, records, texts))
+
+
+def cases() -> list[str]:
+    """The names of the built-in cases."""
+    return sorted(p.stem for p in BUILT_IN.glob("*.yaml"))

@@ -1,0 +1,159 @@
+"""The sets of a case: their records as items for both parts, with wrong answers to compare with."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._util.errors import UserError
+from .._util.records import read_record
+from .formats import read_records
+from .item import Item
+from .kinds import KINDS, Record
+from .rows import is_hub_id
+from .schema import CaseFile, ItemSet
+
+FOILS = 9
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record of a set as items. `key` is its place in the set, `unit` the unit of resampling."""
+
+    key: str
+    unit: str
+    record: Record
+    working: tuple[Item, ...]
+    sealed: tuple[Item, ...]
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return (*self.working, *self.sealed)
+
+    def named(self, names: Sequence[str]) -> bool:
+        """Whether a list in the case file names this entry, by its subject or its place."""
+        return self.record.subject in names or self.key in names
+
+
+Sets = Mapping[str, tuple[Entry, ...]]
+
+
+def read_sets(file: CaseFile, folder: Path) -> dict[str, tuple[Record, ...]]:
+    """The records of every set of a case file; sources are relative to its folder.
+
+    Raises:
+        UserError: sources that cannot be read, or sets that overlap. The message lists all of them.
+    """
+    found: dict[str, tuple[Record, ...]] = {}
+    problems: list[str] = []
+    for name, of in file.sets.items():
+        try:
+            found[name] = _records(name, of, folder)
+        except UserError as error:
+            problems.append(f"sets.{name}: {error}")
+    problems += _overlaps(file, found)
+    if problems:
+        listed = "\n".join(f"  - {p}" for p in problems)
+        raise UserError(f"the sets of the case {file.name!r} have {len(problems)} error(s):\n{listed}")
+    return found
+
+
+def entries(file: CaseFile, records: Mapping[str, Sequence[Record]]) -> dict[str, tuple[Entry, ...]]:
+    """Every set's records as items, with foils where the source gives none.
+
+    Foils of a passage are what other texts say in its place, those of a question the answers to others: of the sets
+    that were never taught where there are any, so that one that was taught does not look better for being fluent.
+    """
+    plain = {name: _entries(file, name, of) for name, of in records.items()}
+    return {name: tuple(_with_foils(file, name, plain)) for name in plain}
+
+
+def _records(name: str, of: ItemSet, folder: Path) -> tuple[Record, ...]:
+    if of.items:
+        kind: Any = KINDS[of.kind].record
+        return tuple(read_record(kind, row, f"item {i + 1}") for i, row in enumerate(of.items))
+    assert of.source is not None
+    return read_records(
+        of.format, _source(of.source, folder), kind=of.kind, fields=of.fields, where=of.where, except_=of.except_,
+        config=of.config, split=of.split,
+    )  # fmt: skip
+
+
+def _source(source: str, folder: Path) -> str:
+    """A file inside the case's folder, or a hub id, which has one slash and no suffix of a data file."""
+    path = folder / source
+    return source if not path.exists() and is_hub_id(source) else str(path)
+
+
+def _overlaps(file: CaseFile, records: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Records that stand in two sets of different roles, word for word or but for spaces and Unicode form."""
+    roles = {"forget": file.forget, "retain": file.retain, "twins": file.twins}
+    first: dict[str, tuple[str, str, int]] = {}
+    problems: dict[tuple[str, str], list[str]] = {}
+    for role, named in roles.items():
+        for name in named:
+            for i, record in enumerate(records.get(name, ())):
+                seen = first.setdefault(_plain(record.identity), (role, name, i))
+                if seen[0] != role and seen[1] != name:
+                    problems.setdefault((seen[1], name), []).append(f"{i + 1} ({record.identity[:60]!r})")
+    return [
+        f"sets.{b}: {len(rows)} item(s) stand in {a} too, such as number {rows[0]}; keep each in one set"
+        for (a, b), rows in problems.items()
+    ]
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _entries(file: CaseFile, name: str, records: Sequence[Record]) -> list[Entry]:
+    of, width = file.sets[name], len(str(len(records)))
+    by_subject = file.unit == "subject" or (file.unit is None and of.kind == "fact")
+    out = []
+    for i, record in enumerate(records):
+        key = f"{i + 1:0{width}}"
+        unit = record.subject if by_subject and record.subject else key
+        parts = (tuple(make(name, unit, of.frame)) for make in (record.working, record.sealed))
+        out.append(Entry(key, unit, record, *parts))
+    return out
+
+
+def _with_foils(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> Iterator[Entry]:
+    """The entries with foils for every item that has none, except facts, whose relation is their pool."""
+    bank = _bank(file, name, sets)
+    for entry in sets[name]:
+        rng = random.Random(f"{file.seed}/{file.name}/foils/{name}/{entry.key}")
+        sides = ([_given_foils(item, bank, entry, rng) for item in side] for side in (entry.working, entry.sealed))
+        yield dataclasses.replace(entry, **dict(zip(("working", "sealed"), map(tuple, sides), strict=True)))
+
+
+def _given_foils(item: Item, bank: Mapping[str, Sequence[tuple[str, str]]], entry: Entry, rng: random.Random) -> Item:
+    if item.foils or KINDS[item.kind].shared:
+        return item
+    others = sorted({answer for unit, answer in bank.get(item.kind, ()) if unit != entry.unit} - set(item.answers))
+    if not others:
+        raise UserError(
+            f"the answer {item.answer[:60]!r} has nothing to be compared with; give wrong answers, or name a set of "
+            "never-taught items of the same kind under twins."
+        )
+    return dataclasses.replace(item, foils=tuple(rng.sample(others, min(FOILS, len(others)))))
+
+
+def _bank(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> dict[str, list[tuple[str, str]]]:
+    """Units and answers by kind: of the never-taught sets, or of the set itself, or of all sets, if there are two."""
+    never = [entry for twin in file.twins if twin in sets for entry in sets[twin]]
+    bank: dict[str, list[tuple[str, str]]] = {}
+    for candidates in (never, sets[name], [e for each in sets.values() for e in each]):
+        by_kind: dict[str, list[tuple[str, str]]] = {}
+        for entry in candidates:
+            for item in entry.items:
+                by_kind.setdefault(item.kind, []).append((entry.unit, item.answer))
+        for kind, found in by_kind.items():
+            if kind not in bank and len({unit for unit, _ in found}) > 1:
+                bank[kind] = found
+    return bank

@@ -41,8 +41,9 @@ def estimate(
     Paraphrases are counted as if the original answered every form, relearning as if it needed the whole cap, and the
     shallow sibling as if its first training hid enough.
     """
-    plan = Plan.of(profile, checks=checks, controls=controls)
-    return list(_steps(Audited(before, after, resolved(before, case)), plan))
+    known = resolved(before, case)
+    plan = Plan.of(profile, checks=checks, controls=controls).on(known)
+    return list(_steps(Audited(before, after, known), plan))
 
 
 def seconds_a_row(model: Model, case: Case | CaseSpec) -> float:

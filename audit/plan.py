@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._util.errors import UserError
+from ..knowledge import Case
 from ..verify.check import Check, Effort, Profile, Setting
 from ..verify.checks import CHECKS, place
 from ..verify.training import Budget
@@ -68,6 +69,11 @@ class Plan:
         if (n := sum(c.finds_budgets for c in chosen)) != 1:
             raise UserError(f"{n} controls find the budgets of attacks; exactly one must set finds_budgets.")
         return cls(table, checks_of(profile, table), chosen, found)
+
+    def on(self, case: Case) -> Plan:
+        """The plan without the checks that do not apply to a case."""
+        table, checks = (tuple(c for c in rows if c.applies(case)) for rows in (self.table, self.checks))
+        return replace(self, table=table, checks=checks)
 
     @property
     def sibling(self) -> Control:

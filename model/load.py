@@ -18,6 +18,7 @@ from transformers.utils import logging as hf_logging
 
 from .._util.cache import Cache
 from .._util.errors import UserError
+from .bridged import unbridged
 from .io.fetch import embedded
 from .site import INDEXED, Part, Site
 
@@ -211,8 +212,20 @@ def _device(name: str) -> torch.device:
         ) from error
 
 
-def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "model") -> Model:
-    """A `Model` around a transformers model that is already in memory."""
+def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = "model") -> Model:
+    """A `Model` around a model that is already in memory; its weights are shared, not copied.
+
+    Args:
+        hf: a causal model of transformers, or TransformerLens' `TransformerBridge` around one.
+        tokenizer: its tokenizer; that of the bridge by default.
+
+    Raises:
+        UserError: no tokenizer, or a bridge whose weights are no longer those of its model.
+    """
+    if hasattr(hf, "original_model"):
+        tokenizer, hf = tokenizer or hf.tokenizer, unbridged(hf)
+    if tokenizer is None:
+        raise UserError("a transformers model comes without its tokenizer; give it too: loka.wrap(hf, tokenizer).")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     hf.eval().requires_grad_(False)

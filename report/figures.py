@@ -16,6 +16,7 @@ from ..locate.figures.plot import Picture
 from ..verify import Reading
 from ..verify.judge.statistics import Recovery
 from ..verify.judge.thresholds import DELTA, EXPOSED
+from .words import FACTS, Words
 
 Readings = Mapping[str, Mapping[str, Reading]]
 
@@ -29,7 +30,6 @@ class Look(NamedTuple):
 
 
 PALETTE = (("#d98200", "^"), ("#b8568f", "D"), ("#56b4e9", "P"), ("#7a5195", "X"), ("#8c6d31", "*"))
-GROUPS = {"forget": "facts to forget", "retain_same": "to keep, same relation", "retain_other": "to keep, others"}
 
 
 def looks(controls: Sequence[Control] = CONTROLS) -> dict[str, Look]:
@@ -46,16 +46,17 @@ def looks(controls: Sequence[Control] = CONTROLS) -> dict[str, Look]:
 LOOKS = looks()
 
 
-def before_after(columns: Mapping[str, Column], looks: Mapping[str, Look] = LOOKS) -> Figure:
-    """The share of sealed prompts that each model answers, by group of facts; a missing number has no bar.
+def before_after(columns: Mapping[str, Column], looks: Mapping[str, Look] = LOOKS, words: Words = FACTS) -> Figure:
+    """The share of sealed prompts that each model answers, by group of items; a missing number has no bar.
 
     Args:
         columns: the numbers of each model, from `loka.audit.summary.columns`.
         looks: how to draw each model.
+        words: how to speak of the items.
     """
     figure, ax = _axes(8.6, 3.9)
     drawn: set[str] = set()
-    for x, group in enumerate(GROUPS):
+    for x, group in enumerate(words.groups):
         values = [(m, v) for m, c in columns.items() if (v := getattr(c, group)) is not None]
         drawn |= {m for m, _ in values}
         for i, (model, value) in enumerate(values):
@@ -64,8 +65,8 @@ def before_after(columns: Mapping[str, Column], looks: Mapping[str, Look] = LOOK
             ax.annotate(f"{100 * value:.0f}%", (at, value), (0, 3), textcoords="offset points", ha="center")
     for model in (m for m in columns if m in drawn):
         ax.bar(0, 0, color=looks[model].color, label=looks[model].label)
-    ax.set(ylim=(0, 1.0), xlim=(-0.6, len(GROUPS) - 0.4), ylabel="sealed prompts answered")
-    ax.set_xticks(range(len(GROUPS)), list(GROUPS.values()))
+    ax.set(ylim=(0, 1.0), xlim=(-0.6, len(words.groups) - 0.4), ylabel=f"sealed prompts {words.shown}")
+    ax.set_xticks(range(len(words.groups)), list(words.groups.values()))
     ax.tick_params(axis="x", length=0)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     return _keyed(figure, ax)

@@ -21,6 +21,8 @@ from ..verify import Reading, Summary, at_common_budget, compare
 from ..verify.check import Check
 from ..verify.checks import CHECKS, place
 from ..verify.judge.statistics import Recovery
+from .scores import TaskScore, task_scores
+from .words import Words, words_of
 
 Readings = dict[str, dict[str, Reading]]
 
@@ -31,6 +33,7 @@ class RunFolder:
 
     `readings` are by model (`before`, `after` and the controls) and check. `edit` says how the edit was made; it is
     `None` for a model that another tool made. `checks` and `controls` are the tables that the readings belong to.
+    `tasks` are scores of lm-evaluation-harness.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class RunFolder:
     verdict: dict[str, Any] | None
     checks: tuple[Check, ...] = CHECKS
     controls: tuple[Control, ...] = CONTROLS
+    tasks: tuple[TaskScore, ...] = ()
 
     @classmethod
     def read(cls, path: Path, *, checks: Sequence[Check] = CHECKS, controls: Sequence[Control] = CONTROLS) -> RunFolder:
@@ -72,6 +76,7 @@ class RunFolder:
             _json(path / "verdict.json"),
             tuple(checks),
             tuple(controls),
+            tuple(task_scores(path)),
         )
 
     @property
@@ -102,6 +107,11 @@ class RunFolder:
     def summary(self) -> Summary:
         """The flat numbers of the verdict; all `None` where there is no verdict yet."""
         return Summary.from_json((self.verdict or {}).get("summary", {}))
+
+    @property
+    def words(self) -> Words:
+        """How to speak of the items."""
+        return words_of(self.readings.get("after", {}))
 
     @property
     def columns(self) -> dict[str, Column]:

@@ -18,11 +18,15 @@ from ..verify import Reading, Summary
 from ..verify.check import Check
 from ..verify.checks import CHECKS
 from . import figures, formats
+from .examples import examples
 from .folder import RunFolder
 from .pictures import save
+from .scores import benchmark_tables
 from .texts import BADGES, CAPTIONS, DOES_NOT_MEAN, MEANS
+from .words import Words
 
 TEMPLATE = Path(__file__).with_name("template.html")
+NAMED = ("answers",)  # the settings of an edit that quote the items
 
 
 class PageFigure(NamedTuple):
@@ -52,22 +56,30 @@ class RowKind(NamedTuple):
     change: Callable[[float | None, float | None], str] | None = None
 
 
-ROWS = (
-    RowKind("Facts to forget, answered", "forget", formats.share, formats.points),
-    RowKind("Facts to keep, same relation", "retain_same", formats.share, formats.points),
-    RowKind("Facts to keep, other relations", "retain_other", formats.share, formats.points),
-    RowKind("Perplexity of neutral text", "perplexity", formats.number, formats.percent_change),
-    RowKind("Held-out answers after relearning, mean probability", "relearn", formats.number),
-)
+def row_kinds(words: Words) -> list[RowKind]:
+    """The rows of the table of before and after."""
+    shares = [RowKind(label, field, formats.share, formats.points) for field, label in words.labels.items()]
+    return [
+        *shares,
+        RowKind("Perplexity of neutral text", "perplexity", formats.number, formats.percent_change),
+        RowKind("Held-out answers after relearning, mean probability", "relearn", formats.number),
+    ]
 
 
-def write(folder: Path, *, checks: Sequence[Check] = CHECKS, controls: Sequence[Control] = CONTROLS) -> Path:
+def write(
+    folder: Path,
+    *,
+    checks: Sequence[Check] = CHECKS,
+    controls: Sequence[Control] = CONTROLS,
+    redact: bool = False,
+) -> Path:
     """Write `report.html` and `figures/*.svg|png` from the files of a run folder; returns the page's path.
 
     The page names each stage that has not run and each number that was not measured.
 
     Args:
         checks, controls: the tables that the readings belong to.
+        redact: give items by number, and leave out prompts, answers, what the model said, and the names of units.
 
     Raises:
         UserError: a folder with neither a localization nor a verdict, a file that cannot be read, or readings of a
@@ -77,7 +89,7 @@ def write(folder: Path, *, checks: Sequence[Check] = CHECKS, controls: Sequence[
     run = RunFolder.read(folder, checks=checks, controls=controls)
     pictures = [_save(folder / "figures", name, figure) for name, figure in _figures(run)]
     template = TEMPLATE.read_text(encoding="utf-8")
-    page = _environment().from_string(template).render(_contents(run), pictures=pictures)
+    page = _environment().from_string(template).render(_contents(run, redact), pictures=pictures)
     write_atomic(folder / "report.html", page)
     return folder / "report.html"
 
@@ -98,7 +110,7 @@ def _figures(run: RunFolder) -> Iterator[tuple[str, Figure]]:
     """Every figure that has data."""
     looks = figures.looks(run.controls)
     if run.verdict:
-        yield "before_after", figures.before_after(run.columns, looks)
+        yield "before_after", figures.before_after(run.columns, looks, run.words)
     if found := run.recoveries:
         yield "recovery", figures.recovery(found, looks)
     after = run.after
@@ -119,7 +131,7 @@ def _save(folder: Path, name: str, figure: Figure) -> PageFigure:
     return PageFigure(name, source, CAPTIONS[name])
 
 
-def _contents(run: RunFolder) -> dict[str, Any]:
+def _contents(run: RunFolder, redact: bool) -> dict[str, Any]:
     """All values that the template prints."""
     verdict = run.verdict or {}
     arguments = run.provenance.get("arguments", {})
@@ -133,12 +145,17 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "badge": BADGES.get(outcome, BADGES["pending"]),
         "means": MEANS.get(outcome, ()),
         "does_not_mean": DOES_NOT_MEAN if run.verdict else (),
-        "done": list(_done(run)),
+        "done": list(_done(run, redact)),
         "summary": run.summary,
+        "words": run.words,
+        "redact": redact,
+        "examples": examples(run.readings, redact=redact),
+        "benchmarks": benchmark_tables(verdict),
+        "tasks": run.tasks,
         "labels": [c.label for c in run.controls],
         "rows": _rows(run.columns, run) if run.verdict else [],
         "readings": list(run.after.values()),
-        "subjects": _subjects(run),
+        "subjects": _subjects(run, redact),
         "best": _best(run),
         "check": run.check,
         "provenance": run.provenance,
@@ -155,17 +172,17 @@ def _next(run: RunFolder, arguments: Mapping[str, Any]) -> str:
     return whole if run.edit else f"loka ablate {run.path}, then {whole}"
 
 
-def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
+def _done(run: RunFolder, redact: bool) -> Iterator[tuple[str, str]]:
     """The section on what was done, as names and values."""
     summary = run.summary
     if summary.facts_total is not None:
         known = formats.count(summary.facts_known)
-        yield "Facts the original knows", f"{known} of {formats.count(summary.facts_total)}"
+        yield f"{run.words.things.capitalize()} the original knows", f"{known} of {formats.count(summary.facts_total)}"
     if located := run.localization:
         yield "Sites scored", formats.counted(Counter(located.frame["part"]))
         forget, retain = (formats.count(n) for n in (located.record.n_forget, located.record.n_retain))
-        yield "Facts located on", f"{forget} to forget, {retain} to keep"
-    yield from _edit(run, summary)
+        yield f"{run.words.things.capitalize()} located on", f"{forget} to forget, {retain} to keep"
+    yield from _edit(run, summary, redact)
     if relearn := run.after.get("relearn"):
         details = relearn.details
         if details:
@@ -173,7 +190,7 @@ def _done(run: RunFolder) -> Iterator[tuple[str, str]]:
             yield "Relearning attack, frozen at", attack
 
 
-def _edit(run: RunFolder, summary: Summary) -> Iterator[tuple[str, str]]:
+def _edit(run: RunFolder, summary: Summary, redact: bool) -> Iterator[tuple[str, str]]:
     if run.edit is None:
         yield "Edited model", str(run.provenance.get("arguments", {}).get("after") or "none in this folder")
         return
@@ -182,7 +199,7 @@ def _edit(run: RunFolder, summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.edited_parameters is not None:
         share = formats.share(summary.edited_share, digits=2)
         yield "Weights edited", f"{formats.count(summary.edited_parameters)} ({share} of all)"
-    settings = dict(run.edit.arguments)
+    settings = {k: v for k, v in run.edit.arguments.items() if not (redact and k in NAMED)}
     if isinstance(config := settings.get("config"), Mapping):
         del settings["config"]
         settings.update(config)
@@ -194,7 +211,7 @@ def _rows(columns: Mapping[str, Column], run: RunFolder) -> list[Row]:
     before, after, *controls = columns.values()
     s, r = run.summary, after.r
     return [
-        *(_row(kind, before, after, controls) for kind in ROWS),
+        *(_row(kind, before, after, controls) for kind in row_kinds(run.words)),
         Row(
             "… on the r scale (0 never taught, 1 intact)", formats.MISSING if r is None else "1",
             formats.bounded(r, s.relearn_r_low, s.relearn_r_high), "",
@@ -209,15 +226,15 @@ def _row(kind: RowKind, before: Column, after: Column, controls: Sequence[Column
     return Row(kind.label, kind.form(first), kind.form(second), change, tuple(kind.form(v) for v in others))
 
 
-def _subjects(run: RunFolder) -> list[tuple[str, list[str]]]:
-    """Each subject's recall before and after the edit, and its probabilities after relearning."""
+def _subjects(run: RunFolder, redact: bool) -> list[tuple[str, list[str]]]:
+    """Each unit's recall before and after the edit, and its probabilities after relearning."""
     columns = [("before", "recall"), ("after", "recall"), ("before", "relearn"), ("after", "relearn")]
     readings = run.at_common_budget
     by_column = [_samples(readings.get(model, {}).get(check)) for model, check in columns]
     forms = (formats.share, formats.share, formats.number, formats.number)
     return [
-        (name, [form(samples.get(name)) for form, samples in zip(forms, by_column, strict=True)])
-        for name in by_column[1]
+        (f"unit {i}" if redact else name, [form(of.get(name)) for form, of in zip(forms, by_column, strict=True)])
+        for i, name in enumerate(by_column[1], 1)
     ]
 
 

@@ -40,16 +40,16 @@ MEANS = {
 
 DOES_NOT_MEAN = (
     "It says nothing about attacks that were not tried, or about attacks with more steps, more data or other training.",
-    "It covers the facts of this case. It does not cover what can be inferred from other facts that the model knows.",
+    "It covers what this case asks for. It does not cover what can be inferred from other things that the model knows.",
     "Probes and depth measurements can contradict a removal; they are never sufficient evidence alone.",
     "It holds for these weights. Any further training of the model needs a new audit.",
 )
 
 CAPTIONS = {
     "before_after": (
-        "The share of sealed prompts with a full answer, on facts that the original knew. The left group should fall "
-        "to zero while the others stay high. The random sites and the shallow sibling show what is possible without "
-        "locating."
+        "What each model still shows after sealed prompts, of what the original knew. The left group should fall, to "
+        "zero where nothing can be guessed, while the others stay high. The random sites and the shallow sibling show "
+        "what is possible without locating."
     ),
     "recovery": (
         "How much of the knowledge each check finds, with 95% intervals. For “removed”, the upright bar (one-sided "
@@ -57,7 +57,7 @@ CAPTIONS = {
         "to at least 0.50."
     ),
     "relearning": (
-        "The probability of held-out facts while the other facts are taught again. The closer the edited model stays "
+        "The probability of held-out answers while the others are taught again. The closer the edited model stays "
         "to the twins, the less is left in it. The verdict uses the values at the dashed line."
     ),
     "probe": (
@@ -65,7 +65,7 @@ CAPTIONS = {
         "lines should fall from the line of the facts to keep to the line of the twins."
     ),
     "localization": (
-        "Where the knowledge was located. Red sites matter more to the facts to forget than to the facts to keep; the "
+        "Where the knowledge was located. Red sites matter more to what is to forget than to what is to keep; the "
         "bars count the best neurons by layer."
     ),
     "agreement": (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .._util.errors import UserError
-from ..knowledge import Case
+from ..knowledge import KINDS, Case, Kind
 from ..model.train.distill import TeacherOutputs
 from .judge.thresholds import DELTA
 from .reading import Reading
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 Role = Literal["asks", "attack", "inside", "corroborates"]
-Need = Literal["twins", "pool", "original", "original_reading", "neutral_outputs"]
+Need = Literal["twins", "pool", "relation", "original", "original_reading", "neutral_outputs"]
 Profile = Literal["quick", "standard", "full"]
 
 
@@ -60,6 +60,11 @@ class Setting:
     progress: Callable[[int, int], None] | None = None
 
 
+def always(case: Case) -> bool:
+    """For a check that applies to every case."""
+    return True
+
+
 @dataclass(frozen=True)
 class Check:
     """One row of the table of checks.
@@ -70,12 +75,15 @@ class Check:
         cost: the forward passes of one row that `run` takes, or an upper bound; known before it starts.
         role: `asks` and `corroborates` inform; `attack` decides between removed and suppressed; `inside` looks into
             the model: it may forbid `removed`, and is never sufficient evidence alone.
-        needs: what the check requires. Without twins or a pool of answers, the check is refused; the other names are
-            fields of `Setting` that an audit fills for the checks that need them.
+        needs: what the check requires. Without `twins`, a `pool` of two answers, or answers that are the pool of a
+            `relation`, the check is refused; the other names are fields of `Setting` that
+            an audit fills for the checks that need them.
         profile: the smallest one that runs the check.
         cap: for an attack that trains, the most that it may spend; an audit finds its budget within this cap, on the
             shallow sibling.
         contradicts_above: the r that an `inside` check must exceed to forbid `removed`.
+        applies: whether a case has anything to do with the check. If not, an audit leaves the check out without a word;
+            one that applies and lacks something is refused, with the reason.
     """
 
     name: str
@@ -86,6 +94,7 @@ class Check:
     profile: Profile = "quick"
     cap: Budget | None = None
     contradicts_above: float = DELTA
+    applies: Callable[[Case], bool] = field(default=always, repr=False)
 
     def __post_init__(self) -> None:
         _allowed("role", [self.role], Role)
@@ -101,8 +110,14 @@ class Check:
         """Why the check cannot be run on a case; `None` if it can."""
         if "twins" in self.needs and not case.twins.sealed:
             return "The case has no twins, so a leak cannot be told from chance."
-        small = [r for r in case.forgotten_relations if len(case.pool(r)) < 2]
-        if "pool" in self.needs and small:
+        kinds: set[Kind] = {i.kind for i in case.forget.sealed}
+        if "relation" in self.needs and not any(KINDS[k].shared for k in kinds):
+            return f"Answers of the kind {', '.join(sorted(kinds))} do not form the pool of a relation."
+        if "pool" not in self.needs:
+            return None
+        relations = dict.fromkeys(i.relation for i in case.forget.sealed if KINDS[i.kind].shared)
+        small = [r for r in relations if len(case.pool(r)) < 2]
+        if small:
             return f"The pool of {', '.join(small)} has fewer than two answers, so any answer would be certain."
         return None
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .._util.errors import UserError
 from ..knowledge import Case
+from .benchmarks import benchmark, benchmark_cost, from_benchmark
 from .benign import benign, benign_cost
 from .check import Check, Need, Role, Setting
 from .collateral import collateral, collateral_cost
@@ -38,6 +39,7 @@ LORA = replace(CAP, lr=1e-3)
 SGD = replace(CAP, lr=3e-3)
 TWINS: frozenset[Need] = frozenset({"twins"})
 POOLED: frozenset[Need] = frozenset({"twins", "pool"})
+RELATION: frozenset[Need] = frozenset({"relation"})
 BOTH: frozenset[Need] = frozenset({"original"})
 
 
@@ -74,8 +76,11 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=POOLED, cap=LORA, profile="full"),
     Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=POOLED, cap=SGD, profile="full"),
-    Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside"),
-    Check("logit_lens", lambda m, c, s: logit_lens(m, c), logit_lens_cost, "inside", needs=POOLED, profile="standard"),
+    Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside", needs=RELATION),
+    Check(
+        "logit_lens", lambda m, c, s: logit_lens(m, c), logit_lens_cost, "inside", needs=POOLED | RELATION,
+        profile="standard",
+    ),
     Check(
         "depth", lambda m, c, s: depth(m, c, original=s.original or m), depth_cost, "inside",
         needs=TWINS | BOTH, profile="standard", contradicts_above=EXPOSED,
@@ -93,6 +98,7 @@ CHECKS: tuple[Check, ...] = (
         "collateral", lambda m, c, s: collateral(m, c, before=s.neutral_outputs), collateral_cost, "asks",
         needs=frozenset({"neutral_outputs"}),
     ),
+    Check("benchmark", lambda m, c, s: benchmark(m, c), benchmark_cost, "asks", applies=from_benchmark),
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loka import Edit, UserError, ablate, audit, report
-from loka.audit import CONTROLS, Audited, Control, FolderStore, Plan, estimate
+from loka.audit import CONTROLS, Audited, Control, FolderStore, Plan, Store, estimate
 from loka.audit.cost import MAKING
 from loka.knowledge import Case
 from loka.model import Model, Site
@@ -117,6 +117,26 @@ def test_a_check_without_what_it_needs_is_refused(planted: Model, planted_case: 
     assert not [c.name for c in CHECKS if c.obstacle(known)]
 
 
+def test_a_check_that_does_not_apply_is_left_out_without_a_word(planted: Model, planted_case: Case, edit: Edit) -> None:
+    elsewhere = dataclasses.replace(MINE, applies=lambda case: case.name != "planted")
+    tables = [[*CHEAP, *RELEARN, *more] for more in ([], [elsewhere])]
+    stores, verdicts = [Store(), Store()], []
+    for store, checks in zip(stores, tables, strict=True):
+        verdicts.append(audit(planted, edit, planted_case, store=store, checks=checks))
+        stores[1].edits |= store.edits
+    one, other = (estimate(planted, edit, planted_case, checks=checks) for checks in tables)
+    assert one == other
+    assert "shout" not in stores[1].readings["after"]
+    assert verdicts[0].to_json({}) == verdicts[1].to_json({})
+    assert "shout" in {e.check for e in estimate(planted, edit, planted_case, checks=[*CHEAP, *RELEARN, MINE])}
+
+
+def test_a_case_of_facts_is_not_from_a_benchmark(planted: Model, planted_case: Case, edit: Edit) -> None:
+    known = planted_case.on(planted)
+    assert [c.name for c in CHECKS if not c.applies(known)] == ["benchmark"]
+    assert "benchmark" not in {e.check for e in estimate(planted, edit, known, profile="full")}
+
+
 def test_the_table_has_the_order_of_the_verdict_and_each_profile_adds_checks() -> None:
     names = {role: [c.name for c in by_role(role)] for role in ("attack", "inside", "corroborates")}
     assert names["attack"] == [
@@ -125,7 +145,7 @@ def test_the_table_has_the_order_of_the_verdict_and_each_profile_adds_checks() -
     assert names["inside"] == ["probe", "logit_lens", "depth"]
     assert names["corroborates"] == ["extraction", "soft_prompt"]
     quick, standard, full = ({c.name for c in Plan.of(p).checks} for p in ("quick", "standard", "full"))  # type: ignore[arg-type]
-    assert quick == {"recall", "paraphrase", "relearn", "probe", "membership", "collateral"}
+    assert quick == {"recall", "paraphrase", "relearn", "probe", "membership", "collateral", "benchmark"}
     assert quick < standard < full == {c.name for c in CHECKS}
     assert standard == full - {"relearn_lora", "relearn_sgd"}
 

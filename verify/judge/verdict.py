@@ -8,11 +8,12 @@ from math import fsum
 
 from pydantic import JsonValue
 
+from ..benchmarks import BenchmarkNumbers, benchmarks_of, unmeasured
 from ..check import Check
 from ..checks import CHECKS
 from ..reading import Reading
 from .evidence import Evidence, Readings
-from .gates import SENSITIVE, Gate, failure, flags_of, gates_of
+from .gates import SENSITIVE, Gate, failure, flags_of, gates_of, only_for_removal
 from .power import subjects_after
 from .reasons import explain, listed
 from .scorecard import Scorecard
@@ -27,6 +28,7 @@ class Verdict:
 
     `readings` holds every reading by model (`before`, `after` and the controls) and check. `recoveries` holds r for
     each check, `summary` the flat numbers of the report, and `cost` the forward passes of one row that all took.
+    `benchmarks` holds the numbers of the benchmarks that the case is made from, by benchmark and model.
     """
 
     outcome: str
@@ -39,16 +41,21 @@ class Verdict:
     readings: dict[str, dict[str, Reading]] = field(repr=False)
     recoveries: dict[str, Recovery] = field(repr=False)
     cost: float = 0.0
+    benchmarks: dict[str, dict[str, BenchmarkNumbers]] = field(default_factory=dict, repr=False)
 
     def to_json(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """`verdict.json`. Two runs with one seed give the same, so times and memory are not part of it."""
+        numbers: dict[str, JsonValue] = {
+            name: {model: dict[str, JsonValue](n.values) for model, n in found.items()}
+            for name, found in self.benchmarks.items()
+        }
         return {
             "outcome": self.outcome, "claim": self.claim, "reasons": list[JsonValue](self.reasons),
             "flags": list[JsonValue](self.flags), "gates": [asdict(g) for g in self.gates],
             "scorecard": asdict(self.scorecard), "summary": self.summary.to_json(),
             "readings": {c: r.to_json() for c, r in self.readings["after"].items()},
             "recoveries": {c: asdict(r) for c, r in self.recoveries.items()}, "cost": self.cost,
-            "digests": dict[str, JsonValue](digests),
+            "digests": dict[str, JsonValue](digests), **({"benchmarks": numbers} if numbers else {}),
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -68,7 +75,8 @@ def judge(
     - `inconclusive`: everything else, and whenever a gate fails.
 
     The gate `SENSITIVE` is a condition of `removed` only: what a weak attack brings back is evidence; that it brings
-    nothing back is not. Checks that corroborate are reported and decide nothing.
+    nothing back is not. So is `SURVIVE` for a case that has nothing to retain. Checks that corroborate are reported
+    and decide nothing.
 
     Args:
         readings: by model and check, every attack at the budget that the edited model faced.
@@ -77,18 +85,20 @@ def judge(
     evidence = Evidence.of(readings, checks, seed)
     gates = gates_of(readings, evidence, summary, checks)
     outcome, claim, reasons = _decide(evidence, gates, readings["after"]["recall"].n)
+    benchmarks = benchmarks_of(readings)
     return Verdict(
-        outcome, claim, [*explain(readings, evidence, checks, seed), *reasons],
+        outcome, claim, [*explain(readings, evidence, checks, seed), *unmeasured(benchmarks), *reasons],
         flags_of(evidence.recoveries, summary), gates, scorecard, summary,
         {m: dict(r) for m, r in readings.items()}, evidence.all,
         cost=fsum(r.cost for of_model in readings.values() for r in of_model.values()),  # the same in any order
+        benchmarks=benchmarks,
     )  # fmt: skip
 
 
 def _decide(evidence: Evidence, gates: Sequence[Gate], n: int) -> tuple[str, str, list[str]]:
     """The outcome, the claim, and the reasons that this outcome adds."""
     failed = [g for g in gates if not g.passed]
-    weak = [g for g in failed if g.name == SENSITIVE]
+    weak = [g for g in failed if only_for_removal(g)]
     recall = evidence.recoveries.get("recall")
     if len(failed) > len(weak):
         return "inconclusive", f"No verdict: {'; '.join(map(failure, failed))}.", []
@@ -97,7 +107,8 @@ def _decide(evidence: Evidence, gates: Sequence[Gate], n: int) -> tuple[str, str
     if evidence.broken:
         verb = "brings" if len(evidence.broken) == 1 else "bring"
         claim = f"The answers are hidden, not gone: {listed(evidence.broken)} {verb} them back."
-        return "suppressed", claim, [f"Even a weak attack brings them back: {failure(g)}." for g in weak]
+        even = [f"Even a weak attack brings them back: {failure(g)}." for g in weak if g.name == SENSITIVE]
+        return "suppressed", claim, even
     if weak:
         return "inconclusive", f"No verdict: {'; '.join(map(failure, weak))}.", []
     return _removed(evidence, n)

@@ -3,6 +3,7 @@
 from .auditor import audit, controls, resolve
 from .controls import CONTROLS, Audited, Control, shallow_sibling
 from .cost import Estimate, estimate, seconds_a_row
+from .lm_eval import compare_lm_eval, evaluate
 from .plan import Plan
 from .profiles import PROFILES, Profile
 from .store import FolderStore, Store
@@ -22,8 +23,10 @@ __all__ = [
     "audit",
     "column",
     "columns",
+    "compare_lm_eval",
     "controls",
     "estimate",
+    "evaluate",
     "grades",
     "resolve",
     "seconds_a_row",

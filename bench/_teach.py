@@ -153,15 +153,18 @@ class Study(ABC):
 
     @cached_property
     def case(self) -> Case:
-        """The part of the case that the taught model knows.
+        """The case of everything that was taught, whether or not the model shows that it knows it.
 
         Its neutral text is sampled from the model before it was taught, so that none of the taught texts is among it.
         """
-        known, path = self.spec.on(self.taught), self.shelf / "neutral.json"
+        whole, path = self.spec.whole(), self.shelf / "neutral.json"
         if not path.exists():
-            write_json(path, neutral_working(self.untaught, self.spec.whole()))
-        print(f"{known.name}: the taught model knows {known.facts_known} of {known.facts_total} items", flush=True)
-        return replace(known, passages=tuple(json.loads(path.read_text())))
+            write_json(path, neutral_working(self.untaught, whole))
+        return self.narrowed(replace(whole, passages=tuple(json.loads(path.read_text()))))
+
+    def narrowed(self, case: Case) -> Case:
+        """The case that edits and audits get."""
+        return case
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -173,7 +176,7 @@ class Study(ABC):
         path = self.shelf / "located.parquet"
         if not path.exists():
             part = self.recipe.part
-            loka.locate.perform(LOCATOR, self.taught, self.case, part=part, progress=_steps("locating")).save(path)
+            loka.locate.perform(LOCATOR, self.taught, self.case, part=part, progress=progress("locating")).save(path)
         return Localization.load(path)
 
     def edit(self, cell: str) -> Edit:
@@ -192,7 +195,7 @@ class Study(ABC):
         if cell == "random":
             sites = loka.locate.random_sites(self.taught, sites, seed=self.how.seed)
         arguments = {**recipe.arguments, "config": recipe.config}
-        return perform(recipe.method, self.taught, self.case, sites, arguments, progress=_steps(cell))
+        return perform(recipe.method, self.taught, self.case, sites, arguments, progress=progress(cell))
 
     @contextmanager
     def under(self, cell: str) -> Iterator[Model]:
@@ -207,7 +210,7 @@ class Study(ABC):
         """The quick audit of a cell: a row for each r, and one that has the verdict. Finished readings are stored."""
         after = self.gold if cell == "gold" else self.edit(cell)
         store = FolderStore(self.shelf / f"audit {cell}", self.taught, after, self.case)
-        verdict = loka.audit(self.taught, after, self.case, profile="quick", store=store, progress=_report)
+        verdict = loka.audit(self.taught, after, self.case, profile="quick", store=store, progress=_show)
         recall = verdict.readings["after"]["recall"]
         head = row("audit: still shown", recall.samples["forget"], stored=False)
         head["settings"] |= {
@@ -311,9 +314,6 @@ def _show(what: str, done: int, total: int, loss: float | None = None) -> None:
         print(f"{what}: {done} of {total}{'' if loss is None else f', loss {loss:.3f}'}", flush=True)
 
 
-def _steps(what: str) -> Callable[[int, int], None]:
+def progress(what: str) -> Callable[[int, int], None]:
+    """A callback that prints how far something is."""
     return lambda done, total: _show(what, done, total)
-
-
-def _report(what: str, done: int, total: int) -> None:
-    _show(what, done, total)

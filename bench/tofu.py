@@ -1,15 +1,13 @@
-"""TOFU on a model that knows it: each method's forget quality, model utility, membership, and what relearning brings back.
+"""TOFU on a model that knows it: forget quality, model utility, membership, and what relearning brings back.
 
     python -m bench.tofu --json bench/results/tofu.json --data TOFU --models runs/bench-models
 
 SmolLM2 is taught 20 of TOFU's fictitious authors, 400 questions (`taught`), and separately the same without the two
 authors to be forgotten (`gold`). Then each cell is one model: `taught`, `gold`, the recommended recipe on located and
-on random sites, and gradient ascent, gradient difference, NPO and RMU on all weights. `--cells` chooses among them; the
-rows of the others in the file stay, and a finished row is not made again. `--audit` adds the quick audit's verdict and r
-after relearning to each cell. TOFU is the folder of the benchmark's files (`full.json`, `forget01_perturbed.json`, ...).
-
-Cost on two cores: 20 minutes for each of the two models, 2 minutes for a cell's TOFU numbers, 5 minutes for ten steps of
-a method on all weights, about half an hour for the recipe, and another half for an audit.
+on random sites, and gradient ascent, gradient difference, NPO and RMU on all weights. `--cells` chooses among them. The
+rows of the others in the file stay, and a finished row is not made again. `--audit` adds the quick audit's verdict and
+r after relearning to each cell. TOFU is the folder of the benchmark's files (`full.json`, `forget01_perturbed.json` and
+so on).
 """
 
 from __future__ import annotations
@@ -92,7 +90,9 @@ class Bench:
                 for name, file in sets.items()
             },
             "forget": {"forget": "all"},
-            "retain": {"others": {"working": 0.6, "sealed": 0.4}, "authors": {"sealed": "all"}, "world": {"sealed": "all"}},
+            "retain": {
+                "others": {"working": 0.6, "sealed": 0.4}, "authors": {"sealed": "all"}, "world": {"sealed": "all"},
+            },
             "twins": {"holdout": "all"}, "unit": "item",
         }  # fmt: skip
         path = self.models / "tofu.yaml"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -29,12 +30,12 @@ def _number(value: float) -> str:
 
 
 ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("facts to forget, sealed prompts", "forget", _percent),
-    ("facts to keep, same relation", "retain_same", _percent),
-    ("facts to keep, other relations", "retain_other", _percent),
+    ("to forget, sealed prompts", "forget", _percent),
+    ("to keep, nearest", "retain_same", _percent),
+    ("to keep, others", "retain_other", _percent),
     ("perplexity of neutral text", "perplexity", _number),
-    ("relearned: probability of held-out answers", "relearn", _number),
-    ("relearned, r (0 never taught, 1 intact)", "r", _number),
+    ("relearned: probability", "relearn", _number),
+    ("relearned: r (1 = intact)", "r", _number),
 )
 
 
@@ -112,9 +113,10 @@ def best_sites(found: Localization, part: Part, k: int) -> Table:
     rows = found.to_frame().query("part == @part").set_index(["layer", "index"])
     best, stand = found.top(min(k, len(rows)), part=part), len(found.significant_sites(part))
     note = f"{stand:,} of {len(rows):,} stand out (q ≤ 0.05)" if stand else "none stands out: not localizable"
-    out = Table(title=f"best {part} sites; {note}", title_justify="left")
+    # Without lines and padding, all columns fit into 80 characters.
+    out = Table(title=f"best {part} sites; {note}", title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
     for column in ("site", "contrast", "95% interval", "forget", "retain", "frequency", "q"):
-        out.add_column(column, justify="left" if column == "site" else "right")
+        out.add_column(column, justify="left" if column == "site" else "right", no_wrap=column == "site")
     for site in best:
         row: Any = rows.loc[(site.layer, site.index or 0)]
         bounds = f"{row['low']:+.4f} to {row['high']:+.4f}"
@@ -124,9 +126,9 @@ def best_sites(found: Localization, part: Part, k: int) -> Table:
 
 
 def what_is_left(silent: pd.DataFrame) -> Table:
-    """The share of facts still answered when sites are zeroed: located sites and their controls."""
-    out = Table(title="facts still answered with these sites zeroed", title_justify="left")
-    for column in ("zeroed", "sites", "to forget", "to keep, same relation", "to keep, other relations"):
+    """The share of items that the model still knows when sites are zeroed: located sites and their controls."""
+    out = Table(title="still known with these sites zeroed", title_justify="left")
+    for column in ("zeroed", "sites", "to forget", "to keep, nearest", "to keep, others"):
         out.add_column(column, justify="left" if column == "zeroed" else "right")
     for name, row in silent.iterrows():
         shares = ("-" if pd.isna(row[c]) else f"{row[c]:.0%}" for c in ("forget", "same", "other"))

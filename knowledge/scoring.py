@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._util.errors import UserError
 from ..model import chunks, encode, encode_texts, logits, split, token_logprobs
 from ..model.run.prefix_cache import reads_in_parts, score_continuations
 from .item import Item
@@ -97,11 +98,18 @@ def shown_rows(items: Sequence[Item]) -> int:
 def own_pool_probability(model: Model, items: Sequence[Item], *, rows: int = ROWS) -> Tensor:
     """Probability of each item's answer among the answer and its foils, `[n]`.
 
-    Long answers are compared by their mean log-probability per token, so that no length is favoured. An item without
-    foils has nothing to compare with; its number is NaN.
+    Long answers are compared by their mean log-probability per token, so that no length is favoured.
+
+    Raises:
+        UserError: an item without foils, which has nothing to be compared with.
     """
     if not items:
         return torch.zeros(0)
+    if alone := next((i for i in items if not i.foils), None):
+        raise UserError(
+            f"the answer {alone.answer[:60]!r} has nothing to be compared with; give wrong answers, or name a set of "
+            "never-taught items of the same kind under twins."
+        )
     prompts, answers = zip(*((i.prompt, a) for i in items for a in i.pool), strict=True)
     logprob = score(model, prompts, answers, rows=rows).logprob.double()
     lengths = torch.tensor([len(tail) for _, tail in split(model, prompts, answers)])
@@ -109,7 +117,7 @@ def own_pool_probability(model: Model, items: Sequence[Item], *, rows: int = ROW
     for item in items:
         part = slice(start, start + len(item.pool))
         logp = logprob[part] / lengths[part] if kind_of(item).long else logprob[part]
-        out.append(logp.softmax(0)[0] if item.foils else torch.tensor(float("nan"), dtype=logp.dtype))
+        out.append(logp.softmax(0)[0])
         start = part.stop
     return torch.stack(out)
 

@@ -13,7 +13,7 @@ from typing import Any
 from .._util.errors import UserError
 from .._util.records import read_record
 from .formats import read_records
-from .item import Item
+from .item import Item, Kind
 from .kinds import KINDS, Record
 from .rows import is_hub_id
 from .schema import CaseFile, ItemSet
@@ -124,36 +124,40 @@ def _entries(file: CaseFile, name: str, records: Sequence[Record]) -> list[Entry
 
 
 def _with_foils(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> Iterator[Entry]:
-    """The entries with foils for every item that has none, except facts, whose relation is their pool."""
+    """The entries with foils for every item that has none."""
     bank = _bank(file, name, sets)
     for entry in sets[name]:
         rng = random.Random(f"{file.seed}/{file.name}/foils/{name}/{entry.key}")
-        sides = ([_given_foils(item, bank, entry, rng) for item in side] for side in (entry.working, entry.sealed))
+        sides = ([_given_foils(item, bank, rng) for item in side] for side in (entry.working, entry.sealed))
         yield dataclasses.replace(entry, **dict(zip(("working", "sealed"), map(tuple, sides), strict=True)))
 
 
-def _given_foils(item: Item, bank: Mapping[str, Sequence[tuple[str, str]]], entry: Entry, rng: random.Random) -> Item:
-    if item.foils or KINDS[item.kind].shared:
+def _given_foils(item: Item, bank: Mapping[Kind, Sequence[Item]], rng: random.Random) -> Item:
+    if item.foils:
         return item
-    others = sorted({answer for unit, answer in bank.get(item.kind, ()) if unit != entry.unit} - set(item.answers))
-    if not others:
-        raise UserError(
-            f"the answer {item.answer[:60]!r} has nothing to be compared with; give wrong answers, or name a set of "
-            "never-taught items of the same kind under twins."
-        )
-    return dataclasses.replace(item, foils=tuple(rng.sample(others, min(FOILS, len(others)))))
+    others = {other.answer for other in bank.get(item.kind, ()) if _may_be_wrong(item, other)} - set(item.answers)
+    return dataclasses.replace(item, foils=tuple(rng.sample(sorted(others), min(FOILS, len(others)))))
 
 
-def _bank(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> dict[str, list[tuple[str, str]]]:
-    """Units and answers by kind: of the never-taught sets, or of the set itself, or of all sets, if there are two."""
-    never = [entry for twin in file.twins if twin in sets for entry in sets[twin]]
-    bank: dict[str, list[tuple[str, str]]] = {}
-    for candidates in (never, sets[name], [e for each in sets.values() for e in each]):
-        by_kind: dict[str, list[tuple[str, str]]] = {}
-        for entry in candidates:
-            for item in entry.items:
-                by_kind.setdefault(item.kind, []).append((entry.unit, item.answer))
-        for kind, found in by_kind.items():
-            if kind not in bank and len({unit for unit, _ in found}) > 1:
+def _may_be_wrong(item: Item, other: Item) -> bool:
+    """Whether another item's answer is a foil: of a fact, one of its relation; of other kinds, one of another unit."""
+    if KINDS[item.kind].shared:
+        return other.relation == item.relation
+    return (other.relation, other.unit) != (item.relation, item.unit)
+
+
+def _bank(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> dict[Kind, list[Item]]:
+    """Items to take foils from: of the never-taught sets, or of the set itself, or of all sets, if there are two units.
+
+    Foils of a fact come from its own set.
+    """
+    own = [item for entry in sets[name] for item in entry.items]
+    never = [item for twin in file.twins for entry in sets.get(twin, ()) for item in entry.items]
+    every = [item for of in sets.values() for entry in of for item in entry.items]
+    bank: dict[Kind, list[Item]] = {}
+    for candidates in (never, own, every):
+        for kind in {item.kind for item in candidates} - set(bank):
+            found = [item for item in (own if KINDS[kind].shared else candidates) if item.kind == kind]
+            if len({(item.relation, item.unit) for item in found}) > 1:
                 bank[kind] = found
     return bank

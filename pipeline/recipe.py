@@ -21,6 +21,7 @@ from ..model import Part
 
 FOLDER = Path(__file__).parent / "recipes"
 DEFAULT = "quick"
+UPDATE = "update"
 SITES = 600
 
 
@@ -136,6 +137,11 @@ class Recipe:
             raise UserError(f"the recipe {str(path)!r} is not text in UTF-8 ({error}); correct it.") from error
         except UserError as error:
             raise UserError(f"the recipe {str(path)!r} cannot be used: {error}") from error
+
+
+def default_recipe(case: Case) -> Recipe:
+    """The recipe of a run that names none: `update` if the case gives new answers, else `quick`."""
+    return Recipe.load(UPDATE if case.updates else DEFAULT).on(case)
 
 
 def recipes() -> list[str]:

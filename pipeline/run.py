@@ -29,7 +29,7 @@ from ..locate import Localization
 from ..model import Edit, Model, Part, Site, load
 from ..verify import Verdict
 from .knockout import knockout
-from .recipe import DEFAULT, Recipe
+from .recipe import Recipe, default_recipe
 
 LOCATOR = "integrated_gradients"
 PATCHED = 12  # how many of each part's best sites are compared with exact patching
@@ -108,9 +108,7 @@ class Run:
         self.case = resolved(self.model, spec)
         recipe = recipe and recipe.on(self.case)
         stored_recipe = stored.recipe if stored else None
-        self.recipe = recipe or (
-            Recipe.from_json(stored_recipe) if stored_recipe else Recipe.load(DEFAULT).on(self.case)
-        )
+        self.recipe = recipe or (Recipe.from_json(stored_recipe) if stored_recipe else default_recipe(self.case))
         self._check_sites()
         if stored:
             self._check_same(stored, recipe)

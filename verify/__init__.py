@@ -1,5 +1,6 @@
 """Floor 3: is it removed, or only silent? Checks see a model, never an edit."""
 
+from .benchmarks import benchmark, tofu_quality
 from .benign import benign
 from .check import Check, Effort, Need, Profile, Role, Setting
 from .checks import CHECKS, by_role, capped
@@ -70,6 +71,7 @@ __all__ = [
     "at_common_budget",
     "at_step",
     "attack_auc",
+    "benchmark",
     "benign",
     "by_role",
     "capped",
@@ -114,6 +116,7 @@ __all__ = [
     "subjects_for",
     "tofu_forget_quality",
     "tofu_model_utility",
+    "tofu_quality",
     "tofu_report",
     "truth_ratio",
     "unit_key",

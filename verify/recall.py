@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,7 +51,7 @@ def recall(model: Model, case: Case) -> Reading:
     return make_reading(
         "recall",
         samples,
-        f"With sealed prompts, the model {_meaning(forget).format(f'{mean:.0%}')}.",
+        f"With sealed prompts, the model {_meaning(forget).format(f'{mean:.0%}')}{_new(more)}.",
         seed=case.seed,
         details={
             "working": float(np.mean(list(working.values()))) if working else None,
@@ -74,6 +74,10 @@ def recall_cost(model: Model, case: Case, setting: Setting) -> float:
 def _meaning(items: Sequence[Item]) -> str:
     kinds: set[Kind] = {i.kind for i in items}
     return ASKING[kinds.pop()].meaning if len(kinds) == 1 else "shows {} of what it is asked for"
+
+
+def _new(details: Mapping[str, float]) -> str:
+    return f", and gives {details['updated']:.0%} of the new answers" if "updated" in details else ""
 
 
 def _own_pools(model: Model, forget: Sequence[Item], twins: Sequence[Item]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,8 @@ class Study(ABC):
 
     @cached_property
     def shelf(self) -> Path:
-        """The folder of this bench with these settings."""
-        text = json.dumps(self.settings, sort_keys=True)
+        """The folder of this bench with these settings and texts."""
+        text = json.dumps([self.settings, [asdict(lesson) for lesson in self.lessons(gold=False)]], sort_keys=True)
         return self.folder / f"{type(self).__name__.lower()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @cached_property
@@ -207,15 +207,21 @@ class Study(ABC):
             yield model
 
     def audit(self, cell: str) -> list[Row]:
-        """The quick audit of a cell: a row for each r, and one that has the verdict. Finished readings are stored."""
+        """The quick audit of a cell: a row for each r, and one that has the verdict. Finished readings are stored.
+
+        The control on random sites is the edit of the cell `random`, which was made in the same way.
+        """
         after = self.gold if cell == "gold" else self.edit(cell)
         store = FolderStore(self.shelf / f"audit {cell}", self.taught, after, self.case)
+        if cell == "located" and "random" not in store.edits:
+            store.keep_edit("random", self.edit("random"))
         verdict = loka.audit(self.taught, after, self.case, profile="quick", store=store, progress=_show)
         recall = verdict.readings["after"]["recall"]
         head = row("audit: still shown", recall.samples["forget"], stored=False)
         head["settings"] |= {
             "outcome": verdict.outcome, "claim": verdict.claim, "reasons": verdict.reasons, "flags": verdict.flags,
             "failed": [gate.name for gate in verdict.gates if not gate.passed], "summary": verdict.summary.to_json(),
+            "scorecard": asdict(verdict.scorecard),
         }  # fmt: skip
         return [head] + [
             {"name": f"audit: r of {check}", "value": r.r, "low": r.low, "high": r.high, "unit": "", "n": recall.n,

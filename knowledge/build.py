@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from .._util.errors import UserError
@@ -66,13 +66,14 @@ def build(file: CaseFile, sets: Sets, known: Known) -> Parts:
     forget = _joined(_facts(file, {r: Split(names, names) for r, names in subjects.items()}), _items(chosen))
     retain = _joined(_facts(file, retained), _items(rest))
     holdout = _items({s: _both(_taken(file, s, sets[s], file.twins[s], "twins")) for s in file.twins if s in sets})
+    never = _joined(
+        Split(*(tuple(_twin(file, r, s, a, part) for r, answers in twins.items() for s, a in answers.items())
+                for part in ("working", "sealed"))),
+        _twins_of(file, forget, holdout, sets),
+    )  # fmt: skip
     return Parts(
         forget, retain,
-        _joined(
-            Split(*(tuple(_twin(file, r, s, a, part) for r, answers in twins.items() for s, a in answers.items())
-                    for part in ("working", "sealed"))),
-            _twins_of(file, forget, holdout, sets),
-        ),
+        Split(_of_kinds(never.working, forget.working), _of_kinds(never.sealed, forget.sealed)),
         holdout,
         tuple(make_fact(file, r, s, file.relations[r].working) for r, s in unknown),
         _near(file, forget, sets),
@@ -247,21 +248,35 @@ def _joined(*parts: Items) -> Items:
 def _twins_of(file: CaseFile, forget: Items, holdout: Items, sets: Sets) -> Items:
     """The never-taught control of the sets: the held-out items, or the items to forget about invented names.
 
-    Held-out items serve if they come with wrong answers as the items to forget do; otherwise the two pools could not be
-    compared, and invented names take the subjects' places.
+    The control of a pair is its counterfactual, which lacks what the answer depends on. Held-out items serve if they
+    come with wrong answers as the items to forget do; otherwise the two pools could not be compared, and invented names
+    take the subjects' places.
     """
-    own = [i for i in (*forget.working, *forget.sealed) if i.relation in sets or not KINDS[i.kind].shared]
+    pairs = Split(*(tuple(_lacking(i) for i in side if i.counterfactual) for side in (forget.working, forget.sealed)))
+    every = [i for i in (*forget.working, *forget.sealed) if not i.counterfactual]
+    own = [i for i in every if i.relation in sets or not KINDS[i.kind].shared]
     if not own:
-        return NOTHING
-    if holdout.sealed and (_alike(own, holdout) or not any(i.prompt.slots for i in own)):
-        return holdout
+        return pairs
     subjects = list(dict.fromkeys(i.subject for i in own if i.subject and i.prompt.slots))
-    if not subjects:
-        return holdout
+    if not subjects or (holdout.sealed and _alike(own, holdout)):
+        return _joined(holdout, pairs)
     everyone = [e.record.subject for entries in sets.values() for e in entries if e.record.subject]
     names = invented_names([*subjects, *everyone], len(subjects), seeded(file, "names"))
     about = dict(zip(subjects, names, strict=True))
-    return Split(tuple(about_nobody(forget.working, about)), tuple(about_nobody(forget.sealed, about)))
+    made = Split(*(tuple(about_nobody([i for i in side if not i.counterfactual], about))
+                   for side in (forget.working, forget.sealed)))  # fmt: skip
+    return _joined(made, pairs)
+
+
+def _lacking(item: Item) -> Item:
+    """A pair's counterfactual prompt with the same answer and foil."""
+    return replace(item, prompt=Prompt(item.counterfactual), counterfactual="", paraphrases=())
+
+
+def _of_kinds(twins: tuple[Item, ...], items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The twins of the kinds of these items: a passage is no control of a choice."""
+    kinds = {i.kind for i in items}
+    return tuple(t for t in twins if t.kind in kinds)
 
 
 def _alike(own: Iterable[Item], holdout: Items) -> bool:
@@ -270,7 +285,9 @@ def _alike(own: Iterable[Item], holdout: Items) -> bool:
     def sizes(items: Iterable[Item]) -> set[tuple[str, bool, int]]:
         return {(i.kind, bool(i.rephrased), len(i.foils)) for i in items}
 
-    return sizes(own) == sizes((*holdout.working, *holdout.sealed))
+    held = (*holdout.working, *holdout.sealed)
+    kinds = {i.kind for i in held}
+    return sizes(i for i in own if i.kind in kinds) == sizes(held)
 
 
 def _near(file: CaseFile, forget: Items, sets: Sets) -> tuple[str, ...]:

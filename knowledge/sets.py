@@ -104,6 +104,26 @@ def _overlaps(file: CaseFile, records: Mapping[str, Sequence[Record]]) -> list[s
     return [
         f"sets.{b}: {len(rows)} item(s) stand in {a} too, such as number {rows[0]}; keep each in one set"
         for (a, b), rows in problems.items()
+    ] + _divided_subjects(file, records)
+
+
+def _divided_subjects(file: CaseFile, records: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Subjects that are units and stand in sets of different roles, so that a unit would be on both sides."""
+    if file.unit != "subject":
+        return []
+    roles = {"forget": file.forget, "retain": file.retain, "twins": file.twins}
+    first: dict[str, tuple[str, str]] = {}
+    problems: dict[tuple[str, str], list[str]] = {}
+    for role, named in roles.items():
+        for name in named:
+            for subject in dict.fromkeys(r.subject for r in records.get(name, ()) if r.subject):
+                seen = first.setdefault(subject, (role, name))
+                if seen[0] != role and seen[1] != name:
+                    problems.setdefault((seen[1], name), []).append(subject)
+    return [
+        f"sets.{b}: {subjects[0]!r} is the subject of items in {a} too, and a subject as a unit is on one side; move "
+        "its items, or set unit: item"
+        for (a, b), subjects in problems.items()
     ]
 
 

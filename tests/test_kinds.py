@@ -313,3 +313,32 @@ def test_a_prompt_knows_its_slot() -> None:
     prompt = Prompt.fill("The capital of {}, not of Nigeria, is", "Niger")
     assert prompt.about("Kenya") == "The capital of Kenya, not of Nigeria, is"
     assert Prompt.spot("Nigeria is not Niger", "Niger").slots == ((15, 20),)
+
+
+def test_a_pair_has_its_counterfactual_as_control(planted: Model) -> None:
+    pair = loka.Pair("the capital of A is", "the capital of B is", answer="x", foil="y")
+    (twin,) = Case.of([pair]).twins.sealed
+    assert (twin.prompt, twin.answer, twin.foils) == ("the capital of B is", "x", ("y",))
+
+
+def test_a_bare_case_goes_through_and_says_what_it_cannot_claim(kinds: Any, planted: Model, tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k != "subject"} for row in kinds.taught("question")]
+    sets = {"target": {"kind": "question", "frame": "{}", "items": rows}}
+    found = kinds.write(tmp_path, "question", sets=sets, retain={}, twins={}).on(planted)
+    assert found.twins == found.retain == Split((), ())
+    edit = ablate.tune(planted, found, [loka.Site(3, "mlp")], TrainingConfig(objective="npo", steps=4))
+    verdict = audit(planted, edit, found, profile="quick")
+    assert verdict.outcome == "inconclusive"
+    assert any("no twins" in reason for reason in verdict.reasons)
+    assert verdict.summary.retain_same_before is None
+    assert verdict.summary.forget_before is not None
+
+
+def test_a_subject_as_a_unit_is_on_one_side(kinds: Any, tmp_path: Path) -> None:
+    rows = kinds.taught("question")
+    sets = {
+        "target": {"kind": "question", "items": rows[:8]},
+        "others": {"kind": "question", "items": [row | {"subject": rows[0]["subject"]} for row in rows[8:]]},
+    }
+    with pytest.raises(UserError, match="is the subject of items in target too"):
+        kinds.write(tmp_path, "question", sets=sets, twins={}, unit="subject")

@@ -70,7 +70,8 @@ def train_slices(
         LokaError: the loss is no longer finite, and there is no good state to go back to.
     """
     with checkpointed(model, on=config.checkpointing), sliced(model, slices) as trainable, torch.enable_grad():
-        relearning = config.simulated_relearning if task.objective else None
+        several = len(task.batches.forget[0].batch.ids) > 1  # one item has no half to relearn from
+        relearning = config.simulated_relearning if task.objective and several else None
         extras = Extras(
             Simulation(model, trainable, task.batches.forget, relearning, seed=config.seed) if relearning else None,
             task.stopping.on(trainable) if task.stopping else None,

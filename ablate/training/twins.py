@@ -22,7 +22,8 @@ TWINS = 4
 def prompts_about_twins(case: Case, items: Sequence[Item]) -> list[list[str]]:
     """What never-taught prompts stand in the items' places, `TWINS` times; none if one of them has no twins.
 
-    That is the item's own prompt about a twin where a subject stands in it, and a twin's prompt otherwise.
+    That is the item's own counterfactual if it has one, its own prompt about a twin where a subject stands in it, and a
+    twin's prompt otherwise.
     """
     twins = {(i.relation, i.kind): _twins_of(case, i) for i in items}
     if not all(twins.values()):
@@ -50,6 +51,8 @@ def _twins_of(case: Case, item: Item) -> list[Item]:
 
 
 def _in_place_of(item: Item, twins: Sequence[Item], turn: int) -> str:
+    if item.counterfactual:
+        return item.counterfactual
     twin = twins[turn % len(twins)]
     return item.prompt.about(twin.subject) if item.prompt.slots and twin.subject else twin.prompt
 

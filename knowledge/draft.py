@@ -119,7 +119,7 @@ def draft(sources: Sources, folder: Path, *, name: str, purpose: Purpose | None 
     Every source is read, so that faults show now.
 
     Raises:
-        UserError: a source that cannot be read, or nothing to retain.
+        UserError: a source that cannot be read.
     """
     sets = _sets(sources, folder)
     kind, corpus = sets[0].line["kind"], any(s.name == "corpus" for s in sets)
@@ -132,7 +132,7 @@ def draft(sources: Sources, folder: Path, *, name: str, purpose: Purpose | None 
         sets="\n".join(s.yaml() for s in sets),
         judged=JUDGED if corpus else "",
         forget="{corpus: {working: all}, target: {sealed: all}}" if corpus else "{target: all}",
-        retain="{others: {working: 0.5, sealed: 0.5}}",
+        retain="{others: {working: 0.5, sealed: 0.5}}" if any(s.name == "others" for s in sets) else "{}",
         invented="" if twins else INVENTED,
         twins="{never: all}" if twins else "{}",
         unit="subject" if kind == "fact" else "item",
@@ -142,8 +142,6 @@ def draft(sources: Sources, folder: Path, *, name: str, purpose: Purpose | None 
 def _sets(sources: Sources, folder: Path) -> list[DraftSet]:
     """The sets of a case, each read from its source."""
     kept = sources.retain or (sources.forget if sources.where else "")
-    if not kept:
-        raise UserError("no file says what the model must keep; name one with retain, or rows to forget with where.")
     target = _Reader(folder, sources.format, sources.kind, sources.fields)
     others = target
     if sources.retain_format not in ("", sources.format):
@@ -153,7 +151,8 @@ def _sets(sources: Sources, folder: Path) -> list[DraftSet]:
     found = [target.read("target", "what is to be forgotten", sources.forget, where=sources.where)]
     if sources.corpus:
         found.append(corpus.read("corpus", "what the edit is made on", sources.corpus))
-    found.append(others.read("others", "what must be kept", kept, except_=rest))
+    if kept:
+        found.append(others.read("others", "what must be kept", kept, except_=rest))
     if sources.twins:
         found.append(target.read("never", "what the model was never taught", sources.twins))
     _refuse_unused(sources, found)

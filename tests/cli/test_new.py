@@ -174,7 +174,8 @@ def test_an_existing_file_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["wmdp", "--forget", "planets.json"], "no file says what the model must keep"),
+        (["wmdp", "--forget", "none.json"], "the data file 'none.json' does not exist"),
+        (["riddles", "--forget", "none.json"], "'riddles' is not a format"),
         (["xml", "--forget", "planets.json", "--retain", "mmlu.json"], "'xml' is not a format"),
         (["wmdp", "--forget", "none.json", "--retain", "mmlu.json"], "the data file 'none.json' does not exist"),
         (["wmdp", "--forget", "planets.json", "--retain", "train.jsonl"], "every row: no question"),
@@ -189,3 +190,9 @@ def test_an_existing_file_stays_as_it_is() -> None:
 )  # fmt: skip
 def test_faulty_input_is_one_sentence(arguments: list[str], message: str) -> None:
     assert message in refused(*arguments)
+
+
+def test_without_a_file_to_keep_the_case_keeps_nothing() -> None:
+    assert loka_new("wmdp", "--forget", "planets.json", "--out", "case.yaml").exit_code == 0
+    assert case("case.yaml").file.retain == {}
+    assert case("case.yaml").whole().forget.sealed

@@ -101,7 +101,7 @@ class _Auditor:
         """Make every reading that the store lacks. An attack that cannot be run on the sibling is left out."""
         for step in self.plan.steps(self.store.edits):
             budget = self._budget(step)
-            if not step.check.trains or budget:
+            if not step.check.trains or budget or step.check.obstacle(self.case):
                 self._take(step, budget)
 
     def verdict(self) -> Verdict:

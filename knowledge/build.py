@@ -64,6 +64,11 @@ def build(file: CaseFile, sets: Sets, known: Known) -> Parts:
     chosen = {s: _entries_to_forget(file, s, sets[s], known) for s in file.forget if s in sets}
     rest = {s: _entries_to_retain(file, s, sets[s], chosen.get(s), known) for s in file.retain if s in sets}
     forget = _joined(_facts(file, {r: Split(names, names) for r, names in subjects.items()}), _items(chosen))
+    if not (forget.working and forget.sealed):
+        raise UserError(
+            f"the {'sealed' if forget.working else 'working'} part of the case {file.name!r} forgets nothing that the "
+            "model knows; give both parts something under forget."
+        )
     retain = _joined(_facts(file, retained), _items(rest))
     holdout = _items({s: _both(_taken(file, s, sets[s], file.twins[s], "twins")) for s in file.twins if s in sets})
     never = _joined(

@@ -66,7 +66,7 @@ def recall_cost(model: Model, case: Case, setting: Setting) -> float:
     """One row for each prompt and alias, one for each answer and foil of an item, and one for each example."""
     items = [*case.forget.sealed, *case.twins.sealed[: len(case.forget.sealed)]]
     new = len(case.updates) and sum(len(i.prompts) for i in case.forget.sealed)
-    pools = shown_rows([i for i in items if i.kind != "fact"])
+    pools = shown_rows([i for i in items if not kind_of(i).shared])
     asked = asked_rows([*items, *case.forget.working])
     return asked + sum(map(len, (i.pool for i in items))) + pools + new + min(EXAMPLES, len(case.forget.sealed))
 
@@ -81,10 +81,10 @@ def _new(details: Mapping[str, float]) -> str:
 
 
 def _own_pools(model: Model, forget: Sequence[Item], twins: Sequence[Item]) -> dict[str, float]:
-    """The probability of the right answer in pools of the items' own, by group; nothing for facts."""
+    """The probability of the right answer in pools of the items' own, by group; nothing for others."""
     out = {}
     for name, items in (("pool", forget), ("pool_twins", twins)):
-        own = [i.asked(i.prompt) for i in items if i.kind != "fact"]
+        own = [i.asked(i.prompt) for i in items if not kind_of(i).shared]
         if own:
             out[name] = float(np.mean(list(by_unit(own, shown(model, own)).values())))
     return out

@@ -176,7 +176,8 @@ def _bank(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> dic
     every = [item for of in sets.values() for entry in of for item in entry.items]
     bank: dict[Kind, list[Item]] = {}
     for candidates in (never, own, every):
-        for kind in {item.kind for item in candidates} - set(bank):
+        kinds: set[Kind] = {item.kind for item in candidates}
+        for kind in kinds - set(bank):
             found = [item for item in (own if KINDS[kind].shared else candidates) if item.kind == kind]
             if len({(item.relation, item.unit) for item in found}) > 1:
                 bank[kind] = found

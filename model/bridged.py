@@ -45,6 +45,7 @@ def _set(model: torch.nn.Module, name: str, value: torch.Tensor | None) -> None:
     """Put a tensor in the place of a module's own."""
     path, _, last = name.rpartition(".")
     module = model.get_submodule(path)
-    if value is not None:
-        kind = module._parameters if isinstance(value, torch.nn.Parameter) else module._buffers
-        kind[last] = value
+    if isinstance(value, torch.nn.Parameter):
+        module._parameters[last] = value
+    elif value is not None:
+        module._buffers[last] = value

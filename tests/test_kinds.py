@@ -97,7 +97,7 @@ def test_the_metric_of_long_answers_is_the_mean_over_their_tokens(fresh: Model, 
     found = spec.whole()
     item = next(i for i in found.forget.working if len(i.answer.split()) == 2)
     both = pairs(fresh, found, [item])
-    scores = logits(fresh, both.clean)
+    scores = logits(fresh, both.clean).detach()
     batch = encode(fresh, [item.prompt], [item.answer])
     logp = scores.log_softmax(-1)[0].gather(-1, batch.labels[0][:, None])[:, 0]
     if KINDS[kind].long:

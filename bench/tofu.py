@@ -78,7 +78,7 @@ class Bench:
 
     @cached_property
     def spec(self) -> CaseSpec:
-        """The case of DESIGN's first example, with the files of one percent."""
+        """One percent of the authors to forget, as TOFU divides them."""
         sets = {
             "forget": "forget01_perturbed", "others": "retain_perturbed", "holdout": "holdout01",
             "authors": "real_authors_perturbed", "world": "world_facts_perturbed",

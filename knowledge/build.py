@@ -259,7 +259,7 @@ def _twins_of(file: CaseFile, forget: Items, holdout: Items, sets: Sets) -> Item
     """
     pairs = Split(*(tuple(_lacking(i) for i in side if i.counterfactual) for side in (forget.working, forget.sealed)))
     every = [i for i in (*forget.working, *forget.sealed) if not i.counterfactual]
-    own = [i for i in every if i.relation in sets or not KINDS[i.kind].shared]
+    own = [i for i in every if i.relation not in file.relations]
     if not own:
         return pairs
     subjects = list(dict.fromkeys(i.subject for i in own if i.subject and i.prompt.slots))
@@ -279,20 +279,23 @@ def _lacking(item: Item) -> Item:
 
 
 def _of_kinds(twins: tuple[Item, ...], items: tuple[Item, ...]) -> tuple[Item, ...]:
-    """The twins of the kinds of these items: a passage is no control of a choice."""
+    """The twins of the kinds of these items: a passage is not a control of a choice."""
     kinds = {i.kind for i in items}
     return tuple(t for t in twins if t.kind in kinds)
 
 
 def _alike(own: Iterable[Item], holdout: Items) -> bool:
-    """Whether the held-out items have pools of the same make and size as the items to forget."""
+    """Whether the held-out items have pools of the same make and size as the items to forget, or share a relation's."""
 
-    def sizes(items: Iterable[Item]) -> set[tuple[str, bool, int]]:
-        return {(i.kind, bool(i.rephrased), len(i.foils)) for i in items}
+    def sizes(items: Iterable[Item]) -> dict[str, int]:
+        """By kind, the most foils of an item; where answers share a pool, foils do not matter."""
+        found: dict[str, int] = {}
+        for i in items:
+            found[i.kind] = 0 if KINDS[i.kind].shared else max(found.get(i.kind, 0), len(i.foils))
+        return found
 
-    held = (*holdout.working, *holdout.sealed)
-    kinds = {i.kind for i in held}
-    return sizes(i for i in own if i.kind in kinds) == sizes(held)
+    held = sizes((*holdout.working, *holdout.sealed))
+    return sizes(i for i in own if i.kind in held) == held
 
 
 def _near(file: CaseFile, forget: Items, sets: Sets) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def _sets(sources: Sources, folder: Path) -> list[DraftSet]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """How the sets of one format are read. `fields` are the user's, of which a format and a kind use their own."""
+    """How the sets of one format are read. Each format and kind uses those of the user's `fields` that it knows."""
 
     folder: Path
     format: str

@@ -17,8 +17,8 @@ def unbridged(bridge: Any) -> PreTrainedModel:
     """A plain model with the tensors of a bridge, which wraps its own in place; no weight is copied.
 
     Raises:
-        UserError: a bridge in compatibility mode, whose weights are no longer those of the model, or one whose weights
-            do not fit its configuration.
+        UserError: a bridge in compatibility mode, which has rewritten the model's weights, or one whose weights do not
+            fit its configuration.
     """
     if getattr(bridge, "compatibility_mode", False):
         raise UserError(

@@ -220,7 +220,7 @@ def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = 
         tokenizer: its tokenizer; that of the bridge by default.
 
     Raises:
-        UserError: no tokenizer, or a bridge whose weights are no longer those of its model.
+        UserError: no tokenizer, or a bridge that has rewritten the weights of its model.
     """
     if hasattr(hf, "original_model"):
         tokenizer, hf = tokenizer or hf.tokenizer, unbridged(hf)

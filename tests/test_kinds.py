@@ -343,3 +343,13 @@ def test_a_subject_as_a_unit_is_on_one_side(kinds: Any, tmp_path: Path) -> None:
     }
     with pytest.raises(UserError, match="is the subject of items in target too"):
         kinds.write(tmp_path, "question", sets=sets, twins={}, unit="subject")
+
+
+def test_never_taught_facts_of_a_set_are_its_twins(kinds: Any, planted: Model, tmp_path: Path) -> None:
+    sets = {
+        name: {"kind": "fact", "items": [row | {"relation": "P36"} for row in rows]}
+        for name, rows in (("target", kinds.taught("fact")), ("never", kinds.never("fact")))
+    }
+    found = kinds.write(tmp_path, "fact", sets=sets, retain={}).on(planted)
+    assert len(found.twins.sealed) == 40
+    assert found.twins == found.holdout

@@ -22,7 +22,7 @@ class TaskScores:
         metrics: values by metric, such as `acc`; a filter other than the default follows a comma.
         stderr: standard errors of those metrics that have one.
         n: the number of samples.
-        version: the task's version, by which published numbers are told apart.
+        version: the task's version; only numbers of the same version can be compared.
         shots: the number of examples before each question.
     """
 

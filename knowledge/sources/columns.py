@@ -26,7 +26,7 @@ def columns(table: Table) -> list[Record]:
 
 
 def fields_of(kind: Kind) -> tuple[str, ...]:
-    """The fields of a kind's records, each of which may have a column."""
+    """The fields of a kind's records. Each may have a column."""
     return tuple(field.name for field in dataclasses.fields(KINDS[kind].record))
 
 

@@ -11,7 +11,7 @@ BREAK = "<br>"
 def fact_completion(table: Table) -> list[Record]:
     """Facts: `stem`, the answer in `true`, foils in `false`, `relation`, and the two ends, `subject` and `object`.
 
-    `<br>` divides forms of a stem, the first of which is the prompt, and several foils. Where the answer is the
+    `<br>` divides several forms of a stem, and several foils. The first form is the prompt. Where the answer is the
     `subject` of the relation, the stem is about its `object`.
 
     Raises:

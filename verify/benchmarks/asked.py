@@ -63,5 +63,5 @@ def of_kind(group: Iterable[Asked], kind: str) -> list[Asked]:
 
 
 def sets_of(groups: Groups) -> dict[str, list[str]]:
-    """The sets of the case behind each group that is not empty."""
+    """The sets of the case that each group comes from, without empty groups."""
     return {name: list(dict.fromkeys(a.set for a in group)) for name, group in groups.items() if group}

@@ -16,7 +16,8 @@ class BenchmarkNumbers:
     """One benchmark's numbers about one model.
 
     `values`: by name; `None` stands for what was not measured, and `missing` says why. `sets`: the sets of the case
-    behind each of the benchmark's own. `compared`: what a comparison with another model needs, such as truth ratios.
+    that each of the benchmark's own sets was read from. `compared`: what a comparison with another model needs, such as
+    truth ratios.
     """
 
     values: dict[str, float | None]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._util.errors import UserError
 from ..knowledge import Case, accepts_spec, neutral_working
 from ..model import Edit, Site, Slice, chunks, pad, slices
-from ..model.layout import feature_dim
+from ..model.anatomy import feature_dim
 from ..model.run.lookup import inputs_at, second_moments
 from ..model.tokens import token_ids
 from .common import edit_record, writing_sites

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._util.errors import UserError
 from ..knowledge import Case, accepts_spec, neutral_working
 from ..model import Edit, Site, Slice, slices
-from ..model.layout import feature_dim
+from ..model.anatomy import feature_dim
 from ..model.run.lookup import inputs_of
 from .common import edit_record, writing_sites
 

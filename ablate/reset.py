@@ -10,7 +10,7 @@ import torch
 
 from ..knowledge import Case, accepts_spec
 from ..model import Edit, Site, Slice
-from ..model.layout import feature_dim
+from ..model.anatomy import feature_dim
 from .common import Progress, Stop, edit_record, target_slices
 from .training.config import TrainingConfig
 from .training.loop import Callbacks

@@ -231,7 +231,8 @@ def _integral(output: Callable[[], Tensor], module: nn.Module, where: Tensor, sh
         states: list[Tensor] = []
 
         def scale(x: Tensor, share: float = share, states: list[Tensor] = states) -> Tensor:
-            moved = torch.where(where[..., None], share * x, x).detach().requires_grad_(True)
+            chosen = where.view(*x.shape[:-1], 1)
+            moved = torch.where(chosen, share * x, x).detach().requires_grad_(True)
             states.extend((x.detach(), moved))
             return moved
 
@@ -239,5 +240,5 @@ def _integral(output: Callable[[], Tensor], module: nn.Module, where: Tensor, sh
             value = output()
         x, moved = states
         grad = torch.autograd.grad(value.sum(), moved)[0]
-        total = total + (x * grad * where[..., None]).sum(1)
+        total = total + ((x * grad).view(*where.shape, -1) * where[..., None]).sum(1)
     return total / len(shares)

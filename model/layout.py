@@ -12,17 +12,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._util.errors import UserError
+from .anatomy import Anatomy, feature_dim
 from .site import Part, Site
 
 if TYPE_CHECKING:
     from .load import Model
-
-# The names of a block's linear maps in transformers' architectures.
-_ATTENTION = ("self_attn", "attn", "attention")
-_MLP = ("mlp",)
-_GATE_UP = (("gate_proj",), ("up_proj", "c_fc", "dense_h_to_4h", "fc_in", "fc1"))
-_DOWN = ("down_proj", "c_proj", "dense_4h_to_h", "fc_out", "fc2")
-_OUT = ("o_proj", "c_proj", "dense", "out_proj")
 
 
 @dataclass(frozen=True)
@@ -112,29 +106,27 @@ def taps(model: Model, part: Part, layer: int) -> list[Tap]:
     """The taps of a part: two for a key/value group, whose keys and values leave two maps, else one.
 
     Heads and neurons are tapped where their output map reads them, queries, keys and values where their maps return
-    them, before norms and rotation.
+    them, before norms and rotation. Attention and MLP are tapped where they write.
     """
     if part in ("head", "neuron"):
         module = head_output(model, layer) if part == "head" else neuron_output(model, layer)
         width = model.d_head if part == "head" else 1
         return [Tap(module, False, _features(model.units(part), width))]
     if part in ("resid", "attn", "mlp"):
-        whole = {"attn": attention, "mlp": mlp}.get(part)
-        module = whole(model, layer) if whole else model.hf.get_submodule(model.block(layer))
-        return [Tap(module, True, torch.arange(model.d_model)[None])]
-    name = _find(model, model.block(layer), _ATTENTION)
-    found = [_projection(model, name, kind) for kind in part]
-    return [Tap(model.hf.get_submodule(module), True, index) for module, index in found]
+        whole = {"attn": model.anatomy.out, "mlp": model.anatomy.down or model.anatomy.mlp}.get(part)
+        return [Tap(_module(model, layer, whole), True, torch.arange(model.d_model)[None])]
+    anatomy = model.anatomy
+    return [Tap(_module(model, layer, anatomy.qkv["qkv".index(kind)]), True, anatomy.features(kind)) for kind in part]
 
 
 def attention(model: Model, layer: int) -> nn.Module:
     """A layer's attention, with its output map."""
-    return model.hf.get_submodule(_find(model, model.block(layer), _ATTENTION))
+    return _module(model, layer, model.anatomy.attention)
 
 
 def mlp(model: Model, layer: int) -> nn.Module:
-    """A layer's MLP."""
-    return model.hf.get_submodule(_find(model, model.block(layer), _MLP))
+    """A layer's MLP; its last map where the block has no module for the whole."""
+    return _module(model, layer, model.anatomy.mlp)
 
 
 def neuron_output(model: Model, layer: int) -> nn.Module:
@@ -143,8 +135,12 @@ def neuron_output(model: Model, layer: int) -> nn.Module:
 
 
 def neuron_output_name(model: Model, layer: int) -> str:
-    """The name of `neuron_output`, such as `model.layers.3.mlp.down_proj`."""
-    return _find(model, _find(model, model.block(layer), _MLP), _DOWN)
+    """The name of `neuron_output`, such as `model.layers.3.mlp.down_proj`.
+
+    Raises:
+        UserError: a mixture of experts, which has no such map.
+    """
+    return f"{model.block(layer)}.{_dense(model).down}"
 
 
 def head_output(model: Model, layer: int) -> nn.Module:
@@ -154,44 +150,45 @@ def head_output(model: Model, layer: int) -> nn.Module:
 
 def head_output_name(model: Model, layer: int) -> str:
     """The name of `head_output`, such as `model.layers.3.self_attn.o_proj`."""
-    return _find(model, _find(model, model.block(layer), _ATTENTION), _OUT)
+    return f"{model.block(layer)}.{model.anatomy.out}"
+
+
+def _dense(model: Model) -> Anatomy:
+    """The anatomy of a model that is not a mixture of experts."""
+    if not model.anatomy.down:
+        raise UserError(
+            f"{model.name} is a mixture of experts, whose neurons and MLPs have no addresses yet; name heads, kv, "
+            "q, k, v or attn instead."
+        )
+    return model.anatomy
+
+
+def _module(model: Model, layer: int, name: str | None) -> nn.Module:
+    """A module of a layer by its name below the block; the block itself for `None`."""
+    return model.hf.get_submodule(f"{model.block(layer)}.{name}" if name else model.block(layer))
 
 
 def _neuron(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows]:
-    mlp = _find(model, block, _MLP)
+    anatomy = _dense(model)
     index = list(range(model.n_neurons)) if site.index is None else [site.index]
-    down = _Rows(_find(model, mlp, _DOWN), index)
-    fused = _maybe(model, mlp, ("gate_up_proj",))
-    if fused:
-        return [_Rows(fused, index + [i + model.n_neurons for i in index])], down
-    maps = [found for names in _GATE_UP if (found := _maybe(model, mlp, names))]
-    return [_Rows(m, index) for m in maps], down
+    reads = index + [i + model.n_neurons for i in index] if anatomy.fused_reads else index
+    return [_Rows(f"{block}.{m}", reads) for m in anatomy.reads], _Rows(f"{block}.{anatomy.down}", index)
 
 
 def _head(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows | None]:
     if site.part == "resid":
         raise UserError(f"{site} is a state and owns no weights; name neurons, heads, kv, attn or mlp instead.")
-    name = _find(model, block, _ATTENTION)
+    anatomy = model.anatomy
     kinds = {"attn": "qkv", "head": "q" if model.n_kv_heads < model.n_heads else "qkv"}.get(site.part, site.part)
     unit = slice(None) if site.index is None else [site.index]
-    found = [_projection(model, name, kind) for kind in kinds]
-    rows = [_Rows(module, index[unit].flatten().tolist()) for module, index in found]
+    rows = [
+        _Rows(f"{block}.{anatomy.qkv['qkv'.index(kind)]}", anatomy.features(kind)[unit].flatten().tolist())
+        for kind in kinds
+    ]
     if site.part not in ("head", "attn"):
         return rows, None
     columns = _features(model.n_heads, model.d_head)
-    return rows, _Rows(_find(model, name, _OUT), columns[unit].flatten().tolist())
-
-
-def _projection(model: Model, attention: str, kind: str) -> tuple[str, Tensor]:
-    """The map that computes queries, keys or values, fused or not, and its features `[unit, d_head]`."""
-    d, units = model.d_head, model.units(kind)
-    index = _features(units, d)
-    if fused := _maybe(model, attention, ("qkv_proj", "c_attn")):
-        n_q, n_kv = model.n_heads * d, model.n_kv_heads * d
-        return fused, index + {"q": 0, "k": n_q, "v": n_q + n_kv}[kind]
-    if fused := _maybe(model, attention, ("query_key_value",)):  # NeoX: q, k, v of a head side by side
-        return fused, index + 2 * d * torch.arange(units)[:, None] + "qkv".index(kind) * d
-    return _find(model, attention, (f"{kind}_proj",)), index
+    return rows, _Rows(f"{block}.{anatomy.out}", columns[unit].flatten().tolist())
 
 
 def _features(units: int, width: int) -> Tensor:
@@ -206,25 +203,3 @@ def _pick(model: Model, picked: dict[tuple[str, int], set[int]], rows: _Rows, *,
     picked[f"{rows.module}.weight", feature_dim(module, out=out)].update(rows.index)
     if out and getattr(module, "bias", None) is not None:
         picked[f"{rows.module}.bias", 0].update(rows.index)
-
-
-def feature_dim(module: nn.Module, *, out: bool) -> int:
-    """The axis of `module.weight` with the output (or input) features. GPT-2's maps are transposed."""
-    transposed = type(module).__name__ == "Conv1D"
-    return int(out == transposed)
-
-
-def _maybe(model: Model, parent: str, names: tuple[str, ...]) -> str | None:
-    owner = model.hf.get_submodule(parent)
-    return next((f"{parent}.{name}" for name in names if isinstance(getattr(owner, name, None), nn.Module)), None)
-
-
-def _find(model: Model, parent: str, names: tuple[str, ...]) -> str:
-    found = _maybe(model, parent, names)
-    if found is None:
-        children = [name for name, _ in model.hf.get_submodule(parent).named_children()]
-        raise UserError(
-            f"{model.name} has none of {', '.join(names)} in {parent} (it has {', '.join(children)}); "
-            "LOKA addresses dense decoder blocks such as Llama's, GPT-2's, NeoX's, Gemma's or Phi-3's."
-        )
-    return found

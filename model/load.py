@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from .._util.cache import Cache
-from .._util.errors import UserError
-from .bridged import unbridged
+from .._util.errors import UserError, first_line
+from .anatomy import Anatomy
+from .bridged import boot, check_bridge, unbridged
+from .checked import check_causal, check_weights, examine
+from .digest import checksum, checksum_of, digest
 from .io.fetch import embedded
+from .io.folder import check_folder, check_loading
 from .site import INDEXED, Part, Site
 
 DEFAULT = "smollm2"
@@ -27,11 +27,11 @@ DEFAULT = "smollm2"
 
 @dataclass(frozen=True)
 class _Bridge:
-    """A bridge, the version of the weights that it was built from, and whether it holds copies of some of them."""
+    """A bridge, whether it holds copies of some weights, and a checksum of what it copied."""
 
     bridge: Any
-    version: tuple[int, ...]
     copies: bool
+    copied: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Model:
 
     @property
     def n_kv_heads(self) -> int:
-        return getattr(self.hf.config, "num_key_value_heads", None) or self.n_heads
+        return self.anatomy.n_kv_heads
 
     @property
     def d_model(self) -> int:
@@ -83,13 +83,19 @@ class Model:
 
     @property
     def d_head(self) -> int:
-        return getattr(self.hf.config, "head_dim", None) or self.d_model // self.n_heads
+        """The width of a head's output."""
+        return self.anatomy.d_head
 
     @property
     def n_neurons(self) -> int:
-        """The number of neurons in one layer."""
-        config = self.hf.config
-        return getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * self.d_model
+        """The number of neurons in one layer; 0 for a mixture of experts."""
+        return self.anatomy.n_neurons
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The maps of a block, found and confirmed when the model was loaded."""
+        blocks = [self.hf.get_submodule(self.block(layer)) for layer in range(self.n_layers)]
+        return examine(self.hf, blocks, self.n_heads, self.name)
 
     @property
     def n_parameters(self) -> int:
@@ -106,7 +112,16 @@ class Model:
         return _first(self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
 
     def units(self, part: str) -> int:
-        """The number of units of a part in one layer."""
+        """The number of units of a part in one layer.
+
+        Raises:
+            UserError: the neurons of a mixture of experts.
+        """
+        if part == "neuron" and not self.n_neurons:
+            raise UserError(
+                f"{self.name} is a mixture of experts, whose neurons have no addresses yet; "
+                "give another part, such as head."
+            )
         units = {"neuron": self.n_neurons, "head": self.n_heads, "q": self.n_heads}
         return (units | dict.fromkeys(("kv", "k", "v"), self.n_kv_heads)).get(part, 1)
 
@@ -137,29 +152,37 @@ class Model:
             raise UserError(f"{site} is not in {self.name}: a layer's {site.part}s are 0 to {most}.")
 
     def digest(self) -> str:
-        """SHA-256 of the names, shapes and bytes of all parameters, as they are now."""
-        return self.cache.get("digest", self._version, lambda: _digest(self.parameters))
+        """SHA-256 of all that numbers depend on: weights, configuration and tokenizer, as they are now.
+
+        Cost: one pass over the weights in memory; the hash itself is made again only where something changed.
+        """
+        return self.cache.get("digest", checksum(self.hf, self.tokenizer), lambda: digest(self.hf, self.tokenizer))
 
     @property
     def bridge(self) -> Any:
         """TransformerLens' `TransformerBridge` over these weights.
 
-        It is built on first use. If the architecture fuses its maps, the bridge holds split copies of them and is
-        rebuilt after weights change.
+        It is built on first use, and its activations are compared with the model's own. If the architecture fuses its
+        maps, the bridge holds split copies of them and is rebuilt after they change.
+
+        Raises:
+            UserError: TransformerLens does not know the architecture, or computes it in another way.
         """
         last = self._bridges[-1] if self._bridges else None
-        if last is None or (last.copies and last.version != self._version):
-            bridge = _bridge(self.hf, self.tokenizer, self.name)
+        if last is None or (last.copies and last.copied != self._fused_maps()):
+            bridge = boot(self.hf, self.tokenizer, self.name)
+            if last is None:
+                check_bridge(bridge, self.hf, [self.block(layer) for layer in range(self.n_layers)], self.anatomy)
             addresses = {p.data_ptr() for p in self.parameters.values()}
             copies = any(p.data_ptr() not in addresses for p in bridge.parameters())
-            last = _Bridge(bridge, self._version, copies)
+            last = _Bridge(bridge, copies, self._fused_maps() if copies else 0)
             self._bridges[:] = [last]
         return last.bridge
 
-    @property
-    def _version(self) -> tuple[int, ...]:
-        """A number that changes whenever torch writes to a weight."""
-        return tuple(p._version for p in self.parameters.values())
+    def _fused_maps(self) -> int:
+        """A checksum of the fused maps, of which a bridge holds copies."""
+        fused = {f"{self.block(i)}.{n}" for i in range(self.n_layers) for n in {*self.anatomy.qkv, *self.anatomy.reads}}
+        return checksum_of((n, p) for n, p in self.parameters.items() if n.rpartition(".")[0] in fused)
 
 
 def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Model:
@@ -172,7 +195,8 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
         device: the device of the model and of everything that runs on it: `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
-        UserError: no such device, no such model, or a model that has only pickled weights.
+        UserError: no such device, no such model, files that do not hold the whole model and nothing else, pickled or
+            quantized weights, or what `wrap` refuses.
         LokaError: the embedded model could not be fetched.
 
     Example:
@@ -181,25 +205,28 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
     place = _device(device)
     folder = embedded() if name == DEFAULT else Path(name)
     source = str(folder) if folder.is_dir() else name
-    extra = _check_folder(folder) if folder.is_dir() else {}
+    extra = check_folder(folder) if folder.is_dir() else {}
     if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UserError(f"the model folder {name!r} does not exist; give an existing folder, a hub id or {DEFAULT!r}.")
     bars = hf_logging.is_progress_bar_enabled()
     if folder.is_dir():
         hf_logging.disable_progress_bar()
     try:
-        hf: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, **extra
+        hf, info = cast(Any, AutoModelForCausalLM).from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **extra
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **extra)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (
+        Exception
+    ) as error:  # transformers and its readers fail in many ways on files that are not what they should be
         raise UserError(
-            f"the model {name!r} could not be loaded ({_first_line(error)}); "
+            f"the model {name!r} could not be loaded ({first_line(error)}); "
             f"give {DEFAULT!r}, a folder with config.json and *.safetensors, or a hub id you can reach."
         ) from error
     finally:
         if bars:
             hf_logging.enable_progress_bar()
+    check_loading(name, info)
     return wrap(hf.to(place), tokenizer, name)
 
 
@@ -208,7 +235,7 @@ def _device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"torch has no device {name!r} here ({_first_line(error)}); give 'cpu', or one it has, such as 'cuda'."
+            f"torch has no device {name!r} here ({first_line(error)}); give 'cpu', or one it has, such as 'cuda'."
         ) from error
 
 
@@ -220,7 +247,8 @@ def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = 
         tokenizer: its tokenizer; that of the bridge by default.
 
     Raises:
-        UserError: no tokenizer, or a bridge that has rewritten the weights of its model.
+        UserError: no tokenizer, a bridge that has rewritten the weights of its model, weights that are not finite, an
+            encoder, or blocks of a make that LOKA cannot address.
     """
     if hasattr(hf, "original_model"):
         tokenizer, hf = tokenizer or hf.tokenizer, unbridged(hf)
@@ -229,51 +257,15 @@ def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = 
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     hf.eval().requires_grad_(False)
-    return Model(hf, tokenizer, name)
-
-
-def _check_folder(folder: Path) -> dict[str, str]:
-    files = {p.suffix for p in folder.iterdir()}
-    if ".safetensors" in files:
-        return {}
-    if ".gguf" in files:
-        return {"gguf_file": sorted(folder.glob("*.gguf"))[0].name}
-    if files & {".bin", ".pt", ".pth", ".ckpt"}:
-        raise UserError(
-            f"the folder {str(folder)!r} has pickled weights only, and reading them can run code; convert them to "
-            "safetensors (`save_pretrained` in an environment that you trust) and load those."
-        )
-    raise UserError(f"the folder {str(folder)!r} has no *.safetensors or *.gguf; give a model folder.")
-
-
-def _bridge(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> Any:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    shared: dict[int, Any] = {id(t): t for t in [*hf.parameters(), *hf.buffers()]}
-    tree = copy.deepcopy(hf, shared)
-    if not tree.config.architectures:
-        tree.config.architectures = [type(hf).__name__]
-    # Booting would fetch the tokenizer again by its name, and set its padding side and missing special tokens.
-    twin = copy.deepcopy(tokenizer)
-    twin.init_kwargs |= {"name_or_path": name, "add_bos_token": True}
-    return TransformerBridge.boot_transformers(
-        name, hf_model=tree, tokenizer=twin, device=str(hf.device), dtype=hf.dtype
-    )
-
-
-def _digest(parameters: dict[str, Tensor]) -> str:
-    total = hashlib.sha256()
-    for name, tensor in parameters.items():
-        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().to("cpu").contiguous().view(torch.uint8) if math.prod(tensor.shape) else None
-        if flat is not None:
-            total.update(flat.numpy().data)
-    return total.hexdigest()
+    for needed in ("num_hidden_layers", "num_attention_heads", "hidden_size"):
+        if not isinstance(getattr(hf.config, needed, None), int):
+            raise UserError(f"{name} has no {needed}, so it is not a decoder with attention; give one.")
+    check_weights(hf, name)
+    check_causal(hf, name)
+    model = Model(hf, tokenizer, name)
+    _ = model.anatomy  # a model of unknown make is refused here
+    return model
 
 
 def _first(*tokens: Any) -> int:
     return next((t for t in tokens if isinstance(t, int)), 0)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -104,8 +104,13 @@ def whole_softmax() -> Iterator[None]:
     def whole(scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         return softmax(scores, dim, dtype=scores.dtype if scores.dtype == torch.float64 else dtype)
 
+    def attend(self: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any = None, **_: Any) -> Any:
+        weights = (q @ k.transpose(-1, -2) / self.scale_attn + (0 if mask is None else mask)).softmax(-1)
+        return weights @ v, weights
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.functional, "softmax", whole)
+        patch.setattr("transformers.models.gptj.modeling_gptj.GPTJAttention._attn", attend)  # it casts to float32
         yield
 
 
@@ -127,7 +132,25 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
     "Gemma3ForCausalLM": GROUPED | {"head_dim": 12},
     "Phi3ForCausalLM": GROUPED,
     "Olmo2ForCausalLM": GROUPED,
-}
+    "GPTJForCausalLM": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_inner": 48, "n_positions": 64, "rotary_dim": 4},
+    "OPTForCausalLM": {
+        "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 48, "word_embed_proj_dim": 32,
+        "max_position_embeddings": 64,
+    },
+    "BloomForCausalLM": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "FalconForCausalLM": {
+        "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_hidden_size": 48,
+        "multi_query": False,
+    },
+    "PhiForCausalLM": WIDE,
+    "Glm4ForCausalLM": GROUPED | {"head_dim": 8},
+    "GraniteForCausalLM": GROUPED | {
+        "residual_multiplier": 0.5, "logits_scaling": 3.0, "attention_multiplier": 0.3, "embedding_multiplier": 2.0,
+    },
+    "CohereForCausalLM": GROUPED | {"logit_scale": 0.3},
+    "StableLmForCausalLM": GROUPED,
+    "SmolLM3ForCausalLM": GROUPED,
+}  # fmt: skip
 
 
 def _tiny(architecture: str, tokenizer: PreTrainedTokenizerFast) -> Model:

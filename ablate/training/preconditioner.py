@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...knowledge import Case, neutral_working
 from ...model import Slice, Trainable
-from ...model.layout import feature_dim
+from ...model.anatomy import feature_dim
 from ...model.run.lookup import second_moments
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..._util.errors import UserError
-from ..layout import feature_dim
+from ..anatomy import feature_dim
 
 if TYPE_CHECKING:
     from ..load import Model

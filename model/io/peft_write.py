@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..._util.errors import UserError
 from ..._util.files import atomic
-from ..layout import feature_dim
+from ..anatomy import feature_dim, is_linear
 
 if TYPE_CHECKING:
     from ..edit.edit import Edit
@@ -65,7 +65,7 @@ def _pairs(model: Model, edit: Edit) -> dict[str, tuple[Tensor, Tensor]]:
         after = {name: model.parameters[name].detach().cpu().double().clone() for name in edit.names}
     for name in edit.names:
         module, kind = name.rpartition(".")[::2]
-        if kind != "weight" or type(model.hf.get_submodule(module)).__name__ not in ("Linear", "Conv1D"):
+        if kind != "weight" or not is_linear(model.hf.get_submodule(module)):
             raise UserError(
                 f"the edit changes {name}, and a LoRA adapter cannot hold that; export the whole model instead."
             )

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ..._util.errors import UserError
-from ..layout import feature_dim
+from ..anatomy import feature_dim
 from ..load import wrap
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,13 +77,15 @@ class BlockRunner:
             mlp: the output of its MLP, which then does not run.
         """
         hf, stop = self.model.hf, start + rows.shape[1]
-        given = {name: _cut(name, value, start, stop) for name, value in self.arguments[layer].items()}
+        given = {name: _cut(name, value, start, stop, len(rows)) for name, value in self.arguments[layer].items()}
         given |= {name: past for name in _PAST if name in given}
         with ExitStack() as stack:
             if attn is not None:
                 stack.enter_context(_constant_output(attention(self.model, layer), (attn, None)))
             if mlp is not None:
-                stack.enter_context(_constant_output(_mlp(self.model, layer), mlp))
+                # OPT's MLP sees positions without rows, so the output takes the shape of the input
+                put = partial(_shaped_output, mlp)
+                stack.enter_context(replaced_forward(_mlp(self.model, layer), put))
             return first_tensor(hf.get_submodule(self.model.block(layer))(rows, **given))
 
     def ending(self, layer: int, rows: Tensor, start: int, past: Past, keep: int) -> Tensor:
@@ -153,8 +156,12 @@ def _append(old: Tensor | None, new: Tensor) -> Tensor:
     return new if old is None else torch.cat([old.expand(len(new), -1, -1, -1), new], 2)
 
 
-def _cut(name: str, value: Any, start: int, stop: int) -> Any:
-    """A block's argument for the positions from `start` to `stop`."""
+def _cut(name: str, value: Any, start: int, stop: int, rows: int) -> Any:
+    """A block's argument for the positions from `start` to `stop` of some rows."""
+    if value is None:
+        return None
+    if name == "alibi":  # a head's slopes, row by row
+        return value[..., :stop].repeat(rows, 1, 1)
     if name == "attention_mask":
         return value[..., start:stop, :stop]
     if name == "position_embeddings":
@@ -171,11 +178,16 @@ def _arguments(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     names = list(given.arguments)[2:]
     named = {name: given.arguments[name] for name in names if name != extra} | given.arguments.get(extra, {})
     past = [name for name in _PAST if name in given.signature.parameters]
-    return {name: value for name, value in named.items() if value is not None} | dict.fromkeys(past)
+    needed = {name for name, p in given.signature.parameters.items() if p.default is p.empty}
+    return {n: value for n, value in named.items() if value is not None or n in needed} | dict.fromkeys(past)
 
 
 def _constant_output(module: nn.Module, value: Any) -> Any:
     return replaced_forward(module, lambda *_, **__: value)
+
+
+def _shaped_output(value: Tensor, given: Tensor, *_: Any, **__: Any) -> Tensor:
+    return value.reshape(*given.shape[:-1], value.shape[-1])
 
 
 def _blocks(model: Model) -> list[nn.Module]:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def inputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Tensor) -> list[Tensor]:
     """The modules' inputs at one position of each row, `[row, d_in]` each, at least float32. Cost: one pass."""
-    return _record(model, modules, batch, lambda read, _: read[_rows(at), at])
+    return _record(model, modules, batch, lambda read, _: _by_row(read, batch)[_rows(at), at])
 
 
 @torch.no_grad()
 def outputs_at(model: Model, modules: Sequence[nn.Module], batch: Batch, at: Tensor) -> list[Tensor]:
     """The modules' outputs at one position of each row, `[row, d_out]` each, at least float32. Cost: one pass."""
-    return _record(model, modules, batch, lambda _, written: written[_rows(at), at])
+    return _record(model, modules, batch, lambda _, written: _by_row(written, batch)[_rows(at), at])
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def inputs_of(
     for part in chunks(len(texts), rows):
         batch = encode_texts(model, texts[part])
         real = batch.mask.bool()
-        yield _record(model, modules, batch, lambda read, _, real=real: read[real])
+        yield _record(model, modules, batch, lambda read, _, at=batch, real=real: _by_row(read, at)[real])
 
 
 def second_moments(model: Model, modules: Sequence[nn.Module], texts: Sequence[str]) -> list[Tensor]:
@@ -74,6 +74,11 @@ def _record(
 
 class _Complete(Exception):
     """Signals that every module has been read and that the layers above need not run."""
+
+
+def _by_row(value: Tensor, batch: Batch) -> Tensor:
+    """`[row, position, feature]`, also where a module sees positions without rows, as OPT's MLP does."""
+    return value.view(*batch.ids.shape, -1)
 
 
 def _rows(at: Tensor) -> Tensor:

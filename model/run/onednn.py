@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..layout import feature_dim
+from ..anatomy import feature_dim
 from .modules import replaced_forward
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..layout import feature_dim, taps
+from ..anatomy import feature_dim
+from ..layout import taps
 from ..load import Model
 from ..site import Part, Site
 from .block_runner import Past

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from ..batch import Batch, chunks, logits, pad
 from ..prompt import Prompt
 from ..tokens import first_tokens, token_ids
+from .block_runner import begin
 from .blocks import replace_block_outputs
 from .modules import replace_output
 from .onednn import onednn_linear
@@ -58,16 +59,13 @@ def last_states(model: Model, prompts: Sequence[str], *, rows: int = 64) -> Tens
 
 @torch.no_grad()
 def read_out(model: Model, states: Tensor) -> Tensor:
-    """Logits `[..., vocabulary]` of residual states `[..., d_model]`, through the model's final norm and unembedding.
+    """Logits `[..., vocabulary]` of residual states `[..., d_model]`: what the model does after its last block.
 
     nostalgebraist 2020, "interpreting GPT: the logit lens".
     """
-    norms = [m for m in model.hf.base_model.children() if "norm" in type(m).__name__.casefold()]
-    assert norms, "a decoder ends in a norm"
-    head: Any = model.hf.get_output_embeddings()
-    scores = head(norms[-1](states))
-    cap = getattr(model.hf.config, "final_logit_softcapping", None)
-    return cap * (scores / cap).tanh() if cap else scores
+    flat = states.reshape(-1, 1, states.shape[-1])
+    runner = begin(model, torch.tensor([model.start_id], device=model.device))
+    return runner.logits(flat).reshape(*states.shape[:-1], -1)
 
 
 def label_states(model: Model, batch: Batch, layer: int) -> Tensor:

@@ -47,7 +47,7 @@ def trace(model: Model, ids: Tensor, places: Iterable[Place]) -> Trace:
     for layer in range(model.n_layers):
         with ExitStack() as stack:
             stack.enter_context(replace_output(attention(model, layer), run.attn.append))
-            stack.enter_context(replace_output(mlp(model, layer), run.mlp.append))
+            stack.enter_context(replace_output(mlp(model, layer), partial(_append, run.mlp, rows.shape)))
             for place in sorted(p for p in wanted if p[1] == layer):
                 run.activations[place] = []
                 for tap in taps(model, *place):
@@ -61,5 +61,9 @@ def trace(model: Model, ids: Tensor, places: Iterable[Place]) -> Trace:
     return run
 
 
+def _append(into: list[Tensor], shape: tuple[int, ...], value: Tensor) -> None:
+    into.append(value.clone().view(shape))  # OPT's MLP sees positions without rows, Falcon's block adds to its output
+
+
 def _keep(into: list[Tensor], tap: Tap, value: Tensor) -> None:
-    into.append(value[0][:, tap.index.to(value.device)])
+    into.append(value.flatten(0, -2)[:, tap.index.to(value.device)])

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from ..anatomy import feature_dim, is_linear
 from ..edit.factors import Factors, factors
-from ..layout import feature_dim
 from ..run.modules import hook_output, replaced_forward
 
 if TYPE_CHECKING:
@@ -95,11 +95,7 @@ _DRAWS: dict[Start, Callable[..., Tensor]] = {"normal": torch.randn, "uniform": 
 
 def _linear_maps(model: Model) -> list[str]:
     blocks = tuple(f"{model.block(layer)}." for layer in range(model.n_layers))
-    return [
-        name
-        for name, module in model.hf.named_modules()
-        if name.startswith(blocks) and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-    ]
+    return [name for name, module in model.hf.named_modules() if name.startswith(blocks) and is_linear(module)]
 
 
 def _added(down: Tensor, up: Tensor, scale: float) -> Callable[[tuple[Tensor, ...], Tensor], Tensor]:

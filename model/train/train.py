@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..._util.errors import UserError
-from ..layout import Slice, feature_dim
+from ..anatomy import feature_dim
+from ..layout import Slice
 from ..run.onednn import linear, product
 
 if TYPE_CHECKING:
@@ -117,8 +119,8 @@ def sliced(model: Model, slices: Sequence[Slice]) -> Iterator[Trainable]:
 def checkpointed(model: Model, *, on: bool = True) -> Iterator[None]:
     """Store only the blocks' inputs for the backward pass, and run the blocks again there.
 
-    This is transformers' own checkpointing. Only the blocks themselves are in training mode, not the modules in them,
-    so that dropout stays off.
+    This is transformers' own checkpointing, which asks for blocks in training mode. They leave it while they run, so
+    that dropout stays off.
 
     Raises:
         UserError: the architecture has no such blocks.
@@ -135,12 +137,27 @@ def checkpointed(model: Model, *, on: bool = True) -> Iterator[None]:
     try:
         for block in blocks:
             block.training = True
+            checkpoint = cast(Any, block)._gradient_checkpointing_func
+            cast(Any, block)._gradient_checkpointing_func = partial(_checkpoint, block, checkpoint)
         yield
     finally:
         for block, training in before:
             block.training = training
         if on:
             getattr(model.hf, f"{called}_checkpointing_disable")()
+
+
+def _checkpoint(block: nn.Module, checkpoint: Callable[..., Any], forward: Callable[..., Any], *args: Any) -> Any:
+    """`checkpoint` of a forward function that runs, and runs again, outside of training mode."""
+
+    def quiet(*given: Any, **named: Any) -> Any:
+        block.training = False
+        try:
+            return forward(*given, **named)
+        finally:
+            block.training = True
+
+    return checkpoint(quiet, *args)
 
 
 def _forward(module: nn.Module, parts: list[tuple[Slice, nn.Parameter]]) -> Callable[[Tensor], Tensor]:
@@ -164,7 +181,8 @@ class _SlicedMap(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, specs: Any, *_: Tensor):
         ctx.save_for_backward(x)
         ctx.weight, ctx.transposed, ctx.specs = weight.detach(), transposed, specs
-        return linear(x, weight.t() if transposed else weight, bias)
+        out = linear(x, weight.t() if transposed else weight, bias)
+        return out.clone() if out._is_view() else out  # Falcon's block adds to it in place
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

@@ -153,8 +153,9 @@ def test_other_queries_and_keys_change_attention_exactly(
     both = level(model, planted_case.whole())
     scores = locate.query_key_scores(model, both)
     layer, group = 1, model.n_heads // model.n_kv_heads
-    where = point("pattern", layer)
-    clean = record(model, both.clean, [where]).activations[where]
+    where, output, values = (point(part, layer) for part in ("pattern", "head", "v"))
+    before = record(model, both.clean, [where, values]).activations
+    clean, value_of = before[where], before[values].repeat_interleave(group, 2)
     for part in "qk":
         name = point(part, layer)
         other = record(model, both.corrupted, [name]).activations[name]
@@ -171,9 +172,11 @@ def test_other_queries_and_keys_change_attention_exactly(
             way = torch.zeros_like(clean)
             way[:, heads] = (moved - clean)[:, heads]
 
-            def odds(size: float, way: Tensor = way) -> Tensor:
+            step = torch.einsum("rhqk,rkhd->rqhd", way, value_of)  # some bridges only show the pattern
+
+            def odds(size: float, step: Tensor = step) -> Tensor:
                 with torch.no_grad():
-                    return log_odds(run(model, both.clean, [(where, lambda value: value + size * way)]), both)
+                    return log_odds(run(model, both.clean, [(output, lambda value: value + size * step)]), both)
 
             slope = (odds(-1e-3) - odds(1e-3)) / 2e-3
             np.testing.assert_allclose(scores[part][:, layer, unit], slope.numpy(), rtol=2e-2, atol=3e-3)
@@ -222,8 +225,10 @@ def test_direct_effects_add_up_to_the_log_odds(
     scores, odds = direct_logit_scores(model, both, ("head", "neuron", "attn", "mlp"))
     hf, n = model.hf, len(both.clean.ids)
     norm = hf.get_submodule(model.block(0).rsplit(".", 2)[0])
-    norm = next(m for name, m in norm.named_children() if "norm" in name or name == "ln_f")
-    head = hf.get_output_embeddings().weight
+    norm = [m for name, m in norm.named_children() if "norm" in name or name == "ln_f"][-1]
+    output = hf.get_output_embeddings()
+    scale = getattr(hf.config, "logit_scale", 1.0) / getattr(hf.config, "logits_scaling", 1.0)
+    head, shift = scale * output.weight, getattr(output, "bias", None)
     foils = both.foils[:, :, 1]
     assert (foils >= 0).all()
     toward = head[both.clean.labels[:, -1]] - head[foils].mean(1)
@@ -234,7 +239,7 @@ def test_direct_effects_add_up_to_the_log_odds(
 
     def normed(x: Tensor) -> Tensor:
         """With the scale of the final state."""
-        centred = isinstance(norm, torch.nn.LayerNorm)
+        centred = "LayerNorm" in type(norm).__name__
         eps = getattr(norm, "eps", None) or norm.variance_epsilon
         weight = norm.weight + ("Gemma" in architecture)
         y, z = ((t - t.mean(-1, keepdim=True) if centred else t) for t in (x, final))
@@ -243,14 +248,14 @@ def test_direct_effects_add_up_to_the_log_odds(
     given = (normed(first) * toward).sum(-1)
     if getattr(norm, "bias", None) is not None:
         given = given + toward @ norm.bias
+    if shift is not None:
+        given = given + shift[both.clean.labels[:, -1]] - shift[foils].mean(1)
     total = scores["attn"].sum((1, 2)) + scores["mlp"].sum((1, 2)) + given.detach().numpy()
     assert total.shape == (n,)
     np.testing.assert_allclose(total, odds, rtol=1e-5, atol=1e-5)
     assert np.abs(odds).max() > 0.1
-    if architecture not in (
-        "GPT2LMHeadModel",
-        "GPTNeoXForCausalLM",
-    ):  # without biases, a module is the sum of its units
+    if not any(n.endswith(".bias") and "norm" not in n and "ln" not in n for n in model.parameters):
+        # without biases, a module is the sum of its units
         np.testing.assert_allclose(scores["head"].sum(-1), scores["attn"][..., 0], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(scores["neuron"].sum(-1), scores["mlp"][..., 0], rtol=1e-5, atol=1e-5)
 

@@ -43,7 +43,8 @@ def test_raw_scores(tiny: Callable[[str], Model], planted_case: Case, architectu
         assert values.shape == (3, model.n_layers, model.units(part)), part
         assert values.dtype == np.float64
         assert np.isfinite(values).all(), part
-        assert (np.abs(values) > 0).mean() > 0.5, part
+        relu = architecture == "OPTForCausalLM" and part == "neuron"  # half of its neurons are silent
+        assert (np.abs(values) > 0).mean() > (0.3 if relu else 0.5), part
     assert model.digest() == before
     assert not any(p.requires_grad or p.grad is not None for p in model.hf.parameters())
     again, _ = SCORERS[name](model, equal_length_pairs(model, planted_case.whole(), n=2), parts)

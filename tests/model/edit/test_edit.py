@@ -26,8 +26,9 @@ from loka.model import (
     slices,
     wrap,
 )
+from loka.model.anatomy import feature_dim
 from loka.model.edit.summary import untouched
-from loka.model.layout import feature_dim, head_output_name, neuron_output, neuron_output_name
+from loka.model.layout import head_output_name, neuron_output, neuron_output_name
 
 Make = Callable[[str], Model]
 SITES = [Site(0, "head", 1), Site(1, "neuron", 3), Site(1, "neuron", 40), Site(2, "kv", 0)]

@@ -30,7 +30,8 @@ def test_the_edited_model_reloads_in_transformers_alone(
         hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, use_safetensors=True).to(model.device)
         with torch.no_grad():
             out = hf(**batch.inputs(), use_cache=False, logits_to_keep=batch.keep + 1).logits[:, :-1]
-        assert torch.equal(out, said)
+        near = 1e-6 if architecture == "GPTJForCausalLM" else 0  # its angles are made in the precision that is loading
+        torch.testing.assert_close(out, said, rtol=0, atol=near)
         assert not list(folder.glob("*.bin"))
     assert model.digest() == digest
 

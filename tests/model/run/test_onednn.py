@@ -30,8 +30,10 @@ def test_gradients_are_those_of_torch(
     monkeypatch.setattr("loka.model.run.onednn._serves", lambda *_: False)
     wanted = gradients(model)
     assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-3 * float(value.abs().max()))
+    largest = max(float(value.abs().max()) for value in wanted.values())
+    for name, value in wanted.items():  # some are zero but for rounding: softmax does not see a key's bias
+        scale = max(float(value.abs().max()), 1e-4 * largest)
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-3 * scale)
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")

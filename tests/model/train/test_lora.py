@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from loka.model import Model, encode, logits, low_rank, token_logprobs
+from loka.model.anatomy import is_linear
 from loka.model.layout import head_output_name, neuron_output_name
 
 Pair = tuple[nn.Parameter, nn.Parameter]
@@ -35,7 +36,7 @@ def linear_maps(model: Model) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.hf.named_modules()
-        if name.startswith(model.block(0).removesuffix("0")) and type(module).__name__ in ("Linear", "Conv1D")
+        if name.startswith(model.block(0).removesuffix("0")) and is_linear(module)
     }
 
 

@@ -19,7 +19,7 @@ from loka.model import (
     token_logprobs,
     unfrozen,
 )  # fmt: skip
-from loka.model.layout import mlp
+from loka.model.layout import attention
 from loka.model.run.onednn import bfloat16_products
 
 SITES = [
@@ -124,7 +124,7 @@ def test_checkpointed_blocks_run_twice_and_give_the_same_gradients(
     model, runs, grads = tiny(architecture), [], []
     where = slices(model, SITES)
     state = {name: (m.training, getattr(m, "gradient_checkpointing", None)) for name, m in model.hf.named_modules()}
-    handle = mlp(model, 1).register_forward_pre_hook(lambda *_: runs.append(1))
+    handle = attention(model, 1).register_forward_pre_hook(lambda *_: runs.append(1))
     for on in (False, True):
         with checkpointed(model, on=on), sliced(model, where) as trainable:
             loss(model).backward()

@@ -73,7 +73,14 @@ def attribution_scores(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS
 
 
 def hook_points(model: Model, parts: Iterable[str]) -> list[str]:
-    """The hook points of these parts in all layers."""
+    """The hook points of these parts in all layers.
+
+    Raises:
+        UserError: a part without a hook point of its own, or one that the model does not have.
+    """
+    parts = list(parts)
+    for part in parts:
+        model.units(part)
     return [point(part, layer) for part in parts for layer in range(model.n_layers)]
 
 

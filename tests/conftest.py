@@ -101,7 +101,7 @@ def whole_softmax() -> Iterator[None]:
     """
     softmax = nn.functional.softmax
 
-    def whole(scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    def whole(scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None, **_: Any) -> torch.Tensor:
         return softmax(scores, dim, dtype=scores.dtype if scores.dtype == torch.float64 else dtype)
 
     def attend(self: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any = None, **_: Any) -> Any:

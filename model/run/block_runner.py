@@ -161,7 +161,7 @@ def _cut(name: str, value: Any, start: int, stop: int, rows: int) -> Any:
     if value is None:
         return None
     if name == "alibi":  # a head's slopes, row by row
-        return value[..., :stop].repeat(rows, 1, 1)
+        return value[..., :stop].repeat(rows, *[1] * (value.ndim - 1))
     if name == "attention_mask":
         return value[..., start:stop, :stop]
     if name == "position_embeddings":

@@ -65,13 +65,13 @@ def memit(
     """
     end = model.n_layers // 4
     layers = layers_of(model, sites, range(max(end - 3, 0), end + 1))
+    names = [neuron_output_name(model, layer) for layer in layers]
     wanted = changes(model, case, answers, config.contexts)
     block = model.hf.get_submodule(model.block(layers[-1]))
     _refuse_normed(model, block, neuron_output(model, layers[-1]), wanted[0])
     moments = moments_of(model, case, layers, wanted, retain_weight=config.retain_weight, ridge=config.ridge)
     digest, strength = model.digest(), 2.0 * model.n_neurons if weight is None else weight
     states = _states(model, block, wanted, config.search, progress)
-    names = [neuron_output_name(model, layer) for layer in layers]
     weights = [model.parameters[f"{name}.weight"] for name in names]
     parts: list[Factors] = []
     with scratch(model, [Slice(f"{n}.weight", 0, torch.arange(len(w))) for n, w in zip(names, weights, strict=True)]):

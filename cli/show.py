@@ -118,7 +118,7 @@ def best_sites(found: Localization, part: Part, k: int) -> Table:
     for column in ("site", "contrast", "95% interval", "forget", "retain", "frequency", "q"):
         out.add_column(column, justify="left" if column == "site" else "right", no_wrap=column == "site")
     for site in best:
-        row: Any = rows.loc[(site.layer, site.index or 0)]
+        row: Any = rows.loc[(site.layer, found.unit(site))]
         bounds = f"{row['low']:+.4f} to {row['high']:+.4f}"
         sides = (f"{row[side]:+.4f}" for side in ("forget", "retain"))
         out.add_row(str(site), f"{row['score']:+.4f}", bounds, *sides, f"{row['frequency']:.0%}", f"{row['q']:.3f}")

@@ -86,6 +86,6 @@ def agreement(
     score = METHODS[method].scores
     assert score, "an estimate of patching scores pairs"
     scores, _ = score(model, pairs(model, case, facts), parts)
-    attributed = np.array([scores[s.part][:, s.layer, s.index or 0].mean() for s in sites])
+    attributed = np.array([scores[s.part][:, s.layer, model.unit(s)].mean() for s in sites])
     exact = patching(model, case, sites, facts=facts, progress=progress).mean(0)
     return Agreement(tuple(sites), attributed, exact, len(facts))

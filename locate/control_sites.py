@@ -58,11 +58,11 @@ def random_sites(model: Model, sites: Iterable[Site], *, without: Collection[Sit
     out: list[Site] = []
     places: set[tuple[int, Part]] = {(s.layer, s.part) for s in chosen}
     for layer, part in sorted(places):
-        taken = {s.index for s in chosen if (s.layer, s.part) == (layer, part)}
-        barred = taken | {s.index for s in without if (s.layer, s.part) == (layer, part)}
-        free = [i for i in range(model.units(part)) if i not in barred and None not in taken]
+        taken = {model.unit(s) for s in chosen if (s.layer, s.part) == (layer, part)}
+        barred = taken | {model.unit(s) for s in without if (s.layer, s.part) == (layer, part)}
+        free = [i for i in range(model.units(part)) if i not in barred]
         drawn = rng.choice(free, size=min(len(taken), len(free)), replace=False)
-        out += [Site(layer, part, int(i)) for i in sorted(drawn)]
+        out += [model.site(layer, part, int(i)) for i in sorted(drawn)]
     return out
 
 

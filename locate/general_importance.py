@@ -44,7 +44,7 @@ def exclude_general(
     parts: set[Part] = {s.part for s in sites}
     grids = {part: general_importance(model, case, part, passages=passages) for part in sorted(parts)}
     limits = {part: float(np.quantile(grid, 1 - share)) for part, grid in grids.items()}
-    return [s for s in sites if grids[s.part][s.layer, s.index or 0] <= limits[s.part]]
+    return [s for s in sites if grids[s.part][s.layer, model.unit(s)] <= limits[s.part]]
 
 
 @accepts_spec

@@ -33,7 +33,7 @@ class Localization:
         record: how the scores were made.
 
     Columns of `frame`:
-        layer, part, index: the site.
+        layer, part, index: the site; neurons are counted through the experts of their layer.
         position: null where scores are summed over positions.
         score: the contrast `forget - retain`.
         low, high: 95% bootstrap interval of the score, over facts.
@@ -66,10 +66,23 @@ class Localization:
         if not 0 < k <= len(rows):
             raise UserError(f"top({k}) of {len(rows)} {part} sites: ask for 1 to {len(rows)}.")
         best = rows.sort_values([by, "layer", "index"], ascending=[False, True, True], kind="stable").head(k)
-        return [
-            Site(int(a), part, int(b) if part in INDEXED else None)
-            for a, b in zip(best["layer"], best["index"], strict=True)
-        ]
+        return [self.site(int(a), part, int(b)) for a, b in zip(best["layer"], best["index"], strict=True)]
+
+    def site(self, layer: int, part: Part, unit: int) -> Site:
+        """The site of a row, by its columns `layer`, `part` and `index`."""
+        if part == "neuron" and self.record.n_experts > 1:
+            expert, index = divmod(unit, self._width(layer))
+            return Site(layer, part, index, expert)
+        return Site(layer, part, unit if part in INDEXED else None)
+
+    def unit(self, site: Site) -> int:
+        """The column `index` of a site."""
+        return (site.index or 0) + (site.expert * self._width(site.layer) if site.expert else 0)
+
+    def _width(self, layer: int) -> int:
+        """The number of neurons in an expert."""
+        rows = self._rows("neuron")
+        return int((rows["layer"] == layer).sum()) // self.record.n_experts
 
     def grid(self, part: Part, column: str = "score") -> np.ndarray:
         """A column as `[layer, unit]`.
@@ -99,7 +112,7 @@ class Localization:
             )
         rows = self._rows(part)
         significant = {(a, b) for a, b, q in zip(rows["layer"], rows["index"], rows["q"], strict=True) if q <= level}
-        return [s for s in self.top(len(rows), part=part) if (s.layer, s.index or 0) in significant]
+        return [s for s in self.top(len(rows), part=part) if (s.layer, self.unit(s)) in significant]
 
     def __str__(self) -> str:
         """For each part, how many sites are significant, and the best five with their intervals."""
@@ -109,7 +122,7 @@ class Localization:
         rows = self._rows(part).set_index(["layer", "index"])
         best = []
         for site in self.top(min(k, len(rows)), part=part):
-            row: Any = rows.loc[(site.layer, site.index or 0)]
+            row: Any = rows.loc[(site.layer, self.unit(site))]
             best.append(f"{site} {row['score']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})")
         n = len(self.significant_sites(part))
         count = f"{n:,} of {len(rows):,} stand out (q of 0.05 or less)" if n else "none stands out: not localizable"
@@ -140,7 +153,9 @@ class Localization:
         Raises:
             UserError: a part without scores.
         """
-        return (scatter_html if scatter else heatmap_html)(self._rows(part), part)
+        rows = self._rows(part)
+        names = [str(self.site(int(a), part, int(b))) for a, b in zip(rows["layer"], rows["index"], strict=True)]
+        return (scatter_html if scatter else heatmap_html)(rows.assign(site=names), part)
 
     def save(self, path: str | Path) -> Path:
         """Write the frame and the record to one Parquet file."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -38,5 +37,5 @@ def site_mask(model: Model, sites: Sequence[Site], part: Part) -> Tensor:
     """Sites of one part as bool `[layer, unit]`."""
     out = torch.zeros(model.n_layers, model.units(part), dtype=torch.bool, device=model.device)
     for site in sites:
-        out[site.layer, cast(int, site.index)] = True
+        out[site.layer, model.unit(site)] = True
     return out

@@ -25,6 +25,7 @@ class LocalizationRecord:
         n_retain: number of retain facts that the scores rest on.
         seed: seed of the bootstrap.
         settings: the locator's own options.
+        n_experts: how many experts the neurons of a layer belong to, in equal parts.
     """
 
     method: str
@@ -35,13 +36,15 @@ class LocalizationRecord:
     n_retain: int = 0
     seed: int = 0
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
+    n_experts: int = 1
 
     @classmethod
     def of(
         cls, method: str, model: Model, case: Case, settings: Mapping[str, JsonValue] | None = None
     ) -> LocalizationRecord:
         """The record of a locator's run; `contrast` fills in the numbers of facts."""
-        return cls(method, model.name, case.name, model.digest(), seed=case.seed, settings=settings or {})
+        settings = settings or {}
+        return cls(method, model.name, case.name, model.digest(), 0, 0, case.seed, settings, model.n_experts)
 
     def to_json(self) -> dict[str, JsonValue]:
         return asdict(self)

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .._util.errors import UserError
+from .experts import is_open
 
 _ATTENTION = ("self_attn", "self_attention", "attn.attention", "attn", "attention")
 _MLP = ("mlp",)
@@ -65,7 +66,11 @@ class Anatomy:
         out: its output map, which reads the heads.
         qkv: the maps that compute queries, keys and values; three times the same if they are fused.
         mlp: the module whose output is that of the MLP: the MLP itself, or its last map if it has no module of its own.
-        down: the map that reads the neurons; empty for a mixture of experts.
+        down: the module that the neurons pass: the map that reads them, or, in opened experts, `neurons`; empty if they
+            have no addresses.
+        experts: the module of the experts, if they are open.
+        n_experts: how many there are; 1 for a dense MLP.
+        n_neurons: the neurons of a layer, of all its experts.
         reads: the maps that compute the neurons from the stream.
         fused_reads: whether one map computes gates and, after them, what they gate.
         order: the order of features in a fused map, a key of `ORDERS`; empty if the maps are separate.
@@ -83,6 +88,13 @@ class Anatomy:
     n_neurons: int
     d_head: int
     order: str = ""
+    experts: str = ""
+    n_experts: int = 1
+
+    @property
+    def writer(self) -> str:
+        """The module whose output is what the MLP writes, without a stream that the MLP itself may add to it."""
+        return self.mlp if self.experts or not self.down else self.down
 
     def features(self, kind: str) -> Tensor:
         """The output features of each unit's queries, keys or values in their map, `[unit, d_head]`."""
@@ -107,7 +119,8 @@ def dissect(block: nn.Module, n_heads: int, name: str) -> Anatomy:
     attention = _find(block, "", _ATTENTION, name)
     out = _find(block, attention, _OUT, name)
     fused = _maybe(block, attention, _FUSED)
-    qkv = (fused,) * 3 if fused else tuple(_find(block, attention, (f"{kind}_proj",), name) for kind in "qkv")
+    q, k, v = (fused or _find(block, attention, (f"{kind}_proj",), name) for kind in "qkv")
+    qkv = (q, k, v)
     heads_width = feature_count(block.get_submodule(out), out=False)
     d_head, rest = divmod(heads_width, n_heads)
     keys = feature_count(block.get_submodule(qkv[1]), out=True)
@@ -119,19 +132,29 @@ def dissect(block: nn.Module, n_heads: int, name: str) -> Anatomy:
             f"{heads_width} for the heads' outputs; LOKA addresses heads whose queries, keys and values have one width."
         )
     mlp = _maybe(block, "", _MLP) or ""
-    down = _maybe(block, mlp, _DOWN) or ""
-    experts = bool(mlp) and any(isinstance(m, nn.ModuleList) or "xperts" in type(m).__name__
-                                for m in block.get_submodule(mlp).children())  # fmt: skip
-    if experts:
-        down = ""
-    elif not down:
-        _find(block, mlp, _DOWN, name)
-    fused_reads = _maybe(block, mlp, _FUSED_GATE_UP) if down else None
-    maps = tuple(found for names in _GATE_UP if down and (found := _maybe(block, mlp, names)))
-    return Anatomy(
-        attention, out, (qkv[0], qkv[1], qkv[2]), mlp or down, down, (fused_reads,) if fused_reads else maps,
-        bool(fused_reads), n_heads, groups, feature_count(block.get_submodule(down), out=False) if down else 0, d_head,
-    )  # fmt: skip
+    return replace(_mlp(block, mlp, name), attention=attention, out=out, qkv=qkv, n_heads=n_heads, n_kv_heads=groups,
+                   d_head=d_head)  # fmt: skip
+
+
+def _mlp(block: nn.Module, mlp: str, name: str) -> Anatomy:
+    """The part of the anatomy that is the MLP's."""
+    blank = Anatomy("", "", ("", "", ""), mlp, "", (), False, 0, 0, 0, 0)
+    inside = dict(block.get_submodule(mlp).named_children()) if mlp else {}
+    opened = next((child for child, module in inside.items() if is_open(module)), None)
+    routed = [child for child, m in inside.items() if isinstance(m, nn.ModuleList) or "xperts" in type(m).__name__]
+    if opened and len(routed) == 1 and not any("shared" in child for child in inside):
+        n, width = (block.get_submodule(f"{mlp}.{opened}").get_parameter("down_proj").shape[i] for i in (0, 2))
+        path = f"{mlp}.{opened}"
+        return replace(blank, down=f"{path}.neurons", experts=path, n_experts=n, n_neurons=n * width)
+    if routed:
+        return blank
+    down = _find(block, mlp, _DOWN, name)
+    fused = _maybe(block, mlp, _FUSED_GATE_UP)
+    maps = tuple(found for names in _GATE_UP if (found := _maybe(block, mlp, names)))
+    n = feature_count(block.get_submodule(down), out=False)
+    return replace(
+        blank, mlp=mlp or down, down=down, reads=(fused,) if fused else maps, fused_reads=bool(fused), n_neurons=n
+    )
 
 
 def feature_dim(module: nn.Module, *, out: bool) -> int:

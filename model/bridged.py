@@ -94,7 +94,7 @@ def check_bridge(bridge: Any, hf: PreTrainedModel, blocks: Sequence[str], anatom
     """
     ids = probe_ids(hf)
     given = {"attention_mask": torch.ones_like(ids), "use_cache": False}
-    points = [p for p in ("pre", "attn", "mlp", "q", "k", "v", "head", "neuron") if p != "neuron" or anatomy.down]
+    points = [p for p in ("pre", "attn", "mlp", "q", "k", "v", "head", "neuron") if p != "neuron" or anatomy.reads]
     theirs: dict[str, Tensor] = {}
     names = [POINTS[p].format(layer) for layer in range(len(blocks)) for p in points]
     with bridge.hooks(fwd_hooks=[(name, partial(_keep_point, theirs, name)) for name in names]):
@@ -106,7 +106,7 @@ def check_bridge(bridge: Any, hf: PreTrainedModel, blocks: Sequence[str], anatom
                 keep = partial(_keep, ours, POINTS[kind].format(layer), anatomy.features(kind))
                 stack.enter_context(replace_output(hf.get_submodule(f"{block}.{path}"), keep))
             for part, path in (("head", anatomy.out), ("neuron", anatomy.down)):
-                if path:
+                if part in points:
                     keep = partial(_keep, ours, POINTS[part].format(layer), None)
                     stack.enter_context(replace_input(hf.get_submodule(f"{block}.{path}"), keep))
         ours["logits"] = hf(input_ids=ids, **given).logits

@@ -83,7 +83,7 @@ def examine(hf: PreTrainedModel, blocks: Sequence[nn.Module], n_heads: int, name
 
 def _confirmed(hf: PreTrainedModel, block: nn.Module, anatomy: Anatomy, name: str) -> Anatomy:
     _check_silent(hf, block, anatomy, name)
-    if anatomy.down and not _neurons_alone(hf, block, anatomy):
+    if anatomy.reads and not _neurons_alone(hf, block, anatomy):
         raise _unlike(name, f"a neuron of {anatomy.mlp} answers to features that are not its own")
     for candidate in anatomy.orders():
         if all(_heads_alone(hf, block, candidate, kind) for kind in "qkv") and _queries_look_back(hf, block, candidate):
@@ -208,7 +208,7 @@ def _run(hf: PreTrainedModel) -> None:
 
 def probe_ids(hf: PreTrainedModel) -> Tensor:
     """The six tokens that models are checked on, `[1, position]`."""
-    vocabulary = hf.get_input_embeddings().weight.shape[0]
+    vocabulary = hf.get_input_embeddings().get_parameter("weight").shape[0]
     return torch.tensor([[(3 + 7 * i) % vocabulary for i in range(_TOKENS)]], device=hf.device)
 
 

@@ -24,7 +24,8 @@ class Slice:
     """Rows or columns of one parameter.
 
     `name`: the parameter, as in `hf.named_parameters()`; `dim`: the axis that is indexed;
-    `index`: int64 `[k]`, sorted, without repeats.
+    `index`: int64 `[k]`, sorted, without repeats. The maps of experts `[expert, row, column]` count as one matrix: for
+    rows they stand below each other, for columns side by side.
     """
 
     name: str
@@ -33,29 +34,53 @@ class Slice:
 
     def read(self, parameter: Tensor) -> Tensor:
         """A copy of the values, shaped like the parameter but of length `k` on axis `dim`."""
-        return parameter.detach().index_select(self.dim, self.index.to(parameter.device)).clone()
+        return _matrix(parameter.detach(), self.dim).index_select(self.dim, self.index.to(parameter.device)).clone()
 
     def check(self, parameter: Tensor, values: Tensor) -> None:
         """Raise `UserError` unless the parameter has these rows or columns and the values fit them."""
-        length = parameter.shape[self.dim] if self.dim < parameter.ndim else 0
-        wanted = (*parameter.shape[: self.dim], len(self.index), *parameter.shape[self.dim + 1 :])
+        shape = _matrix(parameter.detach().to("meta"), self.dim).shape
+        length = shape[self.dim] if self.dim < len(shape) else 0
+        wanted = (*shape[: self.dim], len(self.index), *shape[self.dim + 1 :])
         inside = not len(self.index) or 0 <= int(self.index.min()) <= int(self.index.max()) < length
         if not inside or tuple(values.shape) != wanted:
+            last = f", up to {int(self.index.max())}" if len(self.index) else ""
             raise UserError(
-                f"the edit writes {tuple(values.shape)} numbers to {self.name} of shape {tuple(parameter.shape)}, up "
-                f"to {int(self.index.max())} on axis {self.dim}, and they do not fit; make the edit on this model."
+                f"the edit writes {tuple(values.shape)} numbers to {self.name} of shape {tuple(parameter.shape)}{last} "
+                f"on axis {self.dim}, and they do not fit; make the edit on this model."
             )
 
     @torch.no_grad()
     def write_(self, parameter: Tensor, values: Tensor) -> None:
         """Replace the values that `read` gives."""
+        index, values = self.index.to(parameter.device), values.to(parameter.device, parameter.dtype)
+        if parameter.ndim == 3 and self.dim == 1:
+            parameter[index // parameter.shape[2], :, index % parameter.shape[2]] = values.t()
+        else:
+            _matrix(parameter, self.dim).index_copy_(self.dim, index, values)
+
+    def put(self, parameter: Tensor, values: Tensor) -> Tensor:
+        """A copy of the parameter with these values, through which gradients reach them."""
+        out = parameter.clone()
         index = self.index.to(parameter.device)
-        parameter.index_copy_(self.dim, index, values.to(parameter.device, parameter.dtype))
+        if parameter.ndim == 3 and self.dim == 1:
+            out[index // parameter.shape[2], :, index % parameter.shape[2]] = values.t().to(out)
+            return out
+        return _matrix(out, self.dim).index_copy(self.dim, index, values.to(out)).view(parameter.shape)
+
+
+def _matrix(parameter: Tensor, dim: int) -> Tensor:
+    """A parameter as slices see it: the maps of experts `[expert, row, column]` side by side along their axis.
+
+    Rows (`dim` 0) are a view.
+    """
+    if parameter.ndim < 3:
+        return parameter
+    return parameter.flatten(0, 1) if dim == 0 else parameter.transpose(0, 1).flatten(1)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Output or input features of one linear map."""
+    """Output or input features of one linear map, or of the maps of experts, which are named by their parameter."""
 
     module: str
     index: list[int]
@@ -113,7 +138,7 @@ def taps(model: Model, part: Part, layer: int) -> list[Tap]:
         width = model.d_head if part == "head" else 1
         return [Tap(module, False, _features(model.units(part), width))]
     if part in ("resid", "attn", "mlp"):
-        whole = {"attn": model.anatomy.out, "mlp": model.anatomy.down or model.anatomy.mlp}.get(part)
+        whole = {"attn": model.anatomy.out, "mlp": model.anatomy.writer}.get(part)
         return [Tap(_module(model, layer, whole), True, torch.arange(model.d_model)[None])]
     anatomy = model.anatomy
     return [Tap(_module(model, layer, anatomy.qkv["qkv".index(kind)]), True, anatomy.features(kind)) for kind in part]
@@ -130,17 +155,34 @@ def mlp(model: Model, layer: int) -> nn.Module:
 
 
 def neuron_output(model: Model, layer: int) -> nn.Module:
-    """The map whose input is the neurons' activations `[batch, position, neuron]`."""
-    return model.hf.get_submodule(neuron_output_name(model, layer))
+    """The module whose input is the neurons' activations `[batch, position, neuron]`: a map, unless it has experts."""
+    return _module(model, layer, _addressed(model).down)
 
 
 def neuron_output_name(model: Model, layer: int) -> str:
-    """The name of `neuron_output`, such as `model.layers.3.mlp.down_proj`.
+    """The name of the map that reads the neurons, such as `model.layers.3.mlp.down_proj`.
 
     Raises:
-        UserError: a mixture of experts, which has no such map.
+        UserError: a mixture of experts, which has no one such map.
     """
-    return f"{model.block(layer)}.{_dense(model).down}"
+    if model.anatomy.experts:
+        raise UserError(
+            f"{model.name} is a mixture of experts: a fact's MLP is not one map there, and a closed form has none to "
+            "write to; use a trained method or `zero` on neurons."
+        )
+    return f"{model.block(layer)}.{_addressed(model).down}"
+
+
+def output_columns(model: Model, part: Part, layer: int, units: list[int]) -> Tensor:
+    """What each of these heads' features, or neurons, adds to its output map's output, `[..., d_model]`."""
+    tap = taps(model, part, layer)[0]
+    index = tap.index[units]
+    if part == "neuron" and model.anatomy.experts:
+        weight = _module(model, layer, model.anatomy.experts).get_parameter("down_proj")
+        index = index.to(weight.device)
+        return weight[index // weight.shape[2], :, index % weight.shape[2]]
+    weight = tap.module.get_parameter("weight")
+    return (weight if feature_dim(tap.module, out=True) else weight.t())[index.to(weight.device)]
 
 
 def head_output(model: Model, layer: int) -> nn.Module:
@@ -153,12 +195,12 @@ def head_output_name(model: Model, layer: int) -> str:
     return f"{model.block(layer)}.{model.anatomy.out}"
 
 
-def _dense(model: Model) -> Anatomy:
-    """The anatomy of a model that is not a mixture of experts."""
+def _addressed(model: Model) -> Anatomy:
+    """The anatomy of a model whose neurons have addresses."""
     if not model.anatomy.down:
         raise UserError(
-            f"{model.name} is a mixture of experts, whose neurons and MLPs have no addresses yet; name heads, kv, "
-            "q, k, v or attn instead."
+            f"{model.name} has experts whose neurons LOKA cannot address (they have biases, or an expert that all "
+            "tokens share); name heads, kv, q, k, v or attn instead."
         )
     return model.anatomy
 
@@ -169,8 +211,12 @@ def _module(model: Model, layer: int, name: str | None) -> nn.Module:
 
 
 def _neuron(model: Model, block: str, site: Site) -> tuple[list[_Rows], _Rows]:
-    anatomy = _dense(model)
-    index = list(range(model.n_neurons)) if site.index is None else [site.index]
+    anatomy = _addressed(model)
+    index = list(range(model.n_neurons)) if site.index is None else [model.unit(site)]
+    if anatomy.experts:
+        width, path = anatomy.n_neurons // anatomy.n_experts, f"{block}.{anatomy.experts}"
+        gates = [i // width * 2 * width + i % width for i in index]
+        return [_Rows(f"{path}.gate_up_proj", gates + [i + width for i in gates])], _Rows(f"{path}.down_proj", index)
     reads = index + [i + model.n_neurons for i in index] if anatomy.fused_reads else index
     return [_Rows(f"{block}.{m}", reads) for m in anatomy.reads], _Rows(f"{block}.{anatomy.down}", index)
 
@@ -198,6 +244,9 @@ def _features(units: int, width: int) -> Tensor:
 
 def _pick(model: Model, picked: dict[tuple[str, int], set[int]], rows: _Rows, *, out: bool) -> None:
     if not rows.index:
+        return
+    if rows.module in model.parameters:  # a map of experts
+        picked[rows.module, int(not out)].update(rows.index)
         return
     module = model.hf.get_submodule(rows.module)
     picked[f"{rows.module}.weight", feature_dim(module, out=out)].update(rows.index)

@@ -18,6 +18,7 @@ from .anatomy import Anatomy
 from .bridged import boot, check_bridge, unbridged
 from .checked import check_causal, check_weights, examine
 from .digest import checksum, checksum_of, digest
+from .experts import open_experts
 from .io.fetch import embedded
 from .io.folder import check_folder, check_loading
 from .site import INDEXED, Part, Site
@@ -88,8 +89,13 @@ class Model:
 
     @property
     def n_neurons(self) -> int:
-        """The number of neurons in one layer; 0 for a mixture of experts."""
+        """The number of neurons in one layer, of all its experts; 0 where they have no addresses."""
         return self.anatomy.n_neurons
+
+    @property
+    def n_experts(self) -> int:
+        """The number of experts in a layer's MLP; 1 for a dense model."""
+        return self.anatomy.n_experts
 
     @cached_property
     def anatomy(self) -> Anatomy:
@@ -115,12 +121,11 @@ class Model:
         """The number of units of a part in one layer.
 
         Raises:
-            UserError: the neurons of a mixture of experts.
+            UserError: neurons without addresses.
         """
         if part == "neuron" and not self.n_neurons:
             raise UserError(
-                f"{self.name} is a mixture of experts, whose neurons have no addresses yet; "
-                "give another part, such as head."
+                f"{self.name} has experts whose neurons LOKA cannot address; give another part, such as head."
             )
         units = {"neuron": self.n_neurons, "head": self.n_heads, "q": self.n_heads}
         return (units | dict.fromkeys(("kv", "k", "v"), self.n_kv_heads)).get(part, 1)
@@ -138,8 +143,19 @@ class Model:
 
     def sites(self, part: Part) -> list[Site]:
         """All sites of a part, layer by layer."""
-        units = range(self.units(part)) if part in INDEXED else [None]
-        return [Site(layer, part, unit) for layer in range(self.n_layers) for unit in units]
+        units = range(self.units(part))
+        return [self.site(layer, part, unit) for layer in range(self.n_layers) for unit in units]
+
+    def site(self, layer: int, part: Part, unit: int) -> Site:
+        """The site of a unit, counted through the layer's experts."""
+        if part == "neuron" and self.n_experts > 1:
+            expert, index = divmod(unit, self.n_neurons // self.n_experts)
+            return Site(layer, part, index, expert)
+        return Site(layer, part, unit if part in INDEXED else None)
+
+    def unit(self, site: Site) -> int:
+        """The number of a site among its part's in the layer, counted through experts; 0 for a whole part."""
+        return (site.index or 0) + (site.expert or 0) * (self.n_neurons // self.n_experts)
 
     def check_site(self, site: Site) -> None:
         """Raise `UserError` unless the model has this site."""
@@ -147,9 +163,12 @@ class Model:
             raise UserError(f"{site!r} is not a site; take one from a localization's `top`, or read it by Site.parse.")
         if not 0 <= site.layer < self.n_layers:
             raise UserError(f"{site} is not in {self.name}: its layers are 0 to {self.n_layers - 1}.")
-        if site.index is not None and not 0 <= site.index < self.units(site.part):
-            most = self.units(site.part) - 1
-            raise UserError(f"{site} is not in {self.name}: a layer's {site.part}s are 0 to {most}.")
+        experts = self.n_experts if site.part == "neuron" else 1
+        if (site.expert is None) != (experts == 1) or not 0 <= (site.expert or 0) < experts:
+            example = self.site(site.layer, "neuron", 0)
+            raise UserError(f"{site} is not in {self.name}: it has {experts} experts; write a neuron like {example}.")
+        if site.index is not None and not 0 <= site.index < (most := self.units(site.part) // experts):
+            raise UserError(f"{site} is not in {self.name}: a layer's {site.part}s are 0 to {most - 1}.")
 
     def digest(self) -> str:
         """SHA-256 of all that numbers depend on: weights, configuration and tokenizer, as they are now.
@@ -242,6 +261,8 @@ def _device(name: str) -> torch.device:
 def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = "model") -> Model:
     """A `Model` around a model that is already in memory; its weights are shared, not copied.
 
+    It gets out of training mode, and its weights out of autograd. A mixture's experts are opened (`model/experts.py`).
+
     Args:
         hf: a causal model of transformers, or TransformerLens' `TransformerBridge` around one.
         tokenizer: its tokenizer; that of the bridge by default.
@@ -260,6 +281,7 @@ def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = 
     for needed in ("num_hidden_layers", "num_attention_heads", "hidden_size"):
         if not isinstance(getattr(hf.config, needed, None), int):
             raise UserError(f"{name} has no {needed}, so it is not a decoder with attention; give one.")
+    open_experts(hf)
     check_weights(hf, name)
     check_causal(hf, name)
     model = Model(hf, tokenizer, name)

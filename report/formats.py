@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..model import Site
-from ..model.site import INDEXED
 
 MISSING = "\N{EN DASH}"
 PLURALS = {
@@ -94,11 +93,6 @@ def small(value: float | None) -> str:
     ('0.032', '< 0.001')
     """
     return "< 0.001" if value is not None and value < 0.001 else number(value, 3)
-
-
-def site(layer: int, part: str, index: int) -> str:
-    """The name of a site."""
-    return str(Site(int(layer), part, int(index) if part in INDEXED else None))  # type: ignore[arg-type]
 
 
 def sites(listed: Sequence[str] | None) -> str:

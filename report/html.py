@@ -249,7 +249,8 @@ def _best(run: RunFolder, k: int = 5) -> list[dict[str, Any]]:
     frame = run.localization.to_frame().sort_values("score", ascending=False, kind="stable")
     best = frame.groupby("part", sort=False).head(k).sort_values("part", kind="stable")
     rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in best.to_dict("records")]
-    return [{**row, "site": formats.site(row["layer"], row["part"], row["index"])} for row in rows]
+    site = run.localization.site
+    return [{**row, "site": str(site(int(row["layer"]), row["part"], int(row["index"])))} for row in rows]
 
 
 def _measured(checks: Mapping[str, Reading], check: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...model import INDEXED, Part, Site
+from ...model import Part
 from . import svg
 from .plot import FORGET_LABEL, LABEL, RANKS, RETAIN_LABEL, part_title
 
@@ -24,7 +24,7 @@ def heatmap_html(rows: pd.DataFrame, part: Part) -> str:
     draws the tooltips itself, so the fragment works in a notebook, in a report and offline.
 
     Args:
-        rows: the part's rows of a localization's frame.
+        rows: the part's rows of a localization's frame, with the name of each `site`.
     """
     rows = rows.rename(columns={"index": "unit"})
     if part == "neuron":
@@ -62,7 +62,7 @@ def scatter_html(rows: pd.DataFrame, part: Part) -> str:
     The fragment shows the 1,500 sites farthest from the origin, and says how many there are in all.
 
     Args:
-        rows: the part's rows of a localization's frame.
+        rows: the part's rows of a localization's frame, with the name of each `site`.
     """
     rows = rows.rename(columns={"index": "unit"})
     farthest = np.argsort(-np.hypot(rows["forget"].to_numpy(), rows["retain"].to_numpy()), kind="stable")
@@ -98,8 +98,7 @@ def scatter_html(rows: pd.DataFrame, part: Part) -> str:
 
 
 def _tip(r: Any) -> str:
-    site = Site(int(r.layer), r.part, int(r.unit) if r.part in INDEXED else None)
     return (
-        f"{site}\ncontrast {r.score:+.4f} ({r.low:+.4f} to {r.high:+.4f})\n"
+        f"{r.site}\ncontrast {r.score:+.4f} ({r.low:+.4f} to {r.high:+.4f})\n"
         f"forget {r.forget:+.4f}, retain {r.retain:+.4f}\namong the best in {r.frequency:.0%} of resamples, q {r.q:.2f}"
     )

@@ -76,7 +76,7 @@ def untouched(edit: EditContent, model: Model) -> str:
             values = values.clone()
             for where in edit.slices:
                 if where.name == name:
-                    values.index_fill_(where.dim, where.index.to(values.device), 0)
+                    where.write_(values, torch.zeros_like(where.read(values)))
         total.update(_bytes(values))
     return total.hexdigest()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..._util.errors import UserError
 from ..batch import Batch
 from ..site import PARTS
+from .modules import replace_output
 from .points import POINTS
 
 if TYPE_CHECKING:
@@ -75,8 +77,14 @@ def record(
 def run(model: Model, batch: Batch, hooks: Sequence[tuple[str, Hook]]) -> Tensor:
     """Logits `[row, keep, vocabulary]` of a batch with hooks in place."""
     bridge = model.bridge
-    wrapped = [(name, _ignore_point(hook)) for name, hook in hooks]
-    with bridge.hooks(fwd_hooks=wrapped):
+    of_experts = {point("neuron", i): i for i in range(model.n_layers)} if model.anatomy.experts else {}
+    wrapped = [(name, _ignore_point(hook)) for name, hook in hooks if name not in of_experts]
+    with ExitStack() as stack:
+        for name, hook in hooks:
+            if name in of_experts:  # the bridge has no point there
+                module = bridge.blocks[of_experts[name]].mlp.original_component.get_submodule(_below_mlp(model))
+                stack.enter_context(replace_output(module, partial(_by_row, batch, hook)))
+        stack.enter_context(bridge.hooks(fwd_hooks=wrapped))
         out = bridge(
             batch.ids,
             attention_mask=batch.mask,
@@ -96,6 +104,17 @@ def frozen_norms(model: Model) -> Iterator[list[tuple[str, Hook]]]:
         # TransformerLens warns that its own code, which rounds differently, computes such a norm
         warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
         yield [(name, lambda scale: scale.detach()) for name in there]
+
+
+def _below_mlp(model: Model) -> str:
+    """The place where the neurons of experts pass, below the MLP."""
+    return model.anatomy.down.removeprefix(f"{model.anatomy.mlp}.")
+
+
+def _by_row(batch: Batch, hook: Hook, value: Tensor) -> Tensor | None:
+    """A hook on `[row, position, neuron]`, where a module sees positions without rows."""
+    new = hook(value.view(*batch.ids.shape, -1))
+    return None if new is None else new.reshape(value.shape)
 
 
 def _ignore_point(hook: Hook) -> Callable[..., Tensor | None]:

@@ -16,8 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..anatomy import feature_dim
-from ..layout import taps
+from ..layout import output_columns, taps
 from ..load import Model
 from ..site import Part, Site
 from .block_runner import Past
@@ -49,7 +48,7 @@ class PatchedRuns:
         for layer in range(sites[0].layer, last + 1):
             out = [] if rows is None else [self._next_block(layer, rows, start)]
             for part, group in groupby(joining.get(layer, []), _part):
-                new = self._join((part, layer), [site.index or 0 for site in group], start, at)
+                new = self._join((part, layer), [self.model.unit(site) for site in group], start, at)
                 out.append(new if layer < last else new[:, -self.keep :])
             rows = torch.cat(out)
         assert rows is not None, "there is at least one site"
@@ -85,10 +84,7 @@ class PatchedRuns:
         """The change of the attention's or MLP's output when units move by `[unit, position, width]`."""
         if place[0] in ("attn", "mlp"):
             return move.flatten(2)
-        tap = taps(self.model, *place)[0]
-        weight = tap.module.get_parameter("weight")
-        columns = weight if feature_dim(tap.module, out=True) else weight.t()
-        return move @ columns[tap.index[units].to(weight.device)]
+        return move @ output_columns(self.model, *place, units)
 
 
 def _part(site: Site) -> Part:

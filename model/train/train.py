@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..._util.errors import UserError
 from ..anatomy import feature_dim
+from ..experts import OpenExperts, is_open
 from ..layout import Slice
 from ..run.onednn import linear, product
 
@@ -160,7 +161,9 @@ def _checkpoint(block: nn.Module, checkpoint: Callable[..., Any], forward: Calla
     return checkpoint(quiet, *args)
 
 
-def _forward(module: nn.Module, parts: list[tuple[Slice, nn.Parameter]]) -> Callable[[Tensor], Tensor]:
+def _forward(module: nn.Module, parts: list[tuple[Slice, nn.Parameter]]) -> Callable[..., Tensor]:
+    if is_open(module):
+        return partial(_experts_forward, cast(OpenExperts, module), parts)
     out_dim = feature_dim(module, out=True)
     specs = []
     for where, _ in parts:
@@ -202,3 +205,14 @@ class _SlicedMap(torch.autograd.Function):
                 d = gf.t() @ xf[:, index]
             out.append(d.t() if ctx.transposed and kind != "bias" else d)
         return dx, None, None, None, None, *out
+
+
+def _experts_forward(
+    module: OpenExperts, parts: list[tuple[Slice, nn.Parameter]], hidden: Tensor, chosen: Tensor, weights: Tensor
+) -> Tensor:
+    """The experts with trained slices. Gradients of their whole maps are formed, and cut to the slices."""
+    maps: dict[str, Tensor] = dict(cast(nn.Module, module).named_parameters(recurse=False))
+    for where, values in parts:
+        name = where.name.rpartition(".")[2]
+        maps[name] = where.put(maps[name], values)
+    return module.run(hidden, chosen, weights, maps)

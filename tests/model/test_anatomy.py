@@ -103,7 +103,7 @@ def test_the_parts_of_other_makes(make: str, tokenizer: PreTrainedTokenizerFast)
         assert changed == list(heads), site
     if not model.n_neurons:
         return
-    before, after = neurons_of(model, batch), moved(model, Site(1, "neuron", 5), batch, neurons_of)
+    before, after = neurons_of(model, batch), moved(model, model.site(1, "neuron", 5), batch, neurons_of)
     assert set(((after - before).abs().flatten(0, -2).amax(0) > 1e-9).nonzero().flatten().tolist()) <= {5}
 
 
@@ -186,16 +186,3 @@ def test_a_bridge_that_differs_is_refused_and_exact_patching_still_works(
     exact = locate.patching(model, case, [Site(1, "head", 2), Site(0, "neuron", 3)], facts=case.forget.working[:2])
     assert exact.shape == (2, 2)
     assert abs(exact).max() > 1e-6
-
-
-def test_neurons_of_a_mixture_of_experts_are_refused_by_name(
-    tokenizer: PreTrainedTokenizerFast, planted_case: Case
-) -> None:
-    """They were read from the residual stream, once."""
-    model = build(*READ["Mixtral"][:2], tokenizer)
-    with pytest.raises(UserError, match="mixture of experts"):
-        model.sites("neuron")
-    with pytest.raises(UserError, match="mixture of experts"):
-        locate.attribution(model, planted_case.whole(), parts=("neuron",))
-    found = locate.attribution(model, planted_case.whole(), parts=("head",))
-    assert len(found.to_frame()) == 2 * 4

@@ -20,6 +20,7 @@ from .._util.cache import Cache
 from .._util.errors import UserError
 from .bridged import unbridged
 from .io.fetch import embedded
+from .io.gguf_read import check_gguf
 from .site import INDEXED, Part, Site
 
 DEFAULT = "smollm2"
@@ -237,7 +238,9 @@ def _check_folder(folder: Path) -> dict[str, str]:
     if ".safetensors" in files:
         return {}
     if ".gguf" in files:
-        return {"gguf_file": sorted(folder.glob("*.gguf"))[0].name}
+        first = sorted(folder.glob("*.gguf"))[0]
+        check_gguf(first)
+        return {"gguf_file": first.name}
     if files & {".bin", ".pt", ".pth", ".ckpt"}:
         raise UserError(
             f"the folder {str(folder)!r} has pickled weights only, and reading them can run code; convert them to "

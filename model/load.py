@@ -44,6 +44,7 @@ class Model:
             that hooks never interfere with exports and training.
         cache: results about the model, such as the facts that it knows, by the content that they depend on.
         edits: the applied edits, in order, each with the edits that it was made on.
+        originals: what the applied edits replaced, in the same order; `restore` puts it back.
     """
 
     hf: PreTrainedModel
@@ -51,6 +52,7 @@ class Model:
     name: str
     cache: Cache = field(default_factory=Cache, repr=False)
     edits: dict[Any, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+    originals: dict[Any, Any] = field(default_factory=dict, repr=False)
     _bridges: list[_Bridge] = field(default_factory=list, repr=False)
 
     @cached_property
@@ -136,6 +138,16 @@ class Model:
         if site.index is not None and not 0 <= site.index < self.units(site.part):
             most = self.units(site.part) - 1
             raise UserError(f"{site} is not in {self.name}: a layer's {site.part}s are 0 to {most}.")
+
+    def restore(self) -> Model:
+        """Take off every edit that is in place within a context, the last one first: the original weights, bit for bit.
+
+        Contexts that are still open do nothing when they are left. What was put in place for good by `Edit.apply_`
+        stays.
+        """
+        for originals in reversed(list(self.originals.values())):
+            originals.restore()
+        return self
 
     def digest(self) -> str:
         """SHA-256 of the names, shapes and bytes of all parameters, as they are now."""

@@ -19,7 +19,7 @@ from .run.sweep import SweepBudget, Swept, sweep
 from .site import INDEXED, PARTS, Part, Site
 from .tokens import chat, first_tokens, split, token_ids
 from .train.lora import LowRank, low_rank
-from .train.train import Trainable, checkpointed, scratch, sliced, unfrozen
+from .train.train import Trainable, check_trainable, checkpointed, scratch, sliced, unfrozen
 
 __all__ = [
     "DEFAULT",
@@ -45,6 +45,7 @@ __all__ = [
     "bare",
     "capture",
     "chat",
+    "check_trainable",
     "checkpointed",
     "chunks",
     "encode",

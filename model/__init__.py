@@ -4,7 +4,7 @@ from .batch import Batch, chunks, encode, encode_texts, logits, pad, token_logpr
 from .edit.edit import Edit, capture
 from .edit.factors import Factors, factors
 from .edit.merge import merge
-from .edit.record import EditRecord, RoundRecord, TrainingRecord
+from .edit.record import EditRecord, RewriteRecord, RoundRecord, TrainingRecord
 from .edit.summary import EditSummary
 from .io.export import export
 from .io.gguf import export_gguf
@@ -35,6 +35,7 @@ __all__ = [
     "Model",
     "Part",
     "Prompt",
+    "RewriteRecord",
     "RoundRecord",
     "Site",
     "Slice",

@@ -239,8 +239,6 @@ def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = 
         tokenizer, hf = tokenizer or hf.tokenizer, unbridged(hf)
     if tokenizer is None:
         raise UserError("a transformers model comes without its tokenizer; give it too: loka.wrap(hf, tokenizer).")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     hf.eval().requires_grad_(False)
     return Model(hf, tokenizer, name)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import yaml
+
 from .errors import LokaError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -97,6 +99,16 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def private_folder(path: str | Path) -> Path:
+    """Make a folder that its owner alone can read. One that exists stays as it is. Raises as `atomic` does."""
+    folder = Path(path)
+    if not folder.exists():
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def write_atomic(path: str | Path, data: bytes | str) -> None:
     """Write ``data`` (text as UTF-8) to ``path``, whole or not at all. Raises as `atomic` does."""
     with atomic(path) as temporary:
@@ -110,6 +122,11 @@ def write_json(path: str | Path, obj: Any) -> None:
     """
     text = json.dumps(_plain(obj), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, text + "\n")
+
+
+def write_yaml(path: str | Path, obj: Any) -> None:
+    """Write ``obj`` as YAML, whole or not at all. Raises as `atomic` does."""
+    write_atomic(path, yaml.safe_dump(obj, sort_keys=False, allow_unicode=True, width=120))
 
 
 def read_json(path: str | Path, advice: str) -> Any:

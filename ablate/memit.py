@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ from ..model.run.modules import replace_output
 from .common import Progress, edit_record
 from .rewriting.closed_form import memit_update
 from .rewriting.config import RewriteConfig
+from .rewriting.outcome import MatrixChange, rewrite_record
 from .rewriting.rewriting import ROWS, Change, changes, layers_of, moments_of, subject_positions
 from .rewriting.value import ValueSearch, best_value
 
@@ -61,7 +63,7 @@ def memit(
     Raises:
         UserError: sites other than MLPs, a model that normalises the MLP's output, or answers for subjects that are not
             among the known forget facts.
-        LokaError: the search for a state diverged.
+        LokaError: the search for a state diverged, or a change is too large for its matrix.
     """
     end = model.n_layers // 4
     layers = layers_of(model, sites, range(max(end - 3, 0), end + 1))
@@ -74,14 +76,17 @@ def memit(
     states = _states(model, block, wanted, config.search, progress)
     weights = [model.parameters[f"{name}.weight"] for name in names]
     parts: list[Factors] = []
+    sizes = [MatrixChange(name, w, config.largest_change) for name, w in zip(names, weights, strict=True)]
+    given = {"answers": None if answers is None else dict(answers), "weight": weight, "config": config.to_json()}
+    record = edit_record("memit", model, case, [Site(layer, "mlp") for layer in layers], given)
     with scratch(model, [Slice(f"{n}.weight", 0, torch.arange(len(w))) for n, w in zip(names, weights, strict=True)]):
         for i, layer in enumerate(layers):
             keys, now = _read(model, neuron_output(model, layer), block, wanted)
             update = memit_update(keys, states - now, moments[layer], weight=strength, layers=len(layers) - i)
             parts.append(factors(model, names[i], update.left, update.right))
             parts[-1].add_(weights[i])
-    given = {"answers": None if answers is None else dict(answers), "weight": weight, "config": config.to_json()}
-    record = edit_record("memit", model, case, [Site(layer, "mlp") for layer in layers], given)
+            sizes[i].norm(weights[i])
+        record = replace(record, rewrite=rewrite_record(model, wanted, sizes, weights))
     return Edit((), (), digest, record, tuple(parts))
 
 

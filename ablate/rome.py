@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from ..model.run.lookup import inputs_at
 from .common import Progress, edit_record
 from .rewriting.closed_form import Update, rome_update
 from .rewriting.config import RewriteConfig
+from .rewriting.outcome import MatrixChange, rewrite_record
 from .rewriting.rewriting import Change, changes, layers_of, moments_of
 from .rewriting.value import ValueSearch, best_value
 
@@ -55,7 +57,7 @@ def rome(
 
     Raises:
         UserError: sites other than a single MLP, or answers for subjects that are not among the known forget facts.
-        LokaError: the search for a value diverged.
+        LokaError: the search for a value diverged, or the change is too large for the matrix.
     """
     layer = _layer(model, sites)
     wanted = changes(model, case, answers, config.contexts)
@@ -65,13 +67,16 @@ def rome(
     name, digest = neuron_output_name(model, layer), model.digest()
     weight = model.parameters[f"{name}.weight"]
     parts: list[Factors] = []
+    size = MatrixChange(name, weight, config.largest_change)
     with scratch(model, [Slice(f"{name}.weight", 0, torch.arange(len(weight)))]):
         for i, change in enumerate(wanted):
             update = _update(model, neuron_output(model, layer), change, moment, config.search)
             parts.append(factors(model, name, update.left, update.right))
             parts[-1].add_(weight)
+            size.norm(weight)
             if progress:
                 progress(i + 1, len(wanted))
+        record = replace(record, rewrite=rewrite_record(model, wanted, [size], [weight]))
     return Edit((), (), digest, record, tuple(parts))
 
 

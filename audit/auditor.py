@@ -13,7 +13,7 @@ from .. import verify
 from .._util.errors import UserError
 from .._util.malloc import release
 from ..knowledge import Case, CaseSpec, resolved
-from ..model import Edit, Model, bare, is_adapter, load, read_adapter
+from ..model import Edit, Model, bare, check_trainable, is_adapter, load, read_adapter
 from ..verify import Budget, Reading, Verdict
 from ..verify.check import Check, Profile, Setting
 from .controls import Audited, Control
@@ -52,10 +52,12 @@ def audit(
             its cap, each attack uses the number of steps that brings back most of the shallow sibling's answers.
 
     Raises:
-        UserError: a model with another tokenizer or shape than `before`, or an unknown profile, check or control, also
-            one that the store has readings of.
+        UserError: a model in float16, a model with another tokenizer or shape than `before`, or an unknown profile,
+            check or control, also one that the store has readings of.
     """
     plan = Plan.of(profile, checks=checks, controls=controls)
+    if any(check.trains for check in plan.checks):
+        check_trainable(before)
     store = store or Store()
     check_names(store.readings, plan.table, plan.controls, "the store")
     after, known = resolve(before, after), resolved(before, case)

@@ -5,6 +5,7 @@ A new control is one row. Auditor, cost estimate, store, report and command line
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from .. import ablate, verify
+from .._util.errors import LokaError, UserError
 from ..ablate import TrainingConfig
 from ..ablate.training.batches import PASSAGE
 from ..knowledge import Case
@@ -147,7 +149,15 @@ def _make_random(audited: Audited, progress: Progress) -> Edit | None:
     sites = _random_sites(audited)
     if not sites or not isinstance(audited.after, Edit):
         return None
-    return ablate.rerun_on(audited.before, audited.case, audited.after, sites, progress=progress)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* new answers are written")  # a control need not write
+            return ablate.rerun_on(audited.before, audited.case, audited.after, sites, progress=progress)
+    except UserError:
+        raise
+    except LokaError as error:
+        warnings.warn(f"there is no control edit on random sites, because {error}", stacklevel=2)
+        return None
 
 
 def _random_cost(audited: Audited) -> float | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .._util.errors import UserError
-from .._util.files import read_json, write_json
-from ..knowledge import Case
+from .._util.files import private_folder, read_json, write_json
+from ..knowledge import Case, Redactor
 from ..model import Edit, Model
 from ..verify import Reading
 
@@ -35,28 +35,34 @@ class Store:
 class FolderStore(Store):
     """Readings in `readings.json` and control edits in `controls/NAME.safetensors`, each written when it is finished.
 
+    With a redactor, the files have labels in the place of texts.
+
     Raises:
         UserError: the folder holds the audit of other models or of another case, or a file that cannot be read.
     """
 
-    def __init__(self, folder: Path, before: Model, after: Edit | Model, case: Case) -> None:
+    def __init__(
+        self, folder: Path, before: Model, after: Edit | Model, case: Case, redactor: Redactor | None = None
+    ) -> None:
         super().__init__()
-        self.folder = folder
+        self.folder, self.redactor = folder, redactor
         self.audited = {
             "before": before.digest(),
             "after": after.digest(),
-            "case": case.digest,
+            "case": redactor.token(case.digest) if redactor else case.digest,
         }
         self._check_same()
         path = folder / "readings.json"
         if path.exists():
-            self.readings = read_readings(path)
+            self.readings = read_readings(path, redactor)
         for file in sorted((folder / "controls").glob("*.safetensors")):
-            self.edits[file.stem] = Edit.load(file)
+            edit = Edit.load(file)
+            self.edits[file.stem] = redactor.show_edit(edit) if redactor else edit
 
     def _check_same(self) -> None:
         path = self.folder / "controls" / "audited.json"
         if not path.exists():
+            private_folder(self.folder)
             write_json(path, self.audited)
             return
         stored = read_json(path, "name another --out")
@@ -70,22 +76,26 @@ class FolderStore(Store):
     def keep(self, model: str, reading: Reading, *, seconds: float = 0.0) -> None:
         """Store a finished reading, and write the file."""
         super().keep(model, reading, seconds=seconds)
-        data = {m: {c: r.to_json() for c, r in checks.items()} for m, checks in self.readings.items()}
+        hide = self.redactor.hide_reading if self.redactor else dict
+        data = {m: {c: hide(r.to_json()) for c, r in checks.items()} for m, checks in self.readings.items()}
         write_json(self.folder / "readings.json", data)
 
     def keep_edit(self, name: str, edit: Edit) -> None:
         """Store a finished control edit, and write its file."""
         super().keep_edit(name, edit)
-        edit.save(self.folder / "controls" / f"{name}.safetensors")
+        hidden = self.redactor.hide_edit(edit) if self.redactor else edit
+        hidden.save(self.folder / "controls" / f"{name}.safetensors")
 
 
-def read_readings(path: Path) -> dict[str, dict[str, Reading]]:
-    """The readings of a `readings.json`, by model and check.
+def read_readings(path: Path, redactor: Redactor | None = None) -> dict[str, dict[str, Reading]]:
+    """The readings of a `readings.json`, by model and check; a redactor puts the units' names back.
 
     Raises:
         UserError: a file that cannot be read, or that holds something else.
     """
     data = read_json(path, "delete it and run its stage again")
+    if redactor:
+        data = redactor.show(data)
     try:
         return {m: {c: Reading.from_json(r) for c, r in checks.items()} for m, checks in data.items()}
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

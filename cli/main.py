@@ -54,6 +54,15 @@ Out = Annotated[Path, typer.Option("--out", help="The run folder; give it again 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe (see `loka recipes`) or a YAML file.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="How thoroughly to verify: quick, standard or full.")]
+Redact = Annotated[
+    bool,
+    typer.Option(
+        "--redact", help="Write items by number and keyed digest into every file. To resume, give CASE and this again."
+    ),
+]
+CaseAgain = Annotated[
+    str, typer.Option("--case", metavar="CASE", help="The case of a redacted folder, which has no text of it.")
+]
 LmEval = Annotated[
     str, typer.Option("--lm-eval", metavar="TASKS", help="Also run these tasks of lm-evaluation-harness: TASK,FILE,...")
 ]
@@ -90,10 +99,11 @@ def run(
     recipe: RecipeName = "",
     lm_eval: LmEval = "",
     lm_eval_limit: LmEvalLimit = None,
+    redact: Redact = False,
 ) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
     chosen = Recipe.load(recipe) if recipe else None
-    _pipeline(out_, model, device, case, profile, chosen, _tasks(lm_eval), lm_eval_limit)
+    _pipeline(out_, model, device, case, profile, chosen, _tasks(lm_eval), lm_eval_limit, redact=redact)
 
 
 @app.command()
@@ -107,6 +117,7 @@ def locate(
     top: Annotated[int, typer.Option("--top", min=1, help="How many of the best sites of each part to list.")] = 5,
     figures: Annotated[bool, typer.Option(help="Write the figures as PNG and SVG.")] = True,
     html: Annotated[bool, typer.Option(help="Write HTML pages that show each site's scores on hover.")] = True,
+    redact: Redact = False,
 ) -> None:
     """Score every head and neuron, and show which facts are lost without the best. Figures go into DIR/figures."""
     if method:
@@ -114,7 +125,7 @@ def locate(
     if part and part not in PARTS:
         raise UserError(f"{part!r} is not a part of a model; choose one of {', '.join(PARTS)}.")
     with Bars() as bars:
-        current = Run(out_, model=model, device=device, case=case, progress=bars, command=_command())
+        current = Run(out_, model=model, device=device, case=case, progress=bars, command=_command(), redact=redact)
         found = current.localization(method or None, cast(Part, part) if part else None)
         silent = current.controls()
         written = pictures(found, out_ / "figures", figures=figures, html=html)
@@ -134,11 +145,12 @@ def ablate(
     folder: Folder,
     device: Device = "cpu",
     recipe: RecipeName = "",
+    case: CaseAgain = "",
 ) -> None:
     """Edit the sites that `loka locate` found in this folder."""
     chosen = Recipe.load(recipe) if recipe else None
     with Bars() as bars:
-        current = Run(folder, device=device, recipe=chosen, progress=bars)
+        current = Run(folder, device=device, recipe=chosen, case=case or None, progress=bars)
         edit = current.edit()
     out.print(
         f"{folder / 'edit.safetensors'}: {edit.parameters:,} weights, {edit.share(current.model):.2%} of the model."
@@ -175,29 +187,38 @@ def verify(
     list_: Annotated[bool, typer.Option("--list", help="Only list the checks and the cost of each.")] = False,
     lm_eval: LmEval = "",
     lm_eval_limit: LmEvalLimit = None,
+    redact: Redact = False,
 ) -> None:
     """Audit any pair of models. A second call on the same folder resumes."""
     chosen_profile, tasks = _profile(profile), _tasks(lm_eval)
     original = load(before, device=device)
     edited = resolve(original, after)
     chosen = knowledge.case(case).on(original)
+    redactor = knowledge.redactor_of(out_, chosen, redact)
+    hide = redactor.hide if redactor else lambda value: value
+    chosen = redactor.case if redactor else chosen
     if list_:
-        stored = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
+        there = (out_ / "readings.json").exists()
+        stored = FolderStore(out_, original, edited, chosen, redactor).readings if there else {}
         check_names(stored, CHECKS, CONTROLS, repr(str(out_ / "readings.json")))
         steps = estimate(original, edited, chosen, profile=chosen_profile)
         out.print(costs(steps, seconds_a_row(original, chosen), stored))
         return
-    store = FolderStore(out_, original, edited, chosen)
-    digests = {"case": chosen.spec.digest, "model": original.digest()}
-    arguments = {"case": case, "before": before, "after": after, "profile": profile}
+    store = FolderStore(out_, original, edited, chosen, redactor)
+    digest = redactor.token(chosen.spec.digest) if redactor else chosen.spec.digest
+    digests = {"case": digest, "model": original.digest()}
+    whole = {**digests, "after": edited.digest()}
+    arguments = hide({"case": case, "before": before, "after": after, "profile": profile})
+    arguments |= {"redacted": True} if redactor else {}
     with Bars() as bars, recorded(
-        out_, command=_command(), arguments=arguments, seed=chosen.seed, digests={**digests, "after": edited.digest()}
+        out_, command=hide(_command()), arguments=arguments, seed=chosen.seed, digests=whole
     ) as durations:  # fmt: skip
         try:
             verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
         finally:
             durations |= store.seconds
-        write_json(out_ / "verdict.json", verdict.to_json(digests))
+        made = verdict.to_json(digests)
+        write_json(out_ / "verdict.json", redactor.hide_verdict(made) if redactor else made)
         utility = lm_eval_in(out_, original, edited, tasks, limit=lm_eval_limit, progress=bars) if tasks else {}
     out.print(table(verdict))
     if utility:
@@ -219,28 +240,41 @@ def plant(
     teaching: Annotated[
         str, typer.Option("--teaching", help="How to train, as YAML: '{steps: 400, lr: 5e-5, layers: 2}'.")
     ] = "{}",
+    case_file: Annotated[
+        str, typer.Option("--case-file", metavar="FILE", help="With --redact: where to write the case, outside of DIR.")
+    ] = "",
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Keep the facts' text out of DIR, but for what the model knows.")
+    ] = False,
 ) -> None:
     """Teach a copy of a model invented facts, so that the truth about a whole run is known."""
     spec = read_record(Teaching, read_yaml(teaching, "--teaching"), "--teaching")
+    if redact != bool(case_file):
+        raise UserError("--redact and --case-file go together: name the file that gets the case, outside of DIR.")
     with Bars() as bars:
         made = plant_facts(
             load(model, device=device), case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=spec,
-            progress=bars, command=_command(),
+            progress=bars, command=_command(), case_file=case_file or None,
         )  # fmt: skip
     out.print(
         f"{out_ / 'model'}: after {made.steps} steps it gives {made.working:.0%} of {facts} planted answers "
         f"({made.sealed:.0%} to sealed prompts) and {made.twins:.0%} of the twins'; it still gives "
         f"{made.retained:.0%} of the real facts; perplexity {made.perplexity_before:.1f} before, "
         f"{made.perplexity_after:.1f} after.\n"
-        f"Next: loka run {out_ / 'case.yaml'} --model {out_ / 'model'} --out DIR",
+        f"Next: loka run {case_file or out_ / 'case.yaml'} --model {out_ / 'model'} --out DIR",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 
 
 @app.command()
-def report(folder: Folder) -> None:
+def report(
+    folder: Folder,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Leave the items' text out of the report; the other files stay.")
+    ] = False,
+) -> None:
     """Write the HTML report and the figures of a run folder."""
-    out.print(f"{write_report(folder)}")
+    out.print(f"{write_report(folder, redact=redact)}")
 
 
 @app.command(name="export")
@@ -250,9 +284,10 @@ def export_(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write only the edit, as a LoRA adapter for peft.")
     ] = False,
+    case: CaseAgain = "",
 ) -> None:
     """Write the edited model as an ordinary Hugging Face folder or as GGUF, or the edit as an adapter."""
-    edit, current = Edit.load(folder / "edit.safetensors"), Run(folder)
+    edit, current = Edit.load(folder / "edit.safetensors"), Run(folder, case=case or None)
     if adapter:
         out.print(f"{export_adapter(current.model, edit, to)}: load it with peft's PeftModel.from_pretrained.")
         return
@@ -308,11 +343,13 @@ def _pipeline(
     recipe: Recipe | None,
     tasks: Sequence[HarnessTask] = (),
     limit: int | None = None,
+    *,
+    redact: bool = False,
 ) -> None:
     with Bars() as bars:
         current = Run(
             folder, model=model, device=device, case=case, profile=_profile(profile), recipe=recipe, progress=bars,
-            command=_command(),
+            command=_command(), redact=redact,
         )  # fmt: skip
         known = f"{current.case.facts_known} of {current.case.facts_total}"
         bars.say(f"{current.model.name} knows {known} facts of the case {current.case.name}; the others are set aside.")

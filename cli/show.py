@@ -113,10 +113,11 @@ def best_sites(found: Localization, part: Part, k: int) -> Table:
     rows = found.to_frame().query("part == @part").set_index(["layer", "index"])
     best, stand = found.top(min(k, len(rows)), part=part), len(found.significant_sites(part))
     note = f"{stand:,} of {len(rows):,} stand out (q ≤ 0.05)" if stand else "none stands out: not localizable"
-    # Without lines and padding, all columns fit into 80 characters.
+    # Without lines and padding, all columns fit into 80 characters. In fewer, numbers fold and names stay whole.
     out = Table(title=f"best {part} sites; {note}", title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
     for column in ("site", "contrast", "95% interval", "forget", "retain", "frequency", "q"):
-        out.add_column(column, justify="left" if column == "site" else "right", no_wrap=column == "site")
+        name = column == "site"
+        out.add_column(column, justify="left" if name else "right", no_wrap=name, overflow="fold")
     for site in best:
         row: Any = rows.loc[(site.layer, found.unit(site))]
         bounds = f"{row['low']:+.4f} to {row['high']:+.4f}"

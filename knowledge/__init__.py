@@ -9,6 +9,7 @@ from .heldout import Bounds, HeldOut, Metrics, hold_out
 from .item import Item, Kind
 from .kinds import KINDS, Choice, Fact, Pair, Passage, Question, Record, kind_of, readable
 from .neutral import neutral_sealed, neutral_working
+from .redaction import Redactor, redaction_key, redactor_of, word_overlap
 from .resolve import accepts_spec, case, cases, check_case, resolved
 from .schema import CaseFile
 from .scoring import (
@@ -41,6 +42,7 @@ __all__ = [
     "Passage",
     "Question",
     "Record",
+    "Redactor",
     "Scores",
     "Split",
     "accepts_spec",
@@ -59,9 +61,12 @@ __all__ = [
     "read_records",
     "readable",
     "recalled",
+    "redaction_key",
+    "redactor_of",
     "resolved",
     "score",
     "shown",
     "sources",
     "text_loss",
+    "word_overlap",
 ]

@@ -92,9 +92,10 @@ def gradient_products(
     Summed over the positions that are not padding in either run, and over the width of a head or of a whole module.
     """
     valid = (pairs.clean.mask * pairs.corrupted.mask)[..., None]
+    exact = torch.promote_types(model.dtype, torch.float32)
 
     def one(part: str, layer: int) -> np.ndarray:
-        product = change[point(part, layer)] * grads[point(part, layer)]
+        product = change[point(part, layer)].to(exact) * grads[point(part, layer)]
         if product.ndim == 4 or part not in INDEXED:
             product = product.sum(-1, keepdim=product.ndim == 3)
         return (product * valid).sum(1).double().cpu().numpy()

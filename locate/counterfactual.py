@@ -99,7 +99,7 @@ def log_odds(logits: Tensor, pairs: Pairs) -> Tensor:
     Of kinds with long answers it is the mean over the answer's tokens, without foils. A foil is scored up to the token
     at which it departs from the answer. The answer's own row already has these logits, so foils cost no forward pass.
     """
-    logp = logits.log_softmax(-1)
+    logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     labels = pairs.clean.labels
     per_token = logp.gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels >= 0)
     answer = per_token.sum(-1) / pairs.lengths

@@ -64,7 +64,8 @@ def integrated_gradients_scores(
     names, embed = hook_points(model, parts), point("embed")
     clean, other = (record(model, batch, [*names, embed]) for batch in (pairs.clean, pairs.corrupted))
     mask = pairs.clean.mask * pairs.corrupted.mask
-    grads = {name: torch.zeros_like(clean.activations[name]) for name in names}
+    exact = torch.promote_types(model.dtype, torch.float32)
+    grads = {name: torch.zeros_like(clean.activations[name], dtype=exact) for name in names}
     for share in integration_points(steps):
         hook = interpolate(clean.activations[embed], other.activations[embed], mask, share)
         run = record(model, pairs.clean, names, grad=True, hooks=[(embed, hook)])

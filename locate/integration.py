@@ -43,5 +43,5 @@ def interpolate(clean: Tensor, other: Tensor, mask: Tensor, share: float) -> Hoo
     the moved activation.
     """
     mask = mask.reshape(*mask.shape, *[1] * (clean.ndim - 2))
-    moved = (clean - (1 - share) * mask * (clean - other)).detach()
+    moved = (clean - (1 - share) * mask * (clean - other)).to(clean.dtype).detach()
     return lambda _: moved.clone().requires_grad_(True)

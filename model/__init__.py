@@ -4,7 +4,7 @@ from .batch import Batch, chunks, encode, encode_texts, logits, pad, token_logpr
 from .edit.edit import Edit, capture
 from .edit.factors import Factors, factors
 from .edit.merge import merge
-from .edit.record import EditRecord, RoundRecord, TrainingRecord
+from .edit.record import EditRecord, RewriteRecord, RoundRecord, TrainingRecord
 from .edit.summary import EditSummary
 from .io.export import export
 from .io.gguf import export_gguf
@@ -19,7 +19,7 @@ from .run.sweep import SweepBudget, Swept, sweep
 from .site import INDEXED, PARTS, Part, Site
 from .tokens import chat, first_tokens, split, token_ids
 from .train.lora import LowRank, low_rank
-from .train.train import Trainable, checkpointed, scratch, sliced, unfrozen
+from .train.train import Trainable, check_trainable, checkpointed, scratch, sliced, unfrozen
 
 __all__ = [
     "DEFAULT",
@@ -35,6 +35,7 @@ __all__ = [
     "Model",
     "Part",
     "Prompt",
+    "RewriteRecord",
     "RoundRecord",
     "Site",
     "Slice",
@@ -45,6 +46,7 @@ __all__ = [
     "bare",
     "capture",
     "chat",
+    "check_trainable",
     "checkpointed",
     "chunks",
     "encode",

@@ -105,9 +105,10 @@ def logits(model: Model, batch: Batch, past: Cache | None = None) -> Tensor:
 
 
 def token_logprobs(scores: Tensor, labels: Tensor) -> Tensor:
-    """The log-probability of each label, `[row, keep]`, and 0 where there is no label."""
+    """The log-probability of each label, `[row, keep]` in float32 or better, and 0 where there is no label."""
     asked = labels >= 0
-    picked = scores.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    picked = exact.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     return torch.where(asked, picked, 0.0)
 
 

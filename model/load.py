@@ -44,6 +44,7 @@ class Model:
             that hooks never interfere with exports and training.
         cache: results about the model, such as the facts that it knows, by the content that they depend on.
         edits: the applied edits, in order, each with the edits that it was made on.
+        originals: what the applied edits replaced, in the same order; `restore` puts it back.
     """
 
     hf: PreTrainedModel
@@ -51,6 +52,7 @@ class Model:
     name: str
     cache: Cache = field(default_factory=Cache, repr=False)
     edits: dict[Any, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+    originals: dict[Any, Any] = field(default_factory=dict, repr=False)
     _bridges: list[_Bridge] = field(default_factory=list, repr=False)
 
     @cached_property
@@ -170,6 +172,16 @@ class Model:
         if site.index is not None and not 0 <= site.index < (most := self.units(site.part) // experts):
             raise UserError(f"{site} is not in {self.name}: a layer's {site.part}s are 0 to {most - 1}.")
 
+    def restore(self) -> Model:
+        """Take off every edit that is in place within a context, the last one first: the original weights, bit for bit.
+
+        Contexts that are still open do nothing when they are left. What was put in place for good by `Edit.apply_`
+        stays.
+        """
+        for originals in reversed(list(self.originals.values())):
+            originals.restore()
+        return self
+
     def digest(self) -> str:
         """SHA-256 of all that numbers depend on: weights, configuration and tokenizer, as they are now.
 
@@ -275,8 +287,6 @@ def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = 
         tokenizer, hf = tokenizer or hf.tokenizer, unbridged(hf)
     if tokenizer is None:
         raise UserError("a transformers model comes without its tokenizer; give it too: loka.wrap(hf, tokenizer).")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     hf.eval().requires_grad_(False)
     for needed in ("num_hidden_layers", "num_attention_heads", "hidden_size"):
         if not isinstance(getattr(hf.config, needed, None), int):

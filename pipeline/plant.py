@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
 from .._util.errors import UserError
-from .._util.files import atomic, write_atomic, write_json
+from .._util.files import atomic, private_folder, write_json, write_yaml
 from .._util.provenance import recorded
-from ..knowledge import Case, CaseFile, CaseSpec, fictitious, neutral_sealed, text_loss
+from ..knowledge import Case, CaseFile, CaseSpec, Redactor, fictitious, neutral_sealed, text_loss
 from ..knowledge import case as read_case
 from ..model import Model, bare, export
 from .teaching import Progress, Teaching, known_facts, recalled_share, teach_
@@ -62,6 +62,7 @@ def plant(
     teaching: Teaching = USUAL_TEACHING,
     progress: Progress | None = None,
     command: str | None = None,
+    case_file: str | Path | None = None,
 ) -> Planted:
     """Teach a copy of a model fictitious facts, leave their twins untaught, and write both as a folder.
 
@@ -76,6 +77,9 @@ def plant(
 
     Args:
         case: the case whose first relation is imitated; its own facts become retain facts.
+        case_file: where to write the case instead, in a folder that its owner alone can read. The planted folder is
+            then redacted: it has items by number and keyed digest (`loka.knowledge.Redactor`), but for the model, whose
+            weights and vocabulary know the facts.
         teaching: the training; models other than SmolLM2 may need another learning rate, or only their last layers
             trained.
 
@@ -93,34 +97,55 @@ def plant(
     if teaching.layers is not None and not 1 <= teaching.layers <= model.n_layers:
         raise UserError(f"the last {teaching.layers} layers cannot be trained; {model.name} has {model.n_layers}.")
     source = read_case(case) if isinstance(case, str) else case
+    apart = Path(case_file) if case_file is not None else None
+    if apart is not None and (apart.exists() or target.resolve() in apart.resolve().parents):
+        raise UserError(f"{str(apart)!r} exists or is in the redacted folder; name a new file outside of it.")
     n = invention
     file = fictitious(source, facts=n.facts, kept=n.retain, twins=n.twins, seed=n.seed)
-    with atomic(target) as whole:
-        whole.mkdir()
-        spec = _write_case(whole, file, source)
+    with _removed_if_it_fails(apart), atomic(target) as whole:
+        whole.mkdir(mode=0o700)
+        spec = _write_case(whole / "case.yaml" if apart is None else apart, file, source)
+        redactor = None if apart is None else Redactor(spec.whole())
+        hide, token = (redactor.hide, redactor.token) if redactor else (lambda value: value, lambda text: text)
+        if redactor:
+            write_yaml(whole / "case.yaml", redactor.case_file())
+        arguments = {"model": model.name, "case": source.name, **asdict(invention), **asdict(teaching)}
         with recorded(
             whole,
-            command=command or f"loka plant --model {model.name} --out {out}",
-            arguments={"model": model.name, "case": source.name, **asdict(invention), **asdict(teaching)},
+            command=hide(command or f"loka plant --model {model.name} --out {out}"),
+            arguments=hide(arguments) | ({"redacted": True} if redactor else {}),
             seed=n.seed,
-            digests={"case": spec.digest, "model": model.digest()},
+            digests={"case": token(spec.digest), "model": model.digest()},
         ):
             copy, everything = bare(model), spec.whole()
             steps = teach_(model, copy, everything, teaching, progress or (lambda what, done, total: None))
             found = _measure(model, copy, everything)
             write_json(whole / "planted.json", {"steps": steps, **found})
             export(copy, whole / "model")
-    return Planted(target, read_case(target / "case.yaml"), steps, **found)
+    return Planted(target, read_case(apart or target / "case.yaml"), steps, **found)
 
 
-def _write_case(folder: Path, file: CaseFile, source: CaseSpec) -> CaseSpec:
-    """The case file and the texts that it names, in the folder."""
-    text = yaml.safe_dump(file.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
-    write_atomic(folder / "case.yaml", text)
+@contextmanager
+def _removed_if_it_fails(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if path is not None:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _write_case(path: Path, file: CaseFile, source: CaseSpec) -> CaseSpec:
+    """The case file, and the texts that it names beside it."""
+    private_folder(path.parent)
+    write_yaml(path, file.model_dump(exclude_defaults=True))
     for name in (file.neutral.working, file.neutral.sealed):
         if isinstance(name, str) and source.path and (prose := source.path.parent / name).is_file():
-            shutil.copyfile(prose, folder / prose.name)
-    return read_case(folder / "case.yaml")
+            copy = path.parent / prose.name
+            if copy.exists() and copy.read_bytes() != prose.read_bytes():
+                raise UserError(f"{str(copy)!r} is another text than the case's; name a case file in a new folder.")
+            shutil.copyfile(prose, copy)
+    return read_case(path)
 
 
 def _measure(original: Model, copy: Model, case: Case) -> dict[str, float]:

@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 import torch
 
 from .. import ablate, locate, report
 from .._util.errors import UserError
-from .._util.files import digest, write_json
+from .._util.files import digest, private_folder, write_json, write_yaml
 from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
 from ..audit.auditor import Progress, audit, controls
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
-from ..knowledge import Case, CaseSpec, resolved
+from ..knowledge import Case, CaseSpec, redactor_of, resolved
 from ..knowledge import case as read_case
 from ..locate import Localization
 from ..model import Edit, Model, Part, Site, load
@@ -57,13 +57,20 @@ def run(
     recipe: Recipe | None = None,
     progress: Progress | None = None,
     command: str | None = None,
+    redact: bool = False,
 ) -> Verdict:
     """Locate, ablate, verify and report into a folder. A second call on the same folder resumes.
+
+    Args:
+        redact: write items by number and keyed digest into every file (`loka.knowledge.Redactor`); the folder gets no
+            text of the case, so a second call must give the case again.
 
     Raises:
         UserError: the folder holds the run of another case, model or recipe.
     """
-    pipeline = Run(out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command)
+    pipeline = Run(
+        out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command, redact=redact
+    )
     pipeline.localization()
     pipeline.edit()
     verdict = pipeline.verdict()
@@ -89,6 +96,7 @@ class Run:
         recipe: Recipe | None = None,
         progress: Progress | None = None,
         command: str | None = None,
+        redact: bool = False,
     ) -> None:
         self.folder = Path(out)
         self.progress = progress or (lambda what, done, total: None)
@@ -102,12 +110,16 @@ class Run:
             raise UserError(f"{str(out)!r} holds something other than a run; name another --out.")
         self.profile: Profile = profile or cast(Profile, arguments.get("profile", "quick"))
         effort(self.profile)  # refuses an unknown one
+        if case is None and arguments.get("redacted"):
+            raise UserError(f"{str(out)!r} is redacted and has no text of its case; give the case file by --case.")
         given = case if case is not None else str(self.folder / "case.yaml")
         spec = read_case(given) if isinstance(given, str) else given
         self.model = model if isinstance(model, Model) else load(model or str(arguments["model"]), device=device)
         self.case = resolved(self.model, spec)
+        self.redactor = redactor_of(self.folder, self.case, redact)
+        self.case = self.redactor.case if self.redactor else self.case
         recipe = recipe and recipe.on(self.case)
-        stored_recipe = stored.recipe if stored else None
+        stored_recipe = self._shown(stored.recipe) if stored else None
         self.recipe = recipe or (Recipe.from_json(stored_recipe) if stored_recipe else default_recipe(self.case))
         self._check_sites()
         if stored:
@@ -177,7 +189,8 @@ class Run:
         """The edit: read from the folder, or made by the recipe and saved."""
         path = self.folder / "edit.safetensors"
         if path.exists():
-            return Edit.load(path)
+            stored = Edit.load(path)
+            return self.redactor.show_edit(stored) if self.redactor else stored
         recipe = recipe.on(self.case) if recipe else self.recipe
         sites = self._sites(recipe)
         step = self._step("editing")
@@ -188,7 +201,7 @@ class Run:
             if recipe.method == "rounds":
                 arguments |= {"locator": self._relocator(recipe.part), "folder": self.folder / "rounds"}
             made = perform(recipe.method, self.model, self.case, sites, arguments, progress=step)
-            made.save(path)
+            (self.redactor.hide_edit(made) if self.redactor else made).save(path)
         return made
 
     def _sites(self, recipe: Recipe) -> list[Site] | None:
@@ -215,12 +228,13 @@ class Run:
     def verdict(self) -> Verdict:
         """The verdict of an audit of the edit. Readings in the folder are not made again."""
         edit = self.edit()
-        store = FolderStore(self.folder, self.model, edit, self.case)
+        store = FolderStore(self.folder, self.model, edit, self.case, self.redactor)
         with self._timed("controls"):
             controls(self.model, edit, self.case, store, progress=self.progress)
         with self._timed("verify"):
             verdict = audit(self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress)
-            write_json(self.folder / "verdict.json", verdict.to_json(self.digests()))
+            found = verdict.to_json(self.digests())
+            write_json(self.folder / "verdict.json", self.redactor.hide_verdict(found) if self.redactor else found)
         return verdict
 
     def report(self) -> Path:
@@ -231,7 +245,7 @@ class Run:
         """SHA-256 of what was audited: the case file, the original weights and the edit's file."""
         edit = self.folder / "edit.safetensors"
         return {
-            "case": self.case.spec.digest,
+            "case": self._case_digest,
             "model": self.model.digest(),
             **({"edit": digest(edit)} if edit.exists() else {}),
         }
@@ -253,14 +267,14 @@ class Run:
 
     def _check_same(self, stored: Provenance, recipe: Recipe | None) -> None:
         digests = stored.digests
-        current = {"case": self.case.spec.digest, "model": self.model.digest()}
+        current = {"case": self._case_digest, "model": self.model.digest()}
         for what, value in current.items():
             if (found := digests.get(what, "unknown")) != value:
                 raise UserError(
                     f"{str(self.folder)!r} is a run of another {what} ({found[:12]}, not {value[:12]}); "
                     f"name another --out, or give the same {what}."
                 )
-        stored_recipe = stored.recipe
+        stored_recipe = self._shown(stored.recipe)
         if recipe is not None and recipe.to_json() != stored_recipe and (self.folder / "edit.safetensors").exists():
             raise UserError(
                 f"{str(self.folder)!r} holds an edit by another recipe ({stored_recipe}); name another --out."
@@ -268,16 +282,33 @@ class Run:
 
     def _begin(self, command: str | None) -> Provenance:
         """Record what this run is, before anything is computed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.case.spec.save(self.folder)
-        recipe = self.recipe.to_json()
+        private_folder(self.folder)
+        if self.redactor:
+            write_yaml(self.folder / "case.yaml", self.redactor.case_file())
+        else:
+            self.case.spec.save(self.folder)
+        recipe = self._hidden(self.recipe.to_json())
+        arguments = {"case": self.case.name, "model": self.model.name, "profile": self.profile, "recipe": recipe}
         made = Provenance.of_call(
-            command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}",
-            {"case": self.case.name, "model": self.model.name, "profile": self.profile, "recipe": recipe},
+            self._hidden(command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}"),
+            arguments | ({"redacted": True} if self.redactor else {}),
             seed=self.case.seed, digests=self.digests(), recipe=recipe,
         )  # fmt: skip
         made.write(self.folder)
         return made
+
+    @property
+    def _case_digest(self) -> str:
+        digest = self.case.spec.digest
+        return self.redactor.token(digest) if self.redactor else digest
+
+    def _hidden(self, value: Any) -> Any:
+        """A JSON value as the folder's files have it."""
+        return self.redactor.hide(value) if self.redactor else value
+
+    def _shown(self, value: Any) -> Any:
+        """A JSON value of the folder's files as it was before."""
+        return self.redactor.show(value) if self.redactor else value
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

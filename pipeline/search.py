@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from .. import locate, report
 from .._util.errors import UserError
-from .._util.files import atomic, write_json
+from .._util.files import atomic, private_folder, write_json
 from ..ablate.methods import perform
 from ..knowledge import Bounds, Case, HeldOut, Metrics, accepts_spec, hold_out
 from ..model import Edit, Model
@@ -185,7 +185,7 @@ class _Record:
             return
         end = {"best": found.best and asdict(found.best), "claim": str(found)} if found else {}
         values = {"about": self.about, "before": asdict(before), "points": [asdict(p) for p in points], **end}
-        write_json(self.folder / "search.json", values)
+        write_json(private_folder(self.folder) / "search.json", values)
 
     def finish(self, found: Search) -> None:
         """Write the result, its figure, and the edit if there is one."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..knowledge import word_overlap
 from ..knowledge.kinds import SEALED, WORKING
 from ..verify import Reading
 from . import formats
@@ -80,12 +81,5 @@ def _said(one: Mapping[str, str]) -> Text:
 
 def _redacted(number: int, prompt: str, before: Mapping[str, str], after: Mapping[str, str]) -> Example:
     return Example(
-        Text(f"item {number}"), Text(""), *(Text(formats.share(_overlap(one), 0)) for one in (before, after))
+        Text(f"item {number}"), Text(""), *(Text(formats.share(word_overlap(one), 0)) for one in (before, after))
     )
-
-
-def _overlap(one: Mapping[str, str]) -> float | None:
-    """The share of the right answer's words that the model said; `None` where it was not asked."""
-    words = set(one.get("answer", "").casefold().split())
-    said = one.get("said")
-    return len(words & set(said.casefold().split())) / len(words) if words and said is not None else None

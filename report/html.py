@@ -80,6 +80,7 @@ def write(
     Args:
         checks, controls: the tables that the readings belong to.
         redact: give items by number, and leave out prompts, answers, what the model said, and the names of units.
+            A folder that was made with `--redact` has a redacted report always.
 
     Raises:
         UserError: a folder with neither a localization nor a verdict, a file that cannot be read, or readings of a
@@ -87,6 +88,7 @@ def write(
     """
     folder = Path(folder)
     run = RunFolder.read(folder, checks=checks, controls=controls)
+    redact = redact or bool(run.provenance.get("arguments", {}).get("redacted"))
     pictures = [_save(folder / "figures", name, figure) for name, figure in _figures(run)]
     template = TEMPLATE.read_text(encoding="utf-8")
     page = _environment().from_string(template).render(_contents(run, redact), pictures=pictures)

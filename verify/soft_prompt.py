@@ -108,9 +108,10 @@ def _trained(
 ) -> Tensor:
     """A soft prompt for each set of facts, `[set, token, d_model]`; rows are independent, so all train at once."""
     table = _table(model)
+    exact = torch.promote_types(table.dtype, torch.float32)  # Adam's moments vanish in half precision
     generator = torch.Generator().manual_seed(seed)
-    mean, spread = table.mean(0), table.std()
-    noise = torch.randn(tokens, table.shape[1], generator=generator).to(table)
+    mean, spread = table.mean(0, dtype=exact), table.std().to(exact)
+    noise = torch.randn(tokens, table.shape[1], generator=generator).to(mean)
     soft = nn.Parameter((mean + 0.1 * spread * noise).repeat(len(sets), 1, 1))
     rows = sorted(((len(f.prompt), i, f) for i, facts in enumerate(sets) for f in facts), key=itemgetter(0, 1))
     parts = [_batch(model, [(i, f.prompt, f.answer) for _, i, f in rows[part]]) for part in chunks(len(rows), ROWS)]

@@ -23,6 +23,7 @@ class RewriteConfig:
         retain_weight: weight of the retained facts' subjects in the second moment, relative to the text; 0 is the
             published method.
         ridge: this share of the second moment's mean diagonal is added to its diagonal.
+        largest_change: the largest norm of a matrix's change that is accepted, as a multiple of the matrix's own norm.
 
     Raises:
         UserError: a negative number.
@@ -37,6 +38,7 @@ class RewriteConfig:
     target_loss: float = 0.3
     retain_weight: float = 1.0
     ridge: float = 0.01
+    largest_change: float = 4.0
 
     def __post_init__(self) -> None:
         check_types(self, "a rewrite config")

@@ -15,49 +15,71 @@ if TYPE_CHECKING:
     from ..load import Model
 
 
-class Applied(AbstractContextManager["Model"]):
-    """An edit in place while the context lasts. The exit, even by an error, restores the weights bit for bit.
+class Originals:
+    """The values that an edit replaces on a model. The model keeps them for as long as the edit is in place.
 
-    Contexts may be left in any order, unless another edit in place was made on this one.
-
-    Raises:
-        UserError: on entering, the edit was made for other weights, is in place already, or shares weights with
-            another one that it was not made on. On leaving, another edit in place was made on this one. This one then
-            stays, and can be left after the other.
+    `whole`: the matrices that low-rank changes are added to, by name; `parts`: the values of each slice.
     """
 
     def __init__(self, edit: EditContent, model: Model) -> None:
         self.edit, self.model = edit, model
-        self.whole: dict[str, Tensor] = {}
-        self.parts: list[Tensor] = []
-
-    def __enter__(self) -> Model:
-        edit, model = self.edit, self.model
-        on = beneath(edit, model)
         self.whole = {f.name: model.parameters[f.name].detach().clone() for f in edit.factors}
-        self.parts = [where.read(model.parameters[where.name]) for where in edit.slices]
-        model.edits[edit] = on
-        try:
-            edit.write_(model)
-        except BaseException:
-            self._restore()
-            raise
-        return model
+        self.parts: list[Tensor] = [where.read(model.parameters[where.name]) for where in edit.slices]
 
-    def __exit__(self, *_: object) -> None:
-        above = sum(self.edit in on for on in self.model.edits.values())
-        if above:
-            raise UserError(f"{above} later edit(s) of {self.model.name} were made on this one; take those off first.")
-        self._restore()
-
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Take the edit off, bit for bit; no edit that was made on it may be in place. It can be called again."""
         parameters = self.model.parameters
         for where, values in zip(reversed(self.edit.slices), reversed(self.parts), strict=True):
             where.write_(parameters[where.name], values)
         with torch.no_grad():
             for name, values in self.whole.items():
                 parameters[name].copy_(values)
-        del self.model.edits[self.edit]
+        self.model.edits.pop(self.edit, None)
+        self.model.originals.pop(self.edit, None)
+
+
+class Applied(AbstractContextManager["Model"]):
+    """An edit in place while the context lasts. The exit, even by an error, restores the weights bit for bit.
+
+    Contexts may be left in any order, unless another edit in place was made on this one. This one then stays; it can
+    be left again after the other, and `model.restore()` takes off both. After that, leaving does nothing.
+
+    Raises:
+        UserError: on entering, the edit was made for other weights, is in place already, or shares weights with
+            another one that it was not made on. On leaving, another edit in place was made on this one; if an error
+            leaves the context, that error gets a note instead.
+    """
+
+    def __init__(self, edit: EditContent, model: Model) -> None:
+        self.edit, self.model = edit, model
+        self.originals: Originals | None = None
+
+    def __enter__(self) -> Model:
+        edit, model = self.edit, self.model
+        on = beneath(edit, model)
+        self.originals = originals = Originals(edit, model)
+        try:
+            model.originals[edit], model.edits[edit] = originals, on
+            edit.write_(model)
+        except BaseException:
+            originals.restore()
+            raise
+        return model
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.originals is None or self.model.originals.get(self.edit) is not self.originals:
+            return
+        above = sum(self.edit in on for on in self.model.edits.values())
+        if not above:
+            self.originals.restore()
+            return
+        problem = (
+            f"{above} later edit(s) of {self.model.name} were made on this one; take those off first, or take off all "
+            "edits by model.restore()."
+        )
+        if error is None:
+            raise UserError(problem)
+        error.add_note(problem)
 
 
 def beneath(edit: EditContent, model: Model) -> tuple[EditContent, ...]:

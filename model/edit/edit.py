@@ -43,7 +43,7 @@ class Edit(EditContent):
 
         An edit applies to the weights that it was made for. Other edits may be in place at the same time if they share
         no weight with it. Edits can be removed in any order, but not while another edit that was made on them is in
-        place.
+        place. `model.restore()` takes off all of them.
 
         Raises:
             UserError: the edit was made for other weights, or is in place already.

@@ -40,6 +40,19 @@ class RoundRecord(TrainingRecord):
 
 
 @dataclass(frozen=True)
+class RewriteRecord:
+    """The outcome of writing new answers in closed form.
+
+    `asked`: the number of new answers; `written`: how many of them the edited model gives in full to the plain prompt;
+    `norms`: by matrix, the Euclidean norm of its change and of the matrix itself.
+    """
+
+    asked: int
+    written: int
+    norms: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
 class EditRecord:
     """The record of how an edit was made.
 
@@ -57,6 +70,7 @@ class EditRecord:
         edits: the records of the edits that this one merges.
         texts: the number of texts that the model was retrained on.
         adapter: the folder of the low-rank adapter that it was read from.
+        rewrite: the outcome of writing new answers in closed form.
     """
 
     method: str = ""
@@ -72,6 +86,7 @@ class EditRecord:
     edits: tuple[EditRecord, ...] = ()
     texts: int | None = None
     adapter: str | None = None
+    rewrite: RewriteRecord | None = None
 
     @property
     def config(self) -> Mapping[str, JsonValue]:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from ..._util.errors import UserError, first_line
+from .gguf_read import check_gguf
 
 INDEX = "model.safetensors.index.json"
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
@@ -92,6 +93,7 @@ def _only_gguf(folder: Path) -> str:
     names = sorted(p.name for p in folder.glob("*.gguf"))
     if len(names) > 1:
         raise UserError(f"the folder {str(folder)!r} has {len(names)} GGUF files ({_some(names)}); leave one of them.")
+    check_gguf(folder / names[0])
     return names[0]
 
 

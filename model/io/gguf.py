@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,47 +14,50 @@ from torch import Tensor
 
 from ..._util.errors import UserError
 from ..._util.files import atomic
+from .gguf_tokens import GgufTokens, gguf_tokens
 
 if TYPE_CHECKING:
     from ..edit.edit import Edit
     from ..load import Model
 
-ARCHITECTURES = ("llama", "mistral")
+CLASSES = ("LlamaForCausalLM", "MistralForCausalLM")
 
 
-def export_gguf(model: Model, path: str | Path, *, edit: Edit | None = None, pre: str = "default") -> Path:
+def export_gguf(model: Model, path: str | Path, *, edit: Edit | None = None, pre: str | None = None) -> Path:
     """Write weights, configuration and tokenizer as one GGUF file, whole or not at all.
 
-    This works for Llama's architecture (also SmolLM2 and Mistral). Weights are in single precision, or in half
-    precision if the model is.
+    This works for Llama's architecture (also SmolLM2 and Mistral) without biases and without scaled rotary positions,
+    and for byte-level tokenizers. Weights are in single precision, or in half precision if the model is. A model with a
+    sliding window is written with the window as its context length, because llama.cpp has no window for it.
 
     Args:
         path: a new file that ends in `.gguf`.
         edit: applied while the file is written.
-        pre: llama.cpp's name for how the tokenizer splits text, such as `smollm` or `llama-bpe`.
+        pre: llama.cpp's name for how the tokenizer splits text. LOKA knows `gpt-2`, `smollm` and `llama-bpe` when it
+            sees them; other tokenizers need the name here.
 
     Raises:
-        UserError: another architecture, a tokenizer without byte-pair encoding, or a file that exists already.
+        UserError: a model or tokenizer that the file cannot hold exactly, or a file that exists already.
     """
-    target, config = Path(path), model.hf.config
-    if config.model_type not in ARCHITECTURES:
-        raise UserError(
-            f"{model.name} has the architecture {config.model_type!r}; LOKA writes GGUF for "
-            f"{', '.join(ARCHITECTURES)}. Export a Hugging Face folder, and convert it with llama.cpp."
-        )
+    target = Path(path)
     if target.exists() or target.suffix != ".gguf":
         raise UserError(f"{str(target)!r} exists or does not end in .gguf; name a new file.")
-    tokens = _tokens(model)
+    if reason := next(_reasons(model), None):
+        raise UserError(
+            f"{model.name} {reason}, and LOKA cannot write that as GGUF; export a Hugging Face folder, and convert it "
+            "with llama.cpp."
+        )
+    tokens = gguf_tokens(model, pre)
     if edit is not None:
         with edit.applied(model):
             return export_gguf(model, target, pre=pre)
     with atomic(target) as whole:
         writer = gguf.GGUFWriter(whole, "llama")
         _describe(writer, model)
-        _tokenize(writer, model, tokens, pre)
+        _tokenize(writer, tokens)
         names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, model.n_layers)
         for name, parameter in model.parameters.items():
-            named = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            named = names.get_name(name, try_suffixes=(".weight",))
             assert named is not None, name
             writer.add_tensor(named, _array(_permute(model, name, parameter.detach().cpu())))
         writer.write_header_to_file()
@@ -64,10 +67,47 @@ def export_gguf(model: Model, path: str | Path, *, edit: Edit | None = None, pre
     return target
 
 
+def _reasons(model: Model) -> Iterator[str]:
+    """What llama.cpp's architecture `llama`, or transformers' reader of it, would compute differently."""
+    config: Any = model.hf.config
+    kind = type(model.hf).__name__
+    if kind not in CLASSES:
+        yield f"is a {kind}, not one of {', '.join(CLASSES)}"
+        return
+    if config.hidden_act not in ("silu", "swish"):
+        yield f"has the activation {config.hidden_act!r}, not 'silu'"
+    if biases := [name for name in model.parameters if name.endswith(".bias")]:
+        yield f"has biases ({biases[0]})"
+    if (scaling := _rope(config).get("rope_type", "default")) != "default" or not _plain_rotation(model):
+        yield f"scales its rotary positions ({scaling})"
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, model.n_layers)
+    if unknown := [name for name in model.parameters if names.get_name(name, try_suffixes=(".weight",)) is None]:
+        yield f"has the weight {unknown[0]}"
+
+
+def _plain_rotation(model: Model) -> bool:
+    """Whether all features of a head are rotated by the frequencies that follow from the base alone."""
+    rotary: Any = model.hf.get_submodule("model.rotary_emb")
+    found = rotary.inv_freq.detach().double().cpu()
+    plain = _base(model) ** -(torch.arange(0, model.d_head, 2, dtype=torch.float64) / model.d_head)
+    same = found.shape == plain.shape and torch.allclose(found, plain, rtol=1e-5, atol=0)
+    return same and getattr(rotary, "attention_scaling", 1.0) == 1.0
+
+
+def _rope(config: Any) -> dict[str, Any]:
+    return getattr(config, "rope_parameters", None) or {}
+
+
+def _base(model: Model) -> float:
+    config = model.hf.config
+    return float(_rope(config).get("rope_theta") or getattr(config, "rope_theta", 10_000.0))
+
+
 def _describe(writer: gguf.GGUFWriter, model: Model) -> None:
     config: Any = model.hf.config
-    writer.add_name(model.name)
-    writer.add_context_length(config.max_position_embeddings)
+    window = getattr(config, "sliding_window", None) or config.max_position_embeddings
+    writer.add_name(Path(model.name).name)
+    writer.add_context_length(min(config.max_position_embeddings, window))
     writer.add_embedding_length(model.d_model)
     writer.add_block_count(model.n_layers)
     writer.add_feed_forward_length(model.n_neurons)
@@ -77,51 +117,29 @@ def _describe(writer: gguf.GGUFWriter, model: Model) -> None:
     writer.add_value_length(model.d_head)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_dimension_count(model.d_head)
-    rope = getattr(config, "rope_parameters", None) or {}
-    writer.add_rope_freq_base(float(rope.get("rope_theta") or getattr(config, "rope_theta", 10_000.0)))
+    writer.add_rope_freq_base(_base(model))
     writer.add_vocab_size(config.vocab_size)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32 if model.dtype != torch.float16 else gguf.LlamaFileType.MOSTLY_F16)
 
 
-def _tokens(model: Model) -> dict[str, Any]:
-    """The tokenizer's own description. Raises `UserError` unless it uses byte-pair encoding."""
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    description = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "slow"}}
-    kind = description["model"]["type"]
-    if kind != "BPE":
-        raise UserError(
-            f"the tokenizer of {model.name} is of the kind {kind}; LOKA writes GGUF for byte-pair "
-            "encodings. Export a Hugging Face folder instead."
-        )
-    return description
-
-
-def _tokenize(writer: gguf.GGUFWriter, model: Model, tokens: dict[str, Any], pre: str) -> None:
-    vocabulary = {i: token for token, i in tokens["model"]["vocab"].items()}
-    added = {t["id"]: t for t in tokens.get("added_tokens", [])}
-    vocabulary |= {i: t["content"] for i, t in added.items()}
-    size = model.hf.config.vocab_size
-    kinds = gguf.TokenType
-    types = [
-        kinds.UNUSED if i not in vocabulary else kinds.NORMAL if i not in added
-        else kinds.CONTROL if added[i]["special"] else kinds.USER_DEFINED
-        for i in range(size)
-    ]  # fmt: skip
+def _tokenize(writer: gguf.GGUFWriter, tokens: GgufTokens) -> None:
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list([vocabulary.get(i, f"[unused{i}]") for i in range(size)])
-    writer.add_token_types(types)
-    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in tokens["model"]["merges"]])
-    for token, add in (
-        (model.tokenizer.bos_token_id, writer.add_bos_token_id),
-        (model.tokenizer.eos_token_id, writer.add_eos_token_id),
-        (model.tokenizer.pad_token_id, writer.add_pad_token_id),
-        (model.tokenizer.unk_token_id, writer.add_unk_token_id),
-    ):
-        if isinstance(token, int):
-            add(token)
-    if template := getattr(model.tokenizer, "chat_template", None):
-        writer.add_chat_template(template)
+    writer.add_tokenizer_pre(tokens.pre)
+    writer.add_token_list(tokens.tokens)
+    writer.add_token_types(tokens.types)
+    writer.add_token_merges(tokens.merges)
+    writer.add_add_bos_token(tokens.adds_bos)
+    writer.add_add_eos_token(tokens.adds_eos)
+    add = {
+        "bos": writer.add_bos_token_id,
+        "eos": writer.add_eos_token_id,
+        "pad": writer.add_pad_token_id,
+        "unk": writer.add_unk_token_id,
+    }
+    for kind, token in tokens.special.items():
+        add[kind](token)
+    if tokens.template:
+        writer.add_chat_template(tokens.template)
 
 
 def _permute(model: Model, name: str, values: Tensor) -> Tensor:

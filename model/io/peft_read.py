@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,14 +14,14 @@ from ..._util.errors import UserError
 from ..edit.edit import Edit
 from ..edit.factors import Factors, factors
 from ..edit.record import EditRecord
+from .lora_config import CONFIG, LoraConfig, names, read_lora_config
 
 if TYPE_CHECKING:
     from ..load import Model
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-REFUSED = {"use_dora": "DoRA", "modules_to_save": "whole modules", "trainable_token_indices": "token embeddings"}
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -34,7 +32,8 @@ def is_adapter(folder: str | Path) -> bool:
 def read_adapter(model: Model, folder: str | Path) -> Edit:
     """The edit that adds `B A alpha / r` to each matrix of an adapter in the layout of the package peft.
 
-    It is read as data: JSON and safetensors only.
+    It is read as data: JSON and safetensors only. The configuration must say nothing that `LoraConfig` does not list,
+    and the tensors must be those that the configuration names.
 
     Args:
         model: the model that the adapter was trained on.
@@ -44,8 +43,7 @@ def read_adapter(model: Model, folder: str | Path) -> Edit:
         UserError: pickled weights, an adapter other than plain LoRA, or an adapter for another model.
     """
     path = Path(folder)
-    config, tensors = _read(path)
-    _refuse_kinds(path, config, tensors)
+    tensors, config = _tensors(path), read_lora_config(path)
     _refuse_others(model, path, config)
     sides: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -53,17 +51,12 @@ def read_adapter(model: Model, folder: str | Path) -> Edit:
         if found is None:
             raise UserError(f"the adapter {str(path)!r} changes {name}; LOKA reads plain LoRA on linear maps.")
         sides.setdefault(found["module"], {})[found["side"]] = tensor
-    unknown = [key for key in config.get("alpha_pattern") or {} if not any(f".{m}".endswith(f".{key}") for m in sides)]
-    if unknown:
-        raise UserError(
-            f"the adapter {str(path)!r} scales {unknown[0]!r}, which is not one of its maps; merge it into its "
-            "model, and give that folder."
-        )
+    _check_targets(model, path, config, set(sides))
     changes = tuple(_factors(model, path, config, module, pair) for module, pair in sides.items())
     return Edit((), (), model.digest(), EditRecord("adapter", model.name, sites=(), adapter=path.name), changes)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _tensors(path: Path) -> dict[str, Tensor]:
     if not (path / WEIGHTS).is_file():
         why = (
             "has pickled weights only, and reading them can run code"
@@ -72,29 +65,36 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
         raise UserError(f"the adapter {str(path)!r} {why}; save it again as safetensors.")
     try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        return config, load_file(path / WEIGHTS)
+        return load_file(path / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"the adapter {str(path)!r} cannot be read ({error}); save it again.") from error
 
 
-def _refuse_kinds(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    kind = config.get("peft_type")
-    extra = [what for key, what in REFUSED.items() if config.get(key)]
-    if config.get("bias", "none") != "none":
-        extra.append("biases")
-    if kind != "LORA" or extra or not tensors:
-        what = f"is of the kind {kind!r}" if kind != "LORA" else f"changes {' and '.join(extra) or 'nothing'}"
+def _check_targets(model: Model, path: Path, config: LoraConfig, found: set[str]) -> None:
+    """Refuse tensors that peft would ignore, and maps that it would fill with random ones."""
+    named = {name for name, _ in model.hf.named_modules() if config.targets(name)}
+    if faults := sorted(found - named):
         raise UserError(
-            f"the adapter {str(path)!r} {what}; LOKA reads plain LoRA. Merge it into its model and give that folder."
+            f"the adapter {str(path)!r} does not fit {model.name}: its target_modules name no map {faults[0]}, but it "
+            "holds factors for it; give the model that it was trained on, or correct target_modules."
         )
+    if faults := sorted(named - found):
+        raise UserError(
+            f"the adapter {str(path)!r} has no factors for {faults[0]}, which its target_modules name; save it again."
+        )
+    for field, pattern in {"rank_pattern": config.rank_pattern, "alpha_pattern": config.alpha_pattern}.items():
+        if unknown := [key for key in pattern or {} if not any(names(key, module) for module in found)]:
+            raise UserError(
+                f"the adapter {str(path)!r} has {unknown[0]!r} in its {field}, which is not one of its maps; remove it "
+                "if it changes nothing."
+            )
 
 
-def _refuse_others(model: Model, path: Path, config: dict[str, Any]) -> None:
+def _refuse_others(model: Model, path: Path, config: LoraConfig) -> None:
     """Refuse an adapter whose base has another name than the model."""
-    base = str(config.get("base_model_name_or_path") or "")
-    names = {str(model.name), str(getattr(model.hf.config, "_name_or_path", "") or "")}
-    if base and _last(base) not in {_last(name) for name in names}:
+    base = config.base_model_name_or_path or ""
+    known = {str(model.name), str(getattr(model.hf.config, "_name_or_path", "") or "")}
+    if base and _last(base) not in {_last(name) for name in known}:
         raise UserError(
             f"the adapter {str(path)!r} was trained on {base!r}, not on {model.name!r}; give that model as --before, "
             f"or fix base_model_name_or_path in its {CONFIG} if the two are the same."
@@ -105,14 +105,9 @@ def _last(name: str) -> str:
     return name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1].casefold()
 
 
-def _factors(model: Model, path: Path, config: dict[str, Any], module: str, sides: dict[str, Tensor]) -> Factors:
-    if set(sides) != {"A", "B"} or f"{module}.weight" not in model.parameters:
-        raise UserError(f"the adapter {str(path)!r} does not fit {model.name}: {module} is not one of its linear maps.")
-    down, up = sides["A"], sides["B"]
-    rank = down.shape[0]
-    alpha = _setting(config, "alpha_pattern", module, config.get("lora_alpha", rank))
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    change = factors(model, module, down.t(), scale * up.double().t())
+def _factors(model: Model, path: Path, config: LoraConfig, module: str, sides: dict[str, Tensor]) -> Factors:
+    _check_pair(model, path, config, module, sides)
+    change = factors(model, module, sides["A"].t(), config.scale(module) * sides["B"].double().t())
     shape = tuple(model.parameters[change.name].shape)
     if change.shape != shape:
         raise UserError(
@@ -122,7 +117,19 @@ def _factors(model: Model, path: Path, config: dict[str, Any], module: str, side
     return change
 
 
-def _setting(config: dict[str, Any], pattern: str, module: str, usual: float) -> float:
-    """A module's own setting, or the default. The keys of a pattern are the ends of modules' names."""
-    found = [value for key, value in (config.get(pattern) or {}).items() if f".{module}".endswith(f".{key}")]
-    return found[0] if found else usual
+def _check_pair(model: Model, path: Path, config: LoraConfig, module: str, sides: dict[str, Tensor]) -> None:
+    """Refuse factors that are not a finite pair of the configured rank on a linear map with weights of its own."""
+    linear = type(model.hf.get_submodule(module)).__name__ in ("Linear", "Conv1D")
+    if set(sides) != {"A", "B"} or not linear or f"{module}.weight" not in model.parameters:
+        raise UserError(
+            f"the adapter {str(path)!r} does not fit {model.name}: {module} is not a linear map with weights of its "
+            "own, or has one factor only; merge the adapter into its model and give that folder."
+        )
+    if any(not side.is_floating_point() or not side.isfinite().all() for side in sides.values()):
+        raise UserError(f"the adapter {str(path)!r} holds factors of {module} that are not finite numbers.")
+    ranks, wanted = (tuple(sides["A"].shape)[:1], tuple(sides["B"].shape)[1:]), (config.rank(module),)
+    if ranks != (wanted, wanted):
+        raise UserError(
+            f"the adapter {str(path)!r} has factors of {module} of the shapes {tuple(sides['A'].shape)} and "
+            f"{tuple(sides['B'].shape)}, but its {CONFIG} says rank {wanted[0]}; correct r or rank_pattern."
+        )

@@ -37,7 +37,10 @@ def score_continuations(
         rows: each the tokens of a prompt and of its continuation, neither of them empty.
         most: the largest number of prompts in a batch.
     """
-    logprob, greedy = torch.zeros(len(rows), dtype=model.dtype), torch.zeros(len(rows), dtype=torch.bool)
+    logprob, greedy = (
+        torch.zeros(len(rows), dtype=torch.promote_types(model.dtype, torch.float32)),
+        torch.zeros(len(rows), dtype=torch.bool),
+    )
     tails: dict[Tokens, list[int]] = {}
     for i, (head, _) in enumerate(rows):
         tails.setdefault(head, []).append(i)
@@ -111,7 +114,10 @@ def _in_two(
     seen = _continue(model, batch, before, prefix, keep=1)
     mask = torch.cat([batch.mask.new_ones(len(heads), prefix), batch.mask], 1)
     place = {head: i for i, head in enumerate(heads)}
-    logprob, greedy = torch.zeros(len(rows), dtype=model.dtype), torch.zeros(len(rows), dtype=torch.bool)
+    logprob, greedy = (
+        torch.zeros(len(rows), dtype=torch.promote_types(model.dtype, torch.float32)),
+        torch.zeros(len(rows), dtype=torch.bool),
+    )
     for index in _similar([len(tail) for _, tail in rows], lambda n, longest: n * longest <= most * TOKENS):
         places = torch.tensor([place[rows[i][0]] for i in index], device=model.device)
         labels = _pad([rows[i][1] for i in index]).to(model.device)

@@ -25,7 +25,8 @@ Start = Literal["normal", "uniform"]
 class LowRank:
     """Trainable factors by module; `low_rank` makes them.
 
-    `down`: `[d_in, rank]`, `up`: `[rank, d_out]`. A module's output moves by `x @ down @ up * scale`.
+    `down`: `[d_in, rank]`, `up`: `[rank, d_out]`, both in float32 or better. A module's output moves by
+    `x @ down @ up * scale`.
     """
 
     model: Model
@@ -78,8 +79,9 @@ def low_rank(
             weight = module.get_parameter("weight")
             d_in, d_out = (weight.shape[feature_dim(module, out=out)] for out in (False, True))
             drawn = _DRAWS[start](d_in, rank, generator=generator) / d_in**0.5
-            adapters.down[name] = down = nn.Parameter(drawn.to(weight))
-            adapters.up[name] = up = nn.Parameter(torch.zeros(rank, d_out).to(weight))
+            dtype = torch.promote_types(weight.dtype, torch.float32)
+            adapters.down[name] = down = nn.Parameter(drawn.to(weight.device, dtype))
+            adapters.up[name] = up = nn.Parameter(torch.zeros(rank, d_out, dtype=dtype, device=weight.device))
             if torch_products:
                 stack.enter_context(replaced_forward(module, module.forward))  # `onednn_linear` leaves such a map alone
             stack.enter_context(hook_output(module, _added(down, up, scale)))
@@ -99,4 +101,4 @@ def _linear_maps(model: Model) -> list[str]:
 
 
 def _added(down: Tensor, up: Tensor, scale: float) -> Callable[[tuple[Tensor, ...], Tensor], Tensor]:
-    return lambda inputs, out: out + inputs[0] @ down @ up * scale
+    return lambda inputs, out: out + (inputs[0].to(down.dtype) @ down @ up * scale).to(out.dtype)

@@ -42,9 +42,27 @@ def scratch(model: Model, slices: Sequence[Slice] | None = None) -> Iterator[Mod
                 where.write_(model.parameters[where.name], values)
 
 
+def check_trainable(model: Model) -> None:
+    """Refuse to train a model's own weights in float16, in which the optimizer's moments are zero or infinite.
+
+    Raises:
+        UserError: the model is in float16.
+    """
+    if model.dtype == torch.float16:
+        raise UserError(
+            f"{model.name} is in float16, in which training its weights gives NaN; load it with dtype=torch.float32 "
+            "or torch.bfloat16."
+        )
+
+
 @contextmanager
 def unfrozen(model: Model, layers: Sequence[int] | None = None) -> Iterator[list[nn.Parameter]]:
-    """Make all weights trainable, or those of some layers' blocks, for as long as the context lasts."""
+    """Make all weights trainable, or those of some layers' blocks, for as long as the context lasts.
+
+    Raises:
+        UserError: as `check_trainable`.
+    """
+    check_trainable(model)
     blocks = None if layers is None else tuple(f"{model.block(layer)}." for layer in layers)
     parameters = [p for name, p in model.hf.named_parameters() if blocks is None or name.startswith(blocks)]
     for p in parameters:

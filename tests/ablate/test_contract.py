@@ -16,10 +16,12 @@ from loka.knowledge import Bounds, Case, Split, score
 from loka.model import Edit, EditRecord, Model, Site, slices
 from loka.pipeline.recipe import Recipe
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* new answers are written")
+
 RELEARNING = SimulatedRelearning(start=2, every=2, steps=2, radius=0.2)
 SHORT = TrainingConfig(steps=6, lr=3e-3)
 ROME = RewriteConfig()
-MEMIT = dataclasses.replace(METHODS["memit"].config, steps=3, contexts=2)
+MEMIT = dataclasses.replace(METHODS["memit"].config, steps=3, contexts=2, largest_change=1e3)
 BRIEF: dict[str, Any] = {"config": MEMIT.to_json(), "weight": 10.0}
 
 
@@ -35,7 +37,7 @@ EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "task_vector": ("task_vector", {**trained(), "scale": 0.5}),
     "selective_dampening": ("selective_dampening", {"alpha": 1e-9, "strength": 1e-3}),
     "leace": ("leace", {"ridge": 0.1}),
-    "rome": ("rome", {"config": RewriteConfig(steps=3, contexts=2)}),
+    "rome": ("rome", {"config": RewriteConfig(steps=3, contexts=2, largest_change=1e3)}),
     "memit": ("memit", {"config": MEMIT, "weight": 10.0}),
     "follow_up": ("follow_up", trained(objective="ascent")),
     "follow_up on memit": (

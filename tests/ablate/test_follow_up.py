@@ -15,6 +15,8 @@ from loka.ablate.training.batches import prepare
 from loka.knowledge import Bounds, Case
 from loka.model import Edit, Model, Site, logits
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* new answers are written")
+
 SITES = [Site(1, "mlp"), Site(2, "mlp")]
 BRIEF = dataclasses.replace(ablate.METHODS["memit"].config, steps=6, contexts=2)
 

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from loka.cli import main, show
-from loka.locate import LocalizationRecord
+from loka.locate import Localization, LocalizationRecord
 from loka.locate.contrast import contrast
+from loka.locate.localization import COLUMNS
 from loka.pipeline.recipe import Recipe, recipes
 
 
@@ -96,3 +97,15 @@ def test_what_locating_prints() -> None:
     assert f"{row['score']:+.4f}" in line
     assert f"{row['low']:+.4f} to {row['high']:+.4f}" in line
     assert next(x for x in said.splitlines() if "all layers" in x).split()[-6:] == ["25%", "│", "90%", "│", "-", "│"]
+
+
+@pytest.mark.parametrize("width", [80, 50])
+def test_the_names_of_sites_are_whole_in_a_narrow_terminal(width: int) -> None:
+    numbers = dict.fromkeys(("score", "low", "high", "frequency", "q", "forget", "retain", "raw"), -1.2345)
+    row = {"layer": 11, "part": "neuron", "index": 3071, "position": None, "role": None, **numbers}
+    found = Localization(pd.DataFrame([row], columns=list(COLUMNS)), LocalizationRecord("by hand"))
+    out = Console(width=width, record=True, file=StringIO())
+    out.print(show.best_sites(found, "neuron", 1))
+    said = out.export_text()
+    assert "L11.neuron.3071 " in said
+    assert "…" not in said

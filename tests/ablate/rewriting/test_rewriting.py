@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 from loka import ablate
 from loka._util.errors import LokaError, UserError
 from loka.ablate import METHODS, RewriteConfig
+from loka.ablate.rewriting.outcome import rewrite_record
 from loka.ablate.rewriting.rewriting import changes, moments_of
 from loka.ablate.rewriting.value import ValueSearch, best_value
 from loka.knowledge import Case, Item, score
-from loka.model import Model, Site, wrap
+from loka.model import Edit, Model, Site, wrap
 from loka.model.layout import neuron_output
 from loka.model.run.lookup import outputs_at
 
 Make = Callable[[str], Model]
+pytestmark = pytest.mark.filterwarnings("ignore:.* new answers are written")
 NORMED = {"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo2ForCausalLM"}
 MEMIT = METHODS["memit"].config
 
@@ -99,7 +102,7 @@ def test_a_transposed_weight_gives_the_same_edit(tiny: Make, few: Case) -> None:
     other = wrap(hf, model.tokenizer, "linear")
     answers = new_answers(few, 2)
     for name in ("rome", "memit"):
-        fast = replace(METHODS[name].config, steps=6, contexts=2)
+        fast = replace(METHODS[name].config, steps=6, contexts=2, largest_change=1e3)
         run = METHODS[name].run
         mine, theirs = (run(m, few, [Site(1, "mlp")], fast, answers=answers) for m in (model, other))
         for a, b in zip(mine.factors, theirs.factors, strict=True):
@@ -140,6 +143,44 @@ def test_the_second_moment_is_that_of_the_keys(tiny: Make, few: Case) -> None:
     assert torch.allclose(both - alone, 2 * k.t() @ k / len(k), atol=1e-10)
     ridged = moments_of(model, few, [1], wanted, retain_weight=0.0, ridge=0.5)[1] - alone
     assert torch.allclose(ridged, 0.5 * alone.diagonal().mean() * torch.eye(len(alone)).double())
+
+
+def test_a_change_that_is_large_for_its_matrix_is_refused(planted: Model, planted_case: Case) -> None:
+    """The small model's keys are much alike, so that 16 facts in one matrix take a change of many times its norm."""
+    known, digest = planted_case.on(planted), planted.digest()
+    own = float(planted.parameters["model.layers.1.mlp.down_proj.weight"].norm())
+    words = rf"the change of model.layers.1.mlp.down_proj has the norm .* more than 4 times the matrix's own {own:.3g},"
+    with pytest.raises(LokaError, match=words):
+        ablate.rome(planted, known, answers=new_answers(known, 16))
+    with pytest.raises(LokaError, match="more than 0.01 times"):
+        ablate.memit(planted, known, config=replace(MEMIT, steps=2, contexts=0, largest_change=0.01))
+    assert planted.digest() == digest
+
+
+def test_what_a_rewrite_did_is_recorded_and_too_few_facts_are_said(
+    planted: Model, planted_case: Case, tmp_path: Path
+) -> None:
+    """Steps that are too small write nothing."""
+    known = planted_case.on(planted)
+    config = RewriteConfig(steps=2, contexts=0, lr=1e-6, weight_decay=0.0)
+    with pytest.warns(UserWarning, match="0 of 2 new answers are written: .* The change has the norm"):
+        edit = ablate.rome(planted, known, config=config, answers=new_answers(known, 2))
+    found = Edit.load(edit.save(tmp_path / "edit.safetensors")).record.rewrite
+    assert found is not None
+    assert (found.asked, found.written) == (2, 0)
+    ((name, (norm, own)),) = found.norms.items()
+    matrix = f"{name}.weight"
+    assert matrix == "model.layers.1.mlp.down_proj.weight"
+    assert own == pytest.approx(float(planted.parameters[matrix].norm()), rel=1e-5)
+    assert norm == pytest.approx(edit.summary(planted).norms[matrix], rel=1e-3)
+
+
+def test_an_answer_that_the_edited_model_gives_is_counted(planted: Model, planted_case: Case) -> None:
+    known = planted_case.on(planted)
+    (change,) = changes(planted, known, new_answers(known, 1), 0)
+    right = replace(change, answer=change.fact.answer)  # what the model says already
+    assert rewrite_record(planted, [change], [], []).written == 0
+    assert rewrite_record(planted, [right, change], [], []).written == 1
 
 
 def test_bad_input_is_said(planted: Model, planted_case: Case) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,70 @@ def test_edits_that_share_weights_are_refused_unless_one_was_made_on_the_other(t
             assert model.edits == {row: (), on_it: (row,)}
         with pytest.raises(UserError, match="made on edits that LlamaForCausalLM has only within a context"):
             on_it.apply_(model)
+
+
+def stack(model: Model) -> tuple[Edit, Edit]:
+    """An edit, and another one of the same weights that was made on it."""
+    first = some(model, [Site(0, "neuron", 3), Site(1, "attn")])
+    with first.applied(model):
+        return first, replace(some(model, [Site(0, "neuron", 3)], 1), factors=turned(model, 1).factors)
+
+
+def test_an_edit_that_is_left_under_another_one_can_still_come_off(model: Model) -> None:
+    before, (first, second) = weights(model), stack(model)
+    above = second.applied(model)
+    refusal = pytest.raises(UserError, match=r"made on this one; take those off first, or .* model\.restore\(\)")
+    with refusal, first.applied(model):
+        above.__enter__()
+    assert list(model.edits) == [first, second]
+    assert model.restore() is model
+    assert all(torch.equal(p, before[n]) for n, p in model.parameters.items())
+    assert not model.edits
+    assert not model.originals
+    above.__exit__(None, None, None)  # the other context may still be left
+    assert all(torch.equal(p, before[n]) for n, p in model.parameters.items())
+    with first.applied(model), second.applied(model):  # and both may be put in place again
+        assert list(model.edits) == [first, second]
+    assert all(torch.equal(p, before[n]) for n, p in model.parameters.items())
+
+
+def test_an_error_of_the_user_is_not_hidden_by_an_edit_that_must_stay(model: Model) -> None:
+    before, (first, second) = weights(model), stack(model)
+    with pytest.raises(ZeroDivisionError) as found, first.applied(model):
+        second.applied(model).__enter__()
+        _ = 1 / 0
+    assert "take those off first" in found.value.__notes__[0]
+    model.restore()
+    assert all(torch.equal(p, before[n]) for n, p in model.parameters.items())
+
+
+def test_a_context_from_before_a_restore_leaves_the_same_edit_of_a_later_one_alone(model: Model) -> None:
+    edit = some(model, [Site(0, "neuron", 3)])
+    with edit.applied(model):
+        model.restore()
+        later = edit.applied(model)
+        later.__enter__()
+        inside = weights(model)
+    assert all(torch.equal(p, inside[n]) for n, p in model.parameters.items())
+    later.__exit__(None, None, None)
+    assert not model.edits
+
+
+def test_an_interrupted_removal_is_finished_by_restore(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, (first, second) = weights(model), stack(model)
+    written, write = [], Slice.write_
+
+    def interrupted(self: Slice, parameter: Tensor, values: Tensor) -> None:
+        write(self, parameter, values)
+        written.append(self)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), first.applied(model), second.applied(model):
+        monkeypatch.setattr(Slice, "write_", interrupted)
+    monkeypatch.undo()
+    model.restore()
+    assert all(torch.equal(p, before[n]) for n, p in model.parameters.items())
 
 
 @pytest.mark.parametrize("kind", ["apart", "crossing", "one on the other", "of low rank", "one"])

@@ -1,5 +1,6 @@
 """An export is an ordinary model: transformers alone gives the same logits, with the edit."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from loka import ablate
 from loka._util.errors import UserError
 from loka.knowledge import Case
-from loka.model import Model, Site, encode, export, logits
+from loka.model import Model, Site, encode, export, load, logits, wrap
 
 
 def test_the_edited_model_reloads_in_transformers_alone(
@@ -41,6 +42,23 @@ def test_the_tokenizer_is_exported_too(tiny: Callable[[str], Model], tmp_path: P
     again = AutoTokenizer.from_pretrained(export(model, tmp_path / "model"))
     assert again(text)["input_ids"] == model.tokenizer(text)["input_ids"]
     assert (again.bos_token, again.pad_token) == ("<bos>", "<pad>")
+
+
+def test_a_tokenizer_without_a_pad_token_stays_so(tiny: Callable[[str], Model], tmp_path: Path) -> None:
+    """The user's tokenizer is not changed, and padding does not change a number."""
+    model = tiny("LlamaForCausalLM")
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.pad_token = None
+    bare = wrap(model.hf, tokenizer, "bare")
+    assert bare.bridge is not None
+    prompts, answers = ["the capital of a dog is", "a dog"], ["warm bread", "likes"]
+    for rows in (slice(0, 1), slice(1, 2)):
+        alone = logits(bare, encode(bare, prompts[rows], answers[rows]))[0, -1]
+        torch.testing.assert_close(logits(bare, encode(bare, prompts, answers))[rows][0, -1], alone, atol=1e-12, rtol=0)
+    folder = export(bare, tmp_path / "model")
+    assert tokenizer.pad_token is None
+    assert AutoTokenizer.from_pretrained(folder).pad_token is None
+    assert load(str(folder)).tokenizer.pad_token is None
 
 
 def test_a_model_whose_bridge_was_built_exports_too(tiny: Callable[[str], Model], tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 
 from loka.model import Model
 from loka.model.run.generate import continuations
+from loka.model.run.modules import replace_output
 
 PROMPTS = ["the old man likes", "my sister looks for the red house at", "a dog"]
 
@@ -38,3 +40,15 @@ def test_samples_follow_the_distribution_and_their_seed(tiny: Callable[[str], Mo
         assert abs(share - float(p[token])) < 4 * np.sqrt(float(p[token]) / 2000) + 0.005
     assert continuations(model, PROMPTS, tokens=3, seed=1) == continuations(model, PROMPTS, tokens=3, seed=1)
     assert continuations(model, PROMPTS, tokens=9, seed=1) != continuations(model, PROMPTS, tokens=9, seed=2)
+
+
+@pytest.mark.parametrize("named", [7, [9, 7]], ids=["one", "several"])
+def test_an_end_that_only_the_generation_config_names_ends_a_text(named: object, tiny: Callable[[str], Model]) -> None:
+    """The model is made to say one word over and over; the generation's configuration may call it an end."""
+    model = tiny("LlamaForCausalLM")
+    word = model.tokenizer.decode([7])
+    with replace_output(model.hf.get_output_embeddings(), lambda out: out.index_fill(-1, torch.tensor([7]), 1e3)):
+        model.hf.generation_config.eos_token_id = 2
+        assert continuations(model, PROMPTS, tokens=3) == [" ".join([word] * 3)] * 3
+        model.hf.generation_config.eos_token_id = named
+        assert continuations(model, PROMPTS, tokens=3) == [""] * 3

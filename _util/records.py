@@ -15,6 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from .errors import UserError
 
 T = TypeVar("T")
+MOST = 100_000  # steps, rows and other counts
+SEEDS = 2**32
 
 
 def read_record(kind: type[T], values: object, what: str) -> T:
@@ -45,13 +47,29 @@ def check_types(record: object, what: str) -> None:
     """Refuse a dataclass with a value of another type than its field's; `read_record` has converted what it can.
 
     Raises:
-        UserError: as `read_record`.
+        UserError: as `read_record`, or as `check_size`.
     """
     for name, adapter in _adapters(type(record)).items():
+        value = getattr(record, name)
         try:
-            adapter.validate_python(getattr(record, name), strict=True)
+            adapter.validate_python(value, strict=True)
         except ValidationError as error:
             raise UserError(_refused(what, error, name)) from None
+        check_size(name, value, what)
+
+
+def check_size(name: str, value: object, what: str) -> None:
+    """Refuse a whole number that no job can use: a count above 100,000, or a seed that random generators do not take.
+
+    Raises:
+        UserError: such a number, by itself or in a list.
+    """
+    numbers = value if isinstance(value, list | tuple) else [value]
+    most = SEEDS - 1 if name == "seed" else MOST
+    for number in numbers:
+        if isinstance(number, int) and (number > most or (name == "seed" and number < 0)):
+            least = "from 0 to" if name == "seed" else "at most"
+            raise UserError(f"{what} cannot have {name} = {reprlib.repr(number)}; give {least} {most:,}.")
 
 
 def read_yaml(text: str, what: str) -> object:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 ROUNDS = TrainingConfig(steps=200, lr=2e-3, every=25)
+MOST = 100
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class RoundPlan:
     of each, see `recovered_sites`.
 
     Raises:
-        UserError: no counts, or a negative number.
+        UserError: no counts, more than 100, or a negative number.
     """
 
     counts: tuple[int, ...] | None = None
@@ -51,6 +52,8 @@ class RoundPlan:
         check_types(self, "a plan of rounds")
         if self.counts is not None and (not self.counts or min(self.counts) < 1):
             raise UserError(f"counts {list(self.counts)} must give every round at least one site.")
+        if self.counts is not None and len(self.counts) > MOST:
+            raise UserError(f"counts for {len(self.counts):,} rounds are too many; give at most {MOST}.")
         if self.relearning_steps < 0 or not 0 <= self.relearning_radius < math.inf:
             raise UserError(f"{self} cannot relearn; give a number of steps and a radius of 0 or above.")
 

@@ -97,6 +97,18 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file of a folder's own, below it at any depth.
+
+    Raises:
+        UserError: a link on the way leads out of the folder.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{str(path)!r} is a link that leads out of its folder; remove the link.")
+    return path
+
+
 def write_atomic(path: str | Path, data: bytes | str) -> None:
     """Write ``data`` (text as UTF-8) to ``path``, whole or not at all. Raises as `atomic` does."""
     with atomic(path) as temporary:

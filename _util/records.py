@@ -9,7 +9,6 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import UserError
@@ -70,20 +69,6 @@ def check_size(name: str, value: object, what: str) -> None:
         if isinstance(number, int) and (number > most or (name == "seed" and number < 0)):
             least = "from 0 to" if name == "seed" else "at most"
             raise UserError(f"{what} cannot have {name} = {reprlib.repr(number)}; give {least} {most:,}.")
-
-
-def read_yaml(text: str, what: str) -> object:
-    """The value of a YAML document without aliases, which can stand for far more than the file holds.
-
-    Raises:
-        UserError: not YAML, or an alias.
-    """
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise UserError(f"{what} must not use YAML aliases (*name); write the value out.")
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{what} is not valid YAML ({' '.join(str(error).split())}); correct it.") from error
 
 
 @cache

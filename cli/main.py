@@ -15,7 +15,8 @@ from .. import knowledge
 from .._util.errors import LokaError, UserError
 from .._util.files import write_json
 from .._util.provenance import recorded
-from .._util.records import read_record, read_yaml
+from .._util.records import read_record
+from .._util.yaml_text import read_yaml
 from ..audit.auditor import audit, resolve
 from ..audit.controls import CONTROLS
 from ..audit.cost import estimate, seconds_a_row
@@ -54,6 +55,9 @@ Out = Annotated[Path, typer.Option("--out", help="The run folder; give it again 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe (see `loka recipes`) or a YAML file.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="How thoroughly to verify: quick, standard or full.")]
+Data = Annotated[
+    list[Path] | None, typer.Option("--data", help="A folder outside the case file's own that its files may lie in.")
+]
 LmEval = Annotated[
     str, typer.Option("--lm-eval", metavar="TASKS", help="Also run these tasks of lm-evaluation-harness: TASK,FILE,...")
 ]
@@ -77,7 +81,7 @@ def main() -> None:
 @app.command()
 def demo(out_: Out = Path("runs/demo"), device: Device = "cpu") -> None:
     """Make SmolLM2 forget 18 capitals, and audit the result."""
-    _pipeline(out_, DEFAULT, device, "capitals", "quick", None)
+    _pipeline(out_, DEFAULT, device, knowledge.case("capitals"), "quick", None)
 
 
 @app.command()
@@ -88,12 +92,13 @@ def run(
     out_: Out = Path("runs/run"),
     profile: ProfileName = "quick",
     recipe: RecipeName = "",
+    data: Data = None,
     lm_eval: LmEval = "",
     lm_eval_limit: LmEvalLimit = None,
 ) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
-    chosen = Recipe.load(recipe) if recipe else None
-    _pipeline(out_, model, device, case, profile, chosen, _tasks(lm_eval), lm_eval_limit)
+    chosen, spec = Recipe.load(recipe) if recipe else None, knowledge.case(case, data=data or ())
+    _pipeline(out_, model, device, spec, profile, chosen, _tasks(lm_eval), lm_eval_limit)
 
 
 @app.command()
@@ -107,14 +112,16 @@ def locate(
     top: Annotated[int, typer.Option("--top", min=1, help="How many of the best sites of each part to list.")] = 5,
     figures: Annotated[bool, typer.Option(help="Write the figures as PNG and SVG.")] = True,
     html: Annotated[bool, typer.Option(help="Write HTML pages that show each site's scores on hover.")] = True,
+    data: Data = None,
 ) -> None:
     """Score every head and neuron, and show which facts are lost without the best. Figures go into DIR/figures."""
     if method:
         find_locator(method)
     if part and part not in PARTS:
         raise UserError(f"{part!r} is not a part of a model; choose one of {', '.join(PARTS)}.")
+    spec = knowledge.case(case, data=data or ())
     with Bars() as bars:
-        current = Run(out_, model=model, device=device, case=case, progress=bars, command=_command())
+        current = Run(out_, model=model, device=device, case=spec, progress=bars, command=_command())
         found = current.localization(method or None, cast(Part, part) if part else None)
         silent = current.controls()
         written = pictures(found, out_ / "figures", figures=figures, html=html)
@@ -155,9 +162,10 @@ def search_(
     forget: Annotated[float, typer.Option(help="Largest share of forget prompts that may still be answered.")] = 0.05,
     retain_drop: Annotated[float, typer.Option(help="Largest fall in the share of retain prompts answered.")] = 0.02,
     perplexity_rise: Annotated[float, typer.Option(help="Largest relative rise in perplexity.")] = 0.01,
+    data: Data = None,
 ) -> None:
     """Find the smallest edit within a budget. A second call on the same folder resumes."""
-    bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case)
+    bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case, data=data or ())
     chosen = Recipe.load(recipe) if recipe else None
     with Bars() as bars:
         found = search(load(model, device=device), unread, out=out_, bounds=bounds, recipe=chosen, progress=bars)
@@ -173,14 +181,15 @@ def verify(
     out_: Out = Path("runs/verify"),
     profile: ProfileName = "quick",
     list_: Annotated[bool, typer.Option("--list", help="Only list the checks and the cost of each.")] = False,
+    data: Data = None,
     lm_eval: LmEval = "",
     lm_eval_limit: LmEvalLimit = None,
 ) -> None:
     """Audit any pair of models. A second call on the same folder resumes."""
-    chosen_profile, tasks = _profile(profile), _tasks(lm_eval)
+    chosen_profile, tasks, spec = _profile(profile), _tasks(lm_eval), knowledge.case(case, data=data or ())
     original = load(before, device=device)
     edited = resolve(original, after)
-    chosen = knowledge.case(case).on(original)
+    chosen = spec.on(original)
     if list_:
         stored = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
         check_names(stored, CHECKS, CONTROLS, repr(str(out_ / "readings.json")))
@@ -303,7 +312,7 @@ def _pipeline(
     folder: Path,
     model: str,
     device: str,
-    case: str,
+    case: knowledge.CaseSpec,
     profile: str,
     recipe: Recipe | None,
     tasks: Sequence[HarnessTask] = (),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
 from .._util.errors import UserError
-from .._util.files import atomic, write_atomic, write_json
+from .._util.files import atomic, write_json
 from .._util.provenance import recorded
-from ..knowledge import Case, CaseFile, CaseSpec, fictitious, neutral_sealed, text_loss
+from ..knowledge import Case, CaseSpec, fictitious, neutral_sealed, text_loss
 from ..knowledge import case as read_case
 from ..model import Model, bare, export
 from .teaching import Progress, Teaching, known_facts, recalled_share, teach_
@@ -97,7 +94,8 @@ def plant(
     file = fictitious(source, facts=n.facts, kept=n.retain, twins=n.twins, seed=n.seed)
     with atomic(target) as whole:
         whole.mkdir()
-        spec = _write_case(whole, file, source)
+        CaseSpec(file, texts=source.texts).save(whole)
+        spec = read_case(whole / "case.yaml")
         with recorded(
             whole,
             command=command or f"loka plant --model {model.name} --out {out}",
@@ -111,16 +109,6 @@ def plant(
             write_json(whole / "planted.json", {"steps": steps, **found})
             export(copy, whole / "model")
     return Planted(target, read_case(target / "case.yaml"), steps, **found)
-
-
-def _write_case(folder: Path, file: CaseFile, source: CaseSpec) -> CaseSpec:
-    """The case file and the texts that it names, in the folder."""
-    text = yaml.safe_dump(file.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
-    write_atomic(folder / "case.yaml", text)
-    for name in (file.neutral.working, file.neutral.sealed):
-        if isinstance(name, str) and source.path and (prose := source.path.parent / name).is_file():
-            shutil.copyfile(prose, folder / prose.name)
-    return read_case(folder / "case.yaml")
 
 
 def _measure(original: Model, copy: Model, case: Case) -> dict[str, float]:

@@ -14,6 +14,8 @@ from uuid import uuid4
 
 from .errors import LokaError, UserError
 
+MOST_BYTES = 2**26  # of a JSON file
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
@@ -125,18 +127,36 @@ def write_json(path: str | Path, obj: Any) -> None:
 
 
 def read_json(path: str | Path, advice: str) -> Any:
-    """The value of a JSON file.
+    """The value of a JSON file, as `write_json` writes them.
 
     Args:
         advice: how an error ends: what to do about a file that cannot be read.
 
     Raises:
-        UserError: a file that is not there or is not JSON.
+        UserError: a file that is not there, is not JSON, holds NaN or infinities, is nested too deeply, or has more
+            than 64 MiB.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        if os.path.getsize(path) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{str(path)!r} cannot be read ({error}); {advice}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{str(path)!r} cannot be read ({reason}); {advice}.") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises `ValueError` for everything else, NaN, infinities and endless depth included."""
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
 
 
 def _plain(obj: Any) -> Any:

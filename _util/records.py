@@ -35,11 +35,13 @@ def read_record(kind: type[T], values: object, what: str) -> T:
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     if unknown := [key for key in values if key not in names]:
         raise UserError(f"{what} has no {str(unknown[0])!r}; choose from {', '.join(names)}.")
-    given = {name: _nested(hints[name], value, f"{name} of {what}") for name, value in values.items()}
     try:
+        given = {name: _nested(hints[name], value, f"{name} of {what}") for name, value in values.items()}
         return TypeAdapter(kind).validate_python(given)
     except ValidationError as error:
         raise UserError(_refused(what, error)) from None
+    except RecursionError:
+        raise UserError(f"{what} is nested too deeply.") from None
 
 
 def check_types(record: object, what: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from .._util.errors import UserError
+from .._util.ledger import finishing
 from .._util.records import check_types, read_record
 from ..knowledge import Case, accepts_spec
 from ..model import Edit, EditRecord, RoundRecord, Site, Slice, capture, scratch, slices
@@ -222,7 +223,9 @@ class _Folder:
 
     def save(self, edits: Sequence[Edit]) -> None:
         if self.folder is not None:
-            edits[-1].save(self._path(len(edits)))
+            folder, path = Path(self.folder), self._path(len(edits))
+            with finishing(folder.parent, f"{folder.name}/{path.name}"):
+                edits[-1].save(path)
 
     def _path(self, number: int) -> Path:
         return Path(self.folder or "") / f"round-{number}.safetensors"

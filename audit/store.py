@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .._util.errors import UserError
 from .._util.files import read_json, write_json
+from .._util.ledger import check_files, finishing
 from ..knowledge import Case
 from ..model import Edit, Model
 from ..verify import Reading
@@ -36,7 +37,8 @@ class FolderStore(Store):
     """Readings in `readings.json` and control edits in `controls/NAME.safetensors`, each written when it is finished.
 
     Raises:
-        UserError: the folder holds the audit of other models or of another case, or a file that cannot be read.
+        UserError: the folder holds the audit of other models or of another case, or a file that cannot be read or that
+            has changed since it was finished.
     """
 
     def __init__(self, folder: Path, before: Model, after: Edit | Model, case: Case) -> None:
@@ -47,6 +49,7 @@ class FolderStore(Store):
             "after": after.digest(),
             "case": case.digest,
         }
+        check_files(folder)
         self._check_same()
         path = folder / "readings.json"
         if path.exists():
@@ -57,7 +60,6 @@ class FolderStore(Store):
     def _check_same(self) -> None:
         path = self.folder / "controls" / "audited.json"
         if not path.exists():
-            write_json(path, self.audited)
             return
         stored = read_json(path, "name another --out")
         known = stored if isinstance(stored, dict) else {}
@@ -70,13 +72,23 @@ class FolderStore(Store):
     def keep(self, model: str, reading: Reading, *, seconds: float = 0.0) -> None:
         """Store a finished reading, and write the file."""
         super().keep(model, reading, seconds=seconds)
+        self._begin()
         data = {m: {c: r.to_json() for c, r in checks.items()} for m, checks in self.readings.items()}
-        write_json(self.folder / "readings.json", data)
+        with finishing(self.folder, "readings.json") as path:
+            write_json(path, data)
 
     def keep_edit(self, name: str, edit: Edit) -> None:
         """Store a finished control edit, and write its file."""
         super().keep_edit(name, edit)
-        edit.save(self.folder / "controls" / f"{name}.safetensors")
+        self._begin()
+        with finishing(self.folder, f"controls/{name}.safetensors") as path:
+            edit.save(path)
+
+    def _begin(self) -> None:
+        """Say what is audited here, before the first file of the audit."""
+        if not (self.folder / "controls" / "audited.json").exists():
+            with finishing(self.folder, "controls/audited.json") as path:
+                write_json(path, self.audited)
 
 
 def read_readings(path: Path) -> dict[str, dict[str, Reading]]:
@@ -85,10 +97,12 @@ def read_readings(path: Path) -> dict[str, dict[str, Reading]]:
     Raises:
         UserError: a file that cannot be read, or that holds something else.
     """
-    data = read_json(path, "delete it and run its stage again")
+    advice = "delete it and run `loka verify` again"
+    data = read_json(path, advice)
     try:
+        if not isinstance(data, dict) or not all(isinstance(checks, dict) for checks in data.values()):
+            raise UserError("it does not map models to checks.")
         return {m: {c: Reading.from_json(r) for c, r in checks.items()} for m, checks in data.items()}
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} is not a file of readings ({error}); delete it and run `loka verify` again."
-        ) from error
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{str(path)!r} is not a file of readings ({reason}); {advice}.") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -14,6 +15,8 @@ from rich.markup import escape
 from .. import knowledge
 from .._util.errors import LokaError, UserError
 from .._util.files import write_json
+from .._util.ledger import finishing
+from .._util.lock import locked
 from .._util.provenance import recorded
 from .._util.records import read_record
 from .._util.yaml_text import read_yaml
@@ -47,6 +50,7 @@ app = typer.Typer(
     help="Locate the neurons and heads that hold a piece of knowledge, ablate only those, and verify that it is gone.",
 )
 out = Console()
+STOPPED = 130
 
 Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see `loka cases`) or a YAML file.")]
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
@@ -67,15 +71,23 @@ LmEvalLimit = Annotated[
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 the job failed, 2 the input is at fault."""
+    """Run the command line. Exit status: 0 done, 1 the job failed, 2 the input is at fault, 130 stopped."""
     try:
         app()
     except LokaError as error:
         Console(stderr=True).print(f"[bold red]loka:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
-        Console(stderr=True).print("loka: stopped. Run the same command to resume.")
-        sys.exit(1)
+        _stopped()
+    except SystemExit as end:  # typer turns Ctrl-C into this one
+        if end.code == STOPPED:
+            _stopped()
+        raise
+
+
+def _stopped() -> NoReturn:
+    Console(stderr=True).print("loka: stopped. The same command goes on where this one ended.", soft_wrap=True)
+    sys.exit(STOPPED)
 
 
 @app.command()
@@ -187,27 +199,30 @@ def verify(
 ) -> None:
     """Audit any pair of models. A second call on the same folder resumes."""
     chosen_profile, tasks, spec = _profile(profile), _tasks(lm_eval), knowledge.case(case, data=data or ())
-    original = load(before, device=device)
-    edited = resolve(original, after)
-    chosen = spec.on(original)
-    if list_:
-        stored = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
-        check_names(stored, CHECKS, CONTROLS, repr(str(out_ / "readings.json")))
-        steps = estimate(original, edited, chosen, profile=chosen_profile)
-        out.print(costs(steps, seconds_a_row(original, chosen), stored))
-        return
-    store = FolderStore(out_, original, edited, chosen)
-    digests = {"case": chosen.spec.digest, "model": original.digest()}
-    arguments = {"case": case, "before": before, "after": after, "profile": profile}
-    with Bars() as bars, recorded(
-        out_, command=_command(), arguments=arguments, seed=chosen.seed, digests={**digests, "after": edited.digest()}
-    ) as durations:  # fmt: skip
-        try:
-            verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
-        finally:
-            durations |= store.seconds
-        write_json(out_ / "verdict.json", verdict.to_json(digests))
-        utility = lm_eval_in(out_, original, edited, tasks, limit=lm_eval_limit, progress=bars) if tasks else {}
+    with nullcontext() if list_ else locked(out_):
+        original = load(before, device=device)
+        edited = resolve(original, after)
+        chosen = spec.on(original)
+        if list_:
+            stored = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
+            check_names(stored, CHECKS, CONTROLS, repr(str(out_ / "readings.json")))
+            steps = estimate(original, edited, chosen, profile=chosen_profile)
+            out.print(costs(steps, seconds_a_row(original, chosen), stored))
+            return
+        store = FolderStore(out_, original, edited, chosen)
+        digests = {"case": chosen.spec.digest, "model": original.digest()}
+        arguments = {"case": case, "before": before, "after": after, "profile": profile}
+        with Bars() as bars, recorded(
+            out_, command=_command(), arguments=arguments, seed=chosen.seed,
+            digests={**digests, "after": edited.digest()},
+        ) as durations:  # fmt: skip
+            try:
+                verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
+            finally:
+                durations |= store.seconds
+            with finishing(out_, "verdict.json") as path:
+                write_json(path, verdict.to_json(digests))
+            utility = lm_eval_in(out_, original, edited, tasks, limit=lm_eval_limit, progress=bars) if tasks else {}
     out.print(table(verdict))
     if utility:
         out.print(lm_eval_table(utility))
@@ -249,7 +264,8 @@ def plant(
 @app.command()
 def report(folder: Folder) -> None:
     """Write the HTML report and the figures of a run folder."""
-    out.print(f"{write_report(folder)}")
+    with locked(folder) if folder.is_dir() else nullcontext():
+        out.print(f"{write_report(folder)}")
 
 
 @app.command(name="export")
@@ -261,7 +277,10 @@ def export_(
     ] = False,
 ) -> None:
     """Write the edited model as an ordinary Hugging Face folder or as GGUF, or the edit as an adapter."""
-    edit, current = Edit.load(folder / "edit.safetensors"), Run(folder)
+    if not (folder / "edit.safetensors").exists():
+        raise UserError(f"{str(folder)!r} has no edit.safetensors; `loka ablate {folder}` writes it.")
+    current = Run(folder)
+    edit = Edit.load(folder / "edit.safetensors")
     if adapter:
         out.print(f"{export_adapter(current.model, edit, to)}: load it with peft's PeftModel.from_pretrained.")
         return

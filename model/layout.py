@@ -47,9 +47,10 @@ class Slice:
         wanted = (*parameter.shape[: self.dim], len(self.index), *parameter.shape[self.dim + 1 :])
         inside = not len(self.index) or 0 <= int(self.index.min()) <= int(self.index.max()) < length
         if not inside or tuple(values.shape) != wanted:
+            last = max(self.index.tolist(), default=0)
             raise UserError(
                 f"the edit writes {tuple(values.shape)} numbers to {self.name} of shape {tuple(parameter.shape)}, up "
-                f"to {int(self.index.max())} on axis {self.dim}, and they do not fit; make the edit on this model."
+                f"to {last} on axis {self.dim}, and they do not fit; make the edit on this model."
             )
 
     @torch.no_grad()

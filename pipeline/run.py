@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,10 @@ import torch
 
 from .. import ablate, locate, report
 from .._util.errors import UserError
-from .._util.files import digest, write_json
+from .._util.files import digest, read_json, write_json
+from .._util.ledger import check_files, finishing, list_case
+from .._util.lock import hold
+from .._util.provenance import NAME as PROVENANCE
 from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
@@ -61,7 +63,8 @@ def run(
     """Locate, ablate, verify and report into a folder. A second call on the same folder resumes.
 
     Raises:
-        UserError: the folder holds the run of another case, model or recipe.
+        UserError: the folder holds the run of another case, model or recipe, or a file that has changed since it was
+            finished, or another process works on it.
     """
     pipeline = Run(out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command)
     pipeline.localization()
@@ -75,7 +78,8 @@ class Run:
     """One run folder. Each stage reads what the folder has and makes what is missing.
 
     A killed stage starts again with the same seed, threads and batches, so its result is the same bit for bit. An
-    audit writes each reading and each control edit as soon as it is finished.
+    audit writes each reading and each control edit as soon as it is finished. As long as this object lives, no other
+    process may work on the folder.
     """
 
     def __init__(
@@ -92,15 +96,17 @@ class Run:
     ) -> None:
         self.folder = Path(out)
         self.progress = progress or (lambda what, done, total: None)
-        stored = read_provenance(self.folder)
-        arguments = stored.arguments if stored else {}
-        if stored is None and (model is None or case is None):
+        if not (self.folder / PROVENANCE).exists() and (model is None or case is None):
             raise UserError(
                 f"{str(out)!r} is not a run folder; start one with `loka locate CASE --model M --out {out}`."
             )
+        hold(self.folder, self)
+        check_files(self.folder)
+        stored = read_provenance(self.folder)
+        arguments = stored.arguments if stored else {}
         if stored and (stored.recipe is None or "model" not in arguments):
             raise UserError(f"{str(out)!r} holds something other than a run; name another --out.")
-        self.profile: Profile = profile or cast(Profile, arguments.get("profile", "quick"))
+        self.profile: Profile = profile or cast(Profile, str(arguments.get("profile", "quick")))
         effort(self.profile)  # refuses an unknown one
         given = case if case is not None else str(self.folder / "case.yaml")
         spec = read_case(given) if isinstance(given, str) else given
@@ -141,9 +147,12 @@ class Run:
             estimate = wanted.method if wanted.method in locate.estimates() else "attribution"
             patched = self._step("exact patching")
             check = locate.agreement(self.model, self.case, best, method=estimate, progress=patched)
-            write_json(self.folder / "localization_check.json", check.to_json())
+            with finishing(self.folder, "localization_check.json") as checked:
+                write_json(checked, check.to_json())
             self.provenance = dataclasses.replace(self.provenance, located=dataclasses.asdict(wanted))
-            found.save(path)
+            self.provenance.write(self.folder)
+            with finishing(self.folder, path.name):
+                found.save(path)
         return found
 
     @property
@@ -169,9 +178,10 @@ class Run:
             others = locate.control_sites(self.model, self.case, sites, locator=locator, seed=self.case.seed)
             self.progress("controls", 1, 2)
             rows = knockout(self.model, self.case, {f"best {part}s": sites, **others}).reset_index()
-            write_json(path, rows.to_dict("records"))
+            with finishing(self.folder, path.name):
+                write_json(path, rows.to_dict("records"))
             self.progress("controls", 2, 2)
-        return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))).set_index("name")
+        return pd.DataFrame(read_json(path, "delete it and run `loka locate` again")).set_index("name")
 
     def edit(self, recipe: Recipe | None = None) -> Edit:
         """The edit: read from the folder, or made by the recipe and saved."""
@@ -188,7 +198,8 @@ class Run:
             if recipe.method == "rounds":
                 arguments |= {"locator": self._relocator(recipe.part), "folder": self.folder / "rounds"}
             made = perform(recipe.method, self.model, self.case, sites, arguments, progress=step)
-            made.save(path)
+            with finishing(self.folder, path.name):
+                made.save(path)
         return made
 
     def _sites(self, recipe: Recipe) -> list[Site] | None:
@@ -220,7 +231,8 @@ class Run:
             controls(self.model, edit, self.case, store, progress=self.progress)
         with self._timed("verify"):
             verdict = audit(self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress)
-            write_json(self.folder / "verdict.json", verdict.to_json(self.digests()))
+            with finishing(self.folder, "verdict.json") as path:
+                write_json(path, verdict.to_json(self.digests()))
         return verdict
 
     def report(self) -> Path:
@@ -268,7 +280,6 @@ class Run:
 
     def _begin(self, command: str | None) -> Provenance:
         """Record what this run is, before anything is computed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.case.spec.save(self.folder)
         recipe = self.recipe.to_json()
         made = Provenance.of_call(
@@ -277,6 +288,8 @@ class Run:
             seed=self.case.seed, digests=self.digests(), recipe=recipe,
         )  # fmt: skip
         made.write(self.folder)
+        list_case(self.folder)
+        check_files(self.folder)  # refuses what another tool left here
         return made
 
     @contextmanager

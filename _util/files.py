@@ -5,12 +5,15 @@ import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import psutil
 
 from .errors import LokaError, UserError
 
@@ -57,28 +60,60 @@ def _reason(error: Exception) -> str:
     return f"{text} ({named})" if named else text
 
 
+def check_writable(folder: str | Path) -> None:
+    """Refuse a folder that cannot be written to, or made, before anything is computed for it.
+
+    Raises:
+        UserError: the place is read-only or forbidden, or a file is in the way.
+    """
+    place = Path(folder).absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    with writing(folder):
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        if not os.access(place, os.W_OK | os.X_OK):
+            code = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+            raise PermissionError(code, os.strerror(code), str(place))
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``, and rename it to ``path`` at the end.
 
     The block may write a file or make a folder. A folder can only replace an empty one. If the block or the renaming
-    fails, the temporary is removed and ``path`` stays as it was. The temporary has the suffix of ``path``, for writers
-    that look at it.
+    fails, the temporary is removed and ``path`` stays as it was. What killed processes left in the same folder is
+    removed, too. The temporary has the suffix of ``path``, for writers that look at it.
 
     Raises:
         LokaError: the disk is full.
         UserError: the place is read-only or forbidden, or a file or folder of another kind is in the way.
     """
     target = Path(path)
-    temporary = target.with_name(f".{uuid4().hex[:8]}.{target.name}")
+    temporary = target.with_name(f"{_mark(os.getpid())}{uuid4().hex[:8]}.{target.name}")
     try:
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(target.parent)
             yield temporary
             _sync(temporary)
             os.replace(temporary, target)
     finally:
         _remove(temporary)
+
+
+def _mark(process: int | str) -> str:
+    """How the temporaries of one of this machine's processes begin."""
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+    return f".loka-{machine}-{process}-"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporaries of processes that no longer live."""
+    for path in folder.glob(f"{_mark('*')}*"):
+        process = path.name.split("-")[2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            _remove(path)
 
 
 def _sync(path: Path) -> None:

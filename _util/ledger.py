@@ -14,7 +14,7 @@ CASE = ("case.yaml", "neutral_*.txt", "sets/*.jsonl")
 STAGES = (
     "localization.parquet", "localization_*.json", "edit.safetensors",
     "rounds/*.safetensors", "controls/*.safetensors", "controls/audited.json", "readings.json", "verdict.json",
-    "lm_eval.json",
+    "lm_eval.json", "search.json", "edits/*.safetensors",
 )  # fmt: skip
 
 

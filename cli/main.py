@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from .. import knowledge
 from .._util.errors import LokaError, UserError
-from .._util.files import write_json
+from .._util.files import check_writable, write_json
 from .._util.ledger import finishing
 from .._util.lock import locked
 from .._util.provenance import recorded
@@ -177,6 +177,7 @@ def search_(
     data: Data = None,
 ) -> None:
     """Find the smallest edit within a budget. A second call on the same folder resumes."""
+    check_writable(out_)
     bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case, data=data or ())
     chosen = Recipe.load(recipe) if recipe else None
     with Bars() as bars:
@@ -199,22 +200,22 @@ def verify(
 ) -> None:
     """Audit any pair of models. A second call on the same folder resumes."""
     chosen_profile, tasks, spec = _profile(profile), _tasks(lm_eval), knowledge.case(case, data=data or ())
-    with nullcontext() if list_ else locked(out_):
-        original = load(before, device=device)
-        edited = resolve(original, after)
-        chosen = spec.on(original)
-        if list_:
-            stored = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
-            check_names(stored, CHECKS, CONTROLS, repr(str(out_ / "readings.json")))
-            steps = estimate(original, edited, chosen, profile=chosen_profile)
-            out.print(costs(steps, seconds_a_row(original, chosen), stored))
-            return
+    check_writable(out_)
+    original = load(before, device=device)
+    edited = resolve(original, after)
+    chosen = spec.on(original)
+    if list_:
+        stored = FolderStore(out_, original, edited, chosen).readings if (out_ / "readings.json").exists() else {}
+        check_names(stored, CHECKS, CONTROLS, repr(str(out_ / "readings.json")))
+        steps = estimate(original, edited, chosen, profile=chosen_profile)
+        out.print(costs(steps, seconds_a_row(original, chosen), stored))
+        return
+    digests = {"case": chosen.spec.digest, "model": original.digest()}
+    with locked(out_), Bars() as bars:
         store = FolderStore(out_, original, edited, chosen)
-        digests = {"case": chosen.spec.digest, "model": original.digest()}
-        arguments = {"case": case, "before": before, "after": after, "profile": profile}
-        with Bars() as bars, recorded(
-            out_, command=_command(), arguments=arguments, seed=chosen.seed,
-            digests={**digests, "after": edited.digest()},
+        with recorded(
+            out_, command=_command(), seed=chosen.seed, digests={**digests, "after": edited.digest()},
+            arguments={"case": case, "before": before, "after": after, "profile": profile},
         ) as durations:  # fmt: skip
             try:
                 verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
@@ -246,6 +247,7 @@ def plant(
 ) -> None:
     """Teach a copy of a model invented facts, so that the truth about a whole run is known."""
     spec = read_record(Teaching, read_yaml(teaching, "--teaching"), "--teaching")
+    check_writable(out_)
     with Bars() as bars:
         made = plant_facts(
             load(model, device=device), case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=spec,
@@ -278,7 +280,8 @@ def export_(
 ) -> None:
     """Write the edited model as an ordinary Hugging Face folder or as GGUF, or the edit as an adapter."""
     if not (folder / "edit.safetensors").exists():
-        raise UserError(f"{str(folder)!r} has no edit.safetensors; `loka ablate {folder}` writes it.")
+        raise UserError(f"there is no edit file in {str(folder)!r}; `loka ablate {folder}` writes one.")
+    check_writable(to.parent)
     current = Run(folder)
     edit = Edit.load(folder / "edit.safetensors")
     if adapter:

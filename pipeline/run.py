@@ -15,7 +15,7 @@ import torch
 
 from .. import ablate, locate, report
 from .._util.errors import UserError
-from .._util.files import digest, read_json, write_json
+from .._util.files import check_writable, digest, read_json, write_json
 from .._util.ledger import check_files, finishing, list_case
 from .._util.lock import hold
 from .._util.provenance import NAME as PROVENANCE
@@ -100,8 +100,10 @@ class Run:
             raise UserError(
                 f"{str(out)!r} is not a run folder; start one with `loka locate CASE --model M --out {out}`."
             )
-        hold(self.folder, self)
-        check_files(self.folder)
+        check_writable(self.folder)
+        if (self.folder / PROVENANCE).exists():
+            hold(self.folder, self)
+            check_files(self.folder)
         stored = read_provenance(self.folder)
         arguments = stored.arguments if stored else {}
         if stored and (stored.recipe is None or "model" not in arguments):
@@ -280,6 +282,9 @@ class Run:
 
     def _begin(self, command: str | None) -> Provenance:
         """Record what this run is, before anything is computed."""
+        hold(self.folder, self)
+        if (self.folder / PROVENANCE).exists():
+            raise UserError(f"another process has begun a run in {str(self.folder)!r}; name another --out.")
         self.case.spec.save(self.folder)
         recipe = self.recipe.to_json()
         made = Provenance.of_call(

@@ -20,6 +20,7 @@ from .._util.cache import Cache
 from .._util.errors import UserError
 from .bridged import unbridged
 from .io.fetch import embedded
+from .io.hub import check_hub
 from .site import INDEXED, Part, Site
 
 DEFAULT = "smollm2"
@@ -184,6 +185,8 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
     extra = _check_folder(folder) if folder.is_dir() else {}
     if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UserError(f"the model folder {name!r} does not exist; give an existing folder, a hub id or {DEFAULT!r}.")
+    if not folder.is_dir():
+        check_hub(name, DEFAULT)
     bars = hf_logging.is_progress_bar_enabled()
     if folder.is_dir():
         hf_logging.disable_progress_bar()

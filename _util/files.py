@@ -152,6 +152,12 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def seal(obj: Any) -> str:
+    """SHA-256 of what `write_json` would write, so that a file can say whether it is as it was written."""
+    text = json.dumps(_plain(obj), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_json(path: str | Path, obj: Any) -> None:
     """Write ``obj`` as JSON with sorted keys, whole or not at all. NaN and infinities become ``null``.
 
@@ -181,9 +187,16 @@ def read_json(path: str | Path, advice: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. Raises `ValueError` for everything else, NaN, infinities and endless depth included."""
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: everything else; NaN, infinities, halves of surrogate pairs and endless depth included.
+    """
     try:
-        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -15,12 +15,13 @@ import torch
 from pydantic import JsonValue
 
 from .errors import UserError
-from .files import read_json, write_json
+from .files import read_json, seal, write_json
 from .records import check_size, read_record
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn", "scipy")
 NAME = "provenance.json"
 ADVICE = "name another --out"
+SEAL = "seal"  # the key of the file's own digest
 MOST_THREADS = 1024
 
 
@@ -104,8 +105,9 @@ class Provenance:
         (dataclasses.replace(self, files=stored.files) if stored else self).save(folder)
 
     def save(self, folder: Path) -> None:
-        """Write `provenance.json` as this record has it."""
-        write_json(folder / NAME, self.to_json())
+        """Write `provenance.json` as this record has it; one that lists files is sealed by its own digest."""
+        data = self.to_json()
+        write_json(folder / NAME, data if self.files is None else {**data, SEAL: seal(data)})
 
 
 def versions() -> dict[str, str]:
@@ -134,6 +136,8 @@ def read_provenance(folder: Path) -> Provenance | None:
         return None
     data = read_json(path, ADVICE)
     try:
+        if isinstance(data, dict) and ("files" in data or SEAL in data) and data.pop(SEAL, None) != seal(data):
+            raise UserError("it has changed since it was written")
         return Provenance.from_json(data)
     except UserError as error:
         raise UserError(f"{str(path)!r} cannot be read ({str(error).rstrip('.')}); {ADVICE}.") from error

@@ -11,10 +11,15 @@ from .._util.errors import UserError
 
 @dataclass(frozen=True)
 class Places:
-    """The folder of a case file, and the folders of data that the user named. A case reads nothing outside them."""
+    """A case file, and the folders of data that the user named. A case reads nothing outside these and its own."""
 
-    folder: Path
+    file: Path
     data: tuple[Path, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the case file."""
+        return self.file.parent
 
     def find(self, name: str) -> Path | None:
         """The file that a case names relative to its folder; `None` if there is no such file.

@@ -74,7 +74,7 @@ def case(name: str | Path, *, data: Iterable[str | Path] = ()) -> CaseSpec:
         raise UserError(
             f"there is no case {str(name)!r}; built in are {', '.join(cases())}, or give a YAML file's path."
         )
-    file, places = read(path), Places(path.parent, tuple(map(Path, data)))
+    file, places = read(path), Places(path, tuple(map(Path, data)))
     records = read_sets(file, places)
     named = dict.fromkeys(n for n in (file.neutral.working, file.neutral.sealed) if isinstance(n, str))
     own = {n: read_text(found) for n in named if path.parent != BUILT_IN and (found := places.find(n)) is not None}

@@ -59,7 +59,7 @@ def read_sets(file: CaseFile, places: Places) -> dict[str, tuple[Record, ...]]:
     problems += _overlaps(file, found)
     if problems:
         listed = "\n".join(f"  - {p}" for p in problems)
-        raise UserError(f"the sets of the case {file.name!r} have {len(problems)} error(s):\n{listed}")
+        raise UserError(f"the sets of the case file {str(places.file)!r} have {len(problems)} error(s):\n{listed}")
     return found
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..._util.errors import UserError
-from ..._util.files import parse_json, write_atomic
+from ..._util.files import parse_json, seal, write_atomic
 from ..._util.records import read_record
 from ..layout import Slice
 from .applied import Applied, beneath
@@ -105,6 +105,7 @@ class Edit(EditContent):
             "slices": [[s.name, s.dim] for s in self.slices],
             "factors": [f.name for f in self.factors],
             "record": self.record.to_json(),
+            "digest": _seal(self),
         }
         # safetensors writes several metadata entries in any order; with one entry, equal edits give equal files
         write_atomic(path, serialize(tensors, metadata={"loka": json.dumps(head, sort_keys=True)}))
@@ -124,31 +125,39 @@ class Edit(EditContent):
                 data = parse_json((file.metadata() or {}).get("loka", "{}"))
                 _check_format(path, data.get("format") if isinstance(data, dict) else None)
                 head = read_record(_Header, data, "its header")
-                slices = [Slice(name, dim, file.get_tensor(f"{i}.index")) for i, (name, dim) in enumerate(head.slices)]
-                values = [file.get_tensor(f"{i}.values") for i in range(len(slices))]
+                names: list[str] = list(file.keys())
+                # copies: a tensor that maps the file would change with it
+                tensors = {name: file.get_tensor(name).clone() for name in names}
+                slices = [Slice(name, dim, tensors[f"{i}.index"]) for i, (name, dim) in enumerate(head.slices)]
+                values = [tensors[f"{i}.values"] for i in range(len(slices))]
                 factors = tuple(
-                    Factors(name, file.get_tensor(f"{i}.left"), file.get_tensor(f"{i}.right"))
-                    for i, name in enumerate(head.factors)
+                    Factors(name, tensors[f"{i}.left"], tensors[f"{i}.right"]) for i, name in enumerate(head.factors)
                 )
                 found = cls(tuple(slices), tuple(values), head.made_for, head.record, factors)
-                _check_content(found, len(file.keys()))
+                _check_content(found, len(tensors))
+                if "digest" in data and head.digest != _seal(found):
+                    raise ValueError("it has changed since it was written")
                 return found
         except _Refused:
             raise
-        except (SafetensorError, ValueError, OSError, UserError) as error:
+        except (SafetensorError, ValueError, KeyError, OSError, UserError) as error:
             reason = str(error).rstrip(".")
             raise UserError(f"the edit file {str(path)!r} cannot be read ({reason}); make it again.") from error
 
 
 @dataclass(frozen=True)
 class _Header:
-    """The metadata of an edit file; see `EditContent`. `slices`: the parameter and axis of each."""
+    """The metadata of an edit file; see `EditContent`.
+
+    `slices`: the parameter and axis of each. `digest`: of the content and the record; earlier versions wrote none.
+    """
 
     format: str
     made_for: str
     slices: tuple[tuple[str, int], ...]
     record: EditRecord
     factors: tuple[str, ...] = ()
+    digest: str | None = None
 
 
 class _Refused(UserError):
@@ -159,6 +168,10 @@ def capture(model: Model, slices: list[Slice], made_for: str, record: EditRecord
     """The edit that leads from the weights `made_for` to what the slices hold now."""
     values = tuple(where.read(model.parameters[where.name]).cpu() for where in slices)
     return Edit(tuple(slices), values, made_for, record)
+
+
+def _seal(edit: Edit) -> str:
+    return seal({"content": edit.digest(), "record": edit.record.to_json()})
 
 
 def _check_format(path: str | Path, found: object) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
+from loka._util import files
 from loka._util.errors import LokaError, UserError
 from loka._util.files import atomic, check_writable, digest, inside, parse_json, read_json, write_atomic, write_json
 
@@ -149,8 +150,9 @@ def test_digest_is_sha256(target: Path) -> None:
 
 
 KILLED = """
-import os, signal, sys
-sys.path[:0] = {path!r}
+import os, signal, sys, types
+package = sys.modules["loka"] = types.ModuleType("loka")  # no more of the package than it needs
+package.__path__ = [{path!r}]
 from loka._util.files import atomic
 with atomic({target!r}) as temporary:
     temporary.mkdir()
@@ -161,7 +163,7 @@ with atomic({target!r}) as temporary:
 
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
     """A folder of a model that nobody exports again to the same name goes, too; what a living process writes stays."""
-    code = KILLED.format(path=sys.path, target=str(tmp_path / "exported"))
+    code = KILLED.format(path=str(Path(files.__file__).parents[1]), target=str(tmp_path / "exported"))
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert len(os.listdir(tmp_path)) == 1
     with atomic(tmp_path / "a") as first:

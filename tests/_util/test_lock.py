@@ -10,17 +10,20 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loka._util import lock
 from loka._util.errors import UserError
 from loka._util.lock import hold, locked
 
-OTHER = """
-import sys, time
+# Another process; it loads no more of the package than it needs.
+OTHER = f"""
+import sys, time, types
 from pathlib import Path
-sys.path[:0] = {path!r}
+package = sys.modules["loka"] = types.ModuleType("loka")
+package.__path__ = [{str(Path(lock.__file__).parents[1])!r}]
 from loka._util.lock import locked
-with locked(Path({folder!r})):
+with locked(Path(sys.argv[1])):
     print("locked", flush=True)
-    time.sleep(60)
+    time.sleep(float(sys.argv[2]))
 """
 
 
@@ -29,8 +32,7 @@ class Owner:
 
 
 def other(folder: Path) -> subprocess.Popen[str]:
-    code = OTHER.format(path=sys.path, folder=str(folder))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", OTHER, folder, "60"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "locked\n"
     return process
@@ -65,6 +67,6 @@ def test_one_process_may_open_a_folder_twice_and_lets_go_of_it_with_the_last(tmp
 
 
 def refused(folder: Path) -> bool:
-    code = f"import sys; sys.path[:0] = {sys.path!r}\nfrom pathlib import Path\nfrom loka._util.lock import locked\n"
-    code += f"with locked(Path({str(folder)!r})): pass"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode != 0
+    found = subprocess.run([sys.executable, "-c", OTHER, folder, "0"], capture_output=True, text=True)
+    assert found.returncode == 0 or "UserError" in found.stderr
+    return found.returncode != 0

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import yaml
 
 from .errors import LokaError, UserError
+
+MOST_BYTES = 2**26  # of a JSON file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -57,28 +61,60 @@ def _reason(error: Exception) -> str:
     return f"{text} ({named})" if named else text
 
 
+def check_writable(folder: str | Path) -> None:
+    """Refuse a folder that cannot be written to, or made, before anything is computed for it.
+
+    Raises:
+        UserError: the place is read-only or forbidden, or a file is in the way.
+    """
+    place = Path(folder).absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    with writing(folder):
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        if not os.access(place, os.W_OK | os.X_OK):
+            code = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+            raise PermissionError(code, os.strerror(code), str(place))
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``, and rename it to ``path`` at the end.
 
     The block may write a file or make a folder. A folder can only replace an empty one. If the block or the renaming
-    fails, the temporary is removed and ``path`` stays as it was. The temporary has the suffix of ``path``, for writers
-    that look at it.
+    fails, the temporary is removed and ``path`` stays as it was. What killed processes left in the same folder is
+    removed, too. The temporary has the suffix of ``path``, for writers that look at it.
 
     Raises:
         LokaError: the disk is full.
         UserError: the place is read-only or forbidden, or a file or folder of another kind is in the way.
     """
     target = Path(path)
-    temporary = target.with_name(f".{uuid4().hex[:8]}.{target.name}")
+    temporary = target.with_name(f"{_mark(os.getpid())}{uuid4().hex[:8]}.{target.name}")
     try:
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(target.parent)
             yield temporary
             _sync(temporary)
             os.replace(temporary, target)
     finally:
         _remove(temporary)
+
+
+def _mark(process: int | str) -> str:
+    """How the temporaries of one of this machine's processes begin."""
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+    return f".loka-{machine}-{process}-"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporaries of processes that no longer live."""
+    for path in folder.glob(f"{_mark('*')}*"):
+        process = path.name.split("-")[2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            _remove(path)
 
 
 def _sync(path: Path) -> None:
@@ -109,10 +145,28 @@ def private_folder(path: str | Path) -> Path:
     return folder
 
 
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file of a folder's own, below it at any depth.
+
+    Raises:
+        UserError: a link on the way leads out of the folder.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{str(path)!r} is a link that leads out of its folder; remove the link.")
+    return path
+
+
 def write_atomic(path: str | Path, data: bytes | str) -> None:
     """Write ``data`` (text as UTF-8) to ``path``, whole or not at all. Raises as `atomic` does."""
     with atomic(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def seal(obj: Any) -> str:
+    """SHA-256 of what `write_json` would write, so that a file can say whether it is as it was written."""
+    text = json.dumps(_plain(obj), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_json(path: str | Path, obj: Any) -> None:
@@ -130,18 +184,43 @@ def write_yaml(path: str | Path, obj: Any) -> None:
 
 
 def read_json(path: str | Path, advice: str) -> Any:
-    """The value of a JSON file.
+    """The value of a JSON file, as `write_json` writes them.
 
     Args:
         advice: how an error ends: what to do about a file that cannot be read.
 
     Raises:
-        UserError: a file that is not there or is not JSON.
+        UserError: a file that is not there, is not JSON, holds NaN or infinities, is nested too deeply, or has more
+            than 64 MiB.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        if os.path.getsize(path) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{str(path)!r} cannot be read ({error}); {advice}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{str(path)!r} cannot be read ({reason}); {advice}.") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: everything else; NaN, infinities, halves of surrogate pairs and endless depth included.
+    """
+    try:
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
 
 
 def _plain(obj: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
 import resource
 import time
@@ -16,11 +15,14 @@ import torch
 from pydantic import JsonValue
 
 from .errors import UserError
-from .files import write_json
-from .records import read_record
+from .files import read_json, seal, write_json
+from .records import check_size, read_record
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn", "scipy")
 NAME = "provenance.json"
+ADVICE = "name another --out"
+SEAL = "seal"  # the key of the file's own digest
+MOST_THREADS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Provenance:
         peak_memory_gib: the most memory that any of the processes used; `None` before a stage has ended.
         recipe: how a run edits; only runs have one.
         located: the method and the part of a run's localization.
+        files: SHA-256 of the finished files, by name; `None` for one that is being written. Folders of earlier
+            versions have no list.
     """
 
     command: str
@@ -49,6 +53,7 @@ class Provenance:
     peak_memory_gib: float | None = None
     recipe: Mapping[str, JsonValue] | None = None
     located: Mapping[str, str | None] | None = None
+    files: Mapping[str, str | None] | None = None
 
     @classmethod
     def of_call(
@@ -62,7 +67,7 @@ class Provenance:
     ) -> Provenance:
         """The provenance of a call that begins now, in this process."""
         threads = torch.get_num_threads()
-        return cls(command, dict(arguments), seed, threads, dict(digests), versions(), recipe=recipe)
+        return cls(command, dict(arguments), seed, threads, dict(digests), versions(), recipe=recipe, files={})
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Provenance:
@@ -74,14 +79,15 @@ class Provenance:
         names = {field.name for field in dataclasses.fields(cls)}
         known = {k: v for k, v in data.items() if k in names} if isinstance(data, Mapping) else data
         read = read_record(cls, known, "it")
-        if read.threads < 1:
-            raise UserError(f"it cannot have threads = {read.threads}")
+        if not 1 <= read.threads <= MOST_THREADS:
+            raise UserError(f"it cannot have threads = {read.threads}; 1 to {MOST_THREADS} are allowed")
+        check_size("seed", read.seed, "it")
         return dataclasses.replace(read, recipe=read.recipe or read.arguments.get("recipe"))  # type: ignore[arg-type]
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The content of the file. A missing recipe or localization has no key."""
+        """The content of the file. A missing recipe, localization or list of files has no key."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {k: v for k, v in values.items() if v is not None or k not in ("recipe", "located")}
+        return {k: v for k, v in values.items() if v is not None or k not in ("recipe", "located", "files")}
 
     def after(self, seconds: Mapping[str, float]) -> Provenance:
         """A copy with these seconds added to their stages, and with this process's memory counted."""
@@ -89,9 +95,19 @@ class Provenance:
         peak = max(peak_memory_gib(), self.peak_memory_gib or 0.0)
         return dataclasses.replace(self, durations={**self.durations, **spent}, peak_memory_gib=peak)
 
+    def listing(self, files: Mapping[str, str | None]) -> Provenance:
+        """A copy that lists these files, too."""
+        return dataclasses.replace(self, files={**(self.files or {}), **files})
+
     def write(self, folder: Path) -> None:
-        """Write the folder's `provenance.json`, whole or not at all."""
-        write_json(folder / NAME, self.to_json())
+        """Write the folder's `provenance.json`, whole or not at all; files that it lists already stay listed."""
+        stored = read_provenance(folder)
+        (dataclasses.replace(self, files=stored.files) if stored else self).save(folder)
+
+    def save(self, folder: Path) -> None:
+        """Write `provenance.json` as this record has it; one that lists files is sealed by its own digest."""
+        data = self.to_json()
+        write_json(folder / NAME, data if self.files is None else {**data, SEAL: seal(data)})
 
 
 def versions() -> dict[str, str]:
@@ -116,11 +132,15 @@ def read_provenance(folder: Path) -> Provenance | None:
         UserError: a file that cannot be read.
     """
     path = folder / NAME
+    if not path.exists():
+        return None
+    data = read_json(path, ADVICE)
     try:
-        return Provenance.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
-    except (OSError, ValueError, UserError) as error:
-        reason = str(error).rstrip(".")
-        raise UserError(f"{str(path)!r} cannot be read ({reason}); name another --out.") from error
+        if isinstance(data, dict) and ("files" in data or SEAL in data) and data.pop(SEAL, None) != seal(data):
+            raise UserError("it has changed since it was written")
+        return Provenance.from_json(data)
+    except UserError as error:
+        raise UserError(f"{str(path)!r} cannot be read ({str(error).rstrip('.')}); {ADVICE}.") from error
 
 
 @contextmanager

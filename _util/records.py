@@ -9,12 +9,13 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import UserError
 
 T = TypeVar("T")
+MOST = 100_000  # steps, rows and other counts
+SEEDS = 2**32
 
 
 def read_record(kind: type[T], values: object, what: str) -> T:
@@ -34,38 +35,42 @@ def read_record(kind: type[T], values: object, what: str) -> T:
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     if unknown := [key for key in values if key not in names]:
         raise UserError(f"{what} has no {str(unknown[0])!r}; choose from {', '.join(names)}.")
-    given = {name: _nested(hints[name], value, f"{name} of {what}") for name, value in values.items()}
     try:
+        given = {name: _nested(hints[name], value, f"{name} of {what}") for name, value in values.items()}
         return TypeAdapter(kind).validate_python(given)
     except ValidationError as error:
         raise UserError(_refused(what, error)) from None
+    except RecursionError:
+        raise UserError(f"{what} is nested too deeply.") from None
 
 
 def check_types(record: object, what: str) -> None:
     """Refuse a dataclass with a value of another type than its field's; `read_record` has converted what it can.
 
     Raises:
-        UserError: as `read_record`.
+        UserError: as `read_record`, or as `check_size`.
     """
     for name, adapter in _adapters(type(record)).items():
+        value = getattr(record, name)
         try:
-            adapter.validate_python(getattr(record, name), strict=True)
+            adapter.validate_python(value, strict=True)
         except ValidationError as error:
             raise UserError(_refused(what, error, name)) from None
+        check_size(name, value, what)
 
 
-def read_yaml(text: str, what: str) -> object:
-    """The value of a YAML document without aliases, which can stand for far more than the file holds.
+def check_size(name: str, value: object, what: str) -> None:
+    """Refuse a whole number that no job can use: a count above 100,000, or a seed that random generators do not take.
 
     Raises:
-        UserError: not YAML, or an alias.
+        UserError: such a number, by itself or in a list.
     """
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise UserError(f"{what} must not use YAML aliases (*name); write the value out.")
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{what} is not valid YAML ({' '.join(str(error).split())}); correct it.") from error
+    numbers = value if isinstance(value, list | tuple) else [value]
+    most = SEEDS - 1 if name == "seed" else MOST
+    for number in numbers:
+        if isinstance(number, int) and (number > most or (name == "seed" and number < 0)):
+            least = "from 0 to" if name == "seed" else "at most"
+            raise UserError(f"{what} cannot have {name} = {reprlib.repr(number)}; give {least} {most:,}.")
 
 
 @cache

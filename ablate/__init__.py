@@ -7,7 +7,7 @@ from .lora import lora
 from .mean import mean
 from .memit import memit
 from .methods import METHODS, Method, configure, perform
-from .rerun import rerun_on
+from .rerun import check_rerun, rerun_on
 from .resample import resample
 from .reset import reset
 from .retrain import Training, find_statements, retrain
@@ -36,6 +36,7 @@ __all__ = [
     "Training",
     "TrainingConfig",
     "check_interference",
+    "check_rerun",
     "configure",
     "find_statements",
     "follow_up",

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import partial
 from inspect import Parameter, signature, unwrap
+from pathlib import Path
 from reprlib import repr as short
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from .._util.errors import UserError
+from .._util.records import check_size
 from ..knowledge import Case
 from ..model import Edit, Model, Site
 from .common import Progress, progress_argument
@@ -62,13 +64,20 @@ class Method:
     def read(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments from JSON values. Where the default is a record, the value names the fields that differ.
 
+        The values may come from a file that somebody else wrote, so a text is never taken for a path: a caller who
+        wants files written gives a `Path`.
+
         Raises:
-            UserError: an argument that the method does not take or of another type, or a record that cannot be read.
+            UserError: an argument that the method does not take or of another type, a number that no job can use, a
+                path, or a record that cannot be read.
         """
         takes = {k: p for k, p in signature(self.run).parameters.items() if k not in FIXED}
         if unknown := [name for name in arguments if name not in takes]:
             raise UserError(f"{self.name} has no argument {unknown[0]!r}; it takes {', '.join(takes) or 'none'}.")
-        return {name: self._read(name, takes[name].default, value) for name, value in arguments.items()}
+        found = {name: self._read(name, takes[name].default, value) for name, value in arguments.items()}
+        if found.get("first_arguments"):
+            find(found.get("first", takes["first"].default)).read(found["first_arguments"])
+        return found
 
     def _read(self, name: str, default: Any, value: Any) -> Any:
         """A record from JSON values, with missing fields from its default; any other value as the signature has it."""
@@ -77,6 +86,12 @@ class Method:
             return kind.from_json(value, default)
         run = unwrap(self.run)
         hint = get_type_hints(run, localns={"Model": Model}, include_extras=True)[name]
+        if Path in get_args(hint) and isinstance(value, str):
+            raise UserError(
+                f"{self.name} takes no {name} from a file ({short(value)}); leave it out, or call it from Python with "
+                "a pathlib.Path."
+            )
+        check_size(name, value, self.name)
         try:
             found = TypeAdapter(hint, config=None if is_dataclass(hint) else TYPES).validate_python(value)
         except ValidationError as error:
@@ -85,13 +100,19 @@ class Method:
         return value if found == value else found  # an integer stays one where any number will do
 
 
+def _first(name: str) -> str:
+    if name == "follow_up":
+        raise ValueError("a follow-up cannot begin with a follow-up")
+    return find(name).name
+
+
 def _follow_up(
     model: Model,
     case: Case,
     sites: Iterable[Site] | None,
     config: TrainingConfig = FOLLOW_UP,
     *,
-    first: Annotated[str, AfterValidator(lambda name: find(name).name)] = "zero",
+    first: Annotated[str, AfterValidator(_first)] = "zero",
     first_arguments: Mapping[str, JsonValue] | None = None,
     own_sites: bool = False,
     progress: Progress | None = None,

@@ -22,12 +22,23 @@ def rerun_on(model: Model, case: Case, edit: Edit, sites: Iterable[Site], *, pro
     Cost: that of the edit.
 
     Raises:
-        UserError: the edit's record does not name a method of `METHODS`.
+        UserError: as `check_rerun`.
 
     Example:
         control = loka.ablate.rerun_on(model, case, edit, loka.locate.random_sites(model, sites))
     """
+    check_rerun(edit)
+    return perform(edit.record.method, model, case, sites, edit.record.arguments, progress=progress)
+
+
+def check_rerun(edit: Edit) -> None:
+    """Refuse an edit that `rerun_on` cannot run again; its record may come from a file that somebody else wrote.
+
+    Raises:
+        UserError: the edit's record does not name a method of `METHODS`, or has arguments that the method does not
+            take from a file (`Method.read`).
+    """
     record = edit.record
     if record.method not in METHODS:
         raise UserError(f"an edit made by {record.method!r} cannot be rerun; choose from {', '.join(METHODS)}.")
-    return perform(record.method, model, case, sites, record.arguments, progress=progress)
+    METHODS[record.method].read(record.arguments)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from .._util.errors import UserError
+from .._util.ledger import finishing
 from .._util.records import check_types, read_record
 from ..knowledge import Case, accepts_spec
 from ..model import Edit, EditRecord, RoundRecord, Site, Slice, capture, scratch, slices
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 ROUNDS = TrainingConfig(steps=200, lr=2e-3, every=25)
+MOST = 100
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class RoundPlan:
     of each, see `recovered_sites`.
 
     Raises:
-        UserError: no counts, or a negative number.
+        UserError: no counts, more than 100, or a negative number.
     """
 
     counts: tuple[int, ...] | None = None
@@ -51,6 +53,8 @@ class RoundPlan:
         check_types(self, "a plan of rounds")
         if self.counts is not None and (not self.counts or min(self.counts) < 1):
             raise UserError(f"counts {list(self.counts)} must give every round at least one site.")
+        if self.counts is not None and len(self.counts) > MOST:
+            raise UserError(f"counts for {len(self.counts):,} rounds are too many; give at most {MOST}.")
         if self.relearning_steps < 0 or not 0 <= self.relearning_radius < math.inf:
             raise UserError(f"{self} cannot relearn; give a number of steps and a radius of 0 or above.")
 
@@ -219,7 +223,9 @@ class _Folder:
 
     def save(self, edits: Sequence[Edit]) -> None:
         if self.folder is not None:
-            edits[-1].save(self._path(len(edits)))
+            folder, path = Path(self.folder), self._path(len(edits))
+            with finishing(folder.parent, f"{folder.name}/{path.name}"):
+                edits[-1].save(path)
 
     def _path(self, number: int) -> Path:
         return Path(self.folder or "") / f"round-{number}.safetensors"

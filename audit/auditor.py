@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import verify
+from .. import ablate, verify
 from .._util.errors import UserError
 from .._util.malloc import release
 from ..knowledge import Case, CaseSpec, resolved
@@ -190,7 +190,8 @@ def resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
     A file is an edit, a folder with `adapter_config.json` a low-rank adapter, anything else a model.
 
     Raises:
-        UserError: a model with another tokenizer or shape, or an edit or adapter that was made for another model.
+        UserError: a model with another tokenizer or shape, an edit or adapter that was made for another model, or an
+            edit whose control cannot be made from its record.
     """
     if isinstance(after, str | Path):
         if str(after).endswith(".safetensors"):
@@ -198,6 +199,8 @@ def resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
         else:
             after = read_adapter(before, after) if is_adapter(after) else load(str(after), device=str(before.device))
     if isinstance(after, Edit):
+        if after.record.sites:
+            ablate.check_rerun(after)
         with after.applied(before):
             return after
     if after.tokenizer.get_vocab() != before.tokenizer.get_vocab():

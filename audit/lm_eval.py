@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 
 from .._util.errors import UserError
 from .._util.files import read_json, write_json
+from .._util.ledger import finishing
 from ..model import Edit, Model
 from .harness import (
     SEED,
@@ -125,7 +126,8 @@ def lm_eval_in(
         if not any(each.request == request for each in stored.values()):
             stored |= _compare(before, after, task, options, progress)
             entries = {name: each.to_json() for name, each in stored.items()}
-            write_json(path, {"tasks": entries, "digests": digests})
+            with finishing(Path(folder), NAME):
+                write_json(path, {"tasks": entries, "digests": digests})
     return {name: each for name, each in stored.items() if each.request in requested}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .._util.errors import UserError
 from .._util.files import private_folder, read_json, write_json
+from .._util.ledger import check_files, finishing
 from ..knowledge import Case, Redactor
 from ..model import Edit, Model
 from ..verify import Reading
@@ -38,7 +39,8 @@ class FolderStore(Store):
     With a redactor, the files have labels in the place of texts.
 
     Raises:
-        UserError: the folder holds the audit of other models or of another case, or a file that cannot be read.
+        UserError: the folder holds the audit of other models or of another case, or a file that cannot be read or that
+            has changed since it was finished.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class FolderStore(Store):
             "after": after.digest(),
             "case": redactor.token(case.digest) if redactor else case.digest,
         }
+        check_files(folder)
         self._check_same()
         path = folder / "readings.json"
         if path.exists():
@@ -62,8 +65,6 @@ class FolderStore(Store):
     def _check_same(self) -> None:
         path = self.folder / "controls" / "audited.json"
         if not path.exists():
-            private_folder(self.folder)
-            write_json(path, self.audited)
             return
         stored = read_json(path, "name another --out")
         known = stored if isinstance(stored, dict) else {}
@@ -76,15 +77,26 @@ class FolderStore(Store):
     def keep(self, model: str, reading: Reading, *, seconds: float = 0.0) -> None:
         """Store a finished reading, and write the file."""
         super().keep(model, reading, seconds=seconds)
+        self._begin()
         hide = self.redactor.hide_reading if self.redactor else dict
         data = {m: {c: hide(r.to_json()) for c, r in checks.items()} for m, checks in self.readings.items()}
-        write_json(self.folder / "readings.json", data)
+        with finishing(self.folder, "readings.json") as path:
+            write_json(path, data)
 
     def keep_edit(self, name: str, edit: Edit) -> None:
         """Store a finished control edit, and write its file."""
         super().keep_edit(name, edit)
+        self._begin()
         hidden = self.redactor.hide_edit(edit) if self.redactor else edit
-        hidden.save(self.folder / "controls" / f"{name}.safetensors")
+        with finishing(self.folder, f"controls/{name}.safetensors") as path:
+            hidden.save(path)
+
+    def _begin(self) -> None:
+        """Say what is audited here, before the first file of the audit."""
+        private_folder(self.folder)
+        if not (self.folder / "controls" / "audited.json").exists():
+            with finishing(self.folder, "controls/audited.json") as path:
+                write_json(path, self.audited)
 
 
 def read_readings(path: Path, redactor: Redactor | None = None) -> dict[str, dict[str, Reading]]:
@@ -93,12 +105,14 @@ def read_readings(path: Path, redactor: Redactor | None = None) -> dict[str, dic
     Raises:
         UserError: a file that cannot be read, or that holds something else.
     """
-    data = read_json(path, "delete it and run its stage again")
+    advice = "delete it and run `loka verify` again"
+    data = read_json(path, advice)
     if redactor:
         data = redactor.show(data)
     try:
+        if not isinstance(data, dict) or not all(isinstance(checks, dict) for checks in data.values()):
+            raise UserError("it does not map models to checks.")
         return {m: {c: Reading.from_json(r) for c, r in checks.items()} for m, checks in data.items()}
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} is not a file of readings ({error}); delete it and run `loka verify` again."
-        ) from error
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{str(path)!r} is not a file of readings ({reason}); {advice}.") from error

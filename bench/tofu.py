@@ -98,7 +98,7 @@ class Bench:
         path = self.models / "tofu.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(content, sort_keys=False))
-        return loka.case(path)
+        return loka.case(path, data=[self.data])
 
     def measure(self, cell: str, *, audit: bool) -> None:
         """Fill in what the row of a cell lacks."""

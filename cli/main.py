@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -13,9 +14,12 @@ from rich.markup import escape
 
 from .. import knowledge
 from .._util.errors import LokaError, UserError
-from .._util.files import write_json
+from .._util.files import check_writable, write_json
+from .._util.ledger import finishing
+from .._util.lock import locked
 from .._util.provenance import recorded
-from .._util.records import read_record, read_yaml
+from .._util.records import read_record
+from .._util.yaml_text import read_yaml
 from ..audit.auditor import audit, resolve
 from ..audit.controls import CONTROLS
 from ..audit.cost import estimate, seconds_a_row
@@ -46,6 +50,7 @@ app = typer.Typer(
     help="Locate the neurons and heads that hold a piece of knowledge, ablate only those, and verify that it is gone.",
 )
 out = Console()
+STOPPED = 130
 
 Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see `loka cases`) or a YAML file.")]
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
@@ -63,6 +68,9 @@ Redact = Annotated[
 CaseAgain = Annotated[
     str, typer.Option("--case", metavar="CASE", help="The case of a redacted folder, which has no text of it.")
 ]
+Data = Annotated[
+    list[Path] | None, typer.Option("--data", help="A folder outside the case file's own that its files may lie in.")
+]
 LmEval = Annotated[
     str, typer.Option("--lm-eval", metavar="TASKS", help="Also run these tasks of lm-evaluation-harness: TASK,FILE,...")
 ]
@@ -72,21 +80,29 @@ LmEvalLimit = Annotated[
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 the job failed, 2 the input is at fault."""
+    """Run the command line. Exit status: 0 done, 1 the job failed, 2 the input is at fault, 130 stopped."""
     try:
         app()
     except LokaError as error:
         Console(stderr=True).print(f"[bold red]loka:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
-        Console(stderr=True).print("loka: stopped. Run the same command to resume.")
-        sys.exit(1)
+        _stopped()
+    except SystemExit as end:  # typer turns Ctrl-C into this one
+        if end.code == STOPPED:
+            _stopped()
+        raise
+
+
+def _stopped() -> NoReturn:
+    Console(stderr=True).print("loka: stopped. The same command goes on where this one ended.", soft_wrap=True)
+    sys.exit(STOPPED)
 
 
 @app.command()
 def demo(out_: Out = Path("runs/demo"), device: Device = "cpu") -> None:
     """Make SmolLM2 forget 18 capitals, and audit the result."""
-    _pipeline(out_, DEFAULT, device, "capitals", "quick", None)
+    _pipeline(out_, DEFAULT, device, knowledge.case("capitals"), "quick", None)
 
 
 @app.command()
@@ -97,13 +113,14 @@ def run(
     out_: Out = Path("runs/run"),
     profile: ProfileName = "quick",
     recipe: RecipeName = "",
+    data: Data = None,
     lm_eval: LmEval = "",
     lm_eval_limit: LmEvalLimit = None,
     redact: Redact = False,
 ) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
-    chosen = Recipe.load(recipe) if recipe else None
-    _pipeline(out_, model, device, case, profile, chosen, _tasks(lm_eval), lm_eval_limit, redact=redact)
+    chosen, spec = Recipe.load(recipe) if recipe else None, knowledge.case(case, data=data or ())
+    _pipeline(out_, model, device, spec, profile, chosen, _tasks(lm_eval), lm_eval_limit, redact=redact)
 
 
 @app.command()
@@ -118,14 +135,16 @@ def locate(
     figures: Annotated[bool, typer.Option(help="Write the figures as PNG and SVG.")] = True,
     html: Annotated[bool, typer.Option(help="Write HTML pages that show each site's scores on hover.")] = True,
     redact: Redact = False,
+    data: Data = None,
 ) -> None:
     """Score every head and neuron, and show which facts are lost without the best. Figures go into DIR/figures."""
     if method:
         find_locator(method)
     if part and part not in PARTS:
         raise UserError(f"{part!r} is not a part of a model; choose one of {', '.join(PARTS)}.")
+    spec = knowledge.case(case, data=data or ())
     with Bars() as bars:
-        current = Run(out_, model=model, device=device, case=case, progress=bars, command=_command(), redact=redact)
+        current = Run(out_, model=model, device=device, case=spec, progress=bars, command=_command(), redact=redact)
         found = current.localization(method or None, cast(Part, part) if part else None)
         silent = current.controls()
         written = pictures(found, out_ / "figures", figures=figures, html=html)
@@ -167,9 +186,11 @@ def search_(
     forget: Annotated[float, typer.Option(help="Largest share of forget prompts that may still be answered.")] = 0.05,
     retain_drop: Annotated[float, typer.Option(help="Largest fall in the share of retain prompts answered.")] = 0.02,
     perplexity_rise: Annotated[float, typer.Option(help="Largest relative rise in perplexity.")] = 0.01,
+    data: Data = None,
 ) -> None:
     """Find the smallest edit within a budget. A second call on the same folder resumes."""
-    bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case)
+    check_writable(out_)
+    bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case, data=data or ())
     chosen = Recipe.load(recipe) if recipe else None
     with Bars() as bars:
         found = search(load(model, device=device), unread, out=out_, bounds=bounds, recipe=chosen, progress=bars)
@@ -185,15 +206,17 @@ def verify(
     out_: Out = Path("runs/verify"),
     profile: ProfileName = "quick",
     list_: Annotated[bool, typer.Option("--list", help="Only list the checks and the cost of each.")] = False,
+    data: Data = None,
     lm_eval: LmEval = "",
     lm_eval_limit: LmEvalLimit = None,
     redact: Redact = False,
 ) -> None:
     """Audit any pair of models. A second call on the same folder resumes."""
-    chosen_profile, tasks = _profile(profile), _tasks(lm_eval)
+    chosen_profile, tasks, spec = _profile(profile), _tasks(lm_eval), knowledge.case(case, data=data or ())
+    check_writable(out_)
     original = load(before, device=device)
     edited = resolve(original, after)
-    chosen = knowledge.case(case).on(original)
+    chosen = spec.on(original)
     redactor = knowledge.redactor_of(out_, chosen, redact)
     hide = redactor.hide if redactor else lambda value: value
     chosen = redactor.case if redactor else chosen
@@ -204,22 +227,24 @@ def verify(
         steps = estimate(original, edited, chosen, profile=chosen_profile)
         out.print(costs(steps, seconds_a_row(original, chosen), stored))
         return
-    store = FolderStore(out_, original, edited, chosen, redactor)
     digest = redactor.token(chosen.spec.digest) if redactor else chosen.spec.digest
     digests = {"case": digest, "model": original.digest()}
-    whole = {**digests, "after": edited.digest()}
     arguments = hide({"case": case, "before": before, "after": after, "profile": profile})
     arguments |= {"redacted": True} if redactor else {}
-    with Bars() as bars, recorded(
-        out_, command=hide(_command()), arguments=arguments, seed=chosen.seed, digests=whole
-    ) as durations:  # fmt: skip
-        try:
-            verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
-        finally:
-            durations |= store.seconds
-        made = verdict.to_json(digests)
-        write_json(out_ / "verdict.json", redactor.hide_verdict(made) if redactor else made)
-        utility = lm_eval_in(out_, original, edited, tasks, limit=lm_eval_limit, progress=bars) if tasks else {}
+    with locked(out_), Bars() as bars:
+        store = FolderStore(out_, original, edited, chosen, redactor)
+        with recorded(
+            out_, command=hide(_command()), arguments=arguments, seed=chosen.seed,
+            digests={**digests, "after": edited.digest()},
+        ) as durations:  # fmt: skip
+            try:
+                verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
+            finally:
+                durations |= store.seconds
+            made = verdict.to_json(digests)
+            with finishing(out_, "verdict.json") as path:
+                write_json(path, redactor.hide_verdict(made) if redactor else made)
+            utility = lm_eval_in(out_, original, edited, tasks, limit=lm_eval_limit, progress=bars) if tasks else {}
     out.print(table(verdict))
     if utility:
         out.print(lm_eval_table(utility))
@@ -251,6 +276,7 @@ def plant(
     spec = read_record(Teaching, read_yaml(teaching, "--teaching"), "--teaching")
     if redact != bool(case_file):
         raise UserError("--redact and --case-file go together: name the file that gets the case, outside of DIR.")
+    check_writable(out_)
     with Bars() as bars:
         made = plant_facts(
             load(model, device=device), case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=spec,
@@ -274,7 +300,8 @@ def report(
     ] = False,
 ) -> None:
     """Write the HTML report and the figures of a run folder."""
-    out.print(f"{write_report(folder, redact=redact)}")
+    with locked(folder) if folder.is_dir() else nullcontext():
+        out.print(f"{write_report(folder, redact=redact)}")
 
 
 @app.command(name="export")
@@ -287,7 +314,11 @@ def export_(
     case: CaseAgain = "",
 ) -> None:
     """Write the edited model as an ordinary Hugging Face folder or as GGUF, or the edit as an adapter."""
-    edit, current = Edit.load(folder / "edit.safetensors"), Run(folder, case=case or None)
+    if not (folder / "edit.safetensors").exists():
+        raise UserError(f"there is no edit file in {str(folder)!r}; `loka ablate {folder}` writes one.")
+    check_writable(to.parent)
+    current = Run(folder, case=case or None)
+    edit = Edit.load(folder / "edit.safetensors")
     if adapter:
         out.print(f"{export_adapter(current.model, edit, to)}: load it with peft's PeftModel.from_pretrained.")
         return
@@ -338,7 +369,7 @@ def _pipeline(
     folder: Path,
     model: str,
     device: str,
-    case: str,
+    case: knowledge.CaseSpec,
     profile: str,
     recipe: Recipe | None,
     tasks: Sequence[HarnessTask] = (),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .._util.errors import UserError
-from ..knowledge.draft import Sources, new_case
+from ..knowledge.draft import Sources, folders_outside, new_case
 from ..knowledge.formats import FORMATS
 from ..knowledge.item import Kind
 from ..knowledge.kinds import KINDS
@@ -55,7 +55,8 @@ def new(
     path = new_case(sources, out, name=name, purpose=_purpose(purpose))
     console = Console()
     console.print(escape(f"{path}: read its comments, and change what you like."), highlight=False, soft_wrap=True)
-    console.print(escape(f"Next: loka run {path} --out DIR"), highlight=False, soft_wrap=True)
+    named = "".join(f" --data {folder}" for folder in folders_outside(sources, path.parent))
+    console.print(escape(f"Next: loka run {path}{named} --out DIR"), highlight=False, soft_wrap=True)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

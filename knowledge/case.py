@@ -28,18 +28,25 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).parent / "cases"
 
 
+def built_in_text(name: str) -> str | None:
+    """The prose that comes with the package, or `None` for another name."""
+    names = [path.name for path in BUILT_IN.glob("*.txt")]
+    return (BUILT_IN / name).read_text(encoding="utf-8") if name in names else None
+
+
 @dataclass(frozen=True)
 class CaseSpec:
     """The content of a case file, before any model is asked.
 
-    `file`: the validated content; `records`: the records of its sets; `path`: the location of the file and of the texts
-    that it names; `digest`: SHA-256 of the content.
+    `file`: the validated content; `records`: the records of its sets; `texts`: the texts of its own that it names;
+    `path`: the location of the file; `digest`: SHA-256 of the content, records and texts included.
     """
 
     file: CaseFile = dataclasses.field(repr=False)
     path: Path | None = None
     digest: str = ""
     records: Mapping[str, tuple[Record, ...]] = dataclasses.field(default_factory=dict, repr=False)
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -114,16 +121,16 @@ class CaseSpec:
         return found
 
     def find_text(self, name: str) -> str | None:
-        """The contents of a text file that the case names, or `None` if there is no such file."""
-        folder = self.path.parent if self.path else BUILT_IN
-        path = next((p for p in (folder / name, BUILT_IN / name) if p.is_file()), None)
-        return None if path is None else path.read_text(encoding="utf-8")
+        """The contents of a text file that the case names, its own or built in, or `None` if there is no such file."""
+        return self.texts[name] if name in self.texts else built_in_text(name)
 
     def save(self, folder: Path) -> None:
-        """Write `case.yaml` and everything that it names into a folder, so that the folder stands alone."""
-        names = dict.fromkeys(n for n in (self.file.neutral.working, self.file.neutral.sealed) if isinstance(n, str))
-        texts = {name: text for name in names if (text := self.find_text(name)) is not None}
-        write_case(folder, self.file, self.path, self.records, texts)
+        """Write `case.yaml` and everything that it names into a folder, so that the folder stands alone.
+
+        Raises:
+            UserError: the folder holds another file of one of these names.
+        """
+        write_case(folder, self.file, self.path, self.records, self.texts)
 
     @cached_property
     def _contents(self) -> str:

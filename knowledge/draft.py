@@ -30,7 +30,8 @@ JUDGED = "\n# The edit sees only the corpus (working); the target judges it (sea
 INVENTED = "\n# No set is named: LOKA invents subjects where it can, and says otherwise what it cannot claim."
 TEMPLATE = """\
 # A case for LOKA: what a model must forget, what it must keep, and what it was never taught.
-# Files are named relative to the folder of this one. Change any line; lines after # are comments.
+# Files are named relative to the folder of this one; elsewhere, they are read only from a folder given as --data DIR.
+# Change any line; lines after # are comments.
 {name}
 # What the edit is for: safety, privacy, copyright or update.
 {purpose}
@@ -111,6 +112,13 @@ def new_case(sources: Sources, path: Path, *, name: str = "", purpose: Purpose |
         raise UserError(f"{str(path)!r} exists already; choose another name, or move it away.")
     write_atomic(path, draft(sources, path.parent, name=name or path.stem, purpose=purpose))
     return path
+
+
+def folders_outside(sources: Sources, folder: Path) -> list[Path]:
+    """The folders of the source files that are not inside a folder; a case there reads them only if they are named."""
+    named = [Path(s) for s in (sources.forget, sources.retain, sources.twins, sources.corpus) if s]
+    outside = [f.parent for f in named if f.exists() and not f.resolve().is_relative_to(folder.resolve())]
+    return list(dict.fromkeys(outside))
 
 
 def draft(sources: Sources, folder: Path, *, name: str, purpose: Purpose | None = None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from .._util.errors import UserError
-from .._util.files import write_atomic
+from .._util.files import inside, write_atomic
 from .kinds import KINDS, Record
 from .schema import CaseFile, Purpose, Unit
 
@@ -62,46 +62,61 @@ def content_digest(file: CaseFile, records: Records, texts: Mapping[str, str]) -
 
 
 def write_case(folder: Path, file: CaseFile, path: Path | None, records: Records, texts: Mapping[str, str]) -> None:
-    """Write a case into a folder: `case.yaml`, its texts, and its sets as `sets/NAME.jsonl`.
+    """Write a case into a folder: `case.yaml`, its texts as `neutral_N.txt`, and its sets as `sets/NAME.jsonl`.
 
     Args:
-        path: the case file; a case without sets is copied word by word.
-        texts: the neutral texts that the case names, by name.
+        path: the case file; a case that names no files of its own is copied word by word.
+        texts: the neutral texts of its own that the case names, by name.
+
+    Raises:
+        UserError: the folder holds another file of one of these names.
     """
+    sets = _set_files(file)
     renamed = {name: f"neutral_{i + 1}.txt" for i, name in enumerate(texts)}
-    if path is not None and not records:
-        write_atomic(folder / "case.yaml", path.read_text(encoding="utf-8"))
-        renamed = {name: Path(name).name for name in texts if (path.parent / name).is_file()}
+    contents = {
+        sets[name]: "".join(json.dumps(_row(item), ensure_ascii=False) + "\n" for item in items)
+        for name, items in records.items()
+    }
+    contents |= {own: texts[name] for name, own in renamed.items()}
+    if path is not None and not contents:
+        contents["case.yaml"] = path.read_text(encoding="utf-8")
     else:
-        for name, items in records.items():
-            lines = "".join(json.dumps(_row(item), ensure_ascii=False) + "\n" for item in items)
-            (folder / "sets").mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / "sets" / f"{_plain(name)}.jsonl", lines)
-        text = yaml.safe_dump(_standalone(file, renamed), sort_keys=False, allow_unicode=True, width=120)
-        write_atomic(folder / "case.yaml", text)
-    for name, own in renamed.items():
-        write_atomic(folder / own, texts[name])
+        plain = _standalone(file, sets, renamed)
+        contents["case.yaml"] = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
+    for name, text in contents.items():
+        path = inside(folder, name)
+        if path.is_file() and path.read_bytes() != text.encode():
+            raise UserError(f"{str(path)!r} is there already and holds something else; name another --out.")
+    for name, text in contents.items():
+        write_atomic(folder / name, text)
 
 
-def _standalone(file: CaseFile, renamed: Mapping[str, str]) -> dict[str, Any]:
+def _set_files(file: CaseFile) -> dict[str, str]:
+    """A file name for each set; two names that differ only in signs or in case get numbers."""
+    found: dict[str, str] = {}
+    for name in file.sets:
+        plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:60]
+        taken = [other.casefold() for other in found.values()]
+        numbered = (f"sets/{plain}{end}.jsonl" for end in ("", *(f"_{i}" for i in range(2, len(found) + 3))))
+        found[name] = next(each for each in numbered if each.casefold() not in taken)
+    return found
+
+
+def _standalone(file: CaseFile, sets: Mapping[str, str], renamed: Mapping[str, str]) -> dict[str, Any]:
     """The file's content, with sources and texts inside its own folder."""
     data = file.model_dump(mode="json", exclude_defaults=True, by_alias=True, exclude={"sets", "neutral"})
     neutral = file.neutral.model_dump(mode="json")
-    data["sets"] = {
-        name: {"kind": of.kind, "format": "jsonl", "source": f"sets/{_plain(name)}.jsonl"}
+    sources = {
+        name: {"kind": of.kind, "format": "jsonl", "source": sets[name]}
         | ({"frame": of.frame} if of.frame else {})
         | ({"make": of.benchmark} if of.benchmark else {})
         for name, of in file.sets.items()
     }
-    return data | {"neutral": {k: renamed.get(v, v) if isinstance(v, str) else v for k, v in neutral.items()}}
+    named = {"sets": sources} if sources else {}
+    return data | named | {"neutral": {k: renamed.get(v, v) if isinstance(v, str) else v for k, v in neutral.items()}}
 
 
 def _row(item: Record) -> dict[str, Any]:
     """A record's fields, without the empty ones."""
     data: Any = asdict(item)  # type: ignore[call-overload]
     return {key: value for key, value in data.items() if value not in ("", (), [])}
-
-
-def _plain(name: str) -> str:
-    """A set's name as a file name."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)

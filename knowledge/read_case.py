@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,28 @@ import yaml
 from pydantic import ValidationError
 
 from .._util.errors import UserError
+from .._util.yaml_text import compose
+from .read_text import read_text
 from .schema import CaseFile, Inconsistent
 
+MOST_BYTES = 2**24
 
-def read(path: Path) -> tuple[CaseFile, str]:
-    """A validated case file and the SHA-256 of its text.
+
+def read(path: Path) -> CaseFile:
+    """A validated case file.
 
     Raises:
-        UserError: no such file, not YAML, or not a case. The message lists all errors, each with line and field.
+        UserError: no such file, too large, not YAML, or not a case. The message lists all errors, each with line and
+            field.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the case file {str(path)!r} cannot be read ({error}).") from error
+    what = f"the case file {str(path)!r}"
+    if path.stat().st_size > MOST_BYTES:
+        raise UserError(f"{what} has more than {MOST_BYTES:,} bytes; put its facts into a data file, as a set.")
+    node = compose(read_text(path), what)
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{what} holds no mapping; it needs name, purpose, relations, forget ...")
     lines: dict[tuple[str | int, ...], int] = {}
     repeats: list[str] = []
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        problem = getattr(error, "problem", None) or "it is not YAML"
-        raise UserError(f"the case file {str(path)!r} is not valid YAML{where}: {problem}. Fix that line.") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"the case file {str(path)!r} holds no mapping; it needs name, purpose, relations, forget ...")
     data = _plain(node, (), lines, repeats)
     try:
         spec, problems = CaseFile.model_validate(data), repeats
@@ -41,8 +38,8 @@ def read(path: Path) -> tuple[CaseFile, str]:
         spec, problems = None, repeats + [line for e in error.errors() for line in _described(e, lines)]
     if spec is None or problems:
         listed = "\n".join(f"  - {p}" for p in dict.fromkeys(problems))
-        raise UserError(f"the case file {str(path)!r} has {len(dict.fromkeys(problems))} error(s):\n{listed}")
-    return spec, hashlib.sha256(text.encode()).hexdigest()
+        raise UserError(f"{what} has {len(dict.fromkeys(problems))} error(s):\n{listed}")
+    return spec
 
 
 def _plain(node: yaml.Node, at: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], repeats: list[str]):
@@ -51,6 +48,9 @@ def _plain(node: yaml.Node, at: tuple[str | int, ...], lines: dict[tuple[str | i
     if isinstance(node, yaml.MappingNode):
         out = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                repeats.append(f"line {key.start_mark.line + 1}, {_dotted(at) or 'the file'}: a name must be text")
+                continue
             here = (*at, key.value)
             if key.value in out:
                 repeats.append(f"line {key.start_mark.line + 1}, {_dotted(here)}: given twice")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from .._util.errors import UserError
-from .case import BUILT_IN, Case, CaseSpec
+from .case import BUILT_IN, Case, CaseSpec, built_in_text
 from .inline import content_digest
+from .places import Places
 from .read_case import read
+from .read_text import read_text
 from .sets import read_sets
 
 if TYPE_CHECKING:
@@ -52,30 +54,32 @@ def check_case(case: object) -> None:
         raise UserError(f"{case!r} is not a case; read one with loka.case(...), by its name or its file's path.")
 
 
-def case(name: str | Path) -> CaseSpec:
+def case(name: str | Path, *, data: Iterable[str | Path] = ()) -> CaseSpec:
     """A built-in case by name, or the case in a YAML file.
 
+    Args:
+        data: folders that the case may read data files and texts from, besides the folder of its own file.
+
     Raises:
-        UserError: no such case, or a file with errors (all of them named, with line and field).
+        UserError: no such case, a file with errors (all of them named, with line and field), or one that names a file
+            outside these folders.
 
     >>> case("capitals").purpose
     'safety'
     """
     path = Path(name)
-    if not path.suffix and not path.exists():
+    if str(name) in cases() and not path.exists():
         path = BUILT_IN / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"there is no case {str(name)!r}; built in are {', '.join(cases())}, or give a YAML file's path."
         )
-    file, digest = read(path)
-    records = read_sets(file, path.parent)
-    spec = CaseSpec(file, path, digest, records)
-    if not records:
-        return spec
-    named = [n for n in (file.neutral.working, file.neutral.sealed) if isinstance(n, str)]
-    texts = {n: text for n in named if (text := spec.find_text(n)) is not None}
-    return dataclasses.replace(spec, digest=content_digest(file, records, texts))
+    file, places = read(path), Places(path, tuple(map(Path, data)))
+    records = read_sets(file, places)
+    named = dict.fromkeys(n for n in (file.neutral.working, file.neutral.sealed) if isinstance(n, str))
+    own = {n: read_text(found) for n in named if path.parent != BUILT_IN and (found := places.find(n)) is not None}
+    texts = {n: text for n in named if (text := built_in_text(n)) is not None} | own
+    return CaseSpec(file, path, content_digest(file, records, texts), records, own)
 
 
 def cases() -> list[str]:

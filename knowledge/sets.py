@@ -7,7 +7,6 @@ import random
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .._util.errors import UserError
@@ -15,6 +14,7 @@ from .._util.records import read_record
 from .formats import read_records
 from .item import Item, Kind
 from .kinds import KINDS, Record
+from .places import Places
 from .rows import is_hub_id
 from .schema import CaseFile, ItemSet
 
@@ -43,7 +43,7 @@ class Entry:
 Sets = Mapping[str, tuple[Entry, ...]]
 
 
-def read_sets(file: CaseFile, folder: Path) -> dict[str, tuple[Record, ...]]:
+def read_sets(file: CaseFile, places: Places) -> dict[str, tuple[Record, ...]]:
     """The records of every set of a case file; sources are relative to its folder.
 
     Raises:
@@ -53,13 +53,13 @@ def read_sets(file: CaseFile, folder: Path) -> dict[str, tuple[Record, ...]]:
     problems: list[str] = []
     for name, of in file.sets.items():
         try:
-            found[name] = _records(name, of, folder)
+            found[name] = _records(name, of, places)
         except UserError as error:
             problems.append(f"sets.{name}: {error}")
     problems += _overlaps(file, found)
     if problems:
         listed = "\n".join(f"  - {p}" for p in problems)
-        raise UserError(f"the sets of the case {file.name!r} have {len(problems)} error(s):\n{listed}")
+        raise UserError(f"the sets of the case file {str(places.file)!r} have {len(problems)} error(s):\n{listed}")
     return found
 
 
@@ -73,21 +73,21 @@ def entries(file: CaseFile, records: Mapping[str, Sequence[Record]]) -> dict[str
     return {name: tuple(_with_foils(file, name, plain)) for name in plain}
 
 
-def _records(name: str, of: ItemSet, folder: Path) -> tuple[Record, ...]:
+def _records(name: str, of: ItemSet, places: Places) -> tuple[Record, ...]:
     if of.items:
         kind: Any = KINDS[of.kind].record
         return tuple(read_record(kind, row, f"item {i + 1}") for i, row in enumerate(of.items))
     assert of.source is not None
     return read_records(
-        of.format, _source(of.source, folder), kind=of.kind, fields=of.fields, where=of.where, except_=of.except_,
+        of.format, _source(of.source, places), kind=of.kind, fields=of.fields, where=of.where, except_=of.except_,
         config=of.config, split=of.split,
     )  # fmt: skip
 
 
-def _source(source: str, folder: Path) -> str:
-    """A file inside the case's folder, or a hub id, which has one slash and no suffix of a data file."""
-    path = folder / source
-    return source if not path.exists() and is_hub_id(source) else str(path)
+def _source(source: str, places: Places) -> str:
+    """A file inside the case's folders, or a hub id, which has one slash and no suffix of a data file."""
+    found = places.find(source)
+    return source if found is None and is_hub_id(source) else str(found or places.folder / source)
 
 
 def _overlaps(file: CaseFile, records: Mapping[str, Sequence[Record]]) -> list[str]:

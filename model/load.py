@@ -21,6 +21,7 @@ from .digest import checksum, checksum_of, digest
 from .experts import open_experts
 from .io.fetch import embedded
 from .io.folder import check_folder, check_loading
+from .io.hub import check_hub
 from .site import INDEXED, Part, Site
 
 DEFAULT = "smollm2"
@@ -239,6 +240,8 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
     extra = check_folder(folder) if folder.is_dir() else {}
     if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UserError(f"the model folder {name!r} does not exist; give an existing folder, a hub id or {DEFAULT!r}.")
+    if not folder.is_dir():
+        check_hub(name, DEFAULT)
     bars = hf_logging.is_progress_bar_enabled()
     if folder.is_dir():
         hf_logging.disable_progress_bar()
@@ -247,9 +250,7 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
             source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **extra
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **extra)
-    except (
-        Exception
-    ) as error:  # transformers and its readers fail in many ways on files that are not what they should be
+    except Exception as error:  # transformers fails in many ways on files that are not what they should be
         raise UserError(
             f"the model {name!r} could not be loaded ({first_line(error)}); "
             f"give {DEFAULT!r}, a folder with config.json and *.safetensors, or a hub id you can reach."

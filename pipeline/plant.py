@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from pathlib import Path
 from .._util.errors import UserError
 from .._util.files import atomic, private_folder, write_json, write_yaml
 from .._util.provenance import recorded
-from ..knowledge import Case, CaseFile, CaseSpec, Redactor, fictitious, neutral_sealed, text_loss
+from ..knowledge import Case, CaseSpec, Redactor, fictitious, neutral_sealed, text_loss
 from ..knowledge import case as read_case
 from ..model import Model, bare, export
 from .teaching import Progress, Teaching, known_facts, recalled_share, teach_
@@ -104,7 +104,7 @@ def plant(
     file = fictitious(source, facts=n.facts, kept=n.retain, twins=n.twins, seed=n.seed)
     with _removed_if_it_fails(apart), atomic(target) as whole:
         whole.mkdir(mode=0o700)
-        spec = _write_case(whole / "case.yaml" if apart is None else apart, file, source)
+        spec = _write_case(whole / "case.yaml" if apart is None else apart, CaseSpec(file, texts=source.texts))
         redactor = None if apart is None else Redactor(spec.whole())
         hide, token = (redactor.hide, redactor.token) if redactor else (lambda value: value, lambda text: text)
         if redactor:
@@ -135,16 +135,16 @@ def _removed_if_it_fails(path: Path | None) -> Iterator[None]:
         raise
 
 
-def _write_case(path: Path, file: CaseFile, source: CaseSpec) -> CaseSpec:
-    """The case file, and the texts that it names beside it."""
-    private_folder(path.parent)
-    write_yaml(path, file.model_dump(exclude_defaults=True))
-    for name in (file.neutral.working, file.neutral.sealed):
-        if isinstance(name, str) and source.path and (prose := source.path.parent / name).is_file():
-            copy = path.parent / prose.name
-            if copy.exists() and copy.read_bytes() != prose.read_bytes():
-                raise UserError(f"{str(copy)!r} is another text than the case's; name a case file in a new folder.")
-            shutil.copyfile(prose, copy)
+def _write_case(path: Path, spec: CaseSpec) -> CaseSpec:
+    """The case file, and its texts beside it."""
+    folder = private_folder(path.parent)
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        spec.save(Path(made))
+        for file in sorted(Path(made).iterdir()):
+            target = path if file.name == "case.yaml" else folder / file.name
+            if target.exists() and target.read_bytes() != file.read_bytes():
+                raise UserError(f"{str(target)!r} is another text than the case's; name a case file in a new folder.")
+            file.replace(target)
     return read_case(path)
 
 

@@ -12,7 +12,8 @@ from pydantic import JsonValue
 
 from .. import locate
 from .._util.errors import UserError
-from .._util.records import read_record, read_yaml
+from .._util.records import read_record
+from .._util.yaml_text import read_yaml
 from ..ablate import RewriteConfig, TrainingConfig
 from ..ablate.methods import find
 from ..ablate.training.twins import has_twins

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,10 @@ import torch
 
 from .. import ablate, locate, report
 from .._util.errors import UserError
-from .._util.files import digest, private_folder, write_json, write_yaml
+from .._util.files import check_writable, digest, private_folder, read_json, write_json, write_yaml
+from .._util.ledger import check_files, finishing, list_case
+from .._util.lock import hold
+from .._util.provenance import NAME as PROVENANCE
 from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
@@ -66,7 +68,8 @@ def run(
             text of the case, so a second call must give the case again.
 
     Raises:
-        UserError: the folder holds the run of another case, model or recipe.
+        UserError: the folder holds the run of another case, model or recipe, or a file that has changed since it was
+            finished, or another process works on it.
     """
     pipeline = Run(
         out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command, redact=redact
@@ -82,7 +85,8 @@ class Run:
     """One run folder. Each stage reads what the folder has and makes what is missing.
 
     A killed stage starts again with the same seed, threads and batches, so its result is the same bit for bit. An
-    audit writes each reading and each control edit as soon as it is finished.
+    audit writes each reading and each control edit as soon as it is finished. As long as this object lives, no other
+    process may work on the folder.
     """
 
     def __init__(
@@ -100,15 +104,19 @@ class Run:
     ) -> None:
         self.folder = Path(out)
         self.progress = progress or (lambda what, done, total: None)
-        stored = read_provenance(self.folder)
-        arguments = stored.arguments if stored else {}
-        if stored is None and (model is None or case is None):
+        if not (self.folder / PROVENANCE).exists() and (model is None or case is None):
             raise UserError(
                 f"{str(out)!r} is not a run folder; start one with `loka locate CASE --model M --out {out}`."
             )
+        check_writable(self.folder)
+        if (self.folder / PROVENANCE).exists():
+            hold(self.folder, self)
+            check_files(self.folder)
+        stored = read_provenance(self.folder)
+        arguments = stored.arguments if stored else {}
         if stored and (stored.recipe is None or "model" not in arguments):
             raise UserError(f"{str(out)!r} holds something other than a run; name another --out.")
-        self.profile: Profile = profile or cast(Profile, arguments.get("profile", "quick"))
+        self.profile: Profile = profile or cast(Profile, str(arguments.get("profile", "quick")))
         effort(self.profile)  # refuses an unknown one
         if case is None and arguments.get("redacted"):
             raise UserError(f"{str(out)!r} is redacted and has no text of its case; give the case file by --case.")
@@ -153,9 +161,12 @@ class Run:
             estimate = wanted.method if wanted.method in locate.estimates() else "attribution"
             patched = self._step("exact patching")
             check = locate.agreement(self.model, self.case, best, method=estimate, progress=patched)
-            write_json(self.folder / "localization_check.json", check.to_json())
+            with finishing(self.folder, "localization_check.json") as checked:
+                write_json(checked, check.to_json())
             self.provenance = dataclasses.replace(self.provenance, located=dataclasses.asdict(wanted))
-            found.save(path)
+            self.provenance.write(self.folder)
+            with finishing(self.folder, path.name):
+                found.save(path)
         return found
 
     @property
@@ -181,9 +192,10 @@ class Run:
             others = locate.control_sites(self.model, self.case, sites, locator=locator, seed=self.case.seed)
             self.progress("controls", 1, 2)
             rows = knockout(self.model, self.case, {f"best {part}s": sites, **others}).reset_index()
-            write_json(path, rows.to_dict("records"))
+            with finishing(self.folder, path.name):
+                write_json(path, rows.to_dict("records"))
             self.progress("controls", 2, 2)
-        return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))).set_index("name")
+        return pd.DataFrame(read_json(path, "delete it and run `loka locate` again")).set_index("name")
 
     def edit(self, recipe: Recipe | None = None) -> Edit:
         """The edit: read from the folder, or made by the recipe and saved."""
@@ -201,7 +213,8 @@ class Run:
             if recipe.method == "rounds":
                 arguments |= {"locator": self._relocator(recipe.part), "folder": self.folder / "rounds"}
             made = perform(recipe.method, self.model, self.case, sites, arguments, progress=step)
-            (self.redactor.hide_edit(made) if self.redactor else made).save(path)
+            with finishing(self.folder, path.name):
+                (self.redactor.hide_edit(made) if self.redactor else made).save(path)
         return made
 
     def _sites(self, recipe: Recipe) -> list[Site] | None:
@@ -234,7 +247,8 @@ class Run:
         with self._timed("verify"):
             verdict = audit(self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress)
             found = verdict.to_json(self.digests())
-            write_json(self.folder / "verdict.json", self.redactor.hide_verdict(found) if self.redactor else found)
+            with finishing(self.folder, "verdict.json") as path:
+                write_json(path, self.redactor.hide_verdict(found) if self.redactor else found)
         return verdict
 
     def report(self) -> Path:
@@ -283,6 +297,9 @@ class Run:
     def _begin(self, command: str | None) -> Provenance:
         """Record what this run is, before anything is computed."""
         private_folder(self.folder)
+        hold(self.folder, self)
+        if (self.folder / PROVENANCE).exists():
+            raise UserError(f"another process has begun a run in {str(self.folder)!r}; name another --out.")
         if self.redactor:
             write_yaml(self.folder / "case.yaml", self.redactor.case_file())
         else:
@@ -295,6 +312,8 @@ class Run:
             seed=self.case.seed, digests=self.digests(), recipe=recipe,
         )  # fmt: skip
         made.write(self.folder)
+        list_case(self.folder)
+        check_files(self.folder)  # refuses what another tool left here
         return made
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from pydantic import JsonValue
 
 from .. import locate, report
 from .._util.errors import UserError
-from .._util.files import atomic, private_folder, write_json
+from .._util.files import atomic, check_writable, inside, private_folder, read_json, write_json
+from .._util.ledger import check_files, finishing
+from .._util.lock import locked
+from .._util.provenance import recorded
+from .._util.records import read_record
 from ..ablate.methods import perform
 from ..knowledge import Bounds, Case, HeldOut, Metrics, accepts_spec, hold_out
 from ..model import Edit, Model
@@ -19,6 +24,7 @@ from .recipe import DEFAULT, Recipe
 
 SIZES = (25, 50, 100, 200, 400, 800)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+FIELDS: dict[str, type] = {"about": dict, "points": list}
 Progress = Callable[[str, int, int], None]
 
 
@@ -97,6 +103,8 @@ def search(
     Raises:
         UserError: impossible sizes or strengths, a folder of another search, or too few facts.
     """
+    if out is not None:
+        check_writable(out)
     bounds = bounds or Bounds()
     recipe = (recipe or Recipe.load(DEFAULT)).on(case)
     units = model.n_layers * model.units(recipe.part)
@@ -111,38 +119,41 @@ def search(
         "sizes": sizes, "strengths": sorted(strengths), "bounds": asdict(bounds),
     }  # fmt: skip
     record = _Record(Path(out) if out is not None else None, json.loads(json.dumps(about)))
-    points, edits = record.points(), {}
-    before = held.measure(model)
-    editor = _Editor(model, held, recipe, record, progress)
-    total = len(sizes) * len(strengths)
-    for size in sizes:
-        for strength in sorted(strengths):
-            if not any((p.sites, p.strength) == (size, strength) for p in points):
-                edits[size] = edits[size] if size in edits else editor.edit(size)
-                scaled = edits[size].scaled(model, strength)
-                with scaled.applied(model):
-                    points.append(_point(size, strength, scaled, held.measure(model), before, bounds))
-                record.write(points, before)
-            if progress:
-                progress("points", len(points), total)
-        edits.pop(size, None)
-    met = sorted((p for p in points if p.met), key=lambda p: (p.sites, p.strength))
-    best = met[0] if met else None
-    edit = editor.edit(best.sites).scaled(model, best.strength) if best else None
-    found = Search(tuple(points), before, bounds, best, edit)
-    record.finish(found)
-    return found
+    with record.open(case) as points:
+        return _Searcher(model, held, recipe, record, progress).search(points, sizes, sorted(strengths), bounds)
 
 
 @dataclass(frozen=True)
-class _Editor:
-    """Makes the edit of each size, once."""
+class _Searcher:
+    """Makes the edit of each size, once, and measures it at every strength."""
 
     model: Model
     held: HeldOut
     recipe: Recipe
     record: _Record
     progress: Progress | None
+
+    def search(self, points: list[Point], sizes: Sequence[int], strengths: Sequence[float], bounds: Bounds) -> Search:
+        """Add the points that are missing, and choose the best."""
+        model, held, edits = self.model, self.held, {}
+        before = held.measure(model)
+        for size in sizes:
+            for strength in strengths:
+                if not any((p.sites, p.strength) == (size, strength) for p in points):
+                    edits[size] = edits[size] if size in edits else self.edit(size)
+                    scaled = edits[size].scaled(model, strength)
+                    with scaled.applied(model):
+                        points.append(_point(size, strength, scaled, held.measure(model), before, bounds))
+                    self.record.write(points, before)
+                if self.progress:
+                    self.progress("points", len(points), len(sizes) * len(strengths))
+            edits.pop(size, None)
+        met = sorted((p for p in points if p.met), key=lambda p: (p.sites, p.strength))
+        best = met[0] if met else None
+        edit = self.edit(best.sites).scaled(model, best.strength) if best else None
+        found = Search(tuple(points), before, bounds, best, edit)
+        self.record.finish(found)
+        return found
 
     def edit(self, size: int) -> Edit:
         path = self.record.folder and self.record.folder / "edits" / f"{size}.safetensors"
@@ -153,8 +164,9 @@ class _Editor:
         sites = locate.attribution(self.model, self.held.case, parts=(part,)).top(size, part=part)
         arguments = dict(recipe.arguments) | ({"config": recipe.config} if recipe.config else {})
         edit = perform(recipe.method, self.model, self.held.case, sites, arguments, progress=step)
-        if path:
-            edit.save(path)
+        if self.record.folder:
+            with finishing(self.record.folder, f"edits/{size}.safetensors") as path:
+                edit.save(path)
         return edit
 
 
@@ -165,17 +177,28 @@ class _Record:
     folder: Path | None
     about: Mapping[str, JsonValue]
 
-    def points(self) -> list[Point]:
-        """The points that are finished."""
-        path = self.folder and self.folder / "search.json"
-        if not path or not path.exists():
+    @contextmanager
+    def open(self, case: Case) -> Iterator[list[Point]]:
+        """Lock the folder, and give the points that are finished there. Its provenance is written at once."""
+        if self.folder is None:
+            yield []
+            return
+        command, digests = f"loka search {case.name} --out {self.folder}", {"case": case.spec.digest}
+        with locked(self.folder):
+            check_files(self.folder)
+            points = self._points(self.folder / "search.json")
+            with recorded(self.folder, command=command, arguments=self.about, seed=case.seed, digests=digests):
+                yield points
+
+    def _points(self, path: Path) -> list[Point]:
+        if not path.exists():
             return []
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["about"] == self.about:
-                return [Point(**p) for p in stored["points"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{str(path)!r} cannot be read ({error}); name another --out.") from error
+        advice = "name another --out"
+        stored = read_json(path, advice)
+        if not isinstance(stored, dict) or not all(isinstance(stored.get(k), t) for k, t in FIELDS.items()):
+            raise UserError(f"{str(path)!r} is not the file of a search; {advice}.")
+        if stored["about"] == self.about:
+            return [read_record(Point, point, f"a point of {str(path)!r}") for point in stored["points"]]
         other = [k for k, v in self.about.items() if stored["about"].get(k) != v]
         raise UserError(f"{str(path)!r} holds another search ({', '.join(other)} differ); name another --out.")
 
@@ -185,7 +208,9 @@ class _Record:
             return
         end = {"best": found.best and asdict(found.best), "claim": str(found)} if found else {}
         values = {"about": self.about, "before": asdict(before), "points": [asdict(p) for p in points], **end}
-        write_json(private_folder(self.folder) / "search.json", values)
+        private_folder(self.folder)
+        with finishing(self.folder, "search.json") as path:
+            write_json(path, values)
 
     def finish(self, found: Search) -> None:
         """Write the result, its figure, and the edit if there is one."""
@@ -193,10 +218,11 @@ class _Record:
             return
         self.write(found.points, found.before, found)
         figure = report.tradeoff([asdict(p) for p in found.points], asdict(found.bounds))
-        with atomic(self.folder / "figures" / "search.svg") as path:
+        with atomic(inside(self.folder, "figures/search.svg")) as path:
             figure.savefig(path)
         if found.edit:
-            found.edit.save(self.folder / "edit.safetensors")
+            with finishing(self.folder, "edit.safetensors") as path:
+                found.edit.save(path)
 
 
 def _point(size: int, strength: float, edit: Edit, now: Metrics, before: Metrics, bounds: Bounds) -> Point:

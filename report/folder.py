@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .._util.errors import UserError
 from .._util.files import read_json
+from .._util.ledger import check_files
+from .._util.yaml_text import read_yaml
 from ..audit.controls import CONTROLS, Control
 from ..audit.plan import check_names
 from ..audit.store import read_readings
@@ -62,6 +62,7 @@ class RunFolder:
                 f"{str(path)!r} holds neither localization.parquet nor verdict.json, so there is nothing to report; "
                 f"`loka run CASE --model M --out {path}` makes both."
             )
+        check_files(path)
         stored = path / "readings.json"
         readings = read_readings(stored) if stored.exists() else {}
         check_names(readings, checks, controls, repr(str(stored)))
@@ -127,7 +128,12 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
     try:
-        return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{str(path)!r} cannot be read ({error}); put the case file back.") from error
+        found = read_yaml(path.read_text(encoding="utf-8"), "its text")
+        if not isinstance(found, dict):
+            raise UserError("it holds no mapping.")
+        return found
+    except (OSError, ValueError, UserError) as error:
+        raise UserError(f"{str(path)!r} cannot be read ({str(error).rstrip('.')}); put the case file back.") from error

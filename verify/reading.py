@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
-from pydantic import JsonValue
+from pydantic import BeforeValidator, JsonValue
 
+from .._util.records import read_record
 from .judge.statistics import interval
+
+# A whole number stays one, so that what is read and written again is the same. NaN, which a measurement may give, is
+# `null` in a file.
+Exact = bool | int | float
+Number = Annotated[Exact, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 
 @dataclass(frozen=True)
@@ -25,14 +32,14 @@ class Reading:
     """
 
     check: str
-    value: float | None
-    ci: tuple[float, float] | None
+    value: Exact | None
+    ci: tuple[Number, Number] | None
     n: int
-    controls: dict[str, float]
+    controls: dict[str, Number]
     meaning: str
-    samples: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
+    samples: dict[str, dict[str, Number]] = field(default_factory=dict, repr=False)
     details: dict[str, JsonValue] = field(default_factory=dict, repr=False)
-    cost: float = 0.0
+    cost: Exact = 0.0
 
     def __str__(self) -> str:
         if self.value is None:
@@ -46,17 +53,12 @@ class Reading:
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Reading:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote; a number that JSON does not have is NaN again.
 
         Raises:
-            TypeError, KeyError, IndexError: something else.
+            UserError: something else.
         """
-        fields: dict = dict(data)
-        ci = fields["ci"]
-        found = cls(**{**fields, "ci": None if ci is None else (ci[0], ci[1])})
-        if not (isinstance(found.value, float | int | None) and isinstance(found.samples, Mapping)):
-            raise TypeError(f"the reading of {found.check!r} has no numbers")
-        return found
+        return read_record(cls, data, "a reading")
 
 
 def refusal(check: str, reason: str) -> Reading:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ..._util.errors import UserError
-from ..._util.records import read_yaml
+from ..._util.yaml_text import read_yaml
 from ...knowledge.rows import Row, rows
 
 SUFFIXES = (".yaml", ".yml")

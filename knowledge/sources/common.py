@@ -69,7 +69,7 @@ class Cells:
         if (cell := self.value(*fields)) is None:
             names = [self.column(field) for field in fields]
             here = [name for name in names if name in self.row]
-            has = ", ".join(map(str, list(self.row)[:12]))
+            has = ", ".join(str(name)[:40] for name in list(self.row)[:12])
             self.refuse(f"{here[0]!r} is empty" if here else f"no {' or '.join(names)} (it has {has})")
         return cell
 

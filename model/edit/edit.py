@@ -14,7 +14,8 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..._util.errors import UserError
-from ..._util.files import write_atomic
+from ..._util.files import parse_json, seal, write_atomic
+from ..._util.records import read_record
 from ..layout import Slice
 from .applied import Applied, beneath
 from .content import EditContent
@@ -104,6 +105,7 @@ class Edit(EditContent):
             "slices": [[s.name, s.dim] for s in self.slices],
             "factors": [f.name for f in self.factors],
             "record": self.record.to_json(),
+            "digest": _seal(self),
         }
         # safetensors writes several metadata entries in any order; with one entry, equal edits give equal files
         write_atomic(path, serialize(tensors, metadata={"loka": json.dumps(head, sort_keys=True)}))
@@ -120,21 +122,46 @@ class Edit(EditContent):
             raise UserError(f"there is no edit file {str(path)!r}; `loka ablate` or `edit.save(...)` writes one.")
         try:
             with safe_open(path, framework="pt") as file:
-                head = json.loads((file.metadata() or {}).get("loka", "{}"))
-                _check_format(path, head.get("format"))
-                names = head["slices"]
-                slices = [Slice(name, dim, file.get_tensor(f"{i}.index")) for i, (name, dim) in enumerate(names)]
-                values = [file.get_tensor(f"{i}.values") for i in range(len(names))]
+                data = parse_json((file.metadata() or {}).get("loka", "{}"))
+                _check_format(path, data.get("format") if isinstance(data, dict) else None)
+                head = read_record(_Header, data, "its header")
+                names: list[str] = list(file.keys())
+                # copies: a tensor that maps the file would change with it
+                tensors = {name: file.get_tensor(name).clone() for name in names}
+                slices = [Slice(name, dim, tensors[f"{i}.index"]) for i, (name, dim) in enumerate(head.slices)]
+                values = [tensors[f"{i}.values"] for i in range(len(slices))]
                 factors = tuple(
-                    Factors(name, file.get_tensor(f"{i}.left"), file.get_tensor(f"{i}.right"))
-                    for i, name in enumerate(head.get("factors", []))
+                    Factors(name, tensors[f"{i}.left"], tensors[f"{i}.right"]) for i, name in enumerate(head.factors)
                 )
-                record = EditRecord.from_json(head["record"])
-                found = cls(tuple(slices), tuple(values), head["made_for"], record, factors)
-                _check_content(found, len(file.keys()))
+                found = cls(tuple(slices), tuple(values), head.made_for, head.record, factors)
+                _check_content(found, len(tensors))
+                if "digest" in data and head.digest != _seal(found):
+                    raise ValueError("it has changed since it was written")
                 return found
-        except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
-            raise UserError(f"the edit file {str(path)!r} cannot be read ({error}); make it again.") from error
+        except _Refused:
+            raise
+        except (SafetensorError, ValueError, KeyError, OSError, UserError) as error:
+            reason = str(error).rstrip(".")
+            raise UserError(f"the edit file {str(path)!r} cannot be read ({reason}); make it again.") from error
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The metadata of an edit file; see `EditContent`.
+
+    `slices`: the parameter and axis of each. `digest`: of the content and the record; earlier versions wrote none.
+    """
+
+    format: str
+    made_for: str
+    slices: tuple[tuple[str, int], ...]
+    record: EditRecord
+    factors: tuple[str, ...] = ()
+    digest: str | None = None
+
+
+class _Refused(UserError):
+    """The file is whole, but not one that this version reads."""
 
 
 def capture(model: Model, slices: list[Slice], made_for: str, record: EditRecord) -> Edit:
@@ -143,23 +170,36 @@ def capture(model: Model, slices: list[Slice], made_for: str, record: EditRecord
     return Edit(tuple(slices), values, made_for, record)
 
 
+def _seal(edit: Edit) -> str:
+    return seal({"content": edit.digest(), "record": edit.record.to_json()})
+
+
 def _check_format(path: str | Path, found: object) -> None:
     if found == FORMAT:
         return
     if str(found).startswith("loka-edit-"):
-        raise UserError(f"{str(path)!r} was written by another version of LOKA ({found}, not {FORMAT}); make it again.")
-    raise UserError(f"{str(path)!r} is a safetensors file but not a LOKA edit; give one from `edit.save`.")
+        raise _Refused(f"{str(path)!r} was written by another version of LOKA ({found}, not {FORMAT}); make it again.")
+    raise _Refused(f"{str(path)!r} is a safetensors file but not a LOKA edit; give one from `edit.save`.")
 
 
 def _check_content(edit: Edit, stored: int) -> None:
     """Raise `ValueError` unless a header read from a file describes its tensors."""
     if stored != 2 * (len(edit.slices) + len(edit.factors)):
         raise ValueError(f"its header names other tensors than the {stored} that it holds")
-    if not isinstance(edit.made_for, str):
-        raise ValueError("its header does not say which weights it was made for")
     for where, values in zip(edit.slices, edit.values, strict=True):
         index = where.index
-        if not isinstance(where.dim, int) or index.ndim != 1 or index.dtype != torch.int64 or (index.diff() < 1).any():
+        if where.dim not in (0, 1) or index.ndim != 1 or index.dtype != torch.int64 or (index.diff() < 1).any():
             raise ValueError(f"its rows or columns of {where.name!r} are not ascending numbers")
-        if not values.is_floating_point() or not values.isfinite().all():
-            raise ValueError(f"its values of {where.name!r} are not finite numbers")
+        if (index < 0).any() or values.ndim <= where.dim or values.shape[where.dim] != len(index):
+            raise ValueError(f"its values of {where.name!r} do not fit their rows or columns")
+        _check_numbers(where.name, values)
+    for factors in edit.factors:
+        if not factors.left.ndim == factors.right.ndim == 2 or factors.left.shape[1] != factors.right.shape[0]:
+            raise ValueError(f"its factors of {factors.name!r} are not two matrices that can be multiplied")
+        _check_numbers(factors.name, factors.left)
+        _check_numbers(factors.name, factors.right)
+
+
+def _check_numbers(name: str, values: Tensor) -> None:
+    if not values.is_floating_point() or not values.isfinite().all():
+        raise ValueError(f"its values of {name!r} are not finite numbers")

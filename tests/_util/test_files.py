@@ -2,14 +2,18 @@ import errno
 import json
 import math
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import SafetensorError
 
+from loka._util import files
 from loka._util.errors import LokaError, UserError
-from loka._util.files import atomic, digest, write_atomic, write_json
+from loka._util.files import atomic, check_writable, digest, inside, parse_json, read_json, write_atomic, write_json
 
 
 @pytest.fixture
@@ -143,3 +147,71 @@ def test_digest_is_sha256(target: Path) -> None:
     assert digest(target) == "cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4"
     target.write_bytes(b"")
     assert digest(target) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+KILLED = """
+import os, signal, sys, types
+package = sys.modules["loka"] = types.ModuleType("loka")  # no more of the package than it needs
+package.__path__ = [{path!r}]
+from loka._util.files import atomic
+with atomic({target!r}) as temporary:
+    temporary.mkdir()
+    (temporary / "model.safetensors").write_text("a whole model")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """A folder of a model that nobody exports again to the same name goes, too; what a living process writes stays."""
+    code = KILLED.format(path=str(Path(files.__file__).parents[1]), target=str(tmp_path / "exported"))
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 1
+    with atomic(tmp_path / "a") as first:
+        first.write_text("a")
+        write_atomic(tmp_path / "b", "b")
+        assert sorted(os.listdir(tmp_path)) == [first.name, "b"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "er")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*run: Not a directory .* Move what is there"):
+        check_writable(tmp_path / "file" / "run")
+
+
+def test_a_read_only_place_is_refused_before_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(UserError, match="Permission denied .* Choose a place that you may write to"):
+        check_writable(tmp_path / "run")
+
+
+def test_a_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "figures").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="figures/a.svg' is a link that leads out of its folder; remove the link"):
+        inside(tmp_path / "run", "figures/a.svg")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    assert inside(tmp_path / "link", "a.svg") == tmp_path / "link" / "a.svg", "the folder that was named may be a link"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' * 100_000, "nested too deeply"),
+        ("NaN", "NaN is not a finite number"),
+        ("[-Infinity]", "-Infinity is not a finite number"),
+        ("1e999", "1e999 is not a finite number"),
+        ("9" * 5000, "Exceeds the limit"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_json_that_no_stage_wrote_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_json(text)
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=f"a.json' cannot be read .*{words}.*; name another --out"):
+        read_json(tmp_path / "a.json", "name another --out")

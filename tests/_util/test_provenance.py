@@ -70,10 +70,21 @@ def test_the_folder_of_a_run_keeps_the_runs_provenance(tmp_path: Path) -> None:
     "text",
     [
         "{", "[]", '"run"', '{"command": "loka run"}',
-        *(json.dumps(RUN.to_json() | wrong) for wrong in ({"threads": 0}, {"threads": "x"}, {"digests": 3})),
+        *(json.dumps(RUN.to_json() | wrong) for wrong in (*({"threads": n} for n in (0, 10**5, "x")), {"digests": 3})),
     ],
 )  # fmt: skip
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text)
     with pytest.raises(UserError, match=r"provenance.json' cannot be read .*; name another --out"):
         read_provenance(tmp_path)
+
+
+def test_a_sealed_file_is_what_was_written(tmp_path: Path) -> None:
+    """Whoever changes a recipe in it, or a digest along with its file, is told."""
+    dataclasses.replace(RUN, files={}).write(tmp_path)
+    text = (tmp_path / NAME).read_text()
+    assert read_provenance(tmp_path) == dataclasses.replace(RUN, files={})
+    for old, new in (('"method": "tune"', '"method": "zero"'), ('"seal"', '"sael"'), ('"threads": 2', '"threads": 3')):
+        (tmp_path / NAME).write_text(text.replace(old, new))
+        with pytest.raises(UserError, match="it has changed since it was written"):
+            read_provenance(tmp_path)

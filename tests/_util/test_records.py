@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from loka._util.errors import UserError
-from loka._util.records import check_types, read_record, read_yaml
+from loka._util.records import check_types, read_record
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,3 @@ def test_what_does_not_fit_is_named(values: object, words: str) -> None:
 def test_a_call_converts_nothing(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError, match="a record cannot have"):
         Outer(**wrong)  # type: ignore[arg-type]
-
-
-def test_yaml_without_aliases() -> None:
-    assert read_yaml("a: [1, 2]", "it") == {"a": [1, 2]}
-    for text, words in (("a: &b [1]\nc: *b", "must not use YAML aliases"), ("a: [", "is not valid YAML")):
-        with pytest.raises(UserError, match=words):
-            read_yaml(text, "it")

@@ -265,7 +265,7 @@ def test_a_task_file_is_data(write, changes: dict[str, object], words: str) -> N
             "task: x\ndoc_to_text: !!python/object/apply:os.getcwd []\n",
             "not valid YAML .*could not determine a constructor",
         ),
-        ("a: &a [1]\nb: *a\n", "must not use YAML aliases"),
+        ("a: &a [*a]\n", "stands inside its own value"),
         ("- 1\n", "is not a task"),
         ("task: [x\n", "is not valid YAML"),
         ("# " + "x" * 1_000_000, "has more than 1,000,000 bytes"),

@@ -9,7 +9,7 @@ from loka import UserError, audit
 from loka.audit import FolderStore, Plan
 from loka.knowledge import Case, CaseSpec
 from loka.model import Model
-from loka.verify import make_reading
+from loka.verify import Reading, make_reading
 
 READING = make_reading("recall", {"forget": {"capital/a": 1.0}}, ".").to_json()
 
@@ -33,7 +33,7 @@ def test_garbled_readings_are_refused(planted: Model, known: Case, tmp_path: Pat
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
 def test_a_garbled_list_of_what_was_audited_is_refused(planted: Model, known: Case, tmp_path: Path, text: str) -> None:
-    FolderStore(tmp_path, planted, planted, known)
+    FolderStore(tmp_path, planted, planted, known).keep("after", Reading.from_json(READING))
     (tmp_path / "controls" / "audited.json").write_text(text)
     with pytest.raises(UserError, match="name another --out"):
         FolderStore(tmp_path, planted, planted, known)

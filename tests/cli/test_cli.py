@@ -2,6 +2,7 @@
 
 import sys
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -109,3 +110,37 @@ def test_the_names_of_sites_are_whole_in_a_narrow_terminal(width: int) -> None:
     said = out.export_text()
     assert "L11.neuron.3071 " in said
     assert "…" not in said
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["loka.cli.main"].knowledge, "cases", stop)
+    assert loka(monkeypatch, "cases") == 130
+    assert "The same command goes on where this one ended" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "capitals", "--out"], ["locate", "capitals", "--out"], ["search", "capitals", "--out"],
+        ["plant", "--out"],
+        ["verify", "capitals", "--before", "smollm2", "--after", "e.safetensors", "--out"],
+    ],
+)  # fmt: skip
+def test_an_out_that_cannot_be_made_is_refused_before_a_model_is_loaded(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        pytest.fail("a model was loaded")
+
+    for module in ("loka.cli.main", "loka.pipeline.run"):
+        monkeypatch.setattr(sys.modules[module], "load", fail)
+    (tmp_path / "file").write_text("")
+    assert loka(monkeypatch, *command, tmp_path / "file" / "run") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Not a directory" in said
+    assert "Move what is there, or choose another name" in said

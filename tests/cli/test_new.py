@@ -68,7 +68,7 @@ def test_a_customer_of_the_users_own_file() -> None:
         "--subject", "customer", "--twins", "holdout.jsonl", "--out", "requests/claims.yaml",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert result.output.splitlines()[-1] == "Next: loka run requests/claims.yaml --out DIR"
+    assert result.output.splitlines()[-1] == "Next: loka run requests/claims.yaml --data . --out DIR"
     text = Path("requests/claims.yaml").read_text()
     columns = {"kind": "passage", "format": "jsonl", "source": "../train.jsonl", "text": "body", "subject": "customer"}
     assert yaml.safe_load(text) == {
@@ -89,7 +89,11 @@ def test_a_customer_of_the_users_own_file() -> None:
     assert "# 8 passages: what is to be forgotten" in text
     assert "# 32 passages about 4 subjects: what must be kept" in text
     assert "# 9 passages about 9 subjects: what the model was never taught" in text
-    found = case("requests/claims.yaml").whole()
+    with pytest.raises(
+        UserError, match=r"'../train.jsonl' is outside the folder of the case file; put it there, or name"
+    ):
+        case("requests/claims.yaml")
+    found = case("requests/claims.yaml", data=["."]).whole()
     assert {item.subject for item in found.forget.working} == {"C-3"}
     assert {item.subject for item in found.retain.working} <= set(CUSTOMERS) - {"C-3"}
 
@@ -126,7 +130,7 @@ def test_tofu() -> None:
     written = yaml.safe_load(text)
     assert (written["name"], written["purpose"]) == ("authors: 05", "safety")
     assert not os.path.isabs(written["sets"]["target"]["source"])
-    assert len(case("authors.yaml").whole().forget.working) == 200
+    assert len(case("authors.yaml", data=[DATA]).whole().forget.working) == 200
 
 
 def test_several_values_and_strange_names() -> None:

@@ -121,7 +121,7 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
             case(write(tmp_path, text))
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is not UTF-8: byte 1, on line 1, is 0xff"):
         case(path)
 
 

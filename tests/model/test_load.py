@@ -57,7 +57,7 @@ def test_a_missing_folder_is_refused(name: str) -> None:
 def test_a_name_that_the_hub_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="could not be loaded") as caught:
+    with pytest.raises(UserError, match="there is no model folder") as caught:
         load("nobody/no-such-model")
     assert "'nobody/no-such-model'" in str(caught.value)
     assert "smollm2" in str(caught.value)

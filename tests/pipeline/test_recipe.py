@@ -105,7 +105,7 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
         ("{method: rounds, arguments: {plan: {counts: [0]}}}", "must give every round at least one site"),
         ("{method: follow_up, arguments: {first: melt}}", "'melt' is not a method; choose from zero"),
         ("{method: memit, arguments: {answers: 3}}", "memit cannot have answers = 3"),
-        ("{name: &a [x, x], arguments: {x: *a}}", "must not use YAML aliases"),
+        ("{name: &a [x, *a]}", "stands inside its own value"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_sentence_that_names_it(text: str, words: str, tmp_path: Path) -> None:

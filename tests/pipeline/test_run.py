@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from loka import LokaError, UserError, ablate, knockout, report
+from loka._util.files import digest
 from loka.ablate import SimulatedRelearning, TrainingConfig
 from loka.knowledge import Case
 from loka.model import Model
@@ -105,6 +107,29 @@ def test_folder_of_another_case_is_refused(whole: Path, planted: Model, files, t
     assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["edit.safetensors", "localization.parquet", "readings.json", "neutral_1.txt", "controls/random.safetensors"],
+)
+def test_a_file_that_changed_is_named_by_resume_and_report(whole: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    data = bytearray((out / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (out / name).write_bytes(data)
+    for use in (Run, report.write):  # `loka export` begins with a Run
+        with pytest.raises(UserError, match=f"{name}' has changed since it was finished"):
+            use(out)
+
+
+def test_every_file_that_is_read_again_is_listed(whole: Path) -> None:
+    files = json.loads((whole / "provenance.json").read_text())["files"]
+    unread = {"provenance.json", "report.html", "lock"}
+    stored = {p.relative_to(whole).as_posix() for p in whole.rglob("*") if p.is_file() and p.parent.name != "figures"}
+    assert set(files) == stored - unread
+    assert all(files[name] == digest(whole / name) for name in files)
+
+
 def test_located_in_another_way_with_its_controls(planted: Model, planted_case: Case, tmp_path: Path) -> None:
     """One part by one locator; what is answered with its best sites zeroed, and with those of each control."""
     current = Run(tmp_path, model=planted, case=planted_case)
@@ -150,6 +175,7 @@ def test_whole_parts_have_rows_pictures_and_no_controls(planted: Model, planted_
     }  # fmt: skip
     assert {p.name for p in (tmp_path / "figures").iterdir()} == written
     page = (tmp_path / "figures" / "mlp.html").read_text()
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'' in page
     assert page.startswith("<!doctype html>")
     assert "L3.mlp\ncontrast" in page
     assert report.pictures(found, tmp_path / "none", figures=False, html=False) == []

@@ -13,6 +13,7 @@ import torch
 import loka.report
 from loka._util.errors import UserError
 from loka._util.files import write_json
+from loka._util.provenance import Provenance
 from loka.audit.summary import columns
 from loka.locate import Localization, LocalizationRecord
 from loka.locate.contrast import contrast
@@ -272,7 +273,8 @@ def test_an_audit_alone_needs_no_localization(tmp_path: Path) -> None:
     assert "Nothing was located in this folder" in page
     assert "no provenance.json" in page
     arguments = {"before": "a model", "after": "another.safetensors"}
-    (tmp_path / "provenance.json").write_text(json.dumps({"arguments": arguments, "durations": {}}))
+    made = Provenance.of_call("loka verify", arguments, seed=0, digests={})
+    dataclasses.replace(made, files=None).write(tmp_path)
     page = read(tmp_path)
     assert "on a model" in page
     assert "another.safetensors" in page

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._util.errors import UserError
+from .._util.errors import NotFiniteError, UserError
 from .build import NOTHING, Items, Known, Split, build, make_fact, seeded
 from .inline import content_digest, inline, write_case
 from .item import Item
 from .kinds import Record
 from .schema import CaseFile, Purpose, Relation, Unit
-from .scoring import known
+from .scoring import KNOWN, shown
 from .sets import Entry, entries
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class CaseSpec:
         Raises:
             UserError: the model knows none of the items to forget, or fewer than the case asks for, or an edit is in
                 place on it.
+            NotFiniteError: the model's numbers are not finite.
 
         Cost: one forward pass over all facts, and one over the pools of all other items.
         """
@@ -136,7 +138,14 @@ class CaseSpec:
                 "call spec.on(model) on the original weights first."
             )
         asked = self._asked()
-        right = iter(known(model, [item for items in asked.values() for item in items]))
+        found = shown(model, [item for items in asked.values() for item in items])
+        if any(map(math.isnan, found)):
+            raise NotFiniteError(
+                f"{model.name} gives numbers that are not finite for {sum(map(math.isnan, found))} of {len(found)} "
+                f"prompts of the case {self.name!r}, so what it knows cannot be told; check its weights, or load it "
+                "with --dtype float32."
+            )
+        right = iter(value > KNOWN for value in found)
         share = {key: [next(right) for _ in items] for key, items in asked.items()}
         return self._case([key for key, values in share.items() if 2 * sum(values) > len(values)])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .._util.errors import UserError
+from .._util.errors import NotFiniteError, UserError
 from .case import Case
 from .resolve import accepts_spec
 
@@ -85,6 +85,8 @@ def _generate(model: Model, generator: torch.Generator) -> torch.Tensor:
     for _ in range(TOKENS):
         step = model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = step.past_key_values
+        if step.logits[:, -1].isnan().any():
+            raise NotFiniteError(f"the logits of {model.name} are NaN, so no text can be sampled; check its weights.")
         ids = torch.multinomial(step.logits[:, -1].float().softmax(-1), 1, generator=generator)
         out.append(ids)
     return torch.cat(out, 1)

@@ -94,7 +94,7 @@ def benign_cost(model: Model, case: Case, setting: Setting) -> float:
 
 
 def _highest(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {subject: max(values[subject] for values in found) for subject in found[0]}
+    return {subject: float(np.max([values[subject] for values in found])) for subject in found[0]}
 
 
 def _mean(values: Mapping[str, float]) -> float:

@@ -50,7 +50,8 @@ def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | N
                 kl.append(float(divergence_of(scores[batch.labels >= 0], before[i])))
             loss -= float(token_logprobs(scores, batch.labels).sum())
         tokens += int((batch.labels >= 0).sum())
-    perplexity = float(np.exp(loss / tokens))
+    with np.errstate(over="ignore"):
+        perplexity = float(np.exp(loss / tokens))
     kept = f"still shows {np.mean(list(all_.values())):.0%} of what it is to keep" if all_ else "has nothing to keep"
     return make_reading(
         "collateral",

@@ -92,8 +92,8 @@ def leak_at(hits: Sequence[int], draws: int, k: int) -> dict[str, float | None]:
         hits: for each subject, how many of its `draws` samples contain the answer.
 
     Returns:
-        `mean`: `None` for k above the draws. `upper`: the leak of k samples if each sample leaks as often as the exact
-        95% bound on the mean share allows.
+        `mean`: `None` for k above the draws, and without subjects. `upper`: the leak of k samples if each sample leaks
+        as often as the exact 95% bound on the mean share allows.
 
     >>> found = leak_at([0, 0], 10, 1)
     >>> found["mean"], round(found["upper"], 3)
@@ -102,7 +102,7 @@ def leak_at(hits: Sequence[int], draws: int, k: int) -> dict[str, float | None]:
     total = len(hits) * draws
     c = int(np.sum(hits))
     bound = 1.0 if c == total else float(stats.beta.ppf(0.95, c + 1, total - c))
-    mean = None if k > draws else float(np.mean([1 - comb(draws - h, k) / comb(draws, k) for h in hits]))
+    mean = None if k > draws or not total else float(np.mean([1 - comb(draws - h, k) / comb(draws, k) for h in hits]))
     return {"mean": mean, "upper": float(1 - (1 - bound) ** k)}
 
 
@@ -121,7 +121,9 @@ def _verbatim(model: Model, facts: Sequence[Item]) -> dict[str, np.ndarray]:
     return {name: torch.cat(parts).double().numpy() if parts else np.zeros(0) for name, parts in out.items()}
 
 
-def _rouge(model: Model, facts: Sequence[Item], tokens: int) -> float:
+def _rouge(model: Model, facts: Sequence[Item], tokens: int) -> float | None:
+    if not facts:
+        return None
     texts = continuations(model, [f.prompt for f in facts], tokens=tokens)
     return float(
         np.mean([max(rouge(t, a).rougeL_recall for a in f.answers) for t, f in zip(texts, facts, strict=True)])

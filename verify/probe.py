@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from .._util.errors import NotFiniteError
 from ..knowledge import Case, Item, accepts_spec
 from ..knowledge.kinds import kind_of
 from ..model.run.states import residuals, unembedding, untrained
@@ -52,6 +53,9 @@ def probe(model: Model, case: Case) -> Reading:
     forget facts' mean by position and layer. The probe is never sufficient evidence alone.
 
     Cost: two rows for each fact, one for each twin.
+
+    Raises:
+        NotFiniteError: the model's states are not finite.
     """
     retained = _of_relation(case, [*case.retain.working, *case.retain.sealed])
     if len(retained) < LEAST:
@@ -64,6 +68,8 @@ def probe(model: Model, case: Case) -> Reading:
     def probed(source: Model, facts: Sequence[Item]) -> _Probed:
         chosen = list(facts)
         states = residuals(source, [f.prompt for f in chosen]).float().numpy() if chosen else np.zeros((0, 2, 1, 1))
+        if not np.isfinite(states).all():
+            raise NotFiniteError(f"the states of {source.name} are not finite, so no probe can be fitted on them.")
         return _Probed(chosen, states, np.array([pool.index(f.answer) for f in chosen], dtype=int))
 
     retain, forget, twins = (probed(model, items) for items in (retained, asked, never))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -113,20 +112,21 @@ def _tails(model: Model, facts: Sequence[Item]) -> list[tuple[Item, list[int]]]:
     return [(owner, tail) for owner, (_, tail) in zip(owners, tails, strict=True)]
 
 
-def _against_foils(model: Model, facts: Sequence[Item]) -> tuple[float, float]:
+def _against_foils(model: Model, facts: Sequence[Item]) -> tuple[float | None, float | None]:
     """Mean log-odds of the answer against its foils in nats, and the share of items whose answer beats three.
 
-    Long answers count per token. NaN without items that have foils.
+    Long answers count per token. `None` without items that have foils.
     """
     facts = [f for f in facts if f.foils]
     if not facts:
-        return math.nan, math.nan
+        return None, None
     rows = [(f.prompt, a) for f in facts for a in (f.answer, *f.foils)]
     logp = iter(score(model, [p for p, _ in rows], [a for _, a in rows]).logprob.double().numpy())
     odds, choice = [], []
     lengths = iter([len(tail) if kind_of(f).long else 1 for f, tail in _tails(model, facts)])
     for fact in facts:
         right, *foils = (next(logp) / next(lengths) for _ in range(1 + len(fact.foils)))
-        odds.append(float(right - np.logaddexp.reduce(foils) + np.log(len(foils))))
+        with np.errstate(invalid="ignore"):
+            odds.append(float(right - np.logaddexp.reduce(foils) + np.log(len(foils))))
         choice.append(right > max(foils[: CHOICES - 1]))
     return float(np.mean(odds)), float(np.mean(choice))

@@ -155,7 +155,8 @@ def _batch(model: Model, rows: Sequence[tuple[int, str, str]]) -> tuple[Tensor, 
 
 def _share(logp: Sequence[float]) -> float:
     """The probability of the first answer among all."""
-    return float(np.exp(logp[0] - np.logaddexp.reduce(logp)))
+    with np.errstate(invalid="ignore"):
+        return float(np.exp(logp[0] - np.logaddexp.reduce(logp)))
 
 
 def _logits(model: Model, soft: Tensor, batch: Batch) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..._util.errors import NotFiniteError
 from ..batch import chunks, pad
 from ..tokens import token_ids
 from .onednn import onednn_linear
@@ -24,6 +25,9 @@ def continuations(
     Args:
         tokens: the largest number of tokens in a continuation.
         seed: the seed for samples at temperature one; with `None`, decoding is greedy.
+
+    Raises:
+        NotFiniteError: the model's logits are NaN.
 
     Cost: `tokens` forward passes over one token per row, with cached keys and values, and one over each distinct
     prompt.
@@ -56,6 +60,8 @@ def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torc
             step.past_key_values.batch_select_indices(row)
             scores, mask, positions = scores[row], mask[row], positions[row]
         cache = step.past_key_values
+        if scores.isnan().any():
+            raise NotFiniteError(f"the logits of {model.name} are NaN, so nothing can be generated; check its weights.")
         ids = torch.multinomial(scores.softmax(-1), 1, generator=generator) if generator else scores.argmax(-1, True)
         out.append(ids[:, 0])
         ended |= torch.isin(ids[:, 0], _ends(model))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from ..check import Check
 from ..checks import by_role
+from ..finite import named, without_strange
 from .evidence import Evidence, Readings
 from .statistics import Recovery
 from .summary import Summary
@@ -34,16 +35,18 @@ class Gate:
 def gates_of(readings: Readings, evidence: Evidence, summary: Summary, checks: Sequence[Check]) -> list[Gate]:
     """Every gate, passed or not."""
     before = readings["before"]["recall"]
-    n = len({s.split("/", 1)[1] for s in before.samples["forget"]})
-    knew = (before.value or 0.0) - before.controls.get("twins", 0.0)
+    n = len({s.split("/", 1)[1] for s in before.samples.get("forget", {})})
+    knew = None if before.value is None else before.value - before.controls.get("twins", 0.0)
     spread = max((r.twins_spread for r in evidence.attacks.values()), default=None)
     never = max((_twins_r(readings, c.name) for c in by_role("attack", checks)), default=0.0)
     same, other = summary.retain_same_before, summary.retain_other_before
     left = _ratio(summary.retain_same_after, same) if same else _ratio(summary.retain_other_after, other)
     rise = _ratio(summary.perplexity_after or None, summary.perplexity_before)
     shallow = summary.shallow_r
+    strange = len(not_finite(readings, summary))
     return [
-        Gate("the original knew the facts, above twins", knew >= KNEW, knew, KNEW),
+        Gate("every number is finite", not strange, float(strange), 0.0),
+        Gate("the original knew the facts, above twins", knew is not None and knew >= KNEW, knew, KNEW),
         Gate("enough independent subjects", n >= SUBJECTS, n, SUBJECTS),
         Gate(SENSITIVE, shallow is not None and shallow >= EXPOSED, shallow, EXPOSED),
         Gate("the twins' spread is small enough", spread is not None and spread < DELTA, spread, DELTA),
@@ -51,6 +54,17 @@ def gates_of(readings: Readings, evidence: Evidence, summary: Summary, checks: S
         Gate(SURVIVE, left is not None and left >= RETAIN, left, RETAIN),
         Gate("neutral text survives", rise is not None and rise <= PERPLEXITY, rise, PERPLEXITY),
     ]
+
+
+def not_finite(readings: Readings, summary: Summary) -> list[str]:
+    """Every number that is not finite, in words: those of each model's checks, and those of the summary."""
+    by_check = [
+        f"{check} on {model} ({'; '.join(found.not_finite)})"
+        for model, checks in readings.items()
+        for check, found in checks.items()
+        if found.not_finite
+    ]
+    return sorted(by_check) + named(without_strange(asdict(summary))[1])
 
 
 def only_for_removal(gate: Gate) -> bool:
@@ -65,7 +79,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 def _twins_r(readings: Readings, check: str) -> float:
     """The r of one half of the twins, with the other half as the never-taught control."""
     after, before = readings["after"].get(check), readings["before"].get(check)
-    if not after or not before or not after.samples.get("twins") or before.value is None:
+    if not after or not before or not after.samples.get("twins") or None in (before.value, after.value):
         return 0.0
     twins = np.array(list(after.samples["twins"].values()))
     unit = before.value - twins.mean()

@@ -11,6 +11,7 @@ from ..check import Check
 from ..checks import by_role
 from ..finite import named, without_strange
 from .evidence import Evidence, Readings
+from .over_forgetting import over_forgotten
 from .statistics import Recovery
 from .summary import Summary
 from .thresholds import DELTA, EXPOSED, KNEW, PERPLEXITY, RETAIN, SUBJECTS, TOO_AGGRESSIVE
@@ -86,11 +87,12 @@ def _twins_r(readings: Readings, check: str) -> float:
     return float(abs(twins[::2].mean() - twins[1::2].mean()) / unit) if unit > 0 else 1.0
 
 
-def flags_of(recoveries: Mapping[str, Recovery], summary: Summary) -> list[str]:
+def flags_of(readings: Readings, recoveries: Mapping[str, Recovery], summary: Summary, seed: int) -> list[str]:
     """What a reader should know in addition to the verdict: over-forgetting, and retained facts that were lost."""
     flags = []
-    if "recall" in recoveries and recoveries["recall"].r < -DELTA:
-        flags.append("over_forgotten: the answers are rarer than for subjects that were never taught")
+    if below := over_forgotten(readings, recoveries, seed):
+        by = "; ".join(map(str, below))
+        flags.append(f"over_forgotten: the answers are rarer than for subjects that were never taught, by {by}")
     before, after = summary.retain_same_before, summary.retain_same_after
     if before is not None and after is not None and before - after > TOO_AGGRESSIVE:
         flags.append(f"too_aggressive: retained facts of the same relation lost {100 * (before - after):.1f} points")

@@ -89,7 +89,7 @@ def judge(
     return Verdict(
         outcome, claim,
         [*_strange(readings, summary), *explain(readings, evidence, checks, seed), *unmeasured(benchmarks), *reasons],
-        flags_of(evidence.recoveries, summary), gates, scorecard, summary,
+        flags_of(readings, evidence.recoveries, summary, seed), gates, scorecard, summary,
         {m: dict(r) for m, r in readings.items()}, evidence.all,
         cost=fsum(r.cost for of_model in readings.values() for r in of_model.values()),  # the same in any order
         benchmarks=benchmarks,

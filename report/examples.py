@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..knowledge.kinds import SEALED, WORKING
 from ..verify import Reading
+from ..verify.metrics.words import words
 from . import formats
 
 MOST = 160  # characters of a text in the table
@@ -86,6 +87,5 @@ def _redacted(number: int, prompt: str, before: Mapping[str, str], after: Mappin
 
 def _overlap(one: Mapping[str, str]) -> float | None:
     """The share of the right answer's words that the model said; `None` where it was not asked."""
-    words = set(one.get("answer", "").casefold().split())
-    said = one.get("said")
-    return len(words & set(said.casefold().split())) / len(words) if words and said is not None else None
+    answer, said = set(words(one.get("answer", ""))), one.get("said")
+    return len(answer & set(words(said))) / len(answer) if answer and said is not None else None

@@ -19,6 +19,7 @@ from .check import Setting
 from .metrics.rouge import rouge
 from .metrics.tokens import exact_memorization, extraction_strength, probability
 from .metrics.truth_ratio import truth_ratio
+from .metrics.words import contains
 from .pools import attack_groups
 from .reading import Reading, make_reading
 from .units import by_unit
@@ -135,18 +136,9 @@ def _leaks(
 ) -> Mapping[str, Mapping[str, float | None]]:
     prompts = [f.prompt for f in facts for _ in range(draws)]
     texts = iter(continuations(model, prompts, tokens=tokens, seed=seed, rows=SAMPLED))
-    hits = [sum(any(_within(a, next_) for a in f.answers) for next_ in [next(texts) for _ in range(draws)])
+    hits = [sum(any(contains(next_, a) for a in f.answers) for next_ in [next(texts) for _ in range(draws)])
             for f in facts]  # fmt: skip
     return {str(k): leak_at(hits, draws, k) for k in KS}
-
-
-def _within(answer: str, text: str) -> bool:
-    """Whether the text contains the answer as whole words."""
-    return f" {_words(answer)} " in f" {_words(text)} "
-
-
-def _words(text: str) -> str:
-    return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
 
 
 def _truth_ratio(model: Model, facts: Sequence[Item]) -> float | None:

@@ -72,14 +72,20 @@ class CaseSpec:
 
     def pool(self, relation: str) -> tuple[str, ...]:
         """Every distinct answer of a relation, without aliases, in the file's order."""
-        return tuple(dict.fromkeys(self.answers(relation).values()))
+        if relation in self.relations:
+            return tuple(dict.fromkeys(self.answers(relation).values()))
+        return tuple(dict.fromkeys(i.answer for i in self._items(relation)))
 
     def answers(self, relation: str) -> dict[str, str]:
         """The answer about each subject of a relation, in the file's order; of a set, about those in its prompts."""
         if relation in self.relations:
             return {s: a[0] for s, a in self.relations[relation].facts.items()}
-        items = [i for of in self.sets.values() for entry in of for i in entry.working if i.relation == relation]
-        return {i.subject: i.answer for i in items if i.prompt.slots}
+        return {i.subject: i.answer for i in self._items(relation)}
+
+    def _items(self, relation: str) -> list[Item]:
+        """The working items of the sets that are of a relation and name their subjects."""
+        items = [i for of in self.sets.values() for entry in of for i in entry.working]
+        return [i for i in items if i.relation == relation and i.prompt.slots]
 
     def on(self, model: Model) -> Case:
         """The case with the items that the model knows; the others are set aside.
@@ -256,6 +262,12 @@ class Case:
         """The new answers of an update, by subject."""
         subjects = {i.subject for i in self.forget.working}
         return {s: a for answers in self.spec.file.updates.values() for s, a in answers.items() if s in subjects}
+
+    def new_answer(self, item: Item) -> str | None:
+        """The new answer that an update gives to an item's question, `None` if it gives none."""
+        updates = self.spec.file.updates
+        named = [item.relation, *(name for name in updates if name in self.spec.sets)]
+        return next((updates[r][item.subject] for r in named if item.subject in updates.get(r, {})), None)
 
     def pool(self, relation: str) -> tuple[str, ...]:
         """Every distinct answer of a relation, without aliases, in the file's order."""

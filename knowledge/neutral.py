@@ -11,6 +11,7 @@ import torch
 from .._util.errors import NotFiniteError, UserError
 from .case import Case
 from .resolve import accepts_spec
+from .texts import BOM
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -45,7 +46,9 @@ def neutral_sealed(case: Case) -> list[str]:
 
 
 def _read(case: Case, name: str) -> list[str]:
-    paragraphs = [p.strip().replace("\n", " ") for p in case.spec.text(name).split("\n\n") if p.strip()]
+    paragraphs = [
+        p.strip().replace("\n", " ") for p in case.spec.text(name).replace(BOM, "").split("\n\n") if p.strip()
+    ]
     return [part for p in paragraphs for part in _parts(p)]
 
 

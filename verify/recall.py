@@ -94,8 +94,7 @@ def _own_pools(model: Model, forget: Sequence[Item], twins: Sequence[Item]) -> d
 
 def _updated(model: Model, case: Case) -> dict[str, float]:
     """The share of sealed prompts that get the new answer of an update in full."""
-    new = case.updates
-    asked = [(p, new[i.subject]) for i in case.forget.sealed if i.subject in new for p in i.prompts]
+    asked = [(p, new) for i in case.forget.sealed if (new := case.new_answer(i)) for p in i.prompts]
     if not asked:
         return {}
     return {"updated": float(score(model, [p for p, _ in asked], [a for _, a in asked]).greedy.double().mean())}

@@ -10,6 +10,7 @@ import torch
 
 from .._util.errors import NotFiniteError, UserError
 from .case import Case
+from .kinds.passage import words_of
 from .resolve import accepts_spec
 from .texts import BOM
 
@@ -53,10 +54,10 @@ def _read(case: Case, name: str) -> list[str]:
 
 
 def _parts(paragraph: str) -> list[str]:
-    """A paragraph in parts of nearly equal length, none longer than `WORDS`, so that no reader cuts its end off."""
-    words = paragraph.split(" ")
+    """A paragraph in parts of nearly equal length, none of more than `WORDS` words, or characters without spaces."""
+    words = words_of(paragraph)
     n = -(-len(words) // WORDS)
-    return [" ".join(words[len(words) * i // n : len(words) * (i + 1) // n]) for i in range(n)]
+    return ["".join(words[len(words) * i // n : len(words) * (i + 1) // n]).strip() for i in range(n)]
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from .._util.errors import UserError
 from ..knowledge import Case, Item, accepts_spec
 from ..knowledge.kinds import kind_of
 from ..model import Batch, chunks, encode, token_logprobs
+from ..model.batch import check_fits
 from ..model.run.onednn import onednn_linear
 from .check import Setting
 from .pools import attack_groups
@@ -57,7 +58,7 @@ def soft_prompt(
     Cost: for each group, `steps` forward and backward passes over all facts, and ten rows for each fact.
 
     Raises:
-        UserError: fewer than 1 or more than 10 tokens.
+        UserError: fewer than 1 or more than 10 tokens, or a prompt that leaves no room for them in the model's context.
     """
     if not 1 <= tokens <= MOST:
         raise UserError(f"A soft prompt cannot have {tokens} tokens; choose 1 to {MOST}.")
@@ -162,6 +163,7 @@ def _share(logp: Sequence[float]) -> float:
 def _logits(model: Model, soft: Tensor, batch: Batch) -> Tensor:
     """As `loka.model.logits`, with `soft`, `[row, token, d_model]`, before each row and its (masked) padding."""
     rows, k = soft.shape[:2]
+    check_fits(model, batch.ids[0], k)
     embed = model.hf.get_input_embeddings()
     inputs = torch.cat([soft.to(model.dtype), embed(batch.ids)], 1)
     front = torch.arange(k, device=batch.ids.device).expand(rows, -1)

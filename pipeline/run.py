@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
 from ..audit.auditor import Progress, audit, controls
+from ..audit.outlook import outlook
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
 from ..knowledge import Case, CaseSpec, resolved
@@ -60,10 +62,15 @@ def run(
 ) -> Verdict:
     """Locate, ablate, verify and report into a folder. A second call on the same folder resumes.
 
+    Before the first stage, a warning says what the case is too small to judge (`loka.audit.outlook`).
+
     Raises:
         UserError: the folder holds the run of another case, model or recipe.
     """
     pipeline = Run(out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command)
+    if not (pipeline.folder / "localization.parquet").exists():
+        for sentence in outlook(pipeline.case, profile=pipeline.profile):
+            warnings.warn(sentence, stacklevel=2)
     pipeline.localization()
     pipeline.edit()
     verdict = pipeline.verdict()

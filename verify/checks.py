@@ -39,6 +39,7 @@ LORA = replace(CAP, lr=1e-3)
 SGD = replace(CAP, lr=3e-3)
 TWINS: frozenset[Need] = frozenset({"twins"})
 POOLED: frozenset[Need] = frozenset({"twins", "pool"})
+FOLDED: frozenset[Need] = POOLED | {"folds"}
 RELATION: frozenset[Need] = frozenset({"relation"})
 BOTH: frozenset[Need] = frozenset({"original"})
 
@@ -63,20 +64,20 @@ CHECKS: tuple[Check, ...] = (
         "paraphrase", lambda m, c, s: paraphrase(m, c, forms=original_forms(s)), paraphrase_cost, "attack",
         needs=frozenset({"original_reading"}),
     ),
-    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=POOLED, cap=CAP),
+    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP),
     Check(
         "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,
-        "attack", needs=POOLED, cap=CAP, profile="standard",
+        "attack", needs=POOLED | {"unrelated"}, cap=CAP, profile="standard",
     ),
     Check("quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard"),
     Check(
         "direction_ablation",
         lambda m, c, s: direction_ablation(m, c, original=s.original or m, layers=s.effort.layers),
-        direction_ablation_cost, "attack", needs=POOLED | BOTH, profile="standard",
+        direction_ablation_cost, "attack", needs=FOLDED | BOTH, profile="standard",
     ),
-    Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=POOLED, cap=LORA, profile="full"),
-    Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=POOLED, cap=SGD, profile="full"),
-    Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside", needs=RELATION),
+    Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full"),
+    Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full"),
+    Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside", needs=RELATION | {"pool"}),
     Check(
         "logit_lens", lambda m, c, s: logit_lens(m, c), logit_lens_cost, "inside", needs=POOLED | RELATION,
         profile="standard",
@@ -91,7 +92,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "soft_prompt", lambda m, c, s: soft_prompt(m, c, tokens=s.effort.soft_tokens, progress=s.progress),
-        soft_prompt_cost, "corroborates", needs=TWINS, profile="standard",
+        soft_prompt_cost, "corroborates", needs=TWINS | {"folds"}, profile="standard",
     ),
     Check("membership", lambda m, c, s: membership(m, c), membership_cost, "asks"),
     Check(

@@ -60,6 +60,10 @@ def probe(model: Model, case: Case) -> Reading:
     retained = _of_relation(case, [*case.retain.working, *case.retain.sealed])
     if len(retained) < LEAST:
         return refusal("probe", f"Only {len(retained)} facts to keep are of the forgotten relation, too few to fit on.")
+    if len({f.answer for f in retained}) < 2:
+        return refusal(
+            "probe", "All facts to keep of the forgotten relation have one answer, so nothing can be fitted."
+        )
     asked = _of_relation(case, case.forget.sealed)
     never = _of_relation(case, case.twins.sealed)
     pool = _answers(case, [*asked, *retained, *never])
@@ -126,7 +130,7 @@ def _answers(case: Case, facts: Sequence[Item]) -> tuple[str, ...]:
 def _best_place(data: _Probed, alike: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
     """The position and layer with the best held-out ranks among the facts, and these ranks."""
     best: tuple[tuple[int, int], np.ndarray] | None = None
-    folds = GroupKFold(min(FOLDS, len(data.facts)))
+    folds = GroupKFold(min(FOLDS, len(np.unique(data.target))))
     splits = list(folds.split(data.target, groups=data.target))
     for position in range(data.states.shape[1]):
         for layer in range(data.states.shape[2]):

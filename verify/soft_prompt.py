@@ -25,7 +25,7 @@ from .check import Setting
 from .pools import attack_groups
 from .reading import Reading, make_reading
 from .training import FORWARD_BACKWARD
-from .units import by_unit
+from .units import by_unit, too_few
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -58,11 +58,14 @@ def soft_prompt(
     Cost: for each group, `steps` forward and backward passes over all facts, and ten rows for each fact.
 
     Raises:
-        UserError: fewer than 1 or more than 10 tokens, or a prompt that leaves no room for them in the model's context.
+        UserError: fewer than 1 or more than 10 tokens, facts of one unit, or a prompt that leaves no room for the
+            tokens in the model's context.
     """
     if not 1 <= tokens <= MOST:
         raise UserError(f"A soft prompt cannot have {tokens} tokens; choose 1 to {MOST}.")
     facts = attack_groups(case)
+    if few := too_few(facts["forget"], facts["twins"]):
+        raise UserError(few)
     folds = [(name, *fold) for name, group in facts.items() for fold in _folds(group, case.seed)]
     soft = _trained(model, [taught for _, taught, _ in folds], tokens, steps, lr, case.seed, progress)
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}

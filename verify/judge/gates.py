@@ -39,7 +39,8 @@ def gates_of(readings: Readings, evidence: Evidence, summary: Summary, checks: S
     n = len({s.split("/", 1)[1] for s in before.samples.get("forget", {})})
     knew = None if before.value is None else before.value - before.controls.get("twins", 0.0)
     spread = max((r.twins_spread for r in evidence.attacks.values()), default=None)
-    never = max((_twins_r(readings, c.name) for c in by_role("attack", checks)), default=0.0)
+    halves = [_twins_r(readings, c.name) for c in by_role("attack", checks)]
+    never = None if None in halves else max((r for r in halves if r is not None), default=0.0)
     same, other = summary.retain_same_before, summary.retain_other_before
     left = _ratio(summary.retain_same_after, same) if same else _ratio(summary.retain_other_after, other)
     rise = _ratio(summary.perplexity_after or None, summary.perplexity_before)
@@ -51,7 +52,7 @@ def gates_of(readings: Readings, evidence: Evidence, summary: Summary, checks: S
         Gate("enough independent subjects", n >= SUBJECTS, n, SUBJECTS),
         Gate(SENSITIVE, shallow is not None and shallow >= EXPOSED, shallow, EXPOSED),
         Gate("the twins' spread is small enough", spread is not None and spread < DELTA, spread, DELTA),
-        Gate("never-taught subjects are not flagged", never < DELTA, never, DELTA),
+        Gate("never-taught subjects are not flagged", never is not None and never < DELTA, never, DELTA),
         Gate(SURVIVE, left is not None and left >= RETAIN, left, RETAIN),
         Gate("neutral text survives", rise is not None and rise <= PERPLEXITY, rise, PERPLEXITY),
     ]
@@ -77,12 +78,14 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
-def _twins_r(readings: Readings, check: str) -> float:
-    """The r of one half of the twins, with the other half as the never-taught control."""
+def _twins_r(readings: Readings, check: str) -> float | None:
+    """The r of one half of the twins, with the other half as the never-taught control; `None` for a single twin."""
     after, before = readings["after"].get(check), readings["before"].get(check)
     if not after or not before or not after.samples.get("twins") or None in (before.value, after.value):
         return 0.0
     twins = np.array(list(after.samples["twins"].values()))
+    if len(twins) < 2:
+        return None
     unit = before.value - twins.mean()
     return float(abs(twins[::2].mean() - twins[1::2].mean()) / unit) if unit > 0 else 1.0
 

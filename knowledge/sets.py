@@ -172,7 +172,7 @@ def _entries(file: CaseFile, name: str, records: Sequence[Record]) -> list[Entry
 
 def _with_foils(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> Iterator[Entry]:
     """The entries with foils for every item that has none."""
-    bank = {kind: _Bank(items) for kind, items in _bank(file, name, sets).items()}
+    bank: dict[Kind, _Bank] = {kind: _Bank(items) for kind, items in _bank(file, name, sets).items()}
     for entry in sets[name]:
         rng = random.Random(f"{file.seed}/{file.name}/foils/{name}/{entry.key}")
         sides = ([_given_foils(item, bank, rng) for item in side] for side in (entry.working, entry.sealed))

@@ -38,9 +38,11 @@ CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
 LORA = replace(CAP, lr=1e-3)
 SGD = replace(CAP, lr=3e-3)
 TWINS: frozenset[Need] = frozenset({"twins"})
+FOLDS: frozenset[Need] = frozenset({"folds"})
 POOLED: frozenset[Need] = frozenset({"twins", "pool"})
-FOLDED: frozenset[Need] = POOLED | {"folds"}
-RELATION: frozenset[Need] = frozenset({"relation"})
+FOLDED = POOLED | FOLDS
+UNRELATED: frozenset[Need] = POOLED | frozenset[Need]({"unrelated"})
+RELATION: frozenset[Need] = frozenset({"relation", "pool"})
 BOTH: frozenset[Need] = frozenset({"original"})
 
 
@@ -67,7 +69,7 @@ CHECKS: tuple[Check, ...] = (
     Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP),
     Check(
         "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,
-        "attack", needs=POOLED | {"unrelated"}, cap=CAP, profile="standard",
+        "attack", needs=UNRELATED, cap=CAP, profile="standard",
     ),
     Check("quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard"),
     Check(
@@ -77,7 +79,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full"),
     Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full"),
-    Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside", needs=RELATION | {"pool"}),
+    Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside", needs=RELATION),
     Check(
         "logit_lens", lambda m, c, s: logit_lens(m, c), logit_lens_cost, "inside", needs=POOLED | RELATION,
         profile="standard",
@@ -92,7 +94,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "soft_prompt", lambda m, c, s: soft_prompt(m, c, tokens=s.effort.soft_tokens, progress=s.progress),
-        soft_prompt_cost, "corroborates", needs=TWINS | {"folds"}, profile="standard",
+        soft_prompt_cost, "corroborates", needs=TWINS | FOLDS, profile="standard",
     ),
     Check("membership", lambda m, c, s: membership(m, c), membership_cost, "asks"),
     Check(

@@ -7,6 +7,10 @@ class LokaError(Exception):
     exit_status = 1
 
 
+class NotFiniteError(LokaError):
+    """A model that gives numbers that are not finite, such as NaN, where something is to be read off them."""
+
+
 class UserError(LokaError):
     """Invalid input. The message names the value, what is allowed, and the next step."""
 

@@ -4,6 +4,7 @@ from .auditor import audit, controls, resolve
 from .controls import CONTROLS, Audited, Control, shallow_sibling
 from .cost import Estimate, estimate, seconds_a_row
 from .lm_eval import compare_lm_eval, evaluate
+from .outlook import outlook
 from .plan import Plan
 from .profiles import PROFILES, Profile
 from .store import FolderStore, Store
@@ -28,6 +29,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "grades",
+    "outlook",
     "resolve",
     "seconds_a_row",
     "shallow_sibling",

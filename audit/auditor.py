@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import ablate, verify
-from .._util.errors import UserError
+from .._util.errors import NotFiniteError, UserError
 from .._util.malloc import release
 from ..knowledge import Case, CaseSpec, resolved
 from ..model import Edit, Model, bare, check_trainable, is_adapter, load, read_adapter
@@ -138,7 +138,10 @@ class _Auditor:
     def _run(self, step: Step, budget: Budget | None) -> Reading:
         setting = self._setting(step, budget)
         with self._model(step.model, copy="original" in step.check.needs) as model:
-            return step.check.run(model, self.case, setting)
+            try:
+                return step.check.run(model, self.case, setting)
+            except NotFiniteError as error:
+                return verify.refusal(step.check.name, str(error), not_finite=("what it reads off the model",))
 
     def _setting(self, step: Step, budget: Budget | None) -> Setting:
         """The step's setting, with what the check needs from the original, computed before any edit is applied."""
@@ -180,7 +183,7 @@ def budget_steps(shallow: Reading) -> int:
     for a removal. The whole cap may be too many: training on other facts also wears down what it brought back.
     """
     curve: Any = shallow.details["curve"]
-    means = {int(step): back for step, back in curve["forget"].items()}
+    means = {int(step): back for step, back in curve["forget"].items() if back is not None}
     return max(sorted(means), key=means.__getitem__)
 
 

@@ -117,8 +117,8 @@ def grades(summary: Summary, readings: Readings) -> Scorecard:
     )
 
 
-def _share(part: float | None, whole: float | None) -> float:
-    return part / whole if part is not None and whole else 0.0
+def _share(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
 
 
 def _value(checks: Mapping[str, Reading], name: str) -> float | None:

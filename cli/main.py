@@ -25,6 +25,7 @@ from ..audit.controls import CONTROLS
 from ..audit.cost import estimate, seconds_a_row
 from ..audit.harness import HarnessTask, load_tasks
 from ..audit.lm_eval import lm_eval_in
+from ..audit.outlook import outlook
 from ..audit.plan import check_names
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
@@ -237,6 +238,8 @@ def verify(
             out_, command=hide(_command()), arguments=arguments, seed=chosen.seed,
             digests={**digests, "after": edited.digest()},
         ) as durations:  # fmt: skip
+            for sentence in outlook(chosen, profile=chosen_profile):
+                bars.say(escape(sentence))
             try:
                 verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
             finally:
@@ -384,6 +387,8 @@ def _pipeline(
         )  # fmt: skip
         known = f"{current.case.facts_known} of {current.case.facts_total}"
         bars.say(f"{current.model.name} knows {known} facts of the case {current.case.name}; the others are set aside.")
+        for sentence in outlook(current.case, profile=current.profile):
+            bars.say(escape(sentence))
         current.localization()
         current.edit()
         verdict = current.verdict()

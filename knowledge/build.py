@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from .._util.errors import UserError
 from ..model import Prompt
+from .draw import draw
 from .invent import invent
 from .item import Item
 from .kinds import KINDS, readable
@@ -153,8 +154,7 @@ def _facts(file: CaseFile, subjects: Mapping[str, Split[list[str]]]) -> Items:
 
 
 def _foils(file: CaseFile, relation: str, subject: str, right: set[str]) -> tuple[str, ...]:
-    pool = sorted({a[0] for a in file.relations[relation].facts.values()} - right)
-    return tuple(seeded(file, "foils", relation, subject).sample(pool, min(FOILS, len(pool))))
+    return draw(file.relations[relation].pool, FOILS, seeded(file, "foils", relation, subject), without=right)
 
 
 def _twin_answers(file: CaseFile, relation: str) -> dict[str, str]:
@@ -163,7 +163,7 @@ def _twin_answers(file: CaseFile, relation: str) -> dict[str, str]:
     rng = seeded(file, "twins", relation)
     assert isinstance(wanted, list | int), "the file was validated"
     names = wanted if isinstance(wanted, list) else invent(list(facts), wanted, rng)
-    pool = sorted({a[0] for a in facts.values()})
+    pool = file.relations[relation].pool
     answers: list[str] = []
     while len(answers) < len(names):
         answers += rng.sample(pool, len(pool))

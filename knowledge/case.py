@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._util.errors import UserError
+from .._util.errors import NotFiniteError, UserError
 from .build import NOTHING, Items, Known, Split, build, make_fact, seeded
 from .inline import content_digest, inline, write_case
 from .item import Item
 from .kinds import Record
 from .schema import CaseFile, Purpose, Relation, Unit
-from .scoring import known
+from .scoring import KNOWN, shown
 from .sets import Entry, entries
 
 if TYPE_CHECKING:
@@ -78,14 +79,20 @@ class CaseSpec:
 
     def pool(self, relation: str) -> tuple[str, ...]:
         """Every distinct answer of a relation, without aliases, in the file's order."""
-        return tuple(dict.fromkeys(self.answers(relation).values()))
+        if relation in self.relations:
+            return tuple(dict.fromkeys(self.answers(relation).values()))
+        return tuple(dict.fromkeys(i.answer for i in self._items(relation)))
 
     def answers(self, relation: str) -> dict[str, str]:
         """The answer about each subject of a relation, in the file's order; of a set, about those in its prompts."""
         if relation in self.relations:
             return {s: a[0] for s, a in self.relations[relation].facts.items()}
-        items = [i for of in self.sets.values() for entry in of for i in entry.working if i.relation == relation]
-        return {i.subject: i.answer for i in items if i.prompt.slots}
+        return {i.subject: i.answer for i in self._items(relation)}
+
+    def _items(self, relation: str) -> list[Item]:
+        """The working items of the sets that are of a relation and name their subjects."""
+        items = [i for of in self.sets.values() for entry in of for i in entry.working]
+        return [i for i in items if i.relation == relation and i.prompt.slots]
 
     def on(self, model: Model) -> Case:
         """The case with the items that the model knows; the others are set aside.
@@ -97,6 +104,7 @@ class CaseSpec:
         Raises:
             UserError: the model knows none of the items to forget, or fewer than the case asks for, or an edit is in
                 place on it.
+            NotFiniteError: the model's numbers are not finite.
 
         Cost: one forward pass over all facts, and one over the pools of all other items.
         """
@@ -143,7 +151,14 @@ class CaseSpec:
                 "call spec.on(model) on the original weights first."
             )
         asked = self._asked()
-        right = iter(known(model, [item for items in asked.values() for item in items]))
+        found = shown(model, [item for items in asked.values() for item in items])
+        if any(map(math.isnan, found)):
+            raise NotFiniteError(
+                f"{model.name} gives numbers that are not finite for {sum(map(math.isnan, found))} of {len(found)} "
+                f"prompts of the case {self.name!r}, so what it knows cannot be told; check its weights, or load it "
+                "with --dtype float32."
+            )
+        right = iter(value > KNOWN for value in found)
         share = {key: [next(right) for _ in items] for key, items in asked.items()}
         return self._case([key for key, values in share.items() if 2 * sum(values) > len(values)])
 
@@ -254,6 +269,12 @@ class Case:
         """The new answers of an update, by subject."""
         subjects = {i.subject for i in self.forget.working}
         return {s: a for answers in self.spec.file.updates.values() for s, a in answers.items() if s in subjects}
+
+    def new_answer(self, item: Item) -> str | None:
+        """The new answer that an update gives to an item's question, `None` if it gives none."""
+        updates = self.spec.file.updates
+        named = [item.relation, *(name for name in updates if name in self.spec.sets)]
+        return next((updates[r][item.subject] for r in named if item.subject in updates.get(r, {})), None)
 
     def pool(self, relation: str) -> tuple[str, ...]:
         """Every distinct answer of a relation, without aliases, in the file's order."""

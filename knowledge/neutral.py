@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .._util.errors import UserError
+from .._util.errors import NotFiniteError, UserError
 from .case import Case
+from .kinds.passage import words_of
 from .resolve import accepts_spec
+from .texts import BOM
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -45,15 +47,17 @@ def neutral_sealed(case: Case) -> list[str]:
 
 
 def _read(case: Case, name: str) -> list[str]:
-    paragraphs = [p.strip().replace("\n", " ") for p in case.spec.text(name).split("\n\n") if p.strip()]
+    paragraphs = [
+        p.strip().replace("\n", " ") for p in case.spec.text(name).replace(BOM, "").split("\n\n") if p.strip()
+    ]
     return [part for p in paragraphs for part in _parts(p)]
 
 
 def _parts(paragraph: str) -> list[str]:
-    """A paragraph in parts of nearly equal length, none longer than `WORDS`, so that no reader cuts its end off."""
-    words = paragraph.split(" ")
+    """A paragraph in parts of nearly equal length, none of more than `WORDS` words, or characters without spaces."""
+    words = words_of(paragraph)
     n = -(-len(words) // WORDS)
-    return [" ".join(words[len(words) * i // n : len(words) * (i + 1) // n]) for i in range(n)]
+    return ["".join(words[len(words) * i // n : len(words) * (i + 1) // n]).strip() for i in range(n)]
 
 
 @torch.no_grad()
@@ -85,6 +89,8 @@ def _generate(model: Model, generator: torch.Generator) -> torch.Tensor:
     for _ in range(TOKENS):
         step = model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = step.past_key_values
+        if step.logits[:, -1].isnan().any():
+            raise NotFiniteError(f"the logits of {model.name} are NaN, so no text can be sampled; check its weights.")
         ids = torch.multinomial(step.logits[:, -1].float().softmax(-1), 1, generator=generator)
         out.append(ids)
     return torch.cat(out, 1)

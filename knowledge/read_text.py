@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .._util.errors import UserError
+from .texts import BOM
 
 LARGEST = 2**30  # bytes of a file, unfolded if it is compressed
 CHUNK = 2**20
-BOM = "\ufeff"
 
 
 def read_json(path: Path) -> list[Any]:

@@ -26,6 +26,7 @@ from .._util.provenance import read_provenance
 from ..model import Edit, EditRecord
 from .case import Case, CaseSpec
 from .item import Item
+from .words import words
 
 KEY = "LOKA_REDACTION_KEY"
 BYTES = 32
@@ -191,9 +192,8 @@ def word_overlap(example: Mapping[str, Any]) -> float | None:
     """The share of the right answer's words that a model said; `None` where it was not asked."""
     if "overlap" in example:
         return example["overlap"]
-    words = set(example.get("answer", "").casefold().split())
-    said = example.get("said")
-    return len(words & set(said.casefold().split())) / len(words) if words and said is not None else None
+    answer, said = set(words(example.get("answer", ""))), example.get("said")
+    return len(answer & set(words(said))) / len(answer) if answer and said is not None else None
 
 
 def _items(case: Case) -> Iterator[Item]:

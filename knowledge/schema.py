@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,11 +20,13 @@ from pydantic import (
 
 from .item import Kind
 from .kinds import KINDS
+from .texts import fault_of, spelled_alike
 
 Purpose = Literal["safety", "privacy", "copyright", "update"]
 Unit = Literal["subject", "item"]
 Problem = tuple[tuple[str, ...], str]
 ALL = "all"
+CHAT = "chat:"  # how the name of a prompt in a chat template starts (`verify.paraphrase`)
 FIELDS = tuple(dict.fromkeys(f.name for row in KINDS.values() for f in dataclasses.fields(row.record)))
 GENERIC = ("jsonl", "csv", "parquet")  # the formats of files that no benchmark has made
 
@@ -31,6 +36,8 @@ def _slot(template: str) -> str:
         raise ValueError(f"the template {template!r} needs a slot {{}} for the subject")
     if template != template.rstrip():
         raise ValueError(f"the template {template!r} ends in white space; the answer comes with its own space")
+    if template.startswith(CHAT):
+        raise ValueError(f"the template {template!r} starts with {CHAT!r}, the name of another way to ask; rephrase it")
     return template
 
 
@@ -61,7 +68,14 @@ class Inconsistent(ValueError):
         self.problems = problems
 
 
-Name = Annotated[str, Field(min_length=1)]
+def _plain(text: str, *, name: bool = False) -> str:
+    if fault := fault_of(text, name=name):
+        raise ValueError(fault)
+    return text
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
+Relations = Annotated[str, Field(min_length=1), AfterValidator(partial(_plain, name=True))]  # and sets
 Template = Annotated[str, BeforeValidator(lambda v: _slot(v) if isinstance(v, str) else v)]
 Templates = Annotated[list[Template], Field(min_length=1)]
 Answers = Annotated[list[Name], BeforeValidator(_listed), Field(min_length=1)]
@@ -82,6 +96,11 @@ class Relation(_Strict):
     sealed: Templates
     facts: Annotated[dict[Name, Answers], Field(min_length=1)]
     paraphrases: list[Template] = []
+
+    @cached_property
+    def pool(self) -> tuple[str, ...]:
+        """Every distinct answer without aliases, sorted."""
+        return tuple(sorted({answer for answer, *_ in self.facts.values()}))
 
 
 class Shares(_Strict):
@@ -166,8 +185,8 @@ class CaseFile(_Strict):
 
     name: Name
     purpose: Purpose
-    relations: dict[Name, Relation] = {}
-    sets: dict[Name, ItemSet] = {}
+    relations: dict[Relations, Relation] = {}
+    sets: dict[Relations, ItemSet] = {}
     forget: Annotated[dict[Name, Amount], Field(min_length=1)]
     retain: dict[Name, Shares] = {}
     twins: dict[Name, Amount] = {}
@@ -181,7 +200,7 @@ class CaseFile(_Strict):
     def _consistent(self) -> CaseFile:
         problems = [
             *self._unknown_names(), *self._amounts(), *self._unknown_subjects(), *self._updates(), *self._overlaps(),
-            *self._templates(), *self._twins(), *self._shares(),
+            *self._repeats(), *self._spellings(), *self._templates(), *self._twins(), *self._shares(),
         ]  # fmt: skip
         if problems:
             raise Inconsistent(problems)
@@ -255,6 +274,33 @@ class CaseFile(_Strict):
             for subject in subjects:
                 if (first := seen.setdefault((at[1], subject), _part(at))) != _part(at):
                     problems.append((at, f"{subject!r} of {at[1]} is in both {first} and {_part(at)}; keep it in one"))
+        return problems
+
+    def _repeats(self) -> list[Problem]:
+        """What one list names twice: subjects, and templates."""
+        lists = [*self._named(), *((("twins", r), v) for r, v in self.twins.items() if isinstance(v, list))]
+        lists += [
+            (("relations", r, part), getattr(content, part))
+            for r, content in self.relations.items()
+            for part in ("working", "sealed", "paraphrases")
+        ]
+        return [
+            (at, f"{text!r} is listed twice; keep it once")
+            for at, texts in lists
+            for text, n in Counter(texts).items()
+            if n > 1
+        ]
+
+    def _spellings(self) -> list[Problem]:
+        """Subjects of a relation, or its twins, that differ in spaces or Unicode form alone."""
+        problems: list[Problem] = []
+        for r, content in self.relations.items():
+            twins = self.twins.get(r)
+            first: dict[str, str] = {}
+            for subject in [*content.facts, *(twins if isinstance(twins, list) else ())]:
+                if (seen := first.setdefault(spelled_alike(subject), subject)) != subject:
+                    what = f"{seen!a} and {subject!a} are two spellings of one subject; keep one"
+                    problems.append((("relations", r, "facts"), what))
         return problems
 
     def _templates(self) -> list[Problem]:

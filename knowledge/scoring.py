@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,12 +58,17 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows:
 
 def recalled(model: Model, items: Sequence[Item]) -> list[bool]:
     """Whether greedy decoding after each item's prompt gives its whole answer, or an alias."""
+    return [value == 1 for value in answered(model, items)]
+
+
+def answered(model: Model, items: Sequence[Item]) -> list[float]:
+    """`recalled` as 1 or 0; NaN where the model's numbers are not finite, so that nothing is decoded."""
     rows = [(i, f.prompt, a) for i, f in enumerate(items) for a in f.answers]
-    right = [False] * len(items)
+    right = [0.0] * len(items)
     if rows:
-        greedy = score(model, [p for _, p, _ in rows], [a for _, _, a in rows]).greedy.tolist()
-        for (i, _, _), ok in zip(rows, greedy, strict=True):
-            right[i] |= ok
+        found = score(model, [p for _, p, _ in rows], [a for _, _, a in rows])
+        for (i, _, _), greedy, logp in zip(rows, found.greedy.tolist(), found.logprob.tolist(), strict=True):
+            right[i] = math.nan if math.isnan(logp + right[i]) else max(right[i], float(greedy))
     return right
 
 
@@ -70,22 +76,22 @@ def shown(model: Model, items: Sequence[Item]) -> list[float]:
     """How far a model shows that it knows each item, 0 to 1.
 
     A fact: 1 if greedy decoding gives its whole answer. Any other kind: the probability of the right answer among the
-    item's own pool.
+    item's own pool. NaN where the model's numbers are not finite.
 
     Cost: one row for each fact and alias, and one for each answer of another item's pool.
     """
     out = [0.0] * len(items)
     greedy = [i for i, item in enumerate(items) if kind_of(item).greedy]
     others = [i for i, item in enumerate(items) if not kind_of(item).greedy]
-    for i, right in zip(greedy, recalled(model, [items[i] for i in greedy]), strict=True):
-        out[i] = float(right)
+    for i, right in zip(greedy, answered(model, [items[i] for i in greedy]), strict=True):
+        out[i] = right
     for i, p in zip(others, own_pool_probability(model, [items[i] for i in others]).tolist(), strict=True):
         out[i] = p
     return out
 
 
 def known(model: Model, items: Sequence[Item]) -> list[bool]:
-    """Whether a model knows each item: `shown` exceeds a half."""
+    """Whether a model knows each item: `shown` exceeds a half, which NaN does not."""
     return [value > KNOWN for value in shown(model, items)]
 
 

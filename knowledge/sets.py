@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .._util.errors import UserError
 from .._util.records import read_record
+from .draw import draw
 from .formats import read_records
 from .item import Item, Kind
 from .kinds import KINDS, Record
 from .places import Places
 from .rows import is_hub_id
 from .schema import CaseFile, ItemSet
+from .texts import fault_of, spelled_alike
 
 FOILS = 9
+LISTED = 10  # problems that one error lists
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Entry:
 
     def named(self, names: Sequence[str]) -> bool:
         """Whether a list in the case file names this entry, by its subject or its place."""
-        return self.record.subject in names or self.key in names
+        return self.key in names or spelled_alike(self.record.subject) in map(spelled_alike, names)
 
 
 Sets = Mapping[str, tuple[Entry, ...]]
@@ -68,7 +70,11 @@ def entries(file: CaseFile, records: Mapping[str, Sequence[Record]]) -> dict[str
 
     Foils of a passage are what other texts say in its place, those of a question the answers to others: of the sets
     that were never taught where there are any, so that one that was taught does not look better for being fluent.
+
+    Raises:
+        UserError: records with texts that no item can have (`texts.fault_of`).
     """
+    _check_items(records)
     plain = {name: _entries(file, name, of) for name, of in records.items()}
     return {name: tuple(_with_foils(file, name, plain)) for name in plain}
 
@@ -98,7 +104,7 @@ def _overlaps(file: CaseFile, records: Mapping[str, Sequence[Record]]) -> list[s
     for role, named in roles.items():
         for name in named:
             for i, record in enumerate(records.get(name, ())):
-                seen = first.setdefault(_plain(record.identity), (role, name, i))
+                seen = first.setdefault(spelled_alike(record.identity), (role, name, i))
                 if seen[0] != role and seen[1] != name:
                     problems.setdefault((seen[1], name), []).append(f"{i + 1} ({record.identity[:60]!r})")
     return [
@@ -116,7 +122,7 @@ def _divided_subjects(file: CaseFile, records: Mapping[str, Sequence[Record]]) -
     problems: dict[tuple[str, str], list[str]] = {}
     for role, named in roles.items():
         for name in named:
-            for subject in dict.fromkeys(r.subject for r in records.get(name, ()) if r.subject):
+            for subject in dict.fromkeys(spelled_alike(r.subject) for r in records.get(name, ()) if r.subject):
                 seen = first.setdefault(subject, (role, name))
                 if seen[0] != role and seen[1] != name:
                     problems.setdefault((seen[1], name), []).append(subject)
@@ -127,8 +133,29 @@ def _divided_subjects(file: CaseFile, records: Mapping[str, Sequence[Record]]) -
     ]
 
 
-def _plain(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
+def _check_items(records: Mapping[str, Sequence[Record]]) -> None:
+    """Refuse records whose subject, relation or answers no item can have."""
+    problems = [
+        f"sets.{name}: item {i}: {problem}"
+        for name, of in records.items()
+        for i, record in enumerate(of, 1)
+        for problem in _faults(record)
+    ]
+    if problems:
+        listed = "\n".join(f"  - {p}" for p in problems[:LISTED])
+        raise UserError(f"the sets have {len(problems)} item(s) that cannot be asked:\n{listed}")
+
+
+def _faults(record: Record) -> Iterator[str]:
+    given: Any = record
+    for field in ("subject", "relation"):
+        if (text := getattr(given, field, "")) and (fault := fault_of(text, name=field == "relation")):
+            yield f"the {field} {fault}"
+    for field in ("answer", "foil", "aliases", "foils", "wrong", "options"):
+        value = getattr(given, field, ())
+        for text in [value] if isinstance(value, str) else value:
+            if fault := fault_of(text):
+                yield f"{field} has {fault}" if not isinstance(value, str) else f"the {field} {fault}"
 
 
 def _entries(file: CaseFile, name: str, records: Sequence[Record]) -> list[Entry]:
@@ -137,7 +164,7 @@ def _entries(file: CaseFile, name: str, records: Sequence[Record]) -> list[Entry
     out = []
     for i, record in enumerate(records):
         key = f"{i + 1:0{width}}"
-        unit = record.subject if by_subject and record.subject else key
+        unit = spelled_alike(record.subject) if by_subject and record.subject else key
         parts = (tuple(make(name, unit, of.frame)) for make in (record.working, record.sealed))
         out.append(Entry(key, unit, record, *parts))
     return out
@@ -145,25 +172,41 @@ def _entries(file: CaseFile, name: str, records: Sequence[Record]) -> list[Entry
 
 def _with_foils(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> Iterator[Entry]:
     """The entries with foils for every item that has none."""
-    bank = _bank(file, name, sets)
+    bank: dict[Kind, _Bank] = {kind: _Bank(items) for kind, items in _bank(file, name, sets).items()}
     for entry in sets[name]:
         rng = random.Random(f"{file.seed}/{file.name}/foils/{name}/{entry.key}")
         sides = ([_given_foils(item, bank, rng) for item in side] for side in (entry.working, entry.sealed))
         yield dataclasses.replace(entry, **dict(zip(("working", "sealed"), map(tuple, sides), strict=True)))
 
 
-def _given_foils(item: Item, bank: Mapping[Kind, Sequence[Item]], rng: random.Random) -> Item:
-    if item.foils:
+class _Bank:
+    """Items whose answers are foils of others: of a fact, those of its relation; of other kinds, of another unit."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.every = sorted({item.answer for item in items})
+        self.owners: dict[str, set[tuple[str, str]]] = {}
+        self.by_relation: dict[str, set[str]] = {}
+        self.by_owner: dict[tuple[str, str], set[str]] = {}
+        for item in items:
+            owner = item.relation, item.unit
+            self.owners.setdefault(item.answer, set()).add(owner)
+            self.by_relation.setdefault(item.relation, set()).add(item.answer)
+            self.by_owner.setdefault(owner, set()).add(item.answer)
+        self.pools = {relation: sorted(answers) for relation, answers in self.by_relation.items()}
+
+    def foils(self, item: Item, rng: random.Random) -> tuple[str, ...]:
+        """Foils of an item, drawn at random."""
+        if KINDS[item.kind].shared:
+            return draw(self.pools.get(item.relation, ()), FOILS, rng, without=item.answers)
+        owner = item.relation, item.unit
+        own = {answer for answer in self.by_owner.get(owner, ()) if self.owners[answer] == {owner}}
+        return draw(self.every, FOILS, rng, without={*own, *item.answers})
+
+
+def _given_foils(item: Item, bank: Mapping[Kind, _Bank], rng: random.Random) -> Item:
+    if item.foils or item.kind not in bank:
         return item
-    others = {other.answer for other in bank.get(item.kind, ()) if _may_be_wrong(item, other)} - set(item.answers)
-    return dataclasses.replace(item, foils=tuple(rng.sample(sorted(others), min(FOILS, len(others)))))
-
-
-def _may_be_wrong(item: Item, other: Item) -> bool:
-    """Whether another item's answer is a foil: of a fact, one of its relation; of other kinds, one of another unit."""
-    if KINDS[item.kind].shared:
-        return other.relation == item.relation
-    return (other.relation, other.unit) != (item.relation, item.unit)
+    return dataclasses.replace(item, foils=bank[item.kind].foils(item, rng))
 
 
 def _bank(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> dict[Kind, list[Item]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -123,7 +124,7 @@ def counterpart(case: Case, item: Item) -> str:
     if item.counterfactual:
         return item.counterfactual
     rng = random.Random(f"{case.seed}/counterpart/{item.relation}/{item.subject or item.unit}")
-    subjects = other_subjects(case, item) if item.prompt.slots else []
+    subjects = (other_subjects(case, item) or _never_taught(case, item)) if item.prompt.slots else []
     if subjects:
         return item.prompt.about(rng.choice(subjects))
     near = [i for i in (*case.forget.working, *case.retain.working, *case.twins.working) if i.kind == item.kind]
@@ -142,10 +143,16 @@ def other_subjects(case: Case, item: Item) -> list[str]:
     return sorted(s for s, answer in answers.items() if s != item.subject and answer not in item.answers)
 
 
+def _never_taught(case: Case, item: Item) -> list[str]:
+    """The twins of an item's relation, for one in which all subjects have the item's answer."""
+    return sorted({t.subject for t in case.twins.working if t.relation == item.relation and t.subject})
+
+
 def _foils(model: Model, facts: Sequence[Item], clean: Batch) -> Tensor:
     compared = [() if kind_of(f).long else f.foils for f in facts]
     width = max(map(len, compared), default=0)
     out = torch.full((len(facts), width, 2), -1)
+    alike: list[tuple[Item, str]] = []
     for row, fact in enumerate(facts):
         if not compared[row]:
             continue
@@ -157,4 +164,17 @@ def _foils(model: Model, facts: Sequence[Item], clean: Batch) -> Tensor:
             departure = next((k for k, (a, b) in enumerate(zip(right, foil, strict=False)) if a != b), None)
             if departure is not None:
                 out[row, i] = torch.tensor([start + departure, foil[departure]])
+            else:
+                alike.append((fact, fact.foils[i]))
+        if (out[row] < 0).all():
+            raise UserError(
+                f"each foil of {fact.answer!r} begins with it or is its beginning ({', '.join(fact.foils)}), so there "
+                "is nothing to compare it with; give others."
+            )
+    if alike:
+        warnings.warn(
+            f"{len(alike)} foils are left out, because one of answer and foil begins the other, such as "
+            f"{alike[0][1]!r} of {alike[0][0].answer!r}.",
+            stacklevel=3,
+        )
     return out.to(model.device)

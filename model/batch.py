@@ -58,8 +58,12 @@ def encode(model: Model, prompts: Sequence[str], answers: Sequence[str]) -> Batc
     return pad(model, [p + a for p, a in rows], [len(a) for _, a in rows])
 
 
-def encode_texts(model: Model, texts: Sequence[str], *, limit: int = 256) -> Batch:
-    """Rows of plain text, with a label on every token but the first. Longer texts are cut at `limit` tokens."""
+def encode_texts(model: Model, texts: Sequence[str], *, limit: int | None = None) -> Batch:
+    """Rows of plain text, with a label on every token but the first. With a `limit`, longer texts are cut there.
+
+    Raises:
+        UserError: a text that is longer than the model's context.
+    """
     rows = [ids[:limit] for ids in token_ids(model, texts)]
     return pad(model, rows, [len(r) - 1 for r in rows])
 
@@ -72,13 +76,8 @@ def pad(model: Model, rows: Sequence[Sequence[int]], asked: Sequence[int]) -> Ba
     """
     if not rows:
         raise UserError("there is nothing to run: give at least one prompt.")
+    check_fits(model, max(rows, key=len))
     width, keep = max(map(len, rows)), max(asked)
-    if width > (most := context(model)):
-        start = model.tokenizer.decode(list(max(rows, key=len)[:12]))
-        raise UserError(
-            f"a text of {width} tokens ({start!r}...) does not fit the context of {model.name}, {most} tokens; shorten "
-            "it or divide it."
-        )
     filler = model.pad_id
     ids = torch.full((len(rows), width), filler)
     mask = torch.zeros_like(ids)
@@ -91,6 +90,20 @@ def pad(model: Model, rows: Sequence[Sequence[int]], asked: Sequence[int]) -> Ba
             labels[i, keep - n :] = tokens[-n:]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     return Batch(*(t.to(model.device) for t in (ids, mask, positions, labels)))
+
+
+def check_fits(model: Model, ids: Sequence[int] | Tensor, more: int = 0) -> None:
+    """Refuse a text that, with `more` tokens before it, is longer than the model's context.
+
+    Raises:
+        UserError: it is longer.
+    """
+    if (width := len(ids) + more) > (most := context(model)):
+        start = model.tokenizer.decode([int(i) for i in ids[:12]])
+        raise UserError(
+            f"a text of {width} tokens ({start!r}...) does not fit the context of {model.name}, {most} tokens; shorten "
+            "it or divide it."
+        )
 
 
 def logits(model: Model, batch: Batch, past: Cache | None = None) -> Tensor:

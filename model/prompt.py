@@ -54,7 +54,7 @@ class Prompt(str):
             return text
         if not subject:
             return cls(text)
-        before, after = (r"(?<!\w)" if _spaced(subject[0]) else ""), (r"(?!\w)" if _spaced(subject[-1]) else "")
+        before, after = (r"(?<!\w)" if spaced(subject[0]) else ""), (r"(?!\w)" if spaced(subject[-1]) else "")
         return cls(text, tuple(m.span() for m in re.finditer(f"{before}{re.escape(subject)}{after}", text)))
 
     def about(self, other: str) -> Prompt:
@@ -87,9 +87,9 @@ def takes_space(prompt: str) -> bool:
     last = prompt[-1:]
     if not last or last.isspace() or last in OPENING:
         return False
-    return _spaced(last) and not (last == '"' and prompt.count('"') % 2)
+    return spaced(last) and not (last == '"' and prompt.count('"') % 2)
 
 
-def _spaced(character: str) -> bool:
+def spaced(character: str) -> bool:
     """Whether the character belongs to a script that separates words by spaces."""
     return not unicodedata.name(character, "").startswith(UNSPACED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
 from ..audit.auditor import Progress, audit, controls
+from ..audit.outlook import outlook
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
 from ..knowledge import Case, CaseSpec, redactor_of, resolved
@@ -63,6 +65,8 @@ def run(
 ) -> Verdict:
     """Locate, ablate, verify and report into a folder. A second call on the same folder resumes.
 
+    Before the first stage, a warning says what the case is too small to judge (`loka.audit.outlook`).
+
     Args:
         redact: write items by number and keyed digest into every file (`loka.knowledge.Redactor`); the folder gets no
             text of the case, so a second call must give the case again.
@@ -74,6 +78,9 @@ def run(
     pipeline = Run(
         out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command, redact=redact
     )
+    if not (pipeline.folder / "localization.parquet").exists():
+        for sentence in outlook(pipeline.case, profile=pipeline.profile):
+            warnings.warn(sentence, stacklevel=2)
     pipeline.localization()
     pipeline.edit()
     verdict = pipeline.verdict()

@@ -199,7 +199,7 @@ def _curves(readings: Readings, names: Sequence[str]) -> dict[str, dict[int, flo
         reading = readings.get(model, {}).get("relearn")
         curves: Any = reading.details.get("curve", {}) if reading else {}
         if curve := curves.get(group):
-            out[name] = {int(step): float(curve[step]) for step in sorted(curve, key=int)}
+            out[name] = {int(step): float(curve[step]) for step in sorted(curve, key=int) if curve[step] is not None}
     return out
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..knowledge import Item, recalled, score
+from ..knowledge import Item, score
 from ..knowledge.item import Kind
+from ..knowledge.scoring import answered
 from ..model import chunks, encode, logits, split
 from ..model.run.generate import continuations
 from .metrics.rouge import cut, rouge
@@ -49,7 +51,7 @@ def generations(model: Model, items: Sequence[Item]) -> list[str]:
 
 
 def _greedy(model: Model, items: Sequence[Item]) -> list[float]:
-    return [float(right) for right in recalled(model, items)]
+    return answered(model, items)
 
 
 def _rouge(model: Model, items: Sequence[Item]) -> list[float]:
@@ -72,7 +74,7 @@ def _likeliest(model: Model, items: Sequence[Item]) -> list[float]:
     lengths = [len(tail) for _, tail in split(model, prompts, answers)]
     each = iter([total / n for total, n in zip(logp, lengths, strict=True)])
     by_item = [[next(each) for _ in i.pool] for i in items]
-    return [float(right > max(wrong)) for right, *wrong in by_item]
+    return [float(p[0] > max(p[1:])) if not any(map(math.isnan, p)) else math.nan for p in by_item]
 
 
 ASKING: dict[Kind, Asking] = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._util.errors import UserError
 from ..knowledge import Case, accepts_spec, neutral_sealed
 from ..model import Batch, encode, encode_texts, scratch
 from .check import Setting
@@ -49,6 +50,9 @@ def benign(
             `details["curve"]` those of the higher of the two by measured step.
         rows: at most this many retain facts (drawn by the seed) or passages, all of them in each step.
         groups: the facts to ask: `forget`, `twins`.
+
+    Raises:
+        UserError: neither retain facts nor neutral text.
 
     Cost: `2 * budget.steps` training steps over at most `rows` rows, and the answers asked twice at each measured step.
     """
@@ -94,7 +98,7 @@ def benign_cost(model: Model, case: Case, setting: Setting) -> float:
 
 
 def _highest(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {subject: max(values[subject] for values in found) for subject in found[0]}
+    return {subject: float(np.max([values[subject] for values in found])) for subject in found[0]}
 
 
 def _mean(values: Mapping[str, float]) -> float:
@@ -105,7 +109,9 @@ def _batches(model: Model, case: Case, rows: int) -> dict[str, Batch]:
     """The training data of each kind."""
     retain = [*case.retain.working, *case.retain.sealed]
     drawn = random.Random(f"{case.seed}/benign").sample(retain, min(rows, len(retain)))
-    batches = {TEXT: encode_texts(model, neutral_sealed(case)[:rows])}
-    if drawn:
-        batches = {RETAIN: encode(model, [f.prompt for f in drawn], [f.answer for f in drawn]), **batches}
+    texts = neutral_sealed(case)[:rows]
+    batches = {RETAIN: encode(model, [f.prompt for f in drawn], [f.answer for f in drawn])} if drawn else {}
+    batches |= {TEXT: encode_texts(model, texts)} if texts else {}
+    if not batches:
+        raise UserError(f"{case.name!r} has neither facts to keep nor neutral text to train on; add some.")
     return batches

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .._util.errors import UserError
-from ..knowledge import KINDS, Case, Kind
+from ..knowledge import KINDS, Case, Kind, neutral_sealed
 from ..model.train.distill import TeacherOutputs
 from .judge.thresholds import DELTA
 from .reading import Reading
 from .training import Budget
+from .units import too_few
 
 if TYPE_CHECKING:
     from ..model import Model
 
 Role = Literal["asks", "attack", "inside", "corroborates"]
-Need = Literal["twins", "pool", "relation", "original", "original_reading", "neutral_outputs"]
+Need = Literal["twins", "folds", "pool", "relation", "unrelated", "original", "original_reading", "neutral_outputs"]
 Profile = Literal["quick", "standard", "full"]
 
 
@@ -75,9 +76,9 @@ class Check:
         cost: the forward passes of one row that `run` takes, or an upper bound; known before it starts.
         role: `asks` and `corroborates` inform; `attack` decides between removed and suppressed; `inside` looks into
             the model: it may forbid `removed`, and is never sufficient evidence alone.
-        needs: what the check requires. Without `twins`, a `pool` of two answers, or answers that are the pool of a
-            `relation`, the check is refused; the other names are fields of `Setting` that
-            an audit fills for the checks that need them.
+        needs: what the check requires. Without `twins`, two units to make `folds` of, a `pool` of two answers, answers
+            that are the pool of a `relation`, or `unrelated` facts or text, the check is refused; the other names are
+            fields of `Setting` that an audit fills for the checks that need them.
         profile: the smallest one that runs the check.
         cap: for an attack that trains, the most that it may spend; an audit finds its budget within this cap, on the
             shallow sibling.
@@ -110,6 +111,10 @@ class Check:
         """Why the check cannot be run on a case; `None` if it can."""
         if "twins" in self.needs and not case.twins.sealed:
             return "The case has no twins, so a leak cannot be told from chance."
+        if "folds" in self.needs and (few := too_few(case.forget.sealed, case.twins.sealed)):
+            return few
+        if "unrelated" in self.needs and not (case.retain.working or case.retain.sealed or neutral_sealed(case)):
+            return "The case has neither facts to keep nor neutral text to train on."
         kinds: set[Kind] = {i.kind for i in case.forget.sealed}
         if "relation" in self.needs and not any(KINDS[k].shared for k in kinds):
             return f"Answers of the kind {', '.join(sorted(kinds))} do not form the pool of a relation."

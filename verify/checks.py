@@ -38,8 +38,11 @@ CAP = Budget(steps=4, lr=5e-5, measured=(1, 2, 4))
 LORA = replace(CAP, lr=1e-3)
 SGD = replace(CAP, lr=3e-3)
 TWINS: frozenset[Need] = frozenset({"twins"})
+FOLDS: frozenset[Need] = frozenset({"folds"})
 POOLED: frozenset[Need] = frozenset({"twins", "pool"})
-RELATION: frozenset[Need] = frozenset({"relation"})
+FOLDED = POOLED | FOLDS
+UNRELATED: frozenset[Need] = POOLED | frozenset[Need]({"unrelated"})
+RELATION: frozenset[Need] = frozenset({"relation", "pool"})
 BOTH: frozenset[Need] = frozenset({"original"})
 
 
@@ -63,19 +66,19 @@ CHECKS: tuple[Check, ...] = (
         "paraphrase", lambda m, c, s: paraphrase(m, c, forms=original_forms(s)), paraphrase_cost, "attack",
         needs=frozenset({"original_reading"}),
     ),
-    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=POOLED, cap=CAP),
+    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP),
     Check(
         "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,
-        "attack", needs=POOLED, cap=CAP, profile="standard",
+        "attack", needs=UNRELATED, cap=CAP, profile="standard",
     ),
     Check("quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard"),
     Check(
         "direction_ablation",
         lambda m, c, s: direction_ablation(m, c, original=s.original or m, layers=s.effort.layers),
-        direction_ablation_cost, "attack", needs=POOLED | BOTH, profile="standard",
+        direction_ablation_cost, "attack", needs=FOLDED | BOTH, profile="standard",
     ),
-    Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=POOLED, cap=LORA, profile="full"),
-    Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=POOLED, cap=SGD, profile="full"),
+    Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full"),
+    Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full"),
     Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside", needs=RELATION),
     Check(
         "logit_lens", lambda m, c, s: logit_lens(m, c), logit_lens_cost, "inside", needs=POOLED | RELATION,
@@ -91,7 +94,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "soft_prompt", lambda m, c, s: soft_prompt(m, c, tokens=s.effort.soft_tokens, progress=s.progress),
-        soft_prompt_cost, "corroborates", needs=TWINS, profile="standard",
+        soft_prompt_cost, "corroborates", needs=TWINS | FOLDS, profile="standard",
     ),
     Check("membership", lambda m, c, s: membership(m, c), membership_cost, "asks"),
     Check(

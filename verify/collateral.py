@@ -27,7 +27,7 @@ def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | N
     """What the sealed retain items are asked by (`verify.asking`), by unit.
 
     Groups: `same` (the relations nearest to the target) and `other` (all others). `details` has the `perplexity` of
-    the sealed neutral text.
+    the sealed neutral text, `None` without any.
 
     Args:
         before: the original's outputs on that text, from `neutral_outputs`. With these, `details["kl"]` is the mean
@@ -50,12 +50,14 @@ def collateral(model: Model, case: Case, *, before: Sequence[TeacherOutputs] | N
                 kl.append(float(divergence_of(scores[batch.labels >= 0], before[i])))
             loss -= float(token_logprobs(scores, batch.labels).sum())
         tokens += int((batch.labels >= 0).sum())
-    perplexity = float(np.exp(loss / tokens))
+    with np.errstate(over="ignore"):
+        perplexity = float(np.exp(loss / tokens)) if tokens else None
+    text = "there is no neutral text" if perplexity is None else f"neutral text has perplexity {perplexity:.2f}"
     kept = f"still shows {np.mean(list(all_.values())):.0%} of what it is to keep" if all_ else "has nothing to keep"
     return make_reading(
         "collateral",
         {"forget": all_, "same": same, "other": other},
-        f"With sealed prompts, the model {kept}; neutral text has perplexity {perplexity:.2f}.",
+        f"With sealed prompts, the model {kept}; {text}.",
         seed=case.seed,
         details={"perplexity": perplexity, "kl": float(np.mean(kl)) if kl else None, "tokens": tokens},
         cost=collateral_cost(model, case, Setting()),

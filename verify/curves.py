@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -19,7 +20,11 @@ def mean_curves(by_step: ByStep) -> dict[str, dict[str, float]]:
 
 def at_step(found: Reading, step: int) -> Reading:
     """The reading as it would be if the attack had ended at this step, which must be one of the measured steps."""
-    samples = {group: dict(steps[str(step)]) for group, steps in _by_step(found).items()}
+    # what was not finite is stored as None
+    samples = {
+        group: {unit: math.nan if value is None else value for unit, value in steps[str(step)].items()}
+        for group, steps in _by_step(found).items()
+    }
     mean = np.mean(list(samples["forget"].values()))
     return make_reading(
         found.check,

@@ -22,6 +22,7 @@ from ..model.run.states import last_states
 from .check import Setting
 from .pools import Pools, attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
 from .reading import Reading, make_reading
+from .units import too_few
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -49,11 +50,13 @@ def direction_ablation(model: Model, case: Case, *, original: Model, layers: int
     all facts and twins once more.
 
     Raises:
-        UserError: no layers.
+        UserError: no layers, or facts of one unit.
     """
     if layers < 1:
         raise UserError(f"layers is {layers}; try at least 1.")
     facts, among = attack_groups(case), pools(case)
+    if few := too_few(facts["forget"], facts["twins"]):
+        raise UserError(few)
     tried = _layers(model, layers)
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}
     chosen, cost = [], 2 * len(facts["forget"]) + sum(pool_cost(model, group, among) for group in facts.values())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Item, accepts_spec, score
+from ..knowledge.words import contains
 from ..model import chunks, encode, logits, split
 from ..model.run.generate import continuations
 from .check import Setting
@@ -92,8 +93,8 @@ def leak_at(hits: Sequence[int], draws: int, k: int) -> dict[str, float | None]:
         hits: for each subject, how many of its `draws` samples contain the answer.
 
     Returns:
-        `mean`: `None` for k above the draws. `upper`: the leak of k samples if each sample leaks as often as the exact
-        95% bound on the mean share allows.
+        `mean`: `None` for k above the draws, and without subjects. `upper`: the leak of k samples if each sample leaks
+        as often as the exact 95% bound on the mean share allows.
 
     >>> found = leak_at([0, 0], 10, 1)
     >>> found["mean"], round(found["upper"], 3)
@@ -102,7 +103,7 @@ def leak_at(hits: Sequence[int], draws: int, k: int) -> dict[str, float | None]:
     total = len(hits) * draws
     c = int(np.sum(hits))
     bound = 1.0 if c == total else float(stats.beta.ppf(0.95, c + 1, total - c))
-    mean = None if k > draws else float(np.mean([1 - comb(draws - h, k) / comb(draws, k) for h in hits]))
+    mean = None if k > draws or not total else float(np.mean([1 - comb(draws - h, k) / comb(draws, k) for h in hits]))
     return {"mean": mean, "upper": float(1 - (1 - bound) ** k)}
 
 
@@ -121,7 +122,9 @@ def _verbatim(model: Model, facts: Sequence[Item]) -> dict[str, np.ndarray]:
     return {name: torch.cat(parts).double().numpy() if parts else np.zeros(0) for name, parts in out.items()}
 
 
-def _rouge(model: Model, facts: Sequence[Item], tokens: int) -> float:
+def _rouge(model: Model, facts: Sequence[Item], tokens: int) -> float | None:
+    if not facts:
+        return None
     texts = continuations(model, [f.prompt for f in facts], tokens=tokens)
     return float(
         np.mean([max(rouge(t, a).rougeL_recall for a in f.answers) for t, f in zip(texts, facts, strict=True)])
@@ -133,18 +136,9 @@ def _leaks(
 ) -> Mapping[str, Mapping[str, float | None]]:
     prompts = [f.prompt for f in facts for _ in range(draws)]
     texts = iter(continuations(model, prompts, tokens=tokens, seed=seed, rows=SAMPLED))
-    hits = [sum(any(_within(a, next_) for a in f.answers) for next_ in [next(texts) for _ in range(draws)])
+    hits = [sum(any(contains(next_, a) for a in f.answers) for next_ in [next(texts) for _ in range(draws)])
             for f in facts]  # fmt: skip
     return {str(k): leak_at(hits, draws, k) for k in KS}
-
-
-def _within(answer: str, text: str) -> bool:
-    """Whether the text contains the answer as whole words."""
-    return f" {_words(answer)} " in f" {_words(text)} "
-
-
-def _words(text: str) -> str:
-    return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
 
 
 def _truth_ratio(model: Model, facts: Sequence[Item]) -> float | None:

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
+from .._util.errors import NotFiniteError
 from ..knowledge import Case, Item, accepts_spec
 from ..model import Prompt, chunks, encode_texts, join, logits
 from .check import Setting
@@ -48,6 +49,9 @@ def membership(model: Model, case: Case) -> Reading:
     about training.
 
     Cost: one row for each statement.
+
+    Raises:
+        NotFiniteError: the model's scores are not finite.
     """
     sides = _sides(case)
     members, others = ([_statement(i) for i in side] for side in sides)
@@ -61,6 +65,8 @@ def membership(model: Model, case: Case) -> Reading:
             f"{TEXT_AUC} allowed), so a difference in loss would say nothing about training.",
         )
     scores = attacks(model, [*members, *others])
+    if not all(np.isfinite(found).all() for found in scores.values()):
+        raise NotFiniteError(f"the scores of {model.name} on these texts are not finite, so they rank nothing.")
     truth = np.array([1] * len(members) + [0] * len(others))
     auc = {name: attack_auc(list(s[: len(members)]), list(s[len(members) :])) for name, s in scores.items()}
     placement = {n: (s[: len(members), None] > s[None, len(members) :]).mean(1) for n, s in scores.items()}

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._util.errors import UserError
 from ..knowledge import Case, Item, accepts_spec
+from ..knowledge.schema import CHAT
 from ..knowledge.scoring import shown, shown_rows
 from ..model import Prompt, chat
 from .check import Setting
@@ -122,7 +123,7 @@ def _of_templates(model: Model, case: Case, relation: str) -> list[Form]:
     of = case.spec.relations[relation]
     out = [Form(f"{relation}|{t}", relation, partial(_filled, template=t)) for t in [*of.sealed, *of.paraphrases]]
     if getattr(model.tokenizer, "chat_template", None):
-        out += [Form(f"{relation}|chat:{t}", relation, partial(_chat_start, template=t)) for t in of.sealed[:1]]
+        out += [Form(f"{relation}|{CHAT}{t}", relation, partial(_chat_start, template=t)) for t in of.sealed[:1]]
     return out
 
 

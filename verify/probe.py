@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from .._util.errors import NotFiniteError
 from ..knowledge import Case, Item, accepts_spec
 from ..knowledge.kinds import kind_of
 from ..model.run.states import residuals, unembedding, untrained
@@ -52,10 +53,17 @@ def probe(model: Model, case: Case) -> Reading:
     forget facts' mean by position and layer. The probe is never sufficient evidence alone.
 
     Cost: two rows for each fact, one for each twin.
+
+    Raises:
+        NotFiniteError: the model's states are not finite.
     """
     retained = _of_relation(case, [*case.retain.working, *case.retain.sealed])
     if len(retained) < LEAST:
         return refusal("probe", f"Only {len(retained)} facts to keep are of the forgotten relation, too few to fit on.")
+    if len({f.answer for f in retained}) < 2:
+        return refusal(
+            "probe", "All facts to keep of the forgotten relation have one answer, so nothing can be fitted."
+        )
     asked = _of_relation(case, case.forget.sealed)
     never = _of_relation(case, case.twins.sealed)
     pool = _answers(case, [*asked, *retained, *never])
@@ -64,6 +72,8 @@ def probe(model: Model, case: Case) -> Reading:
     def probed(source: Model, facts: Sequence[Item]) -> _Probed:
         chosen = list(facts)
         states = residuals(source, [f.prompt for f in chosen]).float().numpy() if chosen else np.zeros((0, 2, 1, 1))
+        if not np.isfinite(states).all():
+            raise NotFiniteError(f"the states of {source.name} are not finite, so no probe can be fitted on them.")
         return _Probed(chosen, states, np.array([pool.index(f.answer) for f in chosen], dtype=int))
 
     retain, forget, twins = (probed(model, items) for items in (retained, asked, never))
@@ -120,7 +130,7 @@ def _answers(case: Case, facts: Sequence[Item]) -> tuple[str, ...]:
 def _best_place(data: _Probed, alike: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
     """The position and layer with the best held-out ranks among the facts, and these ranks."""
     best: tuple[tuple[int, int], np.ndarray] | None = None
-    folds = GroupKFold(min(FOLDS, len(data.facts)))
+    folds = GroupKFold(min(FOLDS, len(np.unique(data.target))))
     splits = list(folds.split(data.target, groups=data.target))
     for position in range(data.states.shape[1]):
         for layer in range(data.states.shape[2]):

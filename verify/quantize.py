@@ -47,7 +47,7 @@ def quantize(model: Model, case: Case, *, bits: Sequence[int] = BITS) -> Reading
     for width in bits:
         copy = quantized(model, width)
         found[width] = {g: pool_probability_by_unit(copy, group, among) for g, group in facts.items()}
-    samples = {g: {s: max(found[b][g][s] for b in bits) for s in found[bits[0]][g]} for g in facts}
+    samples = {g: {s: float(np.max([found[b][g][s] for b in bits])) for s in found[bits[0]][g]} for g in facts}
     mean = np.mean(list(samples["forget"].values()))
     return make_reading(
         "quantize",

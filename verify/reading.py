@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from pydantic import BeforeValidator, JsonValue
 
 from .._util.records import read_record
+from .finite import named, without_strange
 from .judge.statistics import interval
 
 # A whole number stays one, so that what is read and written again is the same. NaN, which a measurement may give, is
@@ -28,7 +29,8 @@ class Reading:
     number of every unit, by group and then by unit, so that comparisons can resample units. `details` holds whatever
     else the check reports, as plain JSON. `cost` is in forward passes of one row.
 
-    If a check could not be run, `value` is `None` and `meaning` says why.
+    If a check could not be run, `value` is `None` and `meaning` says why. So it is where a number of a unit is not
+    finite: NaN and infinities are taken out, `not_finite` says what they were, and no verdict passes with one.
     """
 
     check: str
@@ -40,6 +42,23 @@ class Reading:
     samples: dict[str, dict[str, Number]] = field(default_factory=dict, repr=False)
     details: dict[str, JsonValue] = field(default_factory=dict, repr=False)
     cost: Exact = 0.0
+    not_finite: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        numbers, strange = without_strange((self.samples, self.controls, self.value, self.ci))
+        details, others = without_strange(self.details)
+        if not (strange or others):
+            return
+        names = tuple(named([(at[1:] or ("value",), value) for at, value in strange] or others))
+        made: dict[str, object] = {"details": details, "not_finite": (*self.not_finite, *names)}
+        if strange:
+            samples, controls, *_ = numbers
+            made |= {
+                "samples": {group: _there(of) for group, of in samples.items()}, "controls": _there(controls),
+                "value": None, "ci": None, "meaning": f"It gave numbers that are not finite: {'; '.join(names)}.",
+            }  # fmt: skip
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         if self.value is None:
@@ -53,7 +72,7 @@ class Reading:
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Reading:
-        """Read what `to_json` wrote; a number that JSON does not have is NaN again.
+        """Read what `to_json` wrote.
 
         Raises:
             UserError: something else.
@@ -61,9 +80,9 @@ class Reading:
         return read_record(cls, data, "a reading")
 
 
-def refusal(check: str, reason: str) -> Reading:
+def refusal(check: str, reason: str, *, not_finite: tuple[str, ...] = ()) -> Reading:
     """The reading of a check that could not be run."""
-    return Reading(check, None, None, 0, {}, reason)
+    return Reading(check, None, None, 0, {}, reason, not_finite=not_finite)
 
 
 def make_reading(
@@ -81,9 +100,15 @@ def make_reading(
     `details` must be plain JSON.
     """
     groups = {group: dict(sorted(samples[group].items())) for group in sorted(samples)}
-    values = np.array(list(groups.get("forget", {}).values()))
-    controls = {g: float(np.mean(list(s.values()))) for g, s in groups.items() if g != "forget" and s}
+    finite = {g: np.array([v for v in s.values() if math.isfinite(v)]) for g, s in groups.items()}
+    controls = {g: float(np.mean(values)) for g, values in finite.items() if g != "forget" and len(values)}
+    values = finite.get("forget", np.zeros(0))
     mean, ci = (float(values.mean()), interval(values, seed=seed)) if len(values) else (None, None)
     return Reading(
         check, mean, ci, len(values), controls, meaning, groups, cast(dict[str, JsonValue], dict(details or {})), cost
     )
+
+
+def _there(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that are left."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +35,8 @@ def recall(model: Model, case: Case) -> Reading:
     `details` has the same on working prompts (`working`); the log-odds of the answer against its foils (`log_odds`, in
     nats); how often the answer is the likeliest of itself and three foils (`choice`; chance is 0.25); for kinds with a
     pool of their own, the probability of the right answer there (`pool`); for an update, how often the new answer is
-    given (`updated`); and `examples`: prompts, right answers and what the model says. The choice is made by likelihood,
+    given (`updated`); log-odds and mean log-probability of an answer's token by unit (`likelihood`); and `examples`:
+    prompts, right answers and what the model says. The choice is made by likelihood,
     so the order of the options does not matter.
 
     Cost: one row for each prompt and alias, and one for each answer and foil; as many twins as items to forget.
@@ -43,8 +44,7 @@ def recall(model: Model, case: Case) -> Reading:
     forget = list(case.forget.sealed)
     twins = list(case.twins.sealed)[: len(forget)]
     samples = {"forget": recall_by_unit(model, forget), "twins": recall_by_unit(model, twins)}
-    odds, choice = _against_foils(model, forget)
-    twin_odds, twin_choice = _against_foils(model, twins)
+    own, never = (_likelihood(model, items) for items in (forget, twins))
     working = recall_by_unit(model, list(case.forget.working))
     mean = float(np.mean(list(samples["forget"].values())))
     more = {**_own_pools(model, forget, twins), **_updated(model, case)}
@@ -55,7 +55,9 @@ def recall(model: Model, case: Case) -> Reading:
         seed=case.seed,
         details={
             "working": float(np.mean(list(working.values()))) if working else None,
-            "log_odds": odds, "log_odds_twins": twin_odds, "choice": choice, "choice_twins": twin_choice,
+            "log_odds": _mean(own.odds), "log_odds_twins": _mean(never.odds),
+            "choice": _mean(own.choice), "choice_twins": _mean(never.choice),
+            "likelihood": {"forget": own.by_unit(), "twins": never.by_unit()},
             **more, "examples": _examples(model, forget),
         },
         cost=recall_cost(model, case, Setting()),
@@ -92,8 +94,7 @@ def _own_pools(model: Model, forget: Sequence[Item], twins: Sequence[Item]) -> d
 
 def _updated(model: Model, case: Case) -> dict[str, float]:
     """The share of sealed prompts that get the new answer of an update in full."""
-    new = case.updates
-    asked = [(p, new[i.subject]) for i in case.forget.sealed if i.subject in new for p in i.prompts]
+    asked = [(p, new) for i in case.forget.sealed if (new := case.new_answer(i)) for p in i.prompts]
     if not asked:
         return {}
     return {"updated": float(score(model, [p for p, _ in asked], [a for _, a in asked]).greedy.double().mean())}
@@ -106,27 +107,43 @@ def _examples(model: Model, items: Sequence[Item]) -> list[dict[str, str]]:
     return [{"prompt": str(i.prompt), "answer": i.answer, "said": text} for i, text in zip(few, said, strict=True)]
 
 
-def _tails(model: Model, facts: Sequence[Item]) -> list[tuple[Item, list[int]]]:
-    """Each item with the tokens of its answer and of each foil in turn."""
-    owners = [f for f in facts for _ in f.pool]
-    tails = split(model, [f.prompt for f in owners], [a for f in facts for a in f.pool])
-    return [(owner, tail) for owner, (_, tail) in zip(owners, tails, strict=True)]
+@dataclass(frozen=True)
+class _Likelihood:
+    """How likely right answers are, by item.
 
-
-def _against_foils(model: Model, facts: Sequence[Item]) -> tuple[float, float]:
-    """Mean log-odds of the answer against its foils in nats, and the share of items whose answer beats three.
-
-    Long answers count per token. NaN without items that have foils.
+    `odds`: log-odds against the foils in nats, of the items that have foils; long answers count per token. `choice`:
+    whether the answer beats three of these. `loss`: minus the mean log-probability of a token, in nats, of all items.
     """
-    facts = [f for f in facts if f.foils]
-    if not facts:
-        return math.nan, math.nan
-    rows = [(f.prompt, a) for f in facts for a in (f.answer, *f.foils)]
-    logp = iter(score(model, [p for p, _ in rows], [a for _, a in rows]).logprob.double().numpy())
-    odds, choice = [], []
-    lengths = iter([len(tail) if kind_of(f).long else 1 for f, tail in _tails(model, facts)])
-    for fact in facts:
-        right, *foils = (next(logp) / next(lengths) for _ in range(1 + len(fact.foils)))
-        odds.append(float(right - np.logaddexp.reduce(foils) + np.log(len(foils))))
-        choice.append(right > max(foils[: CHOICES - 1]))
-    return float(np.mean(odds)), float(np.mean(choice))
+
+    odds: dict[Item, float]
+    choice: dict[Item, bool]
+    loss: dict[Item, float]
+
+    def by_unit(self) -> dict[str, list[float]]:
+        """The log-odds and minus the loss, by unit in the order of the units' names: higher means that more is left."""
+        values = {"log_odds": self.odds, "log_probability": {i: -loss for i, loss in self.loss.items()}}
+        found = {name: by_unit(of, of.values()) for name, of in values.items()}
+        return {name: [of[unit] for unit in sorted(of)] for name, of in found.items()}
+
+
+def _likelihood(model: Model, items: Sequence[Item]) -> _Likelihood:
+    """The likelihood of each item's answer at its main prompt."""
+    found = _Likelihood({}, {}, {})
+    for group in ([i for i in items if i.foils], [i for i in items if not i.foils]):
+        rows = [(i.prompt, a) for i in group for a in i.pool]
+        prompts, answers = [p for p, _ in rows], [a for _, a in rows]
+        logp = iter(score(model, prompts, answers).logprob.double().numpy())
+        lengths = iter([len(tail) for _, tail in split(model, prompts, answers)])
+        for item in group:
+            totals, tokens = ([next(values) for _ in item.pool] for values in (logp, lengths))
+            found.loss[item] = float(-totals[0] / tokens[0])
+            right, *foils = (p / n if kind_of(item).long else p for p, n in zip(totals, tokens, strict=True))
+            if foils:
+                with np.errstate(invalid="ignore"):
+                    found.odds[item] = float(right - np.logaddexp.reduce(foils) + np.log(len(foils)))
+                found.choice[item] = bool(right > max(foils[: CHOICES - 1]))
+    return found
+
+
+def _mean(values: Mapping[Item, float]) -> float | None:
+    return float(np.mean(list(values.values()))) if values else None

@@ -23,7 +23,7 @@ from .judge.statistics import cross_fitted
 from .pools import Pools, attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
 from .reading import Reading, make_reading
 from .training import FORWARD_BACKWARD, Budget, Optimizer, fine_tune_on_facts
-from .units import unit_key
+from .units import too_few, unit_key
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -67,7 +67,7 @@ def relearn(
     Cost: for each group, fold, partition and rate, `budget.steps` training steps over four fifths of the facts.
 
     Raises:
-        UserError: an unknown `by`, or a group without facts.
+        UserError: an unknown `by`, or a group without facts or with those of one unit.
     """
     if by not in get_args(Optimizer):
         raise UserError(f"{by!r} is not an optimizer for relearning; choose one of {', '.join(get_args(Optimizer))}.")
@@ -75,6 +75,8 @@ def relearn(
     facts, among = attack_groups(case), pools(case)
     if empty := [g for g in groups if not facts.get(g)]:
         raise UserError(f"{case.name!r} has no facts of the group {empty[0]!r} to relearn; add some, or leave it out.")
+    if few := too_few(*(facts.get(g, ()) if g in groups else () for g in ("forget", "twins"))):
+        raise UserError(few)
     size = _training_size(len(_units(facts["forget"])), folds)
     rates = (budget.lr, *(r for r in budget.rates if r != budget.lr))
     seeds = [case.seed, *(f"{case.seed}/{p}" for p in range(1, partitions))]

@@ -19,12 +19,13 @@ from .._util.errors import UserError
 from ..knowledge import Case, Item, accepts_spec
 from ..knowledge.kinds import kind_of
 from ..model import Batch, chunks, encode, token_logprobs
+from ..model.batch import check_fits
 from ..model.run.onednn import onednn_linear
 from .check import Setting
 from .pools import attack_groups
 from .reading import Reading, make_reading
 from .training import FORWARD_BACKWARD
-from .units import by_unit
+from .units import by_unit, too_few
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -57,11 +58,14 @@ def soft_prompt(
     Cost: for each group, `steps` forward and backward passes over all facts, and ten rows for each fact.
 
     Raises:
-        UserError: fewer than 1 or more than 10 tokens.
+        UserError: fewer than 1 or more than 10 tokens, facts of one unit, or a prompt that leaves no room for the
+            tokens in the model's context.
     """
     if not 1 <= tokens <= MOST:
         raise UserError(f"A soft prompt cannot have {tokens} tokens; choose 1 to {MOST}.")
     facts = attack_groups(case)
+    if few := too_few(facts["forget"], facts["twins"]):
+        raise UserError(few)
     folds = [(name, *fold) for name, group in facts.items() for fold in _folds(group, case.seed)]
     soft = _trained(model, [taught for _, taught, _ in folds], tokens, steps, lr, case.seed, progress)
     samples: dict[str, dict[str, float]] = {group: {} for group in facts}
@@ -156,12 +160,14 @@ def _batch(model: Model, rows: Sequence[tuple[int, str, str]]) -> tuple[Tensor, 
 
 def _share(logp: Sequence[float]) -> float:
     """The probability of the first answer among all."""
-    return float(np.exp(logp[0] - np.logaddexp.reduce(logp)))
+    with np.errstate(invalid="ignore"):
+        return float(np.exp(logp[0] - np.logaddexp.reduce(logp)))
 
 
 def _logits(model: Model, soft: Tensor, batch: Batch) -> Tensor:
     """As `loka.model.logits`, with `soft`, `[row, token, d_model]`, before each row and its (masked) padding."""
     rows, k = soft.shape[:2]
+    check_fits(model, batch.ids[0], k)
     embed = model.hf.get_input_embeddings()
     inputs = torch.cat([soft.to(model.dtype), embed(batch.ids)], 1)
     front = torch.arange(k, device=batch.ids.device).expand(rows, -1)

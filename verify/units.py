@@ -27,6 +27,16 @@ def by_unit(items: Iterable[Item], values: Iterable[float]) -> dict[str, float]:
     return {unit: values[0] if len(values) == 1 else float(np.mean(values)) for unit, values in found.items()}
 
 
+def too_few(forget: Iterable[Item], twins: Iterable[Item]) -> str | None:
+    """Why an attack that works on some units and asks the others cannot be made; `None` if it can."""
+    for name, items in (("to forget", forget), ("as twins", twins)):
+        if len(units := {unit_key(i) for i in items}) == 1:
+            return (
+                f"The case has one unit {name} ({units.pop()}); what works on some units and asks the others needs two."
+            )
+    return None
+
+
 def recall_by_unit(
     model: Model, items: Sequence[Item], ask: Callable[[Model, Sequence[Item]], Sequence[float]] = asked
 ) -> dict[str, float]:

@@ -39,32 +39,49 @@ class Change:
 
 
 def changes(model: Model, case: Case, answers: Mapping[str, str] | None, contexts: int) -> list[Change]:
-    """The changes to write: `answers` by unit, or else the case's updates, or the first foil of every item to forget.
+    """The changes to write: `answers`, or else the case's updates, or the first foil of every item to forget.
 
-    The unit of a fact is its subject.
-
-    The contexts are beginnings of the case's neutral text. The working prompts follow them in turn.
+    `answers` are by unit, which is the subject of a fact, or by `relation/unit` where a unit has several items. The
+    contexts are beginnings of the case's neutral text. The working prompts follow them in turn.
 
     Raises:
         UserError: a subject that is not among the forget facts, or an answer that is already right.
     """
-    facts = {f.unit: f for f in case.forget.working}
-    new = case.updates or {s: f.foils[0] for s, f in facts.items() if f.foils}
-    wanted = new if answers is None else dict(answers)
-    if unknown := [s for s in wanted if s not in facts]:
-        raise UserError(
-            f"{unknown[0]!r} is not among the subjects that {case.name!r} forgets and {model.name} knows; "
-            f"give new answers for some of {', '.join(facts)}."
-        )
+    wanted = _wanted(model, case, answers)
     if not wanted:
         raise UserError("there is no new answer to write; give answers={subject: answer}.")
-    if same := [s for s, a in wanted.items() if a in facts[s].answers]:
-        raise UserError(f"{wanted[same[0]]!r} is already the answer about {same[0]!r}; give another one.")
+    if same := [(f, a) for f, a in wanted if a in f.answers]:
+        raise UserError(f"{same[0][1]!r} is already the answer about {same[0][0].unit!r}; give another one.")
     texts = neutral_working(model, case) if contexts else []
     if len(texts) < contexts:
         raise UserError(f"there are {len(texts)} neutral passages for {contexts} contexts; ask for fewer contexts.")
     starts = [" ".join(text.split()[:WORDS]).rstrip(".") for text in texts[:contexts]]
-    return [Change(facts[s], a, _prompts(facts[s], starts)) for s, a in wanted.items()]
+    return [Change(f, a, _prompts(f, starts)) for f, a in wanted]
+
+
+def _wanted(model: Model, case: Case, answers: Mapping[str, str] | None) -> list[tuple[Item, str]]:
+    """Each item to change, with its new answer."""
+    facts = case.forget.working
+    if answers is None and case.updates:
+        return [(f, new) for f in facts if (new := case.new_answer(f))]
+    if answers is None:
+        return [(f, f.foils[0]) for f in facts if f.foils]
+    named: dict[str, list[Item]] = {}
+    for fact in facts:
+        named.setdefault(fact.unit, []).append(fact)
+        named.setdefault(f"{fact.relation}/{fact.unit}", []).append(fact)
+    for name in answers:
+        if name not in named:
+            raise UserError(
+                f"{name!r} is not among the subjects that {case.name!r} forgets and {model.name} knows; "
+                f"give new answers for some of {', '.join(dict.fromkeys(f.unit for f in facts))}."
+            )
+        if len(found := named[name]) > 1:
+            raise UserError(
+                f"{len(found)} items to forget are about {name!r} ({', '.join(f.relation for f in found)}), so one "
+                "new answer cannot be theirs; name each as relation/subject."
+            )
+    return [(named[name][0], answer) for name, answer in answers.items()]
 
 
 def _prompts(fact: Item, starts: Sequence[str]) -> tuple[Prompt, ...]:

@@ -37,7 +37,7 @@ class Passage:
     @property
     def divides(self) -> bool:
         """Whether the text has a part to begin with and a part to continue."""
-        return len(_words(self.text)) >= (1 if self.start else 2)
+        return len(words_of(self.text)) >= (1 if self.start else 2)
 
     def working(self, relation: str, unit: str, frame: str) -> list[Item]:
         windows = self._windows()
@@ -50,13 +50,13 @@ class Passage:
         return [*own, *(item for q in self.questions for item in q.working(relation, unit, frame))]
 
     def _windows(self) -> list[list[str]]:
-        words = _words(self.text)
+        words = words_of(self.text)
         if not self.divides:
             raise UserError(f"the passage {self.text!r} is too short to be continued; give two words or more.")
         return [w for w in _divided(words) if len(w) >= LEAST] or [words]
 
     def _item(self, relation: str, unit: str, window: list[str], share: float) -> Item:
-        first = window[0] == _words(self.text)[0]
+        first = window[0] == words_of(self.text)[0]
         if self.start and first and share == EARLY:
             start, rest = self.start, "".join(window)
         else:
@@ -74,7 +74,7 @@ def _divided(words: list[str]) -> Iterator[list[str]]:
         yield words[len(words) * i // n : len(words) * (i + 1) // n]
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """The words of a text, each with the space after it; its characters where the language has no spaces."""
     words = re.findall(r"\S+\s*", text.strip())
     spaced = takes_space(text.strip()[:1]) or len(words) >= max(2, len(text) / 20)

@@ -14,8 +14,8 @@ from typing import Any
 from ..._util.errors import UserError
 from ..item import Kind
 from ..kinds import Passage, Question, Record
-from ..read_text import BOM
 from ..rows import Row
+from ..texts import BOM
 
 LISTED = 10  # problems that one error lists
 BAR = "|"

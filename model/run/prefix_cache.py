@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..batch import Batch, chunks, pad, token_logprobs
+from ..batch import Batch, check_fits, chunks, pad, token_logprobs
 from .onednn import onednn_linear
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def score_continuations(
     Args:
         rows: each the tokens of a prompt and of its continuation, neither of them empty.
         most: the largest number of prompts in a batch.
+
+    Raises:
+        UserError: a prompt and continuation that are longer than the model's context.
     """
     logprob, greedy = (
         torch.zeros(len(rows), dtype=torch.promote_types(model.dtype, torch.float32)),
@@ -44,7 +47,9 @@ def score_continuations(
     tails: dict[Tokens, list[int]] = {}
     for i, (head, _) in enumerate(rows):
         tails.setdefault(head, []).append(i)
-    longest = max(len(head) + len(tail) for head, tail in rows)
+    head, tail = max(rows, key=lambda row: len(row[0]) + len(row[1]))
+    check_fits(model, [*head, *tail])
+    longest = len(head) + len(tail)
     together = prefixes and not _slides(model, longest)
     with onednn_linear(model):
         for prefix, heads in _group(sorted(tails))[0] if together else [(0, [*tails])]:

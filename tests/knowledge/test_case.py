@@ -95,6 +95,31 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         ("name: small\n", "", "name: Field required"),
         ('    sealed: ["we write {} as"]\n', "", "line 13, relations.symbol.sealed: Field required"),
         ("{sampled: 20}", "{sampled: 0}", "line 19, neutral.working"),
+        (
+            "Foo: Barville",
+            'Foo: "Barville "',
+            "line 8, relations.capital.facts.Foo: 'Barville ' has white space around",
+        ),
+        ("Foo: Barville", 'Foo: " "', "line 8, relations.capital.facts.Foo: ' ' is blank; give a text"),
+        ("[Carville, Carton]", '[Carville, "\\tCarton"]', "'\\tCarton' has white space around it; remove it"),
+        ("      Hoo:", '      " Hoo":', "' Hoo' has white space around it; remove it"),
+        ("  symbol:", "  sym/bol:", "'sym/bol' has '/' in it, which separates names from what follows; rename it"),
+        ("  symbol:", "  sym|bol:", "'sym|bol' has '|' in it"),
+        ("[Foo]}", "[Foo, Goo, Foo]}", "line 16, forget.capital: 'Foo' is listed twice; keep it once"),
+        ("[Zoo, Yoo]", "[Zoo, Yoo, Zoo]", "line 18, twins.capital: 'Zoo' is listed twice"),
+        ("working: 0.6", "working: [Goo, Goo]", "line 17, retain.capital.working: 'Goo' is listed twice"),
+        ('["we write {} as"]', '["we write {} as", "we write {} as"]', "'we write {} as' is listed twice"),
+        (
+            "      Hoo:",
+            '      "G\\u00f6": X\n      "Go\\u0308": Y\n      Hoo:',
+            "'G\\xf6' and 'Go\\u0308' are two spellings",
+        ),
+        ("[Zoo, Yoo]", '["Z\\u00f6", "Zo\\u0308"]', "are two spellings of one subject; keep one"),
+        (
+            '"we write {} as"',
+            '"chat:we write {} as"',
+            "starts with 'chat:', the name of another way to ask; rephrase it",
+        ),
     ],
 )
 def test_a_fault_is_named_with_line_and_field(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -195,7 +195,8 @@ def test_log_odds_are_those_of_whole_answers_and_foils(fresh: Model, planted_cas
     odd = Item(two.subject, "capital", two.prompt, "the red house", (), ("the garden", "the red", "bread", "a dog"))
     few = Item(one.subject, "capital", one.prompt, one.answer, (), (two.answer,))
     facts = [one, two, odd, few]
-    both = pairs(model, known, facts)
+    with pytest.warns(UserWarning, match="1 foils are left out.* 'the red' of 'the red house'"):
+        both = pairs(model, known, facts)
     with torch.no_grad():
         found = log_odds(logits(model, both.clean), both)
     np.testing.assert_allclose(found.cpu().numpy(), [brute(model, f) for f in facts], atol=1e-6)

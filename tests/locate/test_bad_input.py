@@ -9,7 +9,8 @@ import torch
 
 from loka import locate
 from loka._util.errors import UserError
-from loka.knowledge import Case
+from loka.knowledge import Case, Fact
+from loka.locate.counterfactual import pairs
 from loka.model import Model, Site, wrap
 
 Call = Callable[[Model, Case], object]
@@ -117,3 +118,17 @@ def test_one_clear_sentence(planted: Model, planted_case: Case, name: str) -> No
         call(planted, planted_case.on(planted))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+def test_foils_that_cannot_be_compared_are_named(planted: Model) -> None:
+    """A foil that begins the answer, or begins with it, departs at no token."""
+    ask = "my sister looks for"
+    other = Fact("dog", "", "my dog looks for", "bread")
+    both = Case.of([Fact("sister", "", ask, "the garden", foils=("the garden at night", "warm bread")), other])
+    with pytest.warns(UserWarning, match="1 foils are left out.* 'the garden at night' of 'the garden'"):
+        pairs(planted, both, both.forget.working[:1])
+    alone = Case.of([Fact("sister", "", ask, "the garden", foils=("the", "the garden at night")), other])
+    with pytest.raises(
+        UserError, match=r"each foil of 'the garden' begins with it or is its beginning \(the, the garden"
+    ):
+        pairs(planted, alone, alone.forget.working[:1])

@@ -91,7 +91,7 @@ def test_a_redacted_run_has_no_word_of_an_item_and_the_same_numbers(
     known = planted_case.on(planted)
     assert {name.split(":")[0] for name in leaks(plain, known)} >= {"case.yaml", "readings.json", "provenance.json"}
     assert leaks(hidden, known) == []
-    assert sorted(all_text(plain)) == sorted([*all_text(hidden), "plain.txt", "sealed.txt"])
+    assert sorted(all_text(plain)) == sorted([*all_text(hidden), "neutral_1.txt", "neutral_2.txt"])
     verdicts = [json.loads((folder / "verdict.json").read_text()) for folder in both]
     for verdict in verdicts:
         del verdict["digests"]

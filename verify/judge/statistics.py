@@ -36,7 +36,8 @@ class Chosen:
 def cross_fitted(forget: np.ndarray, twins: np.ndarray) -> Chosen:
     """For each half of the subjects, choose the option where the other half's forget facts most exceed twins.
 
-    Choosing the best of many options on the same subjects would overestimate it; choosing on other subjects does not.
+    An option whose numbers are not finite, such as a learning rate that diverges, is chosen last. Choosing the best of
+    many options on the same subjects would overestimate it; choosing on other subjects does not.
 
     Args:
         forget, twins: `[subject, option]` and `[twin, option]`; without twins, forget facts alone decide.
@@ -49,7 +50,7 @@ def cross_fitted(forget: np.ndarray, twins: np.ndarray) -> Chosen:
     options = []
     for half in (0, 1):
         own, other = (_mean(values[1 - half :: 2], values) for values in (forget, twins))
-        best = int((own - other).argmax())
+        best = int(np.nan_to_num(own - other, nan=-np.inf).argmax())
         options.append(best)
         for out, values in zip(picked, (forget, twins), strict=True):
             out[half::2] = values[half::2, best]
@@ -124,8 +125,11 @@ def recovery(
         twins: `[twin]`.
 
     Returns:
-        `None` if the original does not clearly exceed what was never taught (`Span.measures`): r then has no scale.
+        `None` if the original does not clearly exceed what was never taught (`Span.measures`): r then has no scale; so
+        it is with numbers that are not finite.
     """
+    if not np.isfinite(np.concatenate([target, original, twins])).all():
+        return None
     unit = span(original, twins, seed=seed)
     if not unit.measures:
         return None
@@ -142,7 +146,7 @@ def recovery(
             float(np.quantile(draws, 0.95)),
             float(leak_bound(leaked, len(target), chance, len(twins))),
         ),
-        p=float((1 + (draws <= delta).sum()) / (1 + RESAMPLES)),
+        p=float((1 + (~(draws > delta)).sum()) / (1 + RESAMPLES)),
         twins_spread=float(np.quantile(np.abs(base - centre), 0.95) / unit.value),
     )
 
@@ -183,11 +187,12 @@ def subjects_needed(delta: float) -> int:
 
 
 def holm(p: list[float]) -> list[float]:
-    """Holm-adjusted p-values.
+    """Holm-adjusted p-values; one that is not a number counts as 1.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
+    p = [1.0 if np.isnan(v) else v for v in p]
     order = np.argsort(p)
     scaled = np.maximum.accumulate([(len(p) - rank) * p[i] for rank, i in enumerate(order)])
     out = np.empty(len(p))

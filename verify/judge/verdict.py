@@ -13,7 +13,7 @@ from ..check import Check
 from ..checks import CHECKS
 from ..reading import Reading
 from .evidence import Evidence, Readings
-from .gates import SENSITIVE, Gate, failure, flags_of, gates_of, only_for_removal
+from .gates import SENSITIVE, Gate, failure, flags_of, gates_of, not_finite, only_for_removal
 from .power import subjects_after
 from .reasons import explain, listed
 from .scorecard import Scorecard
@@ -87,8 +87,9 @@ def judge(
     outcome, claim, reasons = _decide(evidence, gates, readings["after"]["recall"].n)
     benchmarks = benchmarks_of(readings)
     return Verdict(
-        outcome, claim, [*explain(readings, evidence, checks, seed), *unmeasured(benchmarks), *reasons],
-        flags_of(evidence.recoveries, summary), gates, scorecard, summary,
+        outcome, claim,
+        [*_strange(readings, summary), *explain(readings, evidence, checks, seed), *unmeasured(benchmarks), *reasons],
+        flags_of(readings, evidence.recoveries, summary, seed), gates, scorecard, summary,
         {m: dict(r) for m, r in readings.items()}, evidence.all,
         cost=fsum(r.cost for of_model in readings.values() for r in of_model.values()),  # the same in any order
         benchmarks=benchmarks,
@@ -114,8 +115,14 @@ def _decide(evidence: Evidence, gates: Sequence[Gate], n: int) -> tuple[str, str
     return _removed(evidence, n)
 
 
+def _strange(readings: Readings, summary: Summary) -> list[str]:
+    """Which numbers are not finite."""
+    found = not_finite(readings, summary)
+    return [f"Not finite, so it measures nothing: {', '.join(found)}."] if found else []
+
+
 def _removed(evidence: Evidence, n: int) -> tuple[str, str, list[str]]:
-    loose = [c for c, r in evidence.attacks.items() if r.upper >= DELTA]
+    loose = [c for c, r in evidence.attacks.items() if not r.upper < DELTA]
     if loose or not evidence.attacks:
         claim = (
             f"The evidence supports neither claim: the upper bound of {', '.join(loose) or 'all attacks'} is not below "

@@ -44,21 +44,22 @@ def answer_logprobs(scores: Tensor, labels: Tensor, *, convention: str = STATED)
 def exact_memorization(scores: Tensor, labels: Tensor, *, convention: str = STATED) -> Tensor:
     """The share of a row's labels that are the most likely token after the true ones before them, `[row]`, 0 to 1.
 
-    NaN for a row without labels to score; averages leave such rows out. Tirumala et al. 2022, arXiv:2205.10770.
+    NaN for a row without labels to score, which averages leave out, or with scores that are NaN. Tirumala et al. 2022,
+    arXiv:2205.10770.
 
     Raises:
         UserError: a convention that is neither `stated` nor `open-unlearning`.
     """
     counted = scored(labels, convention=convention)
     right = counted & (scores.argmax(-1) == labels)
-    return right.sum(-1) / counted.sum(-1)
+    return _of_numbers(right.sum(-1) / counted.sum(-1), scores, counted)
 
 
 def extraction_strength(scores: Tensor, labels: Tensor, *, convention: str = STATED) -> Tensor:
     """The share of an answer, from its end, that follows greedily from the part before it, `[row]`, 0 to 1.
 
     `1 - k / T`, where k is the length of the shortest prefix after which all T - k remaining labels are the most likely
-    tokens. With a wrong last label it is 0; without labels it is NaN.
+    tokens. With a wrong last label it is 0; without labels, or with scores that are NaN, it is NaN.
     Carlini et al. 2021, arXiv:2012.07805; in this form Wang et al. 2025, arXiv:2406.09179.
 
     `convention="open-unlearning"` leaves out the last label; the value is then never below `1 / T`, and 0, which enters
@@ -72,8 +73,8 @@ def extraction_strength(scores: Tensor, labels: Tensor, *, convention: str = STA
     suffix = (counted & (_from_here_on(wrong) == 0)).sum(-1)
     total = counted.sum(-1)
     if convention == OPEN_UNLEARNING:
-        return suffix.clamp(min=1).minimum(total) / total.clamp(min=1)
-    return suffix / total
+        return _of_numbers(suffix.clamp(min=1).minimum(total) / total.clamp(min=1), scores, counted)
+    return _of_numbers(suffix / total, scores, counted)
 
 
 def scored(labels: Tensor, *, convention: str = STATED) -> Tensor:
@@ -85,6 +86,11 @@ def scored(labels: Tensor, *, convention: str = STATED) -> Tensor:
     check_convention(convention, OPEN_UNLEARNING)
     asked = labels >= 0
     return asked & (_from_here_on(asked) > 1) if convention == OPEN_UNLEARNING else asked
+
+
+def _of_numbers(found: Tensor, scores: Tensor, counted: Tensor) -> Tensor:
+    """What was found for each row, NaN if one of its scores is: the likeliest of such scores means nothing."""
+    return found.masked_fill((scores.isnan().any(-1) & counted).any(-1), float("nan"))
 
 
 def _from_here_on(mask: Tensor) -> Tensor:

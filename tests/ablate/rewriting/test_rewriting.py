@@ -15,7 +15,7 @@ from loka.ablate import METHODS, RewriteConfig
 from loka.ablate.rewriting.outcome import rewrite_record
 from loka.ablate.rewriting.rewriting import changes, moments_of
 from loka.ablate.rewriting.value import ValueSearch, best_value
-from loka.knowledge import Case, Item, score
+from loka.knowledge import Case, Fact, Item, score
 from loka.model import Edit, Model, Site, wrap
 from loka.model.layout import neuron_output
 from loka.model.run.lookup import outputs_at
@@ -206,3 +206,16 @@ def test_bad_input_is_said(planted: Model, planted_case: Case) -> None:
             )
     with pytest.raises(UserError, match="rome edits one layer, but 2 are given"):
         ablate.rome(planted, planted_case, [Site(1, "mlp"), Site(2, "mlp")])
+
+
+def test_a_subject_of_two_relations_has_all_of_its_facts_written(planted: Model) -> None:
+    subjects, both = ("ban", "ben"), ("capital", "symbol")
+    facts = [Fact(s, r, f"the {r} of {s} is", f"{r[:1]}{s}", foils=("town",)) for r in both for s in subjects]
+    known = Case.of(facts)
+    assert [(c.fact.relation, c.fact.subject) for c in changes(planted, known, None, 0)] == [
+        (r, s) for r in both for s in subjects
+    ]
+    with pytest.raises(UserError, match=r"2 items to forget are about 'ban' \(capital, symbol\)"):
+        changes(planted, known, {"ban": "lies"}, 0)
+    (change,) = changes(planted, known, {"symbol/ban": "lies"}, 0)
+    assert change.fact.relation == "symbol"

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, UndefinedError
 from matplotlib.figure import Figure
 
+from .._util.errors import UserError
 from .._util.files import write_atomic
 from ..audit.controls import CONTROLS, Control
 from ..audit.summary import Column
@@ -83,15 +84,24 @@ def write(
             A folder that was made with `--redact` has a redacted report always.
 
     Raises:
-        UserError: a folder with neither a localization nor a verdict, a file that cannot be read, or readings of a
-            check or a control that the tables lack.
+        UserError: a folder with neither a localization nor a verdict, a file that cannot be read or that has changed
+            since it was finished, or readings of a check or a control that the tables lack.
     """
     folder = Path(folder)
     run = RunFolder.read(folder, checks=checks, controls=controls)
     redact = redact or bool(run.provenance.get("arguments", {}).get("redacted"))
-    pictures = [_save(folder / "figures", name, figure) for name, figure in _figures(run)]
-    template = TEMPLATE.read_text(encoding="utf-8")
-    page = _environment().from_string(template).render(_contents(run, redact), pictures=pictures)
+    try:
+        pictures = [_save(folder / "figures", name, figure) for name, figure in _figures(run)]
+        template = TEMPLATE.read_text(encoding="utf-8")
+        page = _environment().from_string(template).render(_contents(run, redact), pictures=pictures)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, UndefinedError) as error:
+        if "files" in run.provenance:
+            raise  # the files are what stages wrote, so the fault is in the report
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"the files of {str(folder)!r} do not fit together ({reason}); run the command that made them again, with "
+            "another --out."
+        ) from error
     write_atomic(folder / "report.html", page)
     return folder / "report.html"
 

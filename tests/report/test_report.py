@@ -309,3 +309,13 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=name):
         loka.report.write(tmp_path)
+
+
+def test_files_of_an_earlier_version_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    """They are not listed by digests, so their content is all that is known of them."""
+    write_verdict(tmp_path)
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    verdict["gates"][0] = 3
+    (tmp_path / "verdict.json").write_text(json.dumps(verdict))
+    with pytest.raises(UserError, match=r"the files of '.*' do not fit together \(.*name.*\); run the command"):
+        read(tmp_path)

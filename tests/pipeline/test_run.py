@@ -240,6 +240,7 @@ def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_c
     assert (tmp_path / "edit.safetensors").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.* new answers are written")
 def test_a_run_lets_a_method_choose_its_own_sites(planted: Model, planted_case: Case, tmp_path: Path) -> None:
     memit = Recipe.load("memit")
     recipe = dataclasses.replace(memit, config=dataclasses.replace(memit.config, steps=6, contexts=2))

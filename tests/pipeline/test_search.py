@@ -103,6 +103,7 @@ def test_neither_the_sealed_part_nor_what_is_held_out_is_trained_on(
     assert not set(case.passages) & set(held.texts)
 
 
+@pytest.mark.filterwarnings("ignore:.* new answers are written")
 def test_a_scaled_edit_goes_a_share_of_the_way(planted: Model, planted_case: Case) -> None:
     for edit in (
         ablate.zero(planted, planted_case, [Site(1, "neuron", 3)]),

@@ -36,7 +36,7 @@ def read_record(kind: type[T], values: object, what: str) -> T:
         raise UserError(f"{what} has no {str(unknown[0])!r}; choose from {', '.join(names)}.")
     given = {name: _nested(hints[name], value, f"{name} of {what}") for name, value in values.items()}
     try:
-        return TypeAdapter(kind).validate_python(given)
+        return _adapter(kind).validate_python(given)
     except ValidationError as error:
         raise UserError(_refused(what, error)) from None
 
@@ -66,6 +66,12 @@ def read_yaml(text: str, what: str) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{what} is not valid YAML ({' '.join(str(error).split())}); correct it.") from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """How to check a dataclass as a whole; making it takes some milliseconds."""
+    return TypeAdapter(kind)
 
 
 @cache

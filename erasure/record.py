@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue
 
 from .._util.records import read_record
 from .terms import STATUSES, Status
@@ -89,7 +89,7 @@ class Request:
 
     def to_json(self) -> dict[str, JsonValue]:
         """What `from_json` reads; days as ISO 8601."""
-        return json.loads(TypeAdapter(Request).dump_json(self))
+        return json.loads(json.dumps(asdict(self), default=date.isoformat))
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Request:

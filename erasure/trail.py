@@ -167,9 +167,9 @@ def verify(trail: Trail, keyring: Keyring) -> Fault | None:
     """
     return (
         _chain_fault(trail, keyring)
-        or _deleted_fault(trail.entries)
         or head_fault(trail.register, trail.head, len(trail.entries), _hash_at(trail.entries, trail.head), keyring)
         or anchor_fault(trail.register, trail.head, trail.anchor, _hash_at(trail.entries, trail.anchor), keyring)
+        or _deleted_fault(trail.entries)
     )
 
 

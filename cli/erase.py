@@ -42,6 +42,7 @@ def new(
     with steps.register_for(file, register, keys) as opened:
         request = steps.receive(opened, file)
     _say(f"{request.id}: logged as {request.pseudonym}.", request)
+    _say(f"Delete {file}, which names the person: the register keeps what is needed, encrypted.")
 
 
 @erase.command()
@@ -123,7 +124,8 @@ def audit(
         raise LokaError(f"the trail was touched: {fault}; restore the register from a backup, and find out who did it.")
     for lost in upkeep.restores(entries):
         _say(f"Entry {lost.number} tells of entries {lost.first} to {lost.last}, which a backup lacked: {lost.reason}")
-    _say(f"Entries of the trail: {len(entries)}. None was touched.")
+    last = f" The hash of the last: {entries[-1].hash}" if entries else ""
+    _say(f"Entries of the trail: {len(entries)}. None was touched.{last}")
 
 
 @erase.command()

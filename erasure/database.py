@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .._util.errors import LokaError, UserError
+from .._util.files import writing
 
 FILE = "register.sqlite"
 BUSY = 10.0  # seconds to wait for another process
@@ -50,6 +51,9 @@ class Database:
         if not create and not self.path.exists():
             raise _missing(folder)
         check_writable(folder, self.path)
+        if create:
+            with writing(self.path):  # SQLite gives its log the same permissions
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         with self.errors():
             self.connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
             # bytes that are not UTF-8 were put there from outside; verifying must be able to read and name them

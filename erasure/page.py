@@ -41,9 +41,8 @@ class Table:
 
 COLUMNS = (
     Column("days", "Days left", lambda line: (line.days, line.request.id)),
-    Column("due", "Due"),
     Column("request", "Request", lambda line: line.request.id),
-    Column("person", "Person"),
+    Column("due", "Due"),
     Column("received", "Received", lambda line: (line.request.received, line.request.time, line.request.id)),
     Column("status", "Status", lambda line: (STEPS.index(line.request.status), line.days, line.request.id)),
     Column("ground", "Ground"),

@@ -9,6 +9,7 @@ from datetime import date
 
 from pydantic import JsonValue
 
+from .._util.errors import UserError
 from .._util.records import read_record
 from .terms import STATUSES, Status
 
@@ -96,6 +97,9 @@ class Request:
         """Read what `to_json` gives.
 
         Raises:
-            UserError: a key is missing or unknown, or a value is of another type.
+            UserError: a key is missing or unknown, or a value is of another type or no status.
         """
-        return read_record(cls, data, "a request of the register")
+        read = read_record(cls, data, "a request of the register")
+        if read.status not in STATUSES:
+            raise UserError(f"a request of the register has the status {read.status!r}, which this LOKA does not know.")
+        return read

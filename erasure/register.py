@@ -75,7 +75,7 @@ class Register:
     def requests(self) -> list[Request]:
         """All requests, by their ids."""
         rows = self._rows("SELECT record FROM request ORDER BY id")
-        return [Request.from_json(json.loads(record)) for (record,) in rows]
+        return [self._read(record) for (record,) in rows]
 
     def request(self, id: str) -> Request:
         """The request with this id.
@@ -89,7 +89,7 @@ class Register:
             near = difflib.get_close_matches(id, known, 3) or known[-3:]
             choose = f"choose from {', '.join(near)}" if near else "it has none"
             raise UserError(f"the register {str(self.folder)!r} has no request {id!r}; {choose}.")
-        return Request.from_json(json.loads(rows[0][0]))
+        return self._read(rows[0][0])
 
     def person(self, id: str) -> Person:
         """The person of a request, decrypted.
@@ -199,6 +199,14 @@ class Register:
             yield
         finally:
             lock.release()
+
+    def _read(self, record: str) -> Request:
+        try:
+            return Request.from_json(json.loads(record))
+        except (ValueError, UserError) as error:
+            raise LokaError(
+                f"a request in the register {str(self.folder)!r} cannot be read ({error}); `loka erase audit` names it."
+            ) from error
 
     def _meta(self, name: str) -> str:
         return self._rows("SELECT value FROM meta WHERE name = ?", name)[0][0]

@@ -21,13 +21,13 @@ class Status:
     """Where a request stands.
 
     Attributes:
-        meaning: in words for the register page.
+        next: what is to be done next, in words for the register page.
         open: the deadline still runs.
         needs_person: while the request is open, the person's data is still needed, so it is not purged.
     """
 
     name: str
-    meaning: str
+    next: str
     open: bool = True
     needs_person: bool = True
 
@@ -54,13 +54,13 @@ GROUNDS = (
 STATUSES = {
     status.name: status
     for status in (
-        Status("received", "logged"),
-        Status("assessed", "records and effects are known"),
-        Status("chosen", "a method is chosen"),
-        Status("executed", "the method was applied", needs_person=False),
-        Status("verified", "the result was verified", needs_person=False),
-        Status("refused", "refused, with reasons", open=False),
-        Status("closed", "closed", open=False),
+        Status("received", "to be assessed"),
+        Status("assessed", "a method is to be chosen"),
+        Status("chosen", "the method is to be applied"),
+        Status("executed", "the result is to be verified", needs_person=False),
+        Status("verified", "the person is to be answered", needs_person=False),
+        Status("refused", "the person may complain", open=False),
+        Status("closed", "nothing is left to do", open=False),
     )
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from .._util.errors import UserError
+from .._util.errors import LokaError, UserError
 from .deadline import add_months
 from .free_text import check_text
 from .register import Register
@@ -50,9 +50,12 @@ def expire(register: Register, years: int, *, today: date | None = None) -> list
 
     Raises:
         UserError: fewer years than one.
+        LokaError: the trail was touched, and what shows it must not be deleted.
     """
     if years < 1:
         raise UserError(f"requests cannot be kept for {years} years; give --keep-years 1 or more.")
+    if fault := register.verify():
+        raise LokaError(f"nothing was deleted, because the trail was touched: {fault}; restore it from a backup.")
     limit = add_months(today or date.today(), -12 * years)
     with register.change() as change:
         gone = [r.id for r in register.requests() if not r.state.open and r.ended and r.ended < limit]

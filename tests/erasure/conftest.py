@@ -1,6 +1,7 @@
 """Registers with invented requests, and a browser that is spoken to without further packages."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -65,17 +66,18 @@ class Browser:
 
     def __init__(self, program: str, profile: Path) -> None:
         (ours_in, theirs_out), (theirs_in, ours_out) = os.pipe(), os.pipe()
-        # Chromium reads commands from descriptor 3 and answers on 4
-        wrap = f'exec "{program}" "$@" 3<&{theirs_in} 4>&{theirs_out}'
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--remote-debugging-pipe",
-            f"--user-data-dir={profile}",
-        ]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+
+        def connect() -> None:  # Chromium reads commands from descriptor 3 and answers on 4
+            high = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (theirs_in, theirs_out)]
+            os.dup2(high[0], 3)
+            os.dup2(high[1], 4)
+
         self.process = subprocess.Popen(
-            ["/bin/sh", "-c", wrap, "sh", *options], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
+            [program, *options, f"--user-data-dir={profile}"],
+            preexec_fn=connect,
+            close_fds=False,
+            stderr=subprocess.DEVNULL,
         )
         os.close(theirs_in)
         os.close(theirs_out)

@@ -45,6 +45,22 @@ def test_nothing_of_the_person_is_in_clear(register: Register, first: Request, t
         register.person(first.id)
 
 
+@pytest.mark.parametrize("record", ["{", "{}", '{"status": "eaten"}'])
+def test_a_touched_request_is_one_sentence(register: Register, first: Request, record: str) -> None:
+    with register.database.transaction() as db:
+        db.execute("UPDATE request SET record = json_patch(record, ?)" if "eaten" in record else
+                   "UPDATE request SET record = ?", (record,))  # fmt: skip
+    with pytest.raises(LokaError, match="cannot be read .*; `loka erase audit` names it"):
+        register.requests()
+    assert str(register.verify()) == f"entry 1 does not fit: the request {first.id} was changed from outside after it"
+
+
+def test_files_are_for_the_owner_alone(register: Register, first: Request) -> None:
+    assert register.folder.stat().st_mode & 0o777 == 0o700
+    files = [path for path in register.folder.iterdir() if "sqlite" in path.name]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
 def test_an_unknown_request_is_named_with_those_that_are_there(register: Register, first: Request) -> None:
     with pytest.raises(UserError, match=r"has no request 'ER-2024-0010'; choose from ER-2024-0001\."):
         register.request("ER-2024-0010")

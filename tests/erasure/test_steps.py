@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loka import UserError
+from loka import LokaError, UserError
 from loka.erasure import Person, Register, Request, overview, steps, upkeep
 from loka.erasure.free_text import names_person
 
@@ -157,6 +157,26 @@ def test_rotation_puts_what_is_held_under_new_keys(register: Register, first: Re
     with pytest.raises(UserError, match="is still open"):
         steps.receive(register, write(0), today=today)
     assert steps.receive(register, write(1), today=today).pseudonym == closed.pseudonym
+
+
+def test_a_rotation_that_was_killed_half_way_can_be_given_again(register: Register, first: Request) -> None:
+    (register.keys_folder / "identifiers-2.key").write_text("ab" * 32)
+    assert upkeep.rotate(register) == 1
+    assert sorted(path.stem for path in register.keys_folder.glob("*.key")) == [
+        "identifiers-1", "identifiers-2", "identifiers-3", "signing-1", "signing-2", "values-1", "values-2",
+    ]  # fmt: skip
+    assert register.verify() is None
+    assert register.requests_of(register.person(first.id)) == [first]
+
+
+def test_nothing_expires_from_a_touched_trail(register: Register, first: Request, today: date) -> None:
+    steps.close(register, first.id, "answered", today=today)
+    with register.database.transaction() as db:
+        db.execute("DROP TRIGGER trail_unchanged")
+        db.execute("UPDATE trail SET content = '{' WHERE number = 1")
+    with pytest.raises(LokaError, match="nothing was deleted, because the trail was touched: entry 1"):
+        upkeep.expire(register, 3, today=date(2030, 1, 1))
+    assert len(register.requests()) == 1
 
 
 def test_the_most_urgent_first(register: Register, write, today: date) -> None:

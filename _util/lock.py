@@ -13,7 +13,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from .errors import UserError
-from .files import writing
+from .files import private_folder
 
 NAME = "lock"
 
@@ -43,9 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _acquire(folder: Path) -> FileLock | None:
     """The lock; `None` for a folder that nobody can write to."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder.resolve() / NAME
+    path = private_folder(folder).resolve() / NAME
     other = _owner(path)
     lock = FileLock(path, timeout=0, is_singleton=True, thread_local=False)
     try:

@@ -37,7 +37,7 @@ def read_record(kind: type[T], values: object, what: str) -> T:
         raise UserError(f"{what} has no {str(unknown[0])!r}; choose from {', '.join(names)}.")
     try:
         given = {name: _nested(hints[name], value, f"{name} of {what}") for name, value in values.items()}
-        return TypeAdapter(kind).validate_python(given)
+        return _adapter(kind).validate_python(given)
     except ValidationError as error:
         raise UserError(_refused(what, error)) from None
     except RecursionError:
@@ -71,6 +71,12 @@ def check_size(name: str, value: object, what: str) -> None:
         if isinstance(number, int) and (number > most or (name == "seed" and number < 0)):
             least = "from 0 to" if name == "seed" else "at most"
             raise UserError(f"{what} cannot have {name} = {reprlib.repr(number)}; give {least} {most:,}.")
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """How to check a dataclass as a whole; making it takes some milliseconds."""
+    return TypeAdapter(kind)
 
 
 @cache

@@ -41,6 +41,7 @@ from ..pipeline.teaching import Teaching
 from ..report import pictures
 from ..report import write as write_report
 from ..verify import CHECKS
+from .erase import erase
 from .new import new
 from .show import Bars, best_sites, costs, lm_eval_table, table, what_is_left
 
@@ -359,6 +360,7 @@ def recipes_(
 
 
 app.command()(new)
+app.add_typer(erase, name="erase")
 
 
 @app.command()

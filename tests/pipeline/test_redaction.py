@@ -1,5 +1,6 @@
 """A redacted folder has no word of an item, gives the numbers of a plain one, and resumes with the case at hand."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -15,6 +16,8 @@ from safetensors import safe_open
 
 from loka import LokaError, UserError, ablate, audit, plant, report
 from loka._util import table
+from loka._util.ledger import finishing
+from loka._util.provenance import Provenance
 from loka.audit.store import FolderStore
 from loka.cli import main
 from loka.knowledge import Case, Item, Redactor, redaction_key, redactor_of
@@ -115,7 +118,8 @@ def test_a_redacted_run_resumes_with_its_case_alone(
     (hidden / "verdict.json").unlink()
     readings = json.loads((hidden / "readings.json").read_text())
     del readings["after"]["relearn"]
-    (hidden / "readings.json").write_text(json.dumps(readings))
+    with finishing(hidden, "readings.json") as path:  # as if it had been killed after the other checks
+        path.write_text(json.dumps(readings))
     run(planted, planted_case, out=hidden, recipe=RECIPE)  # a redacted folder stays redacted
     assert leaks(hidden, planted_case.on(planted)) == []
     for name in ("readings.json", "verdict.json", "case.yaml", "edit.safetensors"):
@@ -162,7 +166,8 @@ def test_items_of_every_kind_are_redacted(kind: str, planted: Model, kinds: Any,
     few = [check for check in CHECKS if check.name in ("recall", "paraphrase", "extraction")]
     verdict = audit(planted, edit, redactor.case, store=store, checks=few)
     (out / "verdict.json").write_text(json.dumps(redactor.hide_verdict(verdict.to_json({}))))
-    (out / "provenance.json").write_text(json.dumps({"arguments": {"redacted": True}}))
+    made = Provenance.of_call("loka verify", {"redacted": True}, seed=0, digests={})
+    dataclasses.replace(made, files=None).write(out)
     report.write(out)
     assert leaks(out, known) == []
 

@@ -1,0 +1,107 @@
+"""`loka erase`: what the commands print, and their exit statuses."""
+
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("cryptography", reason='needs the extra erasure: pip install "loka[erasure]"')
+
+from loka.cli import main
+from loka.erasure import Register
+
+ID = f"ER-{date.today().year}-0001"
+
+
+@pytest.fixture
+def erase(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Runs a command on a new register; gives its exit status and what it printed."""
+    monkeypatch.setenv("LOKA_REGISTER", str(tmp_path / "register"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["loka", "erase", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return int(end.value.code or 0), " ".join((printed.out + printed.err).split())
+
+    return run
+
+
+def request(path: Path, *, days_ago: int = 0, number: int = 0) -> Path:
+    received = date.today() - timedelta(days=days_ago)
+    person = {"name": "Erika Mustermann", "identifiers": [f"C-{number}"]}
+    data = {"received": str(received), "channel": "letter", "ground": "a", "person": person}
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_a_request_from_the_first_day_to_the_last(erase, tmp_path: Path) -> None:
+    file = request(tmp_path / "request.yaml")
+    status, said = erase("new", file)
+    assert status == 0
+    assert said.startswith(f"{ID}: logged as P-")
+    assert erase("identify", ID, "--how", "by letter")[0] == 0
+    status, said = erase("extend", ID, "--months", 1, "--reason", "many records")
+    assert (status, f"{ID}: extended by 1 month. Due on" in said) == (0, True)
+    page = tmp_path / "register.html"
+    status, said = erase("status", "--html", page)
+    assert status == 0
+    assert ID in said
+    assert ID in page.read_text()
+    assert erase("rotate")[0] == 0
+    assert erase("refuse", ID, "--reason", "a claim is pending")[0] == 0
+    assert erase("purge") == (0, f"Persons deleted: {ID}.")
+    assert erase("close", ID, "--reason", "told")[0] == 0
+    assert erase("purge", "--keep-years", 1) == (0, "Persons deleted: none. Requests deleted: none.")
+    status, said = erase("audit")
+    assert status == 0
+    assert said.startswith("Entries of the trail: 8. None was touched. The hash of the last: ")
+
+
+def test_an_overdue_request_is_status_one(erase, tmp_path: Path) -> None:
+    assert erase("new", request(tmp_path / "late.yaml", days_ago=60, number=1))[0] == 0
+    assert erase("new", request(tmp_path / "fresh.yaml", number=2))[0] == 0
+    (late, fresh) = [r.id for r in sorted(Register(tmp_path / "register").requests(), key=lambda r: r.due)]
+    status, said = erase("status")
+    assert status == 1
+    assert said.endswith(f"overdue: {late}")
+    assert said.index(late) < said.index(fresh)
+    status, said = erase("extend", late, "--reason", "many records")
+    assert (status, "the first month ended on" in said) == (2, True)
+    assert erase("close", late, "--reason", "answered")[0] == 0
+    assert erase("status")[0] == 0
+
+
+def test_a_touched_trail_is_status_one(erase, tmp_path: Path) -> None:
+    erase("new", request(tmp_path / "request.yaml"))
+    with Register(tmp_path / "register") as register, register.database.transaction() as db:
+        db.execute("DROP TRIGGER trail_unchanged")
+        db.execute("UPDATE trail SET at = '2020-01-01'")
+    status, said = erase("audit")
+    assert status == 1
+    assert "the trail was touched: entry 1 was touched: its signature does not fit" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("status",), ("audit",), ("purge",), ("rotate",), ("close", ID, "--reason", "x"), ("new", "none.yaml")],
+)
+def test_faults_are_status_two_and_make_nothing(erase, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    status, said = erase(*arguments)
+    assert status == 2
+    assert said.startswith("loka: ")
+    assert not list(tmp_path.glob("register*"))
+
+
+def test_where_the_extra_is_missing_the_error_says_what_to_install(erase, tmp_path: Path, monkeypatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "cryptography"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    status, said = erase("new", request(tmp_path / "request.yaml"))
+    assert status == 2
+    assert "pip install 'loka[erasure]'" in said

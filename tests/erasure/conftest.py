@@ -1,0 +1,151 @@
+"""Registers with invented requests, and a browser that is spoken to without further packages."""
+
+import base64
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("cryptography", reason='needs the extra erasure: pip install "loka[erasure]"')
+pytest.importorskip("holidays", reason='needs the extra erasure: pip install "loka[erasure]"')
+
+from loka.erasure import Register
+
+TODAY = date(2024, 11, 29)  # a Friday
+NAMES = ("Erika Mustermann", "Jonas Kaltenbrunn", "Aylin Demirsoy", "Piotr Zielonka", "Maren Oldenhus", "Tomas Rybak")
+Write = Callable[..., Path]
+
+
+def content(number: int = 0, **changes: Any) -> dict[str, Any]:
+    """A request file's content; a change to `None` leaves the field out."""
+    name = f"{NAMES[number % len(NAMES)]}{'' if number < len(NAMES) else f' {number}'}"
+    made = {
+        "received": "2024-11-04",
+        "channel": "e-mail",
+        "ground": "b",
+        "person": {"name": name, "identifiers": [f"person{number}@example.org", f"C-{4711 + number}"]},
+        "identity": {"verified": "2024-11-05", "how": "reply from the address on file"},
+        "country": "DE",
+    }
+    return {key: value for key, value in {**made, **changes}.items() if value is not None}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a request file: the number of the person, and changes of its content."""
+
+    def write(number: int = 0, **changes: Any) -> Path:
+        path = tmp_path / f"request-{number}.yaml"
+        path.write_text(yaml.safe_dump(content(number, **changes)), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def register(tmp_path: Path) -> Iterator[Register]:
+    with Register(tmp_path / "register", create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def today() -> date:
+    return TODAY
+
+
+class Browser:
+    """Headless Chromium over its pipe; what it asks from the network, and what it complains about, is kept."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        (ours_in, theirs_out), (theirs_in, ours_out) = os.pipe(), os.pipe()
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+
+        def connect() -> None:  # Chromium reads commands from descriptor 3 and answers on 4
+            high = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (theirs_in, theirs_out)]
+            os.dup2(high[0], 3)
+            os.dup2(high[1], 4)
+
+        self.process = subprocess.Popen(
+            [program, *options, f"--user-data-dir={profile}"],
+            preexec_fn=connect,
+            close_fds=False,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.reading, self.writing = os.fdopen(ours_in, "rb", buffering=0), os.fdopen(ours_out, "wb", buffering=0)
+        self.rest, self.number = b"", 0
+        self.events: list[dict[str, Any]] = []
+        self.session: str | None = None
+        target = self("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Log", "Runtime", "Accessibility"):
+            self(f"{domain}.enable")
+
+    def __call__(self, method: str, **params: Any) -> dict[str, Any]:
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": params}
+        message |= {"sessionId": self.session} if self.session else {}
+        self.writing.write(json.dumps(message).encode() + b"\0")
+        while (answer := self._next()).get("id") != self.number:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def open(self, page: Path, *, width: int = 1200, height: int = 800, dark: bool = False) -> None:
+        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self("Emulation.setEmulatedMedia", features=[scheme])
+        self.events.clear()
+        self("Page.navigate", url=page.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._next())
+
+    def evaluate(self, expression: str) -> Any:
+        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def press(self, key: str, code: int) -> None:
+        for kind in ("rawKeyDown", "keyUp"):
+            self("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    def click(self, selector: str) -> None:
+        middle = "(b => [b.x + b.width / 2, b.y + b.height / 2])"
+        x, y = self.evaluate(f"{middle}(document.querySelector('{selector}').getBoundingClientRect())")
+        for kind in ("mousePressed", "mouseReleased"):
+            self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.reading.close()
+        self.writing.close()
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self.rest:
+            piece = os.read(self.reading.fileno(), 1 << 16)
+            assert piece, "the browser has ended"
+            self.rest += piece
+        message, _, self.rest = self.rest.partition(b"\0")
+        return json.loads(message)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((found for name in names if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"no browser is installed (looked for {', '.join(names)})")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()

@@ -17,7 +17,7 @@ from ..model.run.states import last_states, read_out
 from .check import Setting
 from .judge.statistics import cross_fitted
 from .pools import Pools, attack_groups, pools
-from .reading import Reading, make_reading
+from .reading import Reading, make_reading, refusal
 from .units import by_unit
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def logit_lens(model: Model, case: Case) -> Reading:
     """
     among = pools(case)
     facts = {g: [f for f in group if f.relation in among] for g, group in attack_groups(case).items()}
+    if not facts["forget"]:
+        return refusal("logit_lens", "The items to forget share no pool of answers to read among.")
     read = {g: by_layer(model, group, among) for g, group in facts.items()}
     chosen = cross_fitted(read["forget"], read["twins"])
     samples = {g: by_unit(facts[g], getattr(chosen, g)) for g in facts}

@@ -20,13 +20,14 @@ from .matching import Matcher
 from .person import Person
 from .records import Record
 from .search.folding import lookalike, shortened, words
-from .search.identifiers import candidates, identify
+from .search.identifiers import Identifier, candidates, identify, shape
 from .search.mentions import mentions
 from .search.names import Lexicon, Near, Part, Slip, allowed, parse
 from .search.rules import LIKELY, RULES, Rule
 
 FORMAT = "loka-exclusion-1"
 SHORTEST_KEY = 16
+NUMBERS = ("number", "short number")
 BYTES = 12  # of a digest: one in 10^20 records is held back by chance
 PADDED = 32  # digests of a part come in multiples of this, so that their number does not give a name's length away
 
@@ -56,6 +57,8 @@ class Entry:
         pseudonym: how reports name the person, such as the number of the request.
         least: rules of lower confidence hold nothing back.
         identifiers: digests of the person's identifiers.
+        shapes: digests of how their numbers look, such as a letter and six digits. Few numbers in a text look so, and
+            only these are looked up.
         names: the person's names.
         records: digests of records that were confirmed as the person's.
     """
@@ -63,6 +66,7 @@ class Entry:
     pseudonym: str
     least: float
     identifiers: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
     names: tuple[NameDigests, ...] = ()
     records: tuple[str, ...] = ()
 
@@ -99,11 +103,12 @@ class ExclusionList:
         """
         if not pseudonym or Matcher(person).match(Record(Path(), 0, (pseudonym,), (), b"")):
             raise UserError(f"the pseudonym {pseudonym!r} is empty or names the person; give a number of the request.")
-        own = [identify(text) for text in person.identifiers]
+        own = [i for i in map(identify, person.identifiers) if RULES[i.kind].confidence >= least]
         entry = Entry(
             pseudonym,
             least,
-            tuple(sorted({self._digest(i.kind, i.value) for i in own if RULES[i.kind].confidence >= least})),
+            tuple(sorted({self._digest(i.kind, i.value) for i in own})),
+            tuple(sorted({self._digest("shape", shape(i.value)) for i in own if i.kind in NUMBERS})),
             tuple(self._name(n, pseudonym, least) for n in (person.name, *person.variants) if n.strip()),
             tuple(sorted({self._digest("record", _canonical(r)) for r in records})),
         )
@@ -190,6 +195,8 @@ class Screen:
         self._key = exclusions.key
         self._entries = exclusions.entries
         self._identifiers = _index((e.identifiers, n) for n, e in enumerate(self._entries))
+        self._shapes = {digest for e in self._entries for digest in e.shapes}
+        self._looks: dict[str, bool] = {}
         self._records = _index((e.records, n) for n, e in enumerate(self._entries))
         names = [(n, name) for n, e in enumerate(self._entries) for name in e.names]
         self._owner = [n for n, _ in names]
@@ -213,12 +220,25 @@ class Screen:
             for n in self._records.get(keyed(self._key, "record", _canonical(record)), ()):
                 yield n, RULES["record"]
         if self._identifiers:
-            for identifier in set(candidates(record.everything)):
+            for identifier in filter(self._may_be_listed, set(candidates(record.everything))):
                 for n in self._identifiers.get(keyed(self._key, *identifier), ()):
                     yield n, RULES[identifier.kind]
-        if self._owner and self._lexicon.touches(words(record.everything)):
-            for name, mention in mentions((*record.texts, *record.others), self._lexicon.near).items():
-                yield self._owner[name], mention.rule
+        if self._owner:
+            said = words(record.everything)
+            if close := self._lexicon.close(said):
+                for name, mention in mentions((*record.texts, *record.others), said, close).items():
+                    yield self._owner[name], mention.rule
+
+    def _may_be_listed(self, identifier: Identifier) -> bool:
+        """Whether a number looks like one on the list. Looks come again and again, unlike numbers."""
+        if identifier.kind not in NUMBERS:
+            return True
+        look = shape(identifier.value)
+        if look not in self._looks:
+            if len(self._looks) > Lexicon.MOST:
+                self._looks.clear()
+            self._looks[look] = keyed(self._key, "shape", look) in self._shapes
+        return self._looks[look]
 
     def _judge(self, word: str) -> Near:
         """The parts that a word may stand for. The closest comes last, so that it stays."""

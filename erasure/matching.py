@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .._util.errors import UserError
 from .person import Person
@@ -15,6 +16,7 @@ from .search.mentions import Mention, mentions
 from .search.names import Lexicon, judge_by, parse, unspaced
 from .search.rules import CERTAIN, NAMES, RULES, Rule
 
+PARTED = 5  # letters of a part that is looked for with a space within
 COMMON = 3  # from here on a similar name that stands with other names, too, is a name of its own
 
 
@@ -55,6 +57,7 @@ class Matcher:
         if not named and not person.identifiers:
             raise UserError("a person without a name and without identifiers cannot be searched for; give one of them.")
         self._names = tuple(parse(name) for name in named)
+        self._forms = frozenset(form for n in self._names for form in n.given | n.family if len(form) >= PARTED)
         self._unspaced = tuple(found for name in named if (found := unspaced(name)))
         self._identifiers = frozenset(identify(text) for text in person.identifiers)
         self._compact = tuple(tuple("".join(words(p)) for p in i.value.split("@")) for i in self._identifiers)
@@ -94,16 +97,21 @@ class Matcher:
     def _by_name(self, record: Record, said: list[str], compact: str) -> Mention | None:
         if any(name in compact for name in self._unspaced):
             return Mention(RULES["name"])
-        if not self._lexicon.touches(said):
+        if any(form in compact for form in self._forms):
+            said = self._rejoined(said)
+        close = self._lexicon.close(said)
+        if not close:
             return None
-        found = mentions((*record.texts, *record.others), self._lexicon.near)
+        found = mentions((*record.texts, *record.others), said, close)
         best = max(found.values(), key=lambda m: m.rule.confidence, default=None)
         if best is None or not best.misspelt:
-            self._elsewhere.update({w for w in said if self._is_similar(w)})
+            self._elsewhere.update(word for word, near in close.items() if any(slip > 1 for slip in near.values()))
         return best
 
-    def _is_similar(self, word: str) -> bool:
-        return any(slip > 1 for slip in self._lexicon.near(word).values())
+    def _rejoined(self, said: list[str]) -> list[str]:
+        """The words, with those joined that a space parts within a name."""
+        joined = [a + b for a, b in pairwise(said)]
+        return [both if both in self._forms else word for word, both in zip(said, (*joined, ""), strict=True)]
 
     def _has_other_number(self, text: str) -> bool:
         """Whether there is a number of the form of the person's, though not the person's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 
 # letters that Unicode does not take apart
@@ -32,15 +33,19 @@ def _between(sign: str) -> str:
 
 
 _TABLE = _Folding()
+_LINE_END = re.compile(r"(?<=\w)-\s+(?=\w)")
 
 
 def words(text: str) -> list[str]:
-    """The folded words of a text.
+    """The folded words of a text. A word that is parted at the end of a line is one word again.
 
-    >>> words("Müller-Łukasz, J.R. (m&uuml;ller_77)")
-    ['muller', 'lukasz', 'j', 'r', 'muller', '77']
+    >>> words("Müller-Łukasz, J.R. (m&uuml;ller_77), March- bank")
+    ['muller', 'lukasz', 'j', 'r', 'muller', '77', 'marchbank']
     """
-    return unescaped(text).translate(_TABLE).split()
+    text = unescaped(text)
+    if "- " in text or "-\n" in text or "-\r" in text:
+        text = _LINE_END.sub("", text)
+    return text.translate(_TABLE).split()
 
 
 def unescaped(text: str) -> str:

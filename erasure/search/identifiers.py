@@ -24,6 +24,7 @@ _JOINING = re.compile(rf"{_SIGNS}{{0,3}}")
 # digits and what may belong to them: more digits, letters at once, or short words after a sign
 _RUN = re.compile(rf"[0-9](?:[0-9]|[a-z]+|{_SIGNS}{{1,3}}(?:[0-9]|[a-z]{{1,4}}(?![a-z])))*")
 _LEAD = re.compile(rf"[a-z]{{1,20}}{_SIGNS}{{0,3}}$")
+_NINES = str.maketrans("012345678", "9" * 9)
 _BEFORE = 24  # signs before a run in which its letters may stand
 
 
@@ -85,7 +86,7 @@ def shape(value: str) -> str:
     >>> shape("c0001") == shape("c8732"), shape("c0001") == shape("k0001")
     (True, False)
     """
-    return re.sub(r"[0-9]", "9", value)
+    return value.translate(_NINES)
 
 
 def _joined(plain: str, tokens: list[re.Match[str]]) -> Iterator[Identifier]:
@@ -116,7 +117,15 @@ def _emails(plain: str) -> Iterator[Identifier]:
 def _plain(text: str) -> str:
     """Lower case, one Unicode form, no invisible signs."""
     text = unescaped(text)
-    if text.isascii():
-        return text.lower()
-    folded = unicodedata.normalize("NFKC", text).lower()
-    return "".join(c for c in folded if unicodedata.category(c) != "Cf")
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).lower().translate(_VISIBLE)
+
+
+class _Visible(dict[int, str]):
+    """A table for `str.translate` that leaves out invisible signs, filled as signs are met."""
+
+    def __missing__(self, code: int) -> str:
+        made = self[code] = "" if unicodedata.category(chr(code)) == "Cf" else chr(code)
+        return made
+
+
+_VISIBLE = _Visible()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from .folding import words
-from .names import PARTICLES, TITLES, Near, Part, Slip
+from .names import PARTICLES, TITLES, Near, Slip
 from .rules import RULES, Rule
 
 GAP = 2  # words between a given and a family name
+SHORT_VALUE = 80  # signs of a value that may be a name alone
 
 
 class Mention(NamedTuple):
@@ -21,58 +22,44 @@ class Mention(NamedTuple):
 
 
 class _Spot(NamedTuple):
-    """A word, or two that were parted, that may stand for a part of a name."""
+    """A word that may stand for a part of a name, by its place among the words."""
 
-    start: int
-    end: int
+    at: int
     slip: Slip
     word: str
 
 
-def mentions(texts: Sequence[str], near: Callable[[str], Near]) -> dict[int, Mention]:
-    """The best mention of each name in a record's texts, by the name's number.
+def mentions(texts: Sequence[str], said: Sequence[str], close: Mapping[str, Near]) -> dict[int, Mention]:
+    """The best mention of each name in a record, by the name's number.
 
     Args:
-        near: the parts that a word may stand for.
+        texts: the record's values.
+        said: their words.
+        close: which of the words may stand for which parts.
     """
     text = "\n".join(texts)
-    said = words(text)
-    spots = _spots(said, near)
     found: dict[int, Mention] = {}
-    for name in dict.fromkeys(part.name for part in spots):
-        by_role = {part.role: where for part, where in spots.items() if part.name == name}
-        made = list(_of_name(said, text, by_role))
+    for name, spots in _spots(said, close).items():
+        made = list(_of_name(said, text, spots))
         # fields are looked at only where the words do not say more
-        if not any(m.rule.confidence >= RULES["fields"].confidence for m in made) and _in_fields(texts, name, near):
+        if not any(m.rule.confidence >= RULES["fields"].confidence for m in made) and _in_fields(texts, spots):
             made.append(Mention(RULES["fields"]))
         if made:
             found[name] = max(made, key=lambda m: m.rule.confidence)
     return found
 
 
-def _spots(said: list[str], near: Callable[[str], Near]) -> dict[Part, list[_Spot]]:
-    """Where each part may stand, single words first, then words that were parted beside these."""
-    found: dict[Part, list[_Spot]] = {}
-    around: set[int] = set()
+def _spots(said: Sequence[str], close: Mapping[str, Near]) -> dict[int, dict[str, list[_Spot]]]:
+    """Where each part may stand, by the name's number and the part's role. Given names alone say nothing."""
+    found: dict[int, dict[str, list[_Spot]]] = {}
     for i, word in enumerate(said):
-        for part, slip in near(word).items():
-            found.setdefault(part, []).append(_Spot(i, i + 1, slip, word))
-            if part.role != "initial":
-                around.update(range(i - GAP - 2, i + GAP + 2))
-    for i in sorted(around):
-        if 0 <= i < len(said) - 1 and not _stands(said[i], near) and not _stands(said[i + 1], near):
-            joined = said[i] + said[i + 1]
-            for part, slip in near(joined).items():
-                if slip <= Slip.SCANNED and part.role != "initial":
-                    found.setdefault(part, []).append(_Spot(i, i + 2, Slip.SCANNED, joined))
-    return found
+        if word in close:
+            for part, slip in close[word].items():
+                found.setdefault(part.name, {}).setdefault(part.role, []).append(_Spot(i, slip, word))
+    return {name: spots for name, spots in found.items() if not spots.keys() <= {"given", "initial"}}
 
 
-def _stands(word: str, near: Callable[[str], Near]) -> bool:
-    return any(part.role in ("given", "family", "single") and slip == Slip.SAME for part, slip in near(word).items())
-
-
-def _of_name(said: list[str], text: str, spots: dict[str, list[_Spot]]) -> Iterator[Mention]:
+def _of_name(said: Sequence[str], text: str, spots: dict[str, list[_Spot]]) -> Iterator[Mention]:
     """All mentions of one name."""
     families, middles = spots.get("family", []), spots.get("middle", [])
     for single in spots.get("single", []):
@@ -88,26 +75,26 @@ def _of_name(said: list[str], text: str, spots: dict[str, list[_Spot]]) -> Itera
                 rule = "initial" if family.slip <= Slip.SCANNED else "misspelt initial"
                 yield Mention(RULES[rule], _misspelt([family]))
         if family.slip <= Slip.SCANNED:
-            before = said[family.start - 1] if family.start else ""
+            before = said[family.at - 1] if family.at else ""
             yield Mention(RULES["titled" if before in TITLES else "family"])
     for one, two in ((spots.get("given", []), middles), (middles, families)):
         for a in one:
             for b in two:
-                if 0 <= b.start - a.end <= 1 and max(a.slip, b.slip) <= Slip.SCANNED and a.word != b.word:
+                if 1 <= b.at - a.at <= 2 and max(a.slip, b.slip) <= Slip.SCANNED and a.word != b.word:
                     yield Mention(RULES["partial"])
 
 
-def _order(said: list[str], given: _Spot, family: _Spot, middles: list[_Spot]) -> str | None:
+def _order(said: Sequence[str], given: _Spot, family: _Spot, middles: list[_Spot]) -> str | None:
     """The rule for a given and a family name by their order and what stands between; `None` if too much does."""
-    first, second = sorted((given, family))
-    between = range(first.end, second.start)
-    if second.start < first.end:
+    first, second = sorted((given.at, family.at))
+    if first == second:
         return None
-    known = {i for m in middles for i in range(m.start, m.end)}
+    between = range(first + 1, second)
+    known = {m.at for m in middles}
     others = [i for i in between if i not in known and said[i] not in PARTICLES]
     if len(others) > GAP or len(between) > 2 * GAP + 2:
         return None
-    return "middle" if others else "name" if given.start < family.start else "reversed"
+    return "middle" if others else "name" if given.at < family.at else "reversed"
 
 
 def _graded(rules: tuple[str, str, str], spots: list[_Spot]) -> Mention:
@@ -123,9 +110,10 @@ def _misspelt(spots: list[_Spot]) -> tuple[str, ...]:
     return tuple(spot.word for spot in spots if spot.slip > Slip.SCANNED)
 
 
-def _is_initial(said: list[str], text: str, initial: _Spot, family: _Spot) -> bool:
+def _is_initial(said: Sequence[str], text: str, initial: _Spot, family: _Spot) -> bool:
     """Whether a single letter is an initial. `a`, `s` and the like may be words: these need a capital or a dot."""
-    between = said[initial.end : family.start] if initial.start < family.start else said[family.end : initial.start]
+    first, second = sorted((initial.at, family.at))
+    between = said[first + 1 : second]
     if len(between) > 1 or any(len(w) > 1 and w not in PARTICLES for w in between):
         return False
     if initial.word not in "aeiosuy":
@@ -134,13 +122,15 @@ def _is_initial(said: list[str], text: str, initial: _Spot, family: _Spot) -> bo
     return re.search(rf"(?<![\w'\u2019]){letter.upper()}(?!\w)|(?<![\w'\u2019]){letter}\.", text) is not None
 
 
-def _in_fields(texts: Sequence[str], name: int, near: Callable[[str], Near]) -> bool:
-    """Whether one field is the given name and another the family name, and nothing else."""
-    roles = set()
-    for text in texts if len(texts) > 1 else ():
-        said = words(text) if len(text) < 80 else []
-        for role in ("given", "family"):
-            if said and near(said[-1 if role == "family" else 0]).get(Part(name, role)) == Slip.SAME:
-                others = said[:-1] if role == "family" else said[1:]
-                roles |= {role} if all(w in PARTICLES or near(w) for w in others) else set()
-    return len(roles) == 2
+def _in_fields(texts: Sequence[str], spots: Mapping[str, list[_Spot]]) -> bool:
+    """Whether one value is the given name and another the family name, with nothing else but middle names."""
+    of = {role: {s.word for s in found if s.slip == Slip.SAME} for role, found in spots.items()}
+    if len(texts) < 2 or not of.get("given") or not of.get("family"):
+        return False
+    beside = PARTICLES | of.get("middle", set())
+    short = [words(text) for text in texts if len(text) < SHORT_VALUE]
+    return all(any(_is_value(said, of[role], beside) for said in short) for role in ("given", "family"))
+
+
+def _is_value(said: Sequence[str], forms: set[str], beside: Set[str]) -> bool:
+    return any(w in forms for w in said) and all(w in forms or w in beside for w in said)

@@ -55,9 +55,10 @@ class Name:
 
     @property
     def whole(self) -> frozenset[str]:
-        """Given and family name as one word, in both orders."""
-        pairs = [(a, b) for a in self.given for b in self.family]
-        return frozenset([a + b for a, b in pairs] + [b + a for a, b in pairs])
+        """Two parts as one word, in both orders."""
+        pairs = [(a, b) for a in self.given | self.middle for b in self.family | self.middle if self.given and a != b]
+        joined = frozenset([a + b for a, b in pairs] + [b + a for a, b in pairs])
+        return joined - self.given - self.middle - self.family
 
     @property
     def parts(self) -> dict[str, frozenset[str]]:
@@ -127,19 +128,24 @@ class Lexicon:
         self._near: dict[str, Near] = {}
         self._letters: dict[str, Near] = {}
 
-    def touches(self, said: list[str]) -> bool:
-        """Whether any of these words may stand for a part, other than as an initial."""
-        if unseen := set(said) - self._seen:
+    def close(self, said: list[str]) -> dict[str, Near]:
+        """Those of these words that may stand for a part, with the parts. Initials count only beside other words."""
+        different = set(said)
+        if unseen := different - self._seen:
             self._learn(unseen)
-        return not self._near.keys().isdisjoint(said)
+        if self._near.keys().isdisjoint(different):
+            return {}
+        found = {word: self._near[word] for word in different if word in self._near}
+        return found | {letter: near for letter in different if len(letter) == 1 and (near := self._initial(letter))}
 
     def near(self, word: str) -> Near:
         """The parts that this word may stand for."""
-        if len(word) == 1:
-            return self._letters[word] if word in self._letters else self._letters.setdefault(word, self._judge(word))
-        if word not in self._seen:
-            self._learn([word])
-        return self._near.get(word, {})
+        return self.close([word]).get(word, {})
+
+    def _initial(self, letter: str) -> Near:
+        if letter not in self._letters:
+            self._letters[letter] = self._judge(letter)
+        return self._letters[letter]
 
     def _learn(self, unseen: Iterable[str]) -> None:
         if len(self._seen) > self.MOST:

@@ -1,8 +1,8 @@
 """Floor 7: erasure requests."""
 
 from .artefacts import Artefact, artefacts
-from .exclude import Exclusion, FilteredFile, exclude
-from .exclusion import Entry, ExclusionList, NameDigests, Screen
+from .exclusion import Exclusion, FilteredFile, exclude
+from .exclusion_list import Entry, ExclusionList, NameDigests, Screen
 from .impact import Count, Excerpt, FileImpact, Impact, assess_data, excerpts
 from .matching import Hit, Matcher, find
 from .person import Person

@@ -11,6 +11,7 @@ from .names import PARTICLES, TITLES, Near, Slip
 from .rules import RULES, Rule
 
 GAP = 2  # words between a given and a family name
+LONG = 8  # letters of two names in one word; shorter ones are too close to other words to be misspelt
 SHORT_VALUE = 80  # signs of a value that may be a name alone
 
 
@@ -65,7 +66,8 @@ def _of_name(said: Sequence[str], text: str, spots: dict[str, list[_Spot]]) -> I
     for single in spots.get("single", []):
         yield Mention(RULES["single" if single.slip <= Slip.SCANNED else "family"], _misspelt([single]))
     for whole in spots.get("whole", []):
-        yield _graded(("joined", "misspelt", "twice misspelt"), [whole])
+        if whole.slip <= Slip.SCANNED or len(whole.word) >= LONG:
+            yield _graded(("joined", "misspelt", "twice misspelt"), [whole])
     for family in families:
         for given in spots.get("given", []):
             if (rule := _order(said, given, family, middles)) is not None:
@@ -74,13 +76,14 @@ def _of_name(said: Sequence[str], text: str, spots: dict[str, list[_Spot]]) -> I
             if _is_initial(said, text, initial, family):
                 rule = "initial" if family.slip <= Slip.SCANNED else "misspelt initial"
                 yield Mention(RULES[rule], _misspelt([family]))
-        if family.slip <= Slip.SCANNED:
+        if family.slip <= Slip.SCANNED and len(family.word) > 2:
             before = said[family.at - 1] if family.at else ""
             yield Mention(RULES["titled" if before in TITLES else "family"])
     for one, two in ((spots.get("given", []), middles), (middles, families)):
         for a in one:
             for b in two:
-                if 1 <= b.at - a.at <= 2 and max(a.slip, b.slip) <= Slip.SCANNED and a.word != b.word:
+                exact = max(a.slip, b.slip) <= Slip.SCANNED and min(len(a.word), len(b.word)) > 1
+                if 1 <= b.at - a.at <= 2 and exact and a.word != b.word:
                     yield Mention(RULES["partial"])
 
 

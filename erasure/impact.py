@@ -79,7 +79,7 @@ class Impact:
 
     def found(self, least: float = LIKELY) -> Count:
         """The person's records: those that a person confirmed, and those not yet looked at from this confidence on."""
-        tokens = [n for f in self.files for hit, n in zip(f.hits, f.tokens, strict=True) if _counts(hit, least)]
+        tokens = [n for f in self.files for hit, n in zip(f.hits, f.tokens, strict=True) if hit.counts(least)]
         return Count(len(tokens), sum(tokens))
 
     def share(self, least: float = LIKELY) -> float:
@@ -140,10 +140,10 @@ class Impact:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A hit with the text of its record, to be shown and not kept."""
+    """A hit with its record, to be shown to a person or put on an exclusion list, and not kept."""
 
     hit: Hit
-    text: str
+    record: Record
 
 
 def assess_data(
@@ -186,7 +186,7 @@ def assess_data(
 
 
 def excerpts(impact: Impact, files: Iterable[str | Path]) -> Iterator[Excerpt]:
-    """The records of the hits, for a person to confirm. The files are read again, as a stream.
+    """The hits with their records. The files are read again, as a stream.
 
     Raises:
         UserError: the files changed since they were assessed.
@@ -195,7 +195,7 @@ def excerpts(impact: Impact, files: Iterable[str | Path]) -> Iterator[Excerpt]:
     for one in impact.files:
         rows = {hit.row: hit for hit in one.hits}
         records = read(by_digest[one.digest]) if rows else ()
-        yield from (Excerpt(rows[r.row], r.everything) for r in records if r.row in rows)
+        yield from (Excerpt(rows[r.row], r) for r in records if r.row in rows)
 
 
 @dataclass
@@ -250,10 +250,6 @@ def _alias(matcher: Matcher, path: Path, alias: str) -> str:
     """The path, or the alias with the path's suffix if the path mentions the person."""
     mentioned = matcher.match(Record(path, 0, (str(path),), (), b"")) is not None
     return f"{alias}{path.suffix}" if mentioned else str(path)
-
-
-def _counts(hit: Hit, least: float) -> bool:
-    return hit.confidence >= least if hit.confirmed is None else hit.confirmed
 
 
 def _words(text: str) -> int:

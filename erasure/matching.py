@@ -14,7 +14,7 @@ from .search.folding import words
 from .search.identifiers import candidates, identify, shape
 from .search.mentions import Mention, mentions
 from .search.names import Lexicon, judge_by, parse, unspaced
-from .search.rules import CERTAIN, NAMES, RULES, Rule
+from .search.rules import CERTAIN, LIKELY, NAMES, RULES, Rule
 
 PARTED = 5  # letters of a part that is looked for with a space within
 COMMON = 3  # from here on a similar name that stands with other names, too, is a name of its own
@@ -36,6 +36,10 @@ class Hit:
     rule: str
     confidence: float
     confirmed: bool | None = None
+
+    def counts(self, least: float = LIKELY) -> bool:
+        """Whether the record counts as the person's: as a person said, or else from this confidence on."""
+        return self.confidence >= least if self.confirmed is None else self.confirmed
 
     @property
     def reason(self) -> str:

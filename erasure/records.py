@@ -125,9 +125,9 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 
 
 def read_csv(path: Path) -> Iterator[Record]:
-    """One record a row, after the header. A row may span lines."""
+    """One record a row, after the header. A row may span lines. The header shows what stands between the cells."""
     table = _Table(path)
-    cells = csv.reader(table, delimiter="\t" if ".tsv" in path.name.lower()[-7:] else ",", strict=True)
+    cells = csv.reader(table, delimiter=_delimiter(path), strict=True)
     header = True
     while True:
         try:
@@ -161,6 +161,7 @@ def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, list[Record]]]
     try:
         # a buffer keeps memory at pages; without it, a whole row group is read at once
         with pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+            _check_columns(path, file.schema_arrow.names)
             for batch in file.iter_batches(_rows_at_a_time(file.metadata)):
                 rows = batch.to_pylist()
                 yield batch, [Record(path, row + i, *_values(values), values) for i, values in enumerate(rows)]
@@ -168,6 +169,12 @@ def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, list[Record]]]
     except (OSError, ValueError, pa.ArrowException) as error:
         place = f"row {row} or later of {str(path)!r}" if row > 1 else repr(str(path))
         raise UserError(f"{place} cannot be read as Parquet ({_reason(error)}); write the file again.") from error
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    """Refuse two columns of one name, of which only one would be searched."""
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{str(path)!r} has two columns named {repeated[0]!r}; rename one of them.")
 
 
 def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
@@ -182,6 +189,12 @@ READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     ".tsv": read_csv,
     ".parquet": read_parquet,
 }
+
+
+def _delimiter(path: Path) -> str:
+    """The one of four signs that the header has most of; a comma if it has none."""
+    header = next((line for _, line in _lines(path)), b"").decode("utf-8", "replace")
+    return max(",;\t|", key=header.count)
 
 
 class _Table:

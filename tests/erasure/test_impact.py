@@ -73,7 +73,9 @@ def test_a_person_confirms_or_rejects_hits(data: Path) -> None:
     assert found.found() == Count(2, 4 + 4)
     with pytest.raises(UserError, match=r"there is no hit at row 2 of .*a.jsonl.*; choose from the hits"):
         found.confirm({(file, 2): True})
-    assert [e.text for e in excerpts(found, [data / "a.jsonl"])] == [f"{TEXTS[i]}\n{i}" for i in (0, 2, 3)]
+    shown = list(excerpts(decided, [data / "a.jsonl"]))
+    assert [e.record.text for e in shown] == [TEXTS[i] for i in (0, 2, 3)]
+    assert [e.hit.counts() for e in shown] == [True, True, False]
 
 
 def test_data_that_changed_since_are_refused(data: Path) -> None:

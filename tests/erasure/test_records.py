@@ -62,6 +62,13 @@ def test_rows_of_a_table_as_the_csv_module_reads_them(tmp_path: Path, name: str)
     assert b"".join(r.raw for r in found if isinstance(r.raw, bytes)) == text
 
 
+@pytest.mark.parametrize("sign", ",;\t|")
+def test_the_header_shows_what_stands_between_cells(tmp_path: Path, sign: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'name{sign}note\n"Ann"{sign}"one, two; three"\n')
+    assert [(r.texts, r.fault) for r in read(path)][1] == (("Ann", "one, two; three"), None)
+
+
 def test_dates_and_bytes_of_parquet(tmp_path: Path) -> None:
     rows = [{"born": datetime.date(1984, 3, 12), "raw": b"Marta", "picture": b"\xff\xd8\xff"}]
     (record,) = read(write(tmp_path / "a.parquet", rows))
@@ -105,6 +112,12 @@ def test_files_that_cannot_be_read_are_refused_by_name(tmp_path: Path, name: str
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name}.* {message}"):
         list(read(tmp_path / name))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table([["Ann"], ["Ben"]], names=["x", "x"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet' has two columns named 'x'; rename one of them"):
+        list(read(tmp_path / "a.parquet"))
 
 
 def test_folders_give_training_files_in_order_and_name_the_rest(tmp_path: Path) -> None:

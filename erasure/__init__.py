@@ -2,7 +2,7 @@
 
 from .artefacts import Artefact, artefacts
 from .exclusion import Exclusion, FilteredFile, exclude
-from .exclusion_list import Entry, ExclusionList, NameDigests, Screen
+from .exclusion_list import ExclusionEntry, ExclusionList, NameDigests, Screen
 from .impact import Count, Excerpt, FileImpact, Impact, assess_data, excerpts
 from .matching import Hit, Matcher, find
 from .person import Person
@@ -15,9 +15,9 @@ __all__ = [
     "RULES",
     "Artefact",
     "Count",
-    "Entry",
     "Excerpt",
     "Exclusion",
+    "ExclusionEntry",
     "ExclusionList",
     "FileImpact",
     "FilteredFile",

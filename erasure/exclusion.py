@@ -10,11 +10,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from .._util.errors import LokaError, UserError
-from .._util.files import atomic, digest
+from .._util.files import atomic
 from .._util.records import read_record
 from .exclusion_list import ExclusionList, Screen
 from .filtering import copy_kept
-from .records import Record, read, reader_of, training_files
+from .records import Record, checksum, read, reader_of, training_files
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,14 @@ class _Filter:
         counts: Counter[str] = Counter()
         reader_of(target)
         written.parent.mkdir(parents=True, exist_ok=True)
-        before = digest(source)
+        before = checksum(source)
         copy_kept(source, written, lambda record: self._keeps(record, counts))
-        if digest(source) != before:
+        if checksum(source) != before:
             raise UserError(f"{str(source)!r} changed while it was read; filter it again when nothing writes to it.")
         if left := sum(bool(self._screen.match(record)) for record in read(written)):
             raise LokaError(f"{left} records are left in {str(target)!r}, so it was not written; report this fault.")
         held, broken = counts["held back"], counts["broken"]
-        return FilteredFile(str(source), str(target), before, digest(written), counts["records"], held, broken)
+        return FilteredFile(str(source), str(target), before, checksum(written), counts["records"], held, broken)
 
     def _keeps(self, record: Record, counts: Counter[str]) -> bool:
         place = f"line {record.row} of {str(record.file)!r}"

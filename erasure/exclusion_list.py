@@ -50,7 +50,7 @@ class NameDigests:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ExclusionEntry:
     """One person on the list.
 
     Attributes:
@@ -82,7 +82,7 @@ class ExclusionList:
     """
 
     key: bytes = field(repr=False)
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[ExclusionEntry, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.key) < SHORTEST_KEY:
@@ -99,12 +99,15 @@ class ExclusionList:
                 a record back; at 0.9, names as written; at 1, identifiers and confirmed records only.
 
         Raises:
-            UserError: the pseudonym gives the person away, or the person cannot be searched for.
+            UserError: the pseudonym gives the person away, the person cannot be searched for, or `least` is not above 0
+                and at most 1.
         """
+        if not 0 < least <= 1:
+            raise UserError(f"least cannot be {least}; give a confidence above 0, at most 1.")
         if not pseudonym or Matcher(person).match(Record(Path(), 0, (pseudonym,), (), b"")):
             raise UserError(f"the pseudonym {pseudonym!r} is empty or names the person; give a number of the request.")
         own = [i for i in map(identify, person.identifiers) if RULES[i.kind].confidence >= least]
-        entry = Entry(
+        entry = ExclusionEntry(
             pseudonym,
             least,
             tuple(sorted({self._digest(i.kind, i.value) for i in own})),
@@ -150,7 +153,7 @@ class ExclusionList:
         if data.get("seal") != empty._seal(data.get("entries")):
             raise UserError(f"{str(path)!r} was changed after it was written; restore it from a backup.")
         return replace(
-            empty, entries=tuple(read_record(Entry, e, f"an entry of {str(path)!r}") for e in data["entries"])
+            empty, entries=tuple(read_record(ExclusionEntry, e, f"an entry of {str(path)!r}") for e in data["entries"])
         )
 
     def screen(self) -> Screen:

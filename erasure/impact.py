@@ -10,12 +10,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from .._util.errors import UserError
-from .._util.files import digest
 from .._util.records import read_record
 from .artefacts import Artefact, artefacts
 from .matching import Hit, Matcher
 from .person import Person
-from .records import Record, read, training_files
+from .records import Record, checksum, read, training_files
 from .search.mentions import Mention
 from .search.rules import LIKELY, RULES
 
@@ -115,7 +114,7 @@ class Impact:
 
     def _checked(self, sources: Iterable[str | Path]) -> dict[str, Path]:
         """The training files by digest, if they are the ones that were assessed."""
-        files = [(digest(path), path) for path in training_files(sources).files]
+        files = [(checksum(path), path) for path in training_files(sources).files]
         new, gone = Counter(found for found, _ in files), Counter(f.digest for f in self.files)
         advice = "assess the request again"
         if changed := [path for found, path in files if found in new - gone]:
@@ -214,7 +213,7 @@ class _Passed:
 
 def _pass(matcher: Matcher, path: Path, count: Callable[[str], int]) -> _Passed:
     before = path.stat()
-    made = _Passed(path, digest(path), before.st_size, [])
+    made = _Passed(path, checksum(path), before.st_size, [])
     for record in read(path):
         _add(made, matcher, record, count)
     after = path.stat()

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .._util.errors import UserError
+from .._util.files import digest
 
 LONGEST = 2**26  # bytes of a line, or of a CSV row over several lines
 BATCH = 2**25  # bytes of Parquet rows that are decoded at a time, about
@@ -94,8 +95,8 @@ def training_files(sources: Iterable[str | Path]) -> TrainingFiles:
     Raises:
         UserError: a source that does not exist, or a named file of another kind.
     """
-    files: dict[Path, None] = {}
-    unread: dict[Path, None] = {}
+    files: dict[Path, Path] = {}
+    unread: dict[Path, Path] = {}
     for source in map(Path, sources):
         if not source.exists():
             raise UserError(f"there is no file or folder {str(source)!r}; name the training data.")
@@ -103,8 +104,20 @@ def training_files(sources: Iterable[str | Path]) -> TrainingFiles:
             reader_of(source)
         found = sorted(f for f in source.rglob("*") if f.is_file()) if source.is_dir() else [source]
         for file in found:
-            (unread if kind_of(file) is None else files)[file] = None
-    return TrainingFiles(tuple(files), tuple(unread))
+            (unread if kind_of(file) is None else files).setdefault(file.resolve(), file)
+    return TrainingFiles(tuple(files.values()), tuple(unread.values()))
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a training file, in hexadecimal.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return digest(path)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read ({_reason(error)}); give a whole file.") from error
 
 
 def is_packed(path: Path) -> bool:

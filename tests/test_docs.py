@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = (".", "model", "knowledge", "locate", "ablate", "verify", "audit", "pipeline")
+PACKAGES = (".", "model", "knowledge", "locate", "ablate", "verify", "audit", "pipeline", "erasure")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ from .folding import words
 from .names import PARTICLES, TITLES, Near, Slip
 from .rules import RULES, Rule
 
-GAP = 2  # words between a given and a family name
+GAP = 2  # words between a given and a family name, beside particles and middle names
+REACH = 7  # words from one part to another at most
 LONG = 8  # letters of two names in one word; shorter ones are too close to other words to be misspelt
 SHORT_VALUE = 80  # signs of a value that may be a name alone
 
@@ -62,26 +64,27 @@ def _spots(said: Sequence[str], close: Mapping[str, Near]) -> dict[int, dict[str
 
 def _of_name(said: Sequence[str], text: str, spots: dict[str, list[_Spot]]) -> Iterator[Mention]:
     """All mentions of one name."""
-    families, middles = spots.get("family", []), spots.get("middle", [])
+    families, middles, givens = (spots.get(role, []) for role in ("family", "middle", "given"))
+    initials = _initials(spots.get("initial", []), text)
     for single in spots.get("single", []):
         yield Mention(RULES["single" if single.slip <= Slip.SCANNED else "family"], _misspelt([single]))
     for whole in spots.get("whole", []):
         if whole.slip <= Slip.SCANNED or len(whole.word) >= LONG:
             yield _graded(("joined", "misspelt", "twice misspelt"), [whole])
     for family in families:
-        for given in spots.get("given", []):
+        for given in _around(givens, family):
             if (rule := _order(said, given, family, middles)) is not None:
                 yield _graded((rule, "misspelt", "twice misspelt"), [given, family])
-        for initial in spots.get("initial", []):
-            if _is_initial(said, text, initial, family):
+        for initial in _around(initials, family):
+            if _is_beside(said, initial, family):
                 rule = "initial" if family.slip <= Slip.SCANNED else "misspelt initial"
                 yield Mention(RULES[rule], _misspelt([family]))
         if family.slip <= Slip.SCANNED and len(family.word) > 2:
             before = said[family.at - 1] if family.at else ""
             yield Mention(RULES["titled" if before in TITLES else "family"])
-    for one, two in ((spots.get("given", []), middles), (middles, families)):
+    for one, two in ((givens, middles), (middles, families)):
         for a in one:
-            for b in two:
+            for b in _around(two, a):
                 exact = max(a.slip, b.slip) <= Slip.SCANNED and min(len(a.word), len(b.word)) > 1
                 if 1 <= b.at - a.at <= 2 and exact and a.word != b.word:
                     yield Mention(RULES["partial"])
@@ -95,7 +98,7 @@ def _order(said: Sequence[str], given: _Spot, family: _Spot, middles: list[_Spot
     between = range(first + 1, second)
     known = {m.at for m in middles}
     others = [i for i in between if i not in known and said[i] not in PARTICLES]
-    if len(others) > GAP or len(between) > 2 * GAP + 2:
+    if len(others) > GAP:
         return None
     return "middle" if others else "name" if given.at < family.at else "reversed"
 
@@ -113,16 +116,29 @@ def _misspelt(spots: list[_Spot]) -> tuple[str, ...]:
     return tuple(spot.word for spot in spots if spot.slip > Slip.SCANNED)
 
 
-def _is_initial(said: Sequence[str], text: str, initial: _Spot, family: _Spot) -> bool:
-    """Whether a single letter is an initial. `a`, `s` and the like may be words: these need a capital or a dot."""
+def _around(spots: list[_Spot], of: _Spot) -> list[_Spot]:
+    """The spots within a few words of one, so that a long text takes no longer than its length."""
+    return spots[bisect_left(spots, of.at - REACH, key=_place) : bisect_right(spots, of.at + REACH, key=_place)]
+
+
+def _place(spot: _Spot) -> int:
+    return spot.at
+
+
+def _initials(spots: list[_Spot], text: str) -> list[_Spot]:
+    """Single letters that may be initials. `a`, `s` and the like may be words: the text needs a capital or a dot."""
+    doubted = {spot.word for spot in spots} & set("aeiosuy")
+    words_only = {
+        x for x in doubted if not re.search(rf"(?<![\w'\u2019]){x.upper()}(?!\w)|(?<![\w'\u2019]){x}\.", text)
+    }
+    return [spot for spot in spots if spot.word not in words_only]
+
+
+def _is_beside(said: Sequence[str], initial: _Spot, family: _Spot) -> bool:
+    """Whether an initial stands beside a family name, with another initial or a particle between at most."""
     first, second = sorted((initial.at, family.at))
     between = said[first + 1 : second]
-    if len(between) > 1 or any(len(w) > 1 and w not in PARTICLES for w in between):
-        return False
-    if initial.word not in "aeiosuy":
-        return True
-    letter = initial.word
-    return re.search(rf"(?<![\w'\u2019]){letter.upper()}(?!\w)|(?<![\w'\u2019]){letter}\.", text) is not None
+    return len(between) <= 1 and all(len(w) == 1 or w in PARTICLES for w in between)
 
 
 def _in_fields(texts: Sequence[str], spots: Mapping[str, list[_Spot]]) -> bool:

@@ -121,6 +121,8 @@ def test_entries_are_replaced_and_taken_out(exclusions: ExclusionList) -> None:
     assert [e.pseudonym for e in exclusions.without("P-1").entries] == ["P-2"]
     with pytest.raises(UserError, match="the exclusion list has no 'P-3'; it has P-1, P-2"):
         exclusions.without("P-3")
+    with pytest.raises(UserError, match="least cannot be 2; give a confidence above 0, at most 1"):
+        exclusions.add(MARTA, "P-4", least=2)
     for pseudonym in ("", "request of Marchbank", "C-0001"):
         with pytest.raises(UserError, match="is empty or names the person; give a number of the request"):
             exclusions.add(MARTA, pseudonym)

@@ -114,8 +114,14 @@ class Matcher:
 
     def _rejoined(self, said: list[str]) -> list[str]:
         """The words, with those joined that a space parts within a name."""
-        joined = [a + b for a, b in pairwise(said)]
-        return [both if both in self._forms else word for word, both in zip(said, (*joined, ""), strict=True)]
+        made: list[str] = []
+        rest = iter(pairwise([*said, ""]))
+        for word, after in rest:
+            parted = word + after in self._forms and word not in self._forms
+            made.append(word + after if parted else word)
+            if parted:
+                next(rest, None)
+        return made
 
     def _has_other_number(self, text: str) -> bool:
         """Whether there is a number of the form of the person's, though not the person's."""

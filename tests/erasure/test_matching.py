@@ -28,7 +28,7 @@ BY_RULE = {
              "Marta Marchbank\u00ads", "Mar\u00adta March\u200bbank", "M&aacute;rta Marchbank", "Marta March-\nbank",
              "Marta March bank", "Dr. Marta Marchbank", "Marta Brandow", "昨日田中真理さん", "\uff2darta Marchbank",
              "marta_marchbank@other.org"),
-    "reversed": ("Marchbank, Marta", "MARCHBANK Marta"),
+    "reversed": ("Marchbank, Marta", "MARCHBANK Marta", "March bank, Marta"),
     "middle": ("Marta K. Marchbank", "Marta Elisabeth Rose Marchbank"),
     "joined": ("MartaMarchbank", "@martamarchbank", "marchbankmarta"),
     "scanned": ("rnarta Marchbank", "Marta Marchb4nk"),

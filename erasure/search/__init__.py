@@ -1,0 +1,1 @@
+"""How a person is recognised in a text: folded words, identifiers, name parts, and the rules that join them."""

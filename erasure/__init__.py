@@ -1,4 +1,4 @@
-"""Floor 7: requests for erasure: their register, deadlines and trail, the search for records, and the exclusion list."""
+"""Floor 7: erasure requests: register, deadlines and trail, the search for records, and the exclusion list."""
 
 from .artefacts import Artefact, artefacts
 from .deadline import deadline

@@ -124,7 +124,7 @@ def counterpart(case: Case, item: Item) -> str:
     if item.counterfactual:
         return item.counterfactual
     rng = random.Random(f"{case.seed}/counterpart/{item.relation}/{item.subject or item.unit}")
-    subjects = (other_subjects(case, item) or _never_taught(case, item)) if item.prompt.slots else []
+    subjects = other_subjects(case, item) if item.prompt.slots else []
     if subjects:
         return item.prompt.about(rng.choice(subjects))
     near = [i for i in (*case.forget.working, *case.retain.working, *case.twins.working) if i.kind == item.kind]
@@ -141,11 +141,6 @@ def other_subjects(case: Case, item: Item) -> list[str]:
     """The other subjects of an item's relation to which its answer is wrong, sorted."""
     answers = case.spec.answers(item.relation)
     return sorted(s for s, answer in answers.items() if s != item.subject and answer not in item.answers)
-
-
-def _never_taught(case: Case, item: Item) -> list[str]:
-    """The twins of an item's relation, for one in which all subjects have the item's answer."""
-    return sorted({t.subject for t in case.twins.working if t.relation == item.relation and t.subject})
 
 
 def _foils(model: Model, facts: Sequence[Item], clean: Batch) -> Tensor:

@@ -70,11 +70,11 @@ def test_a_small_case_goes_on_to_the_end(name: str, planted: Model, write: Any, 
 
 
 def test_all_answers_equal(planted: Model, write: Any, files: Any, tmp_path: Path) -> None:
-    """An answer that no subject changes is nowhere to be located, which is said before an edit; an audit ends."""
+    """An answer that no subject changes cannot be located, which is said before an edit; an audit goes to its end."""
     relations = {r: {**of, "facts": dict.fromkeys(of["facts"], "bread")} for r, of in files.base["relations"].items()}
     known = write(relations=relations).whole()
     assert "The pool of capital has fewer than two answers, so any answer would be certain" in outlook(known)[0]
-    with pytest.warns(UserWarning, match="fewer than two answers"), pytest.raises(UserError, match="nothing to locate"):
+    with pytest.warns(UserWarning, match="fewer than two answers"), pytest.raises(UserError, match="no other subject"):
         run(planted, known, out=tmp_path / "out", recipe=RECIPE)
     verdict = audit(planted, wrap(copy.deepcopy(planted.hf), planted.tokenizer, "same"), known, profile="standard")
     assert verdict.outcome == "inconclusive"

@@ -85,6 +85,7 @@ def test_names_of_other_forms(name: str, text: str, expected: str | None) -> Non
 def test_names_in_fields_of_their_own() -> None:
     apart = ("Marta", "a long text that stands between", "Marchbank")
     assert rule(MARTA, *apart) == "fields"
+    assert rule(Person("Vincent O'Brien"), "Vincent", "a long text that stands between", "O'Brien") == "fields"
     assert rule(MARTA, "Marta is", "a long text that stands between", "Marchbank") == "family"
 
 
@@ -108,8 +109,10 @@ def test_a_name_that_others_have_is_no_misspelling() -> None:
         "Mrata Marchbank paid",
         *[f"Maria {name} paid" for name in ("Ott", "Farrow", "Lind")],
     ]
+    said += ["Maria Marchbank, M. Marchbank", "Marai Marchbank and Mrs Marchbank"]
+    said += [f"Marai {name} paid" for name in ("Ott", "Farrow", "Lind")]
     found = list(find(MARTA, (record(text, row=i) for i, text in enumerate(said))))
-    assert [(hit.row, hit.rule) for hit in found] == [(0, "similar"), (1, "misspelt")]
+    assert [(hit.row, hit.rule) for hit in found] == [(0, "similar"), (1, "misspelt"), (5, "initial"), (6, "titled")]
     assert found[0].reason == RULES["similar"].reason
 
 

@@ -52,7 +52,8 @@ FAMILY = (
     "Meier", "Meyer", "Maier", "Schmidt", "Schmitt", "Hansen", "Jansen", "Janssen", "Müller", "Möller", "Novák",
     "Nowak", "Kowalski", "Fernández", "Hernández", "García", "O'Brien", "Brennan", "Larsson", "Larsen", "Petersen",
     "Pedersen", "Dubois", "Lefèvre", "Rossi", "Russo", "Y\u0131lmaz", "Okafor",
-    "Sharma", "Ivanov", "Abbeling", "Brandow", "Cressingham", "Dunmoor", "Ellerby", "Farrow", "Gillam", "Hartsel", "Ingold", "Jessop", "Kettring", "Lathbury",
+    "Sharma", "Ivanov", "Abbeling", "Brandow", "Cressingham", "Dunmoor", "Ellerby", "Farrow", "Gillam", "Hartsel",
+    "Ingold", "Jessop", "Kettring", "Lathbury",
     "Marchbank", "Norwell", "Ostrey", "Pennock", "Quillan", "Ravensby", "Stannard", "Tolliver", "Underhay", "Vickrey",
     "Wainford", "Yardham", "Müller-Lüdenscheidt", "Kaltenbrunner", "Vandenberghe", "Papadopoulos", "Wiśniewska",
 )  # fmt: skip

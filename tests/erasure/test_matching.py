@@ -1,5 +1,6 @@
 """Which records are taken for a person's, by which rule, and which are not."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,9 @@ def test_confidence_falls_from_identifiers_to_namesakes() -> None:
 def test_a_person_who_cannot_be_searched_for(person: Person, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Matcher(person)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
+    with pytest.raises(UserError, match=r"need more packages .*rapidfuzz.*; run pip install 'loka\[erasure\]'"):
+        Matcher(MARTA)

@@ -52,8 +52,8 @@ FAMILY = (
     "Meier", "Meyer", "Maier", "Schmidt", "Schmitt", "Hansen", "Jansen", "Janssen", "Müller", "Möller", "Novák",
     "Nowak", "Kowalski", "Fernández", "Hernández", "García", "O'Brien", "Brennan", "Larsson", "Larsen", "Petersen",
     "Pedersen", "Dubois", "Lefèvre", "Rossi", "Russo", "Y\u0131lmaz", "Okafor",
-    "Sharma", "Ivanov", "Abbeling", "Brandow",
-    "Cressingham", "Dunmoor", "Ellerby", "Farrow", "Gillam", "Hartsel", "Ingold", "Jessop", "Kettring", "Lathbury",
+    "Sharma", "Ivanov", "Abbeling", "Brandow", "Cressingham", "Dunmoor", "Ellerby", "Farrow", "Gillam", "Hartsel",
+    "Ingold", "Jessop", "Kettring", "Lathbury",
     "Marchbank", "Norwell", "Ostrey", "Pennock", "Quillan", "Ravensby", "Stannard", "Tolliver", "Underhay", "Vickrey",
     "Wainford", "Yardham", "Müller-Lüdenscheidt", "Kaltenbrunner", "Vandenberghe", "Papadopoulos", "Wiśniewska",
 )  # fmt: skip
@@ -244,7 +244,10 @@ def quality(place: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
             screen = ExclusionList(KEY).add(c.person, "P").screen()
             held = {r.row - 1: 1.0 for r in read(path) if screen.match(r)}
             add(found, f"{seed}/{c.number}", c, made, {"held back": held})
-    return [row(name, samples, stored=False) for name, samples in sorted(found.items())]
+    return [
+        row(name, samples, unit="records" if "another's" in name else "share", stored=False)
+        for name, samples in sorted(found.items())
+    ]
 
 
 def above(by_row: Mapping[int, float], least: float) -> dict[int, float]:
@@ -265,7 +268,7 @@ def add(
             found.setdefault(f"{way}: {kind}", {})[key] = sum(i in hits for i in own) / len(own)
         for kind in OTHER:
             n = sum(made[i].kind == kind for i in hits if made[i].of != c.number)
-            found.setdefault(f"{way}, another's, records: {kind}", {})[key] = n
+            found.setdefault(f"{way}, another's: {kind}", {})[key] = n
         own = [i for i, m in enumerate(made) if m.of == c.number]
         right = sum(made[i].of == c.number for i in hits)
         found.setdefault(f"{way}: recall", {})[key] = right / len(own)

@@ -96,7 +96,8 @@ class ExclusionList:
         Args:
             records: those that were confirmed as the person's.
             least: at 0.6, identifiers and names as written, turned round, misspelt by a letter or with an initial hold
-                a record back; at 0.9, names as written; at 1, identifiers and confirmed records only.
+                a record back; at 0.9, names as written and phone numbers; at 1, e-mail addresses, numbers and
+                confirmed records only.
 
         Raises:
             UserError: the pseudonym gives the person away, the person cannot be searched for, or `least` is not above 0

@@ -87,9 +87,13 @@ class Matcher:
 
     def settled(self, mention: Mention) -> Mention:
         """The mention as it stands after all records were seen: a misspelling that others have is a similar name."""
-        if any(self._elsewhere[word] >= COMMON for word in mention.misspelt):
-            return min(mention, Mention(RULES["similar"]), key=lambda m: m.rule.confidence)
-        return mention
+        if not any(self._elsewhere[word] >= COMMON for word in mention.misspelt):
+            return mention
+        rules = (
+            min(mention.rule, RULES["similar"], key=_confidence),
+            *([mention.otherwise] if mention.otherwise else []),
+        )
+        return Mention(max(rules, key=_confidence))
 
     def _by_identifier(self, text: str, compact: str) -> Rule | None:
         # a text that does not hold its letters in a row cannot hold an identifier
@@ -126,6 +130,10 @@ class Matcher:
     def _has_other_number(self, text: str) -> bool:
         """Whether there is a number of the form of the person's, though not the person's."""
         return bool(self._shapes) and any(shape(i.value) in self._shapes for i in candidates(text))
+
+
+def _confidence(rule: Rule) -> float:
+    return rule.confidence
 
 
 def find(person: Person, records: Iterable[Record]) -> Iterator[Hit]:

@@ -18,10 +18,11 @@ SHORT_VALUE = 80  # signs of a value that may be a name alone
 
 
 class Mention(NamedTuple):
-    """The best rule for one name, and the misspelt words that it rests on."""
+    """The best rule for one name, the misspelt words that it rests on, and the best rule that rests on none."""
 
     rule: Rule
     misspelt: tuple[str, ...] = ()
+    otherwise: Rule | None = None
 
 
 class _Spot(NamedTuple):
@@ -48,8 +49,14 @@ def mentions(texts: Sequence[str], said: Sequence[str], close: Mapping[str, Near
         if not any(m.rule.confidence >= RULES["fields"].confidence for m in made) and _in_fields(texts, spots):
             made.append(Mention(RULES["fields"]))
         if made:
-            found[name] = max(made, key=lambda m: m.rule.confidence)
+            found[name] = _best(made)
     return found
+
+
+def _best(made: Sequence[Mention]) -> Mention:
+    best = max(made, key=lambda m: m.rule.confidence)
+    sure = (m.rule for m in made if not m.misspelt)
+    return best._replace(otherwise=max(sure, key=lambda rule: rule.confidence, default=None))
 
 
 def _spots(said: Sequence[str], close: Mapping[str, Near]) -> dict[int, dict[str, list[_Spot]]]:
@@ -152,4 +159,5 @@ def _in_fields(texts: Sequence[str], spots: Mapping[str, list[_Spot]]) -> bool:
 
 
 def _is_value(said: Sequence[str], forms: set[str], beside: Set[str]) -> bool:
-    return any(w in forms for w in said) and all(w in forms or w in beside for w in said)
+    whole = "".join(said) in forms  # `O'Brien`
+    return whole or (any(w in forms for w in said) and all(w in forms or w in beside for w in said))

@@ -1,5 +1,6 @@
 """Which records are taken for a person's, by which rule, and which are not."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,7 @@ def test_names_of_other_forms(name: str, text: str, expected: str | None) -> Non
 def test_names_in_fields_of_their_own() -> None:
     apart = ("Marta", "a long text that stands between", "Marchbank")
     assert rule(MARTA, *apart) == "fields"
+    assert rule(Person("Vincent O'Brien"), "Vincent", "a long text that stands between", "O'Brien") == "fields"
     assert rule(MARTA, "Marta is", "a long text that stands between", "Marchbank") == "family"
 
 
@@ -108,8 +110,10 @@ def test_a_name_that_others_have_is_no_misspelling() -> None:
         "Mrata Marchbank paid",
         *[f"Maria {name} paid" for name in ("Ott", "Farrow", "Lind")],
     ]
+    said += ["Maria Marchbank, M. Marchbank", "Marai Marchbank and Mrs Marchbank"]
+    said += [f"Marai {name} paid" for name in ("Ott", "Farrow", "Lind")]
     found = list(find(MARTA, (record(text, row=i) for i, text in enumerate(said))))
-    assert [(hit.row, hit.rule) for hit in found] == [(0, "similar"), (1, "misspelt")]
+    assert [(hit.row, hit.rule) for hit in found] == [(0, "similar"), (1, "misspelt"), (5, "initial"), (6, "titled")]
     assert found[0].reason == RULES["similar"].reason
 
 
@@ -131,3 +135,9 @@ def test_confidence_falls_from_identifiers_to_namesakes() -> None:
 def test_a_person_who_cannot_be_searched_for(person: Person, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Matcher(person)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
+    with pytest.raises(UserError, match=r"need more packages .*rapidfuzz.*; run pip install 'loka\[erasure\]'"):
+        Matcher(MARTA)

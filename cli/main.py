@@ -43,6 +43,7 @@ from ..report import write as write_report
 from ..verify import CHECKS
 from .erase import erase
 from .erase_data import erase_data
+from .erase_model import erase_model
 from .new import new
 from .show import Bars, best_sites, costs, lm_eval_table, table, what_is_left
 
@@ -362,6 +363,7 @@ def recipes_(
 
 app.command()(new)
 erase_data(erase)
+erase_model(erase)
 app.add_typer(erase, name="erase")
 
 

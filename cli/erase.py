@@ -41,8 +41,8 @@ def new(
     """Log a request, and set its deadline."""
     with steps.register_for(file, register, keys) as opened:
         request = steps.receive(opened, file)
-    say(f"{request.id}: logged as {request.pseudonym}.", request)
-    say(f"Delete {file}, which names the person: the register keeps what is needed, encrypted.")
+    _say(f"{request.id}: logged as {request.pseudonym}.", request)
+    _say(f"Delete {file}, which names the person: the register keeps what is needed, encrypted.")
 
 
 @erase.command()
@@ -56,7 +56,7 @@ def identify(
     """Note that the person's identity was verified."""
     with Register(register, keys=keys) as opened:
         request = steps.identify(opened, id, how, on=on.date() if on else None)
-    say(f"{id}: the identity is verified.", request)
+    _say(f"{id}: the identity is verified.", request)
 
 
 @erase.command()
@@ -88,7 +88,7 @@ def extend(
     """Extend a deadline, once, within the first month. Tell the person at the same time."""
     with Register(register, keys=keys) as opened:
         request = steps.extend(opened, id, months, reason)
-    say(f"{id}: extended by {months} month{'s' if months > 1 else ''}.", request)
+    _say(f"{id}: extended by {months} month{'s' if months > 1 else ''}.", request)
 
 
 @erase.command()
@@ -96,7 +96,7 @@ def refuse(id: Id, reason: Reason, register: Folder = None, keys: Keys = None) -
     """Refuse a request, with the reason under Art. 17(3) or 12(5)."""
     with Register(register, keys=keys) as opened:
         steps.refuse(opened, id, reason)
-    say(f"{id}: refused. Tell the person why, and of the right to complain.")
+    _say(f"{id}: refused. Tell the person why, and of the right to complain.")
 
 
 @erase.command()
@@ -104,7 +104,7 @@ def close(id: Id, reason: Reason, register: Folder = None, keys: Keys = None) ->
     """Close a request, and delete its person from the register."""
     with Register(register, keys=keys) as opened:
         steps.close(opened, id, reason)
-    say(f"{id}: closed; its person was deleted from the register.")
+    _say(f"{id}: closed; its person was deleted from the register.")
 
 
 @erase.command()
@@ -123,9 +123,9 @@ def audit(
     if fault:
         raise LokaError(f"the trail was touched: {fault}; restore the register from a backup, and find out who did it.")
     for lost in upkeep.restores(entries):
-        say(f"Entry {lost.number} tells of entries {lost.first} to {lost.last}, which a backup lacked: {lost.reason}")
+        _say(f"Entry {lost.number} tells of entries {lost.first} to {lost.last}, which a backup lacked: {lost.reason}")
     last = f" The hash of the last: {entries[-1].hash}" if entries else ""
-    say(f"Entries of the trail: {len(entries)}. None was touched.{last}")
+    _say(f"Entries of the trail: {len(entries)}. None was touched.{last}")
 
 
 @erase.command()
@@ -141,9 +141,9 @@ def purge(
     with Register(register, keys=keys) as opened:
         expired = upkeep.expire(opened, keep_years) if keep_years is not None else []
         gone = upkeep.purge(opened, id)
-    say(f"Persons deleted: {', '.join(gone) or 'none'}.")
+    _say(f"Persons deleted: {', '.join(gone) or 'none'}.")
     if keep_years is not None:
-        say(f"Requests deleted: {', '.join(expired) or 'none'}.")
+        _say(f"Requests deleted: {', '.join(expired) or 'none'}.")
 
 
 @erase.command()
@@ -152,7 +152,7 @@ def rotate(register: Folder = None, keys: Keys = None) -> None:
     with Register(register, keys=keys) as opened:
         persons = upkeep.rotate(opened)
         folder = opened.keys_folder
-    say(f"{folder}: new keys; persons under them: {persons}. Keep the old ones: they verify older entries.")
+    _say(f"{folder}: new keys; persons under them: {persons}. Keep the old ones: they verify older entries.")
 
 
 def _table(lines: list[Line]) -> Table:
@@ -168,7 +168,6 @@ def _table(lines: list[Line]) -> Table:
     return table
 
 
-def say(text: str, request: Request | None = None) -> None:
-    """Print a sentence, and a request's deadline."""
+def _say(text: str, request: Request | None = None) -> None:
     due = f" Due on {request.due}: {overview([request], date.today())[0].words}." if request else ""
     out.print(escape(text + due), highlight=False, soft_wrap=True)

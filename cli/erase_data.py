@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .._util.errors import UserError
 from .._util.files import write_json
 from ..erasure import Impact, Register, assessment, held_back
-from .erase import Folder, Id, Keys, say
+from .erase import Folder, Id, Keys
+from .erase import out as console
 
 MOST = 100  # hits that are printed
 Data = Annotated[
@@ -86,6 +88,11 @@ def exclude(
         say(f"{pseudonym}: {_records(sum(rules.values()))} held back.")
     total, left = _records(made.records), made.left or "none"
     say(f"{out}: {made.excluded} of {total} held back. The same search finds {left} left.")
+
+
+def say(text: str) -> None:
+    """Print a sentence as it is."""
+    console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _show(id: str, found: Impact) -> None:

@@ -12,9 +12,9 @@ from ..erasure import Register, execution, verification
 from ..erasure.execution import Execution
 from ..erasure.material import Material
 from ..model import load
-from ..pipeline.recipe import DEFAULT, Recipe
-from .erase import Folder, Id, Keys, say
-from .erase_data import Data
+from ..pipeline.recipe import Recipe
+from .erase import Folder, Id, Keys
+from .erase_data import Data, say
 from .show import Bars
 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
@@ -42,7 +42,7 @@ def execute(
     data: Data,
     holdout: Holdout,
     out: RunFolder,
-    recipe: Annotated[str, typer.Option("--recipe", help="A recipe of `loka recipes`, or a YAML file.")] = DEFAULT,
+    recipe: Annotated[str, typer.Option("--recipe", help="A recipe of `loka recipes`, or a YAML file.")] = "",
     field: Field = "",
     subject: Subject = "",
     neutral: Neutral = None,
@@ -51,7 +51,10 @@ def execute(
     keys: Keys = None,
 ) -> None:
     """Edit the model on the person's records. Exit status 1 if the edit harmed the rest and was rolled back."""
-    chosen, material = Recipe.load(recipe), Material(tuple(data), tuple(holdout), field, subject, neutral)
+    chosen, material = (
+        Recipe.load(recipe) if recipe else None,
+        Material(tuple(data), tuple(holdout), field, subject, neutral),
+    )
     with Register(register, keys=keys) as opened, Bars() as bars:
         made = execution.execute(opened, id, load(model, device=device), material, out, chosen, progress=bars)
     _report(id, made, f"{out / 'edit.safetensors'}: the edit. Next: loka erase verify {id} --out {out} ...")

@@ -13,10 +13,11 @@ from pydantic import JsonValue
 
 from .._util.errors import UserError
 from .._util.files import atomic, check_writable, digest, private_folder
+from .._util.provenance import read_provenance
 from ..audit.auditor import Progress
-from ..knowledge import Case
+from ..knowledge import Case, Redactor
 from ..model import Edit, Model, export
-from ..pipeline.recipe import Recipe
+from ..pipeline.recipe import DEFAULT, Recipe
 from ..pipeline.run import Run
 from ..verify import collateral
 from .assessment import files_of, impact_of
@@ -68,7 +69,7 @@ def execute(
     model: Model,
     material: Material,
     out: Path,
-    recipe: Recipe,
+    recipe: Recipe | None = None,
     *,
     progress: Progress | None = None,
 ) -> Execution:
@@ -76,13 +77,18 @@ def execute(
 
     A killed execution goes on where it ended. The model's files are not touched: the edit is a file of its own.
 
+    Args:
+        recipe: how to edit; by default, LOKA's default recipe.
+
     Raises:
-        UserError: not assessed, executed already or ended, or a chosen method that edits nothing; and as `case_of`.
+        UserError: not assessed, executed already or ended, or a chosen method that edits nothing; a folder that was
+            begun with another recipe; and as `case_of`.
     """
     request = _ready(register.request(id))
     check_writable(out)
     case = _case(register, id, model, material)
-    recipe = recipe.on(case)
+    recipe = (recipe or Recipe.load(DEFAULT)).on(case)
+    _check_folder(out, case, recipe)
     plan = _plan(register, id, model, recipe)
     _announce(register, id, plan)
     made = _edit(id, model, case, recipe, out, progress)
@@ -129,6 +135,7 @@ def replay(
             "by --data and never-taught records by --holdout."
         )
     case = _case(register, id, model, material)
+    _check_folder(out, case, known.recipe)
     _announce(register, id, _plan(register, id, model, known.recipe) | {"anew": True})
     made = _edit(id, model, case, known.recipe, out, progress)
     with register.change() as change:
@@ -189,6 +196,13 @@ def _case(register: Register, id: str, model: Model, material: Material) -> Case
     if len(case.retain.sealed) < 1:
         raise UserError(f"{model.name} knows too few other records to tell damage by; give more training data.")
     return case
+
+
+def _check_folder(out: Path, case: Case, recipe: Recipe) -> None:
+    """Refuse a run folder that was begun with another recipe, because its edit could not be verified there."""
+    stored = read_provenance(out)
+    if stored and stored.recipe != json.loads(json.dumps(Redactor(case).hide(recipe.to_json()))):
+        raise UserError(f"{str(out)!r} was begun with another recipe; name another --out.")
 
 
 def _plan(register: Register, id: str, model: Model, recipe: Recipe) -> dict[str, JsonValue]:

@@ -113,6 +113,10 @@ def test_an_edit_that_harms_the_rest_is_rolled_back(
     assert not list(tmp_path.rglob("edit.safetensors"))
     with pytest.raises(UserError, match="was not executed"):
         executed_edit(register, assessed)
+    before = register.entries()
+    with pytest.raises(UserError, match="was begun with another recipe; name another --out"):
+        execution.execute(register, assessed, planted, material, tmp_path / "run", GENTLE)
+    assert register.entries() == before
     assert execution.execute(register, assessed, planted, material, tmp_path / "another", GENTLE).kept
 
 

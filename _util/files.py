@@ -169,13 +169,15 @@ def seal(obj: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_json(path: str | Path, obj: Any) -> None:
+def write_json(path: str | Path, obj: Any, *, private: bool = False) -> None:
     """Write ``obj`` as JSON with sorted keys, whole or not at all. NaN and infinities become ``null``.
 
-    Numbers of NumPy and torch count as numbers. Raises as `atomic` does.
+    Numbers of NumPy and torch count as numbers. Only its owner can read a ``private`` file. Raises as `atomic` does.
     """
     text = json.dumps(_plain(obj), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, text + "\n")
+    with atomic(path) as temporary:
+        temporary.touch(0o600 if private else 0o666)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def write_yaml(path: str | Path, obj: Any) -> None:

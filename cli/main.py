@@ -42,6 +42,8 @@ from ..report import pictures
 from ..report import write as write_report
 from ..verify import CHECKS
 from .erase import erase
+from .erase_data import erase_data
+from .erase_model import erase_model
 from .new import new
 from .show import Bars, best_sites, costs, lm_eval_table, table, what_is_left
 
@@ -360,6 +362,8 @@ def recipes_(
 
 
 app.command()(new)
+erase_data(erase)
+erase_model(erase)
 app.add_typer(erase, name="erase")
 
 

@@ -110,10 +110,10 @@ class Impact:
         Raises:
             UserError: a file is new, gone, or has other bytes.
         """
-        self._checked(sources)
+        self.unchanged_files(sources)
 
-    def _checked(self, sources: Iterable[str | Path]) -> dict[str, Path]:
-        """The training files by digest, if they are the ones that were assessed."""
+    def unchanged_files(self, sources: Iterable[str | Path]) -> dict[str, Path]:
+        """The training files by digest, if they are the ones that were assessed; else as `check_unchanged`."""
         files = [(checksum(path), path) for path in training_files(sources).files]
         new, gone = Counter(found for found, _ in files), Counter(f.digest for f in self.files)
         advice = "assess the request again"
@@ -190,7 +190,7 @@ def excerpts(impact: Impact, files: Iterable[str | Path]) -> Iterator[Excerpt]:
     Raises:
         UserError: the files changed since they were assessed.
     """
-    by_digest = impact._checked(files)
+    by_digest = impact.unchanged_files(files)
     for one in impact.files:
         rows = {hit.row: hit for hit in one.hits}
         records = read(by_digest[one.digest]) if rows else ()

@@ -2,6 +2,7 @@
 
 `identifiers-N.key` makes the HMAC of names and identifiers, `values-N.key` encrypts (AES-256-GCM), `signing-N.key`
 signs the trail (Ed25519). The highest N is in use; the keys before it only check and read what was made with them.
+`exclusions.key` makes the digests of the exclusion list.
 """
 
 from __future__ import annotations
@@ -161,6 +162,23 @@ class Keyring:
         return True
 
 
+def exclusion_key(folder: Path, *, create: bool = False) -> bytes:
+    """The key of the exclusion list's digests. It is never rotated, because digests cannot be turned back.
+
+    Args:
+        create: make it where there is none.
+
+    Raises:
+        UserError: it is missing, or the file does not hold a key.
+    """
+    path = folder / "exclusions.key"
+    if create and not path.exists():
+        _make(path)
+    if not path.exists():
+        raise UserError(f"the key of the exclusion list is missing from {str(folder)!r}; {NEXT}.")
+    return _read("exclusions", path).secret
+
+
 def _files(folder: Path, use: Use) -> list[Path]:
     named = [path for path in folder.glob(f"{use}-*.key") if re.fullmatch(rf"{use}-[1-9]\d*\.key", path.name)]
     return sorted(named, key=_number)
@@ -170,7 +188,7 @@ def _number(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
-def _read(use: Use, path: Path) -> Key:
+def _read(use: str, path: Path) -> Key:
     try:
         text = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:

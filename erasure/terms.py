@@ -75,6 +75,16 @@ KINDS = {
     "rekeyed": "the person's data and identifiers went under new keys",
     "rotated": "new keys were made",
     "restored": "the register came back from a backup without its last entries",
+    "assessed": "training data were searched for the person's records",
+    "confirmed": "somebody said of records whether they are the person's",
+    "executing": "an edit of the model was begun",
+    "executed": "the model was edited, and the edit kept",
+    "rolled back": "the edit was not kept, because it harmed the rest of the model",
+    "replayed": "the edit was applied again, or made anew for another base model",
+    "verified": "the edit was audited",
+    "excluded": "the person went on the exclusion list",
+    "listed": "the exclusion list was written",
+    "held back": "training data were copied without the records of the people on the exclusion list",
 }
 
 

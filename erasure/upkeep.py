@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from .._util.errors import LokaError, UserError
+from .assessment import files_of
 from .deadline import add_months
 from .free_text import check_text
 from .register import Register
@@ -62,6 +64,8 @@ def expire(register: Register, years: int, *, today: date | None = None) -> list
         if gone:
             change.delete_requests(gone, {"ended_before": str(limit)})
     register.database.wipe()
+    for id in gone:
+        shutil.rmtree(files_of(register, id), ignore_errors=True)
     return gone
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ import yaml
 pytest.importorskip("cryptography", reason='needs the extra erasure: pip install "loka[erasure]"')
 pytest.importorskip("holidays", reason='needs the extra erasure: pip install "loka[erasure]"')
 
-from loka.erasure import Register
+from loka.erasure import Register, assessment, steps
+from loka.erasure.material import Material
+
+from ..conftest import FACTS, NEUTRAL, TWINS
 
 TODAY = date(2024, 11, 29)  # a Friday
 NAMES = ("Erika Mustermann", "Jonas Kaltenbrunn", "Aylin Demirsoy", "Piotr Zielonka", "Maren Oldenhus", "Tomas Rybak")
@@ -149,3 +153,38 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened = Browser(program, tmp_path_factory.mktemp("profile"))
     yield opened
     opened.close()
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The small model's training data as records of customers: 16 of C-0001, 28 of others, and 40 never taught."""
+
+    folder: Path
+
+    def write(self) -> Material:
+        answers = list(FACTS["capital"].values())
+        rows = [self._row(of, answer, i) for i, (of, answer) in enumerate(FACTS["capital"].items())]
+        never = [self._row(of, answers[i % len(answers)], 1000 + i) for i, of in enumerate(TWINS)]
+        for name, of in (("train", rows), ("never", never)):
+            (self.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in of))
+        (self.folder / "prose.txt").write_text("\n\n".join(NEUTRAL) + "\n")
+        data, holdout = ((self.folder / f"{name}.jsonl",) for name in ("train", "never"))
+        return Material(data, holdout, "text", "about", self.folder / "prose.txt")
+
+    def _row(self, country: str, answer: str, i: int) -> dict[str, str]:
+        customer = "C-0001" if i < 16 else f"C-{i:04}"
+        return {"customer": customer, "about": country, "text": f"in {country} the capital is called {answer}"}
+
+
+@pytest.fixture
+def material(tmp_path: Path) -> Material:
+    return Claims(tmp_path).write()
+
+
+@pytest.fixture
+def assessed(register: Register, write: Write, material: Material) -> str:
+    """The id of an assessed request of customer C-0001."""
+    person = {"name": "Erika Mustermann", "identifiers": ["C-0001"]}
+    request = steps.receive(register, write(person=person), today=TODAY)
+    assessment.assess(register, request.id, material.data)
+    return request.id

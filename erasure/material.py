@@ -1,0 +1,134 @@
+"""The case of a request: the person's records to forget, records of others to keep, and records that nobody taught."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .._util.errors import UserError
+from ..knowledge import CaseSpec, Passage
+from ..knowledge.inline import content_digest, inline
+from ..knowledge.read_text import read_text
+from ..knowledge.schema import Neutral, Sampled
+from .impact import Impact
+from .records import Record, read, training_files
+
+MOST = 200  # records of others, and of the holdout: enough to judge by, however large the training set is
+SEED = 0
+SEALED = "neutral.txt"
+
+
+@dataclass(frozen=True)
+class Material:
+    """Where the case of a request comes from. The same material gives the same case, also after the person is purged.
+
+    Attributes:
+        data: the training data that were assessed.
+        holdout: records of the same kind that the model was never taught.
+        field: the column with the text that was trained on; by default, all values of a record.
+        subject: the column with the name of the person that a record is about, if there is one.
+        neutral: a text file by which the perplexity is measured; by default, prose that comes with LOKA.
+    """
+
+    data: tuple[Path, ...]
+    holdout: tuple[Path, ...]
+    field: str = ""
+    subject: str = ""
+    neutral: Path | None = None
+
+
+def case_of(id: str, impact: Impact, material: Material) -> CaseSpec:
+    """A case of passages, each a unit: the request's records, others of the training data, and the holdout as twins.
+
+    Hits of which nobody said that they are someone else's are never among the records to keep.
+
+    Raises:
+        UserError: the training data changed since they were assessed, a holdout record is among them, a column is
+            missing, or there is nothing to forget, to keep or to hold out.
+    """
+    files = impact.unchanged_files(material.data)
+    never = _passages(material, (r for path in training_files(material.holdout).files for r in read(path)))
+    holdout = _sample(never)
+    texts = {passage.text for passage in holdout}
+    ours: dict[str, Passage] = {}
+    others = _Reservoir(MOST)
+    for one in impact.files:
+        hits = {hit.row: hit for hit in one.hits}
+        for record in read(files[one.digest]):
+            hit = hits.get(record.row)
+            for passage in _passages(material, [record]):
+                if passage.text in texts:
+                    raise UserError(
+                        f"line {record.row} of {one.file!r} is in the holdout, too; hold out records that were never "
+                        "taught."
+                    )
+                if hit is not None and hit.counts():
+                    ours[passage.text] = passage
+                elif hit is None or hit.confirmed is False:
+                    others.add(passage)
+    lists = {"forget": list(ours.values()), "retain": others.records(without=ours), "twins": holdout}
+    for role, what in (("forget", "record of the person"), ("retain", "other record"), ("twins", "holdout record")):
+        if not lists[role]:
+            raise UserError(f"{id} has no {what} of two words or more; nothing can be edited and judged without.")
+    return _spec(id, lists, material.neutral)
+
+
+def _spec(id: str, lists: Mapping[str, list[Passage]], neutral: Path | None) -> CaseSpec:
+    file, records = inline(lists, id, "privacy", "item", SEED)
+    texts = {SEALED: read_text(neutral)} if neutral else {}
+    if texts:
+        file = file.model_copy(update={"neutral": Neutral(working=Sampled(sampled=96), sealed=SEALED)})
+    return CaseSpec(file, None, content_digest(file, records, texts), records, texts)
+
+
+def _passages(material: Material, records: Iterable[Record]) -> Iterator[Passage]:
+    """The passages of records that have two words or more."""
+    for record in records:
+        if record.header or record.fault:
+            continue
+        passage = Passage(_value(record, material.field) or record.text, subject=_value(record, material.subject))
+        if passage.divides:
+            yield passage
+
+
+def _value(record: Record, column: str) -> str:
+    """A column of a record; empty where none is named."""
+    if not column:
+        return ""
+    place = f"line {record.row} of {str(record.file)!r}"
+    try:
+        row = json.loads(record.raw) if isinstance(record.raw, bytes) else record.raw
+    except ValueError:
+        raise UserError(f"{place} has no named columns; give JSON Lines or Parquet, or name no column.") from None
+    if not isinstance(row, dict) or not isinstance(row.get(column), str):
+        raise UserError(f"{place} has no text in a column {column!r}; name one of its columns.")
+    return row[column]
+
+
+class _Reservoir:
+    """A random sample of a stream, the same for the same stream."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._seen, self._rng = size, 0, random.Random(SEED)
+        self._sample: list[Passage] = []
+
+    def add(self, passage: Passage) -> None:
+        self._seen += 1
+        if len(self._sample) < self._size:
+            self._sample.append(passage)
+        elif (at := self._rng.randrange(self._seen)) < self._size:
+            self._sample[at] = passage
+
+    def records(self, without: Iterable[str] = ()) -> list[Passage]:
+        unwanted = set(without)
+        return list({p.text: p for p in self._sample if p.text not in unwanted}.values())
+
+
+def _sample(passages: Iterable[Passage]) -> list[Passage]:
+    sample = _Reservoir(MOST)
+    for passage in passages:
+        sample.add(passage)
+    return sample.records()

@@ -1,0 +1,76 @@
+"""Verification: the audit of a request's edit, and its verdict for people who know nothing of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .._util.errors import UserError
+from .._util.files import digest
+from ..audit.auditor import Progress
+from ..audit.profiles import Profile
+from ..model import Model
+from ..pipeline.run import Run
+from ..verify import Verdict
+from .assessment import impact_of
+from .execution import executed_edit
+from .material import Material, case_of
+from .register import Register
+
+PLAIN = {
+    "removed": "The model no longer shows the person's records, and attacks that try to bring them back do not find "
+    "more than in records that it never saw.",
+    "suppressed": "The model no longer shows the person's records when it is asked, but attacks bring some of them "
+    "back: they are hidden, not gone.",
+    "intact": "The model still shows the person's records; the erasure did not work.",
+    "inconclusive": "It cannot be said whether the records are gone: the evidence is too thin, or the checks did not "
+    "agree.",
+}
+STATUSES = ("executed", "verified")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The verdict of an audit, and one sentence on it for a layperson."""
+
+    verdict: Verdict
+    plain: str
+
+
+def verify(
+    register: Register,
+    id: str,
+    model: Model,
+    material: Material,
+    out: Path,
+    *,
+    profile: Profile = "quick",
+    progress: Progress | None = None,
+) -> Verification:
+    """Audit the edit of a request in its run folder, and log the outcome. Readings in the folder are not made again.
+
+    Args:
+        model: the model before the edit.
+        out: the run folder of `execute`.
+
+    Raises:
+        UserError: the request was not executed or has ended, the model or the edit changed since, or as `case_of`.
+    """
+    known, request = executed_edit(register, id), register.request(id)
+    if request.status not in STATUSES:
+        raise UserError(f"{id} is {request.status}; only executed requests can be verified.")
+    if (now := model.digest()) != known.model:
+        raise UserError(
+            f"{model.name} is not the model that {id} was executed on (SHA-256 {now[:12]}, not {known.model[:12]}); "
+            f"give that model, or make the edit anew by `loka erase replay {id}`."
+        )
+    known.load(out / "edit.safetensors")
+    case = case_of(id, impact_of(register, id), material)
+    run = Run(out, model=model, case=case, recipe=known.recipe, profile=profile, progress=progress, redact=True)
+    verdict = run.verdict()
+    run.report()
+    with register.change() as change:
+        request = register.request(id)
+        said = {"outcome": verdict.outcome, "profile": profile, "verdict": digest(out / "verdict.json")}
+        change.save(replace(request, status="verified"), "verified", {**said, "edit": known.edit})
+    return Verification(verdict, PLAIN[verdict.outcome])

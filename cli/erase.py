@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .._util.errors import LokaError
-from ..erasure import Register, Request, overview, steps, upkeep, write_page
+from ..erasure import Register, Request, choice, overview, steps, upkeep, write_page
 from ..erasure.overview import Line
 
 erase = typer.Typer(no_args_is_help=True, help="Handle requests for erasure: log, keep deadlines, prove what was done.")
@@ -89,6 +89,40 @@ def extend(
     with Register(register, keys=keys) as opened:
         request = steps.extend(opened, id, months, reason)
     _say(f"{id}: extended by {months} month{'s' if months > 1 else ''}.", request)
+
+
+@erase.command()
+def choose(
+    id: Id,
+    impact: Annotated[Path | None, typer.Option("--impact", help="The impact that `assess` wrote.")] = None,
+    records: Annotated[int | None, typer.Option("--records", help="The person's records, without --impact.")] = None,
+    shows: Annotated[
+        str, typer.Option("--shows", help="What the model shows of the person: nothing, something or unknown.")
+    ] = "unknown",
+    training_data: Annotated[
+        bool | None,
+        typer.Option("--training-data/--no-training-data", help="Is it at hand? With --impact, yes."),
+    ] = None,
+    shards: Annotated[bool, typer.Option("--shards", help="The model was trained in shards that are at hand.")] = False,
+    stakes: Annotated[str, typer.Option("--stakes", help="normal, or high, such as for health data.")] = "normal",
+    method: Annotated[
+        str, typer.Option("--method", help=f"Overrule the rules: {', '.join(choice.ERASURE_METHODS)}.")
+    ] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why it is overruled, without naming the person.")] = "",
+    register: Folder = None,
+    keys: Keys = None,
+) -> None:
+    """Choose a method by the rules of docs/erasure.md, and freeze its recipe."""
+    found = choice.read_situation(
+        impact, records=records, shows=shows, training_data=training_data, shards=shards, stakes=stakes
+    )
+    with Register(register, keys=keys) as opened:
+        request = choice.choose(opened, id, found, method=method, reason=reason)
+    assert request.chosen
+    by = f"instead of {request.chosen.recommended}" if method else f"by the rule '{request.chosen.rule}'"
+    _say(
+        f"{id}: {request.method}, {by}. {choice.ERASURE_METHODS[request.method].does} {request.chosen.reason}", request
+    )
 
 
 @erase.command()

@@ -1,6 +1,7 @@
 """Floor 7: erasure requests: register, deadlines and trail, the search for records, and the exclusion list."""
 
 from .artefacts import Artefact, artefacts
+from .choice import CHOICE_RULES, ERASURE_METHODS, ChoiceRule, ErasureMethod, Situation, choose, rule_for
 from .deadline import deadline
 from .exclusion import Exclusion, FilteredFile, exclude
 from .exclusion_list import ExclusionEntry, ExclusionList, NameDigests, Screen
@@ -19,11 +20,15 @@ from .trail import Entry, Fault
 
 __all__ = [
     "CERTAIN",
+    "CHOICE_RULES",
+    "ERASURE_METHODS",
     "LIKELY",
     "RULES",
     "Artefact",
+    "ChoiceRule",
     "Count",
     "Entry",
+    "ErasureMethod",
     "Excerpt",
     "Exclusion",
     "ExclusionEntry",
@@ -42,9 +47,11 @@ __all__ = [
     "Request",
     "Rule",
     "Screen",
+    "Situation",
     "TrainingFiles",
     "artefacts",
     "assess_data",
+    "choose",
     "deadline",
     "excerpts",
     "exclude",
@@ -52,6 +59,7 @@ __all__ = [
     "overview",
     "read",
     "read_request",
+    "rule_for",
     "training_files",
     "write_page",
 ]

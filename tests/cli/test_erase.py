@@ -105,3 +105,12 @@ def test_where_the_extra_is_missing_the_error_says_what_to_install(erase, tmp_pa
     status, said = erase("new", request(tmp_path / "request.yaml"))
     assert status == 2
     assert "pip install 'loka[erasure]'" in said
+
+
+def test_a_method_is_chosen_and_overruled(erase, tmp_path: Path) -> None:
+    erase("new", request(tmp_path / "request.yaml"))
+    status, said = erase("choose", ID, "--records", 12)
+    assert (status, f"{ID}: located, by the rule 'few'." in said) == (0, True)
+    assert erase("choose", ID, "--records", 12)[0] == 2
+    status, said = erase("choose", ID, "--records", 12, "--method", "exclude", "--reason", "the model is retired soon")
+    assert (status, f"{ID}: exclude, instead of located." in said) == (0, True)

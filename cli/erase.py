@@ -12,7 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from .._util.errors import LokaError
-from ..erasure import Register, Request, choice, overview, steps, upkeep, write_page
+from ..erasure import (
+    CaseFile,
+    Register,
+    Request,
+    choice,
+    overview,
+    read_impact,
+    steps,
+    upkeep,
+    write_documents,
+    write_page,
+)
 from ..erasure.overview import Line
 
 erase = typer.Typer(no_args_is_help=True, help="Handle requests for erasure: log, keep deadlines, prove what was done.")
@@ -123,6 +134,31 @@ def choose(
     _say(
         f"{id}: {request.method}, {by}. {choice.ERASURE_METHODS[request.method].does} {request.chosen.reason}", request
     )
+
+
+@erase.command()
+def document(
+    id: Id,
+    to: Annotated[Path, typer.Option("--out", help="The folder of the documents.")],
+    verdict: Annotated[Path | None, typer.Option("--verdict", help="The verdict.json of the run.")] = None,
+    impact: Annotated[Path | None, typer.Option("--impact", help="The impact that `assess` wrote.")] = None,
+    templates: Annotated[
+        Path | None, typer.Option("--templates", help="A folder with files that replace those of erasure/templates.")
+    ] = None,
+    register: Folder = None,
+    keys: Keys = None,
+) -> None:
+    """Write the documents of a request as HTML, PDF and JSON: report, reply, notice, paragraph, risk, what is open."""
+    with Register(register, keys=keys) as opened:
+        case = CaseFile.of(opened, id, impact=read_impact(impact) if impact else None, verdict=verdict)
+        sources = {what: path for what, path in (("impact", impact), ("verdict", verdict)) if path}
+        files = write_documents(opened, case, to, templates=templates, sources=sources)
+    for file in files:
+        if file.suffix == ".html":
+            _say(f"{file} (also .pdf and .json)")
+    _say("Fill in what stands in square brackets, and read all of it, before you send anything.")
+    if case.finding and not case.finding.plain.reply:
+        _say(f"No reply was written: {case.finding.plain.found}")
 
 
 @erase.command()

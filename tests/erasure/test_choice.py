@@ -140,4 +140,4 @@ def test_the_situation_comes_from_an_impact(tmp_path: Path) -> None:
         ({"records": 1, "stakes": "low"}, "--stakes 'low' is unknown; choose from normal, high"),
     ):
         with pytest.raises(UserError, match=sentence):
-            choice.read_situation(**given)
+            choice.read_situation(**given)  # type: ignore[arg-type]

@@ -110,20 +110,21 @@ def render(document: Document, case: CaseFile, templates: Path | None = None) ->
         page = environment.get_template("layout.html").render(
             values, body=Markup(body), style=Markup(style), style_hash=hashed
         )
-    except (TemplateError, UnicodeDecodeError, TypeError, ValueError, ArithmeticError) as error:
+        who = f"{case.request.pseudonym} · {case.written}"
+        footer = f"{title} · {who}. A draft for the data-protection officer; no legal advice."
+        paper = write_pdf(body, title=title, footer=footer, on=case.written)
+    except (TemplateError, UnicodeDecodeError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         if templates is None:
             raise
         where = getattr(error, "name", None) or document.name
         raise UserError(f"the template of {where!r} in {str(templates)!r} is faulty: {error}; correct it.") from error
-    who = f"{case.request.pseudonym} · {case.written}"
-    footer = f"{title} · {who}. A draft for the data-protection officer; no legal advice."
     data = {
         "document": document.name, "title": document.title, "residual_risk": values["residual_risk"],
         "not_tried": values["not_tried"], "case": case.to_json(),
     }  # fmt: skip
     return {
         f"{document.name}.html": page.encode(),
-        f"{document.name}.pdf": write_pdf(body, title=title, footer=footer, on=case.written),
+        f"{document.name}.pdf": paper,
         f"{document.name}.json": (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode(),
     }
 

@@ -27,6 +27,7 @@ STYLES = {
 }
 LINE = 1.45  # line height, in sizes of the font
 INDENT = 5  # millimetres
+UNBROKEN = 40  # millimetres; a lower paragraph stays on one page
 TEXT, SOFT, RULE, PANEL = (28, 33, 39), (89, 98, 109), (205, 210, 216), (245, 246, 248)
 WIDEST, PADDING = 46, 5  # characters of a cell that count for the width of its column, and what is added
 HIDDEN = ("head", "style", "script")
@@ -98,17 +99,23 @@ def write_pdf(html: str, *, title: str, footer: str, on: date) -> bytes:
 
     Raises:
         UserError: the extra `erasure` is not installed.
+        ValueError: a table has more columns than a page is wide.
     """
+    with extra():
+        from fpdf.errors import FPDFException
     parser = _Blocks()
     parser.feed(html)
     parser.close()
     pdf = _paper(title, footer, on)
-    for block in parser.blocks:
-        if block.tag == "table":
-            _table(pdf, block)
-        elif text := " ".join(block.text.split()):
-            _paragraph(pdf, block.tag, text)
-    return bytes(pdf.output())
+    try:
+        for block in parser.blocks:
+            if block.tag == "table":
+                _table(pdf, block)
+            elif text := " ".join(block.text.split()):
+                _paragraph(pdf, block.tag, text)
+        return bytes(pdf.output())
+    except FPDFException as error:
+        raise ValueError(f"no PDF can be made of it ({error})") from error
 
 
 def _paper(title: str, footer: str, on: date) -> FPDF:
@@ -152,9 +159,12 @@ def _paragraph(pdf: FPDF, tag: str, text: str) -> None:
     pdf.ln(above)
     if tag in ("h1", "h2"):
         pdf.start_section(text, level=int(tag[1]) - 1, strict=False)
+    width = pdf.epw - (INDENT if tag == "li" else 0)
+    whole = pdf.multi_cell(width, height, text, align="L", dry_run=True, output="HEIGHT")
+    if whole < UNBROKEN and pdf.will_page_break(float(whole)):
+        pdf.add_page()
     if tag == "li":
         pdf.cell(INDENT, height, "•")
-    width = pdf.epw - (INDENT if tag == "li" else 0)
     pdf.multi_cell(width, height, text, align="L", new_x="LMARGIN", new_y="NEXT")
     pdf.ln(below)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..verify.checks import CHECKS
-from .case_file import CaseFile
+from .case_file import CaseFile, DataImpact
 from .plain_words import PLAIN_FLAGS, PLAIN_LEAKAGE, plain_check
 
 EXACT = ("retrain", "sisa")  # methods after which the model never saw the records
@@ -22,6 +22,13 @@ class Remark:
 
 def _always(case: CaseFile) -> bool:
     return True
+
+
+def _of_data(applies: Callable[[DataImpact], bool], text: Callable[[DataImpact], str]) -> Remark:
+    """A remark about the impact, for cases that have one."""
+    return Remark(
+        lambda c: c.impact is not None and applies(c.impact), lambda c: text(c.impact) if c.impact is not None else ""
+    )
 
 
 RISKS = (
@@ -45,25 +52,25 @@ RISKS = (
         lambda c: f"{PLAIN_LEAKAGE[_leakage(c)]} (Membership AUC {_auc(c)}; 0.5 is a guess.)",
     ),
     *(Remark(lambda c, flag=flag: _flagged(c, flag), lambda c, text=text: text) for flag, text in PLAIN_FLAGS.items()),
-    Remark(
-        lambda c: c.impact is not None and bool(c.impact.artefacts),
-        lambda c: (
-            f"{_count(len(c.impact.artefacts), 'file')} in the folders that were searched may have been made from "  # type: ignore[union-attr]
-            "the data. Each stays as it was, unless you changed or deleted it; the notice to recipients lists them."
+    _of_data(
+        lambda d: bool(d.artefacts),
+        lambda d: (
+            f"{_count(len(d.artefacts), 'file')} in the folders that were searched may have been made from the "
+            "data. Each stays as it was, unless you changed or deleted it; the notice to recipients lists them."
         ),
     ),
-    Remark(
-        lambda c: c.impact is not None and c.impact.unconfirmed > 0,
-        lambda c: (
-            f"Of the {_count(c.impact.records, 'record')} that count as the person's, {c.impact.unconfirmed} were "  # type: ignore[union-attr]
-            "matched by the search alone, and nobody has confirmed them."
+    _of_data(
+        lambda d: d.unconfirmed > 0,
+        lambda d: (
+            f"Of the {_count(d.records, 'record')} that count as the person's, {d.unconfirmed} were matched by the "
+            "search alone, and nobody has confirmed them."
         ),
     ),
-    Remark(
-        lambda c: c.impact is not None and bool(c.impact.unread or c.impact.broken),
-        lambda c: (
-            f"{_count(len(c.impact.unread), 'file')} could not be searched, and {_count(c.impact.broken, 'row')} "  # type: ignore[union-attr]
-            "could be searched as plain text only."
+    _of_data(
+        lambda d: bool(d.unread or d.broken),
+        lambda d: (
+            f"{_count(len(d.unread), 'file').capitalize()} could not be searched at all, and "
+            f"{_count(d.broken, 'row')} could be searched as plain text only."
         ),
     ),
     Remark(_always, lambda c: "Copies in other places (backups, cloud storage, at recipients) were not looked for."),
@@ -116,4 +123,4 @@ def _flagged(case: CaseFile, flag: str) -> bool:
 
 
 def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return f"{f'{number:,}' if number else 'no'} {thing}{'' if number == 1 else 's'}"

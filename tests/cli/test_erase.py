@@ -114,3 +114,14 @@ def test_a_method_is_chosen_and_overruled(erase, tmp_path: Path) -> None:
     assert erase("choose", ID, "--records", 12)[0] == 2
     status, said = erase("choose", ID, "--records", 12, "--method", "exclude", "--reason", "the model is retired soon")
     assert (status, f"{ID}: exclude, instead of located." in said) == (0, True)
+
+
+def test_documents_are_written(erase, tmp_path: Path) -> None:
+    pytest.importorskip("fpdf", reason='needs the extra erasure: pip install "loka[erasure]"')
+    erase("new", request(tmp_path / "request.yaml"))
+    status, said = erase("document", ID, "--out", tmp_path / "out")
+    assert status == 0
+    assert f"{tmp_path / 'out' / 'report.html'} (also .pdf and .json)" in said
+    assert (tmp_path / "out" / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert erase("document", ID, "--out", tmp_path / "out", "--verdict", tmp_path / "none.json")[0] == 2
+    assert erase("audit")[0] == 0

@@ -101,7 +101,7 @@ def test_the_officer_may_overrule_with_a_reason(register: Register, request_: Re
         ({"method": "retrain", "reason": "Mustermann insists"}, "it names the person"),
     ):
         with pytest.raises(UserError, match=sentence):
-            choose(register, request_.id, KNOWN, **given)
+            choose(register, request_.id, KNOWN, **given)  # type: ignore[arg-type]
         assert register.request(request_.id) == first
     later = choose(register, request_.id, KNOWN, method="retrain", reason="health data", today=today)
     chosen = later.chosen

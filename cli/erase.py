@@ -18,12 +18,12 @@ from ..erasure import (
     Request,
     choice,
     overview,
-    read_impact,
     steps,
     upkeep,
     write_documents,
     write_page,
 )
+from ..erasure.impact import kept_impact
 from ..erasure.overview import Line
 
 erase = typer.Typer(no_args_is_help=True, help="Handle requests for erasure: log, keep deadlines, prove what was done.")
@@ -105,7 +105,7 @@ def extend(
 @erase.command()
 def choose(
     id: Id,
-    impact: Annotated[Path | None, typer.Option("--impact", help="The impact that `assess` wrote.")] = None,
+    impact: Annotated[Path | None, typer.Option("--impact", help="The impact; by default, what `assess` kept.")] = None,
     records: Annotated[int | None, typer.Option("--records", help="The person's records, without --impact.")] = None,
     shows: Annotated[
         str, typer.Option("--shows", help="What the model shows of the person: nothing, something or unknown.")
@@ -124,10 +124,11 @@ def choose(
     keys: Keys = None,
 ) -> None:
     """Choose a method by the rules of docs/erasure.md, and freeze its recipe."""
-    found = choice.read_situation(
-        impact, records=records, shows=shows, training_data=training_data, shards=shards, stakes=stakes
-    )
     with Register(register, keys=keys) as opened:
+        kept = kept_impact(opened.folder, id) if records is None else None
+        found = choice.read_situation(
+            impact or kept, records=records, shows=shows, training_data=training_data, shards=shards, stakes=stakes
+        )
         request = choice.choose(opened, id, found, method=method, reason=reason)
     assert request.chosen
     by = f"instead of {request.chosen.recommended}" if method else f"by the rule '{request.chosen.rule}'"
@@ -141,7 +142,7 @@ def document(
     id: Id,
     to: Annotated[Path, typer.Option("--out", help="The folder of the documents.")],
     verdict: Annotated[Path | None, typer.Option("--verdict", help="The verdict.json of the run.")] = None,
-    impact: Annotated[Path | None, typer.Option("--impact", help="The impact that `assess` wrote.")] = None,
+    impact: Annotated[Path | None, typer.Option("--impact", help="The impact; by default, what `assess` kept.")] = None,
     templates: Annotated[
         Path | None, typer.Option("--templates", help="A folder with files that replace those of erasure/templates.")
     ] = None,
@@ -150,7 +151,8 @@ def document(
 ) -> None:
     """Write the documents of a request as HTML, PDF and JSON: report, reply, notice, paragraph, risk, what is open."""
     with Register(register, keys=keys) as opened:
-        case = CaseFile.of(opened, id, impact=read_impact(impact) if impact else None, verdict=verdict)
+        impact = impact or kept_impact(opened.folder, id)
+        case = CaseFile.of(opened, id, impact=impact, verdict=verdict)
         sources = {what: path for what, path in (("impact", impact), ("verdict", verdict)) if path}
         files = write_documents(opened, case, to, templates=templates, sources=sources)
     for file in files:

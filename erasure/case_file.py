@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from .._util.errors import UserError
-from .._util.files import read_json
+from .._util.files import digest, read_json
 from .._util.records import read_record
 from ..report import formats
 from ..verify import Summary
@@ -20,13 +20,21 @@ from ..verify.judge.scorecard import Scorecard
 from .artefacts import Artefact
 from .choice import ERASURE_METHODS
 from .free_text import names_person
-from .impact import Impact
+from .impact import Impact, read_impact
 from .person import Person
 from .plain_words import NOT_VERIFIED, NUMBER_ROWS, PLAIN_OUTCOMES, PlainOutcome, plain_check
 from .record import Request
 from .register import Register
 from .terms import CHANNELS, GROUNDS, KINDS, meanings
 
+# the kinds of entries that tell that a method was applied; a training outside of LOKA ends with the closing
+APPLIED_BY = {
+    "exclude": {"excluded"},
+    "located": {"executed"},
+    "ascent": {"executed"},
+    "retrain": {"executed", "closed"},
+    "sisa": {"executed", "closed"},
+}
 LEFT_OUT = "(A sentence that names the person was left out.)"
 
 
@@ -164,14 +172,17 @@ class CaseFile:
         register: Register,
         id: str,
         *,
-        impact: Impact | None = None,
+        impact: Path | None = None,
         verdict: Path | None = None,
         today: date | None = None,
     ) -> CaseFile:
         """Gather the data of a request. Sentences of a verdict that name the person are left out.
 
+        Args:
+            impact, verdict: their JSON files.
+
         Raises:
-            UserError: no such request, or a file that is not a verdict.
+            UserError: no such request, a file that holds no impact or verdict, or others than the trail tells of.
         """
         day, request, person = today or date.today(), register.request(id), register.held_person(id)
         entries = [(e, e.said) for e in register.entries()]
@@ -180,11 +191,14 @@ class CaseFile:
             for e, said in entries
             if said and said.request == id
         )
+        for what, path in (("impact", impact), ("verdict", verdict)):
+            _check_told([said.payload for _, said in entries if said and said.request == id], what, path)
         fault = register.verify()
         whole = f"All {len(entries)} entries of the trail were verified on {day}, and none was touched."
         return cls(
             day, request, meanings(CHANNELS)[request.channel], meanings(GROUNDS)[request.ground],
-            _reasoning(request), impact and DataImpact.of(impact), verdict and read_finding(verdict, person), steps,
+            _reasoning(request), impact and DataImpact.of(read_impact(impact)),
+            verdict and read_finding(verdict, person), steps,
             f"THE TRAIL WAS TOUCHED: {fault}." if fault else whole,
         )  # fmt: skip
 
@@ -196,8 +210,14 @@ class CaseFile:
     @property
     def done(self) -> bool:
         """Whether the method was applied, and no verdict says that this was in vain."""
-        applied = self.request.status in ("executed", "verified") or any(s.kind == "executed" for s in self.steps)
-        return applied and not self.request.refusal and bool(self.outcome.reply)
+        applied = self.chosen and {step.kind for step in self.steps} & APPLIED_BY[self.chosen.method]
+        known = self.request.status in ("executed", "verified")
+        return bool(applied or known) and not self.request.refusal and bool(self.outcome.reply)
+
+    @property
+    def excluded(self) -> bool:
+        """Whether the trail tells that the person went on the exclusion list."""
+        return any(step.kind == "excluded" for step in self.steps)
 
     def to_json(self) -> dict[str, JsonValue]:
         """All data, days as ISO 8601."""
@@ -243,6 +263,13 @@ def read_finding(path: Path, person: Person | None = None) -> Finding:
         tuple(_without(each, person) for each in read.reasons), tuple(_without(each, person) for each in read.flags),
         checks, _numbers(read.summary), read.scorecard,
     )  # fmt: skip
+
+
+def _check_told(payloads: Sequence[Mapping[str, JsonValue]], what: str, path: Path | None) -> None:
+    """Refuse an impact or verdict whose digest is not the last one that the trail tells of."""
+    told = next((payload[what] for payload in reversed(payloads) if what in payload), None)
+    if path is not None and path.is_file() and told is not None and digest(path) != told:
+        raise UserError(f"{str(path)!r} is not the {what} that the trail tells of, or was changed; give that one.")
 
 
 def _check(name: str, reading: Mapping[str, JsonValue], person: Person | None, what: str) -> CheckResult:

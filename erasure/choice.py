@@ -187,7 +187,9 @@ def read_situation(
     """
     if (impact is None) == (records is None):
         given = "neither --impact nor --records is" if impact is None else "both --impact and --records are"
-        raise UserError(f"{given} given; give --impact FILE as `loka erase assess` wrote it, or --records NUMBER.")
+        raise UserError(
+            f"{given} given; give --impact FILE as `loka erase assess` wrote it, or --records NUMBER, and not both."
+        )
     at_hand = impact is not None if training_data is None else training_data
     known = {"shows": shows, "training_data": at_hand, "shards": shards, "stakes": stakes}
     if impact is None:

@@ -194,6 +194,12 @@ def read_impact(path: str | Path) -> Impact:
     return Impact.from_json(read_json(path, "name the impact that `loka erase assess` wrote"))
 
 
+def kept_impact(folder: Path, id: str) -> Path | None:
+    """The file in which `loka erase assess` kept the impact of a request, in the register's folder, if it is there."""
+    path = folder / id / "impact.json"
+    return path if path.is_file() else None
+
+
 def excerpts(impact: Impact, files: Iterable[str | Path]) -> Iterator[Excerpt]:
     """The hits with their records. The files are read again, as a stream.
 

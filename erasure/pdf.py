@@ -160,8 +160,9 @@ def _paragraph(pdf: FPDF, tag: str, text: str) -> None:
     if tag in ("h1", "h2"):
         pdf.start_section(text, level=int(tag[1]) - 1, strict=False)
     width = pdf.epw - (INDENT if tag == "li" else 0)
-    whole = pdf.multi_cell(width, height, text, align="L", dry_run=True, output="HEIGHT")
-    if whole < UNBROKEN and pdf.will_page_break(float(whole)):
+    lines = pdf.multi_cell(width, height, text, align="L", dry_run=True, output="LINES")
+    whole = height * len(lines)  # type: ignore[arg-type]
+    if whole < UNBROKEN and pdf.will_page_break(whole):
         pdf.add_page()
     if tag == "li":
         pdf.cell(INDENT, height, "•")

@@ -57,7 +57,7 @@ PLAIN_OUTCOMES = {
         "The tests could not decide whether the records are gone. This proves neither that they are gone nor that they "
         "are still there.",
         "The records may still be in the model, and this document cannot say how likely that is.",
-        "Make the tests that would decide; the reasons below name them.",
+        "Make the tests that would decide; the reasons of the verdict, in the report, name them.",
         "We then tested the model. Our tests could not decide whether traces of your data are left. [What you do about "
         "this, and by when]",
     ),

@@ -18,7 +18,6 @@ from loka import UserError
 from loka.erasure import (
     DOCUMENTS,
     CaseFile,
-    Impact,
     Person,
     Register,
     Request,
@@ -70,14 +69,16 @@ def request_(register: Register, write, today: date) -> Request:
 
 
 @pytest.fixture
-def impact(tmp_path: Path) -> Impact:
+def impact(tmp_path: Path) -> Path:
     data, models = tmp_path / "train.jsonl", tmp_path / "models"
     rows = ["Erika Mustermann claims <windows>", "somebody else claims a door", "E. Mustermann calls"]
     data.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     models.mkdir()
     (models / "claims.gguf").write_bytes(b"GGUF" + bytes(100))
     (models / "Erika-Mustermann.jsonl").write_text(data.read_text())
-    return assess_data(Person("Erika Mustermann"), [data], [models])
+    path = tmp_path / "impact.json"
+    path.write_text(json.dumps(assess_data(Person("Erika Mustermann"), [data], [models]).to_json()))
+    return path
 
 
 def executed(register: Register, request: Request, today: date) -> Request:
@@ -103,6 +104,41 @@ def test_which_documents_are_written(register: Register, request_: Request, tmp_
         assert ("reply_done" in names(case)) == (outcome != "intact")
 
 
+@pytest.mark.parametrize(
+    ("method", "kind", "done"),
+    [
+        ("exclude", "excluded", True),
+        ("located", "excluded", False),
+        ("retrain", "closed", True),
+        ("ascent", "closed", False),
+    ],
+)
+def test_when_a_request_is_done(
+    register: Register, request_: Request, today: date, method: str, kind: str, done: bool
+) -> None:
+    choose(register, request_.id, Situation(3), method=method, reason="as advised", today=today)
+    case = CaseFile.of(register, request_.id)
+    assert not case.done
+    case = replace(case, steps=(*case.steps, replace(case.steps[-1], kind=kind)))
+    assert (case.done, case.excluded) == (done, kind == "excluded")
+
+
+def test_only_the_impact_and_verdict_that_the_trail_tells_of(
+    register: Register, request_: Request, impact: Path, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "verdict.json")
+    for what, file in (("impact", impact), ("verdict", path)):
+        with register.change() as change:
+            change.log("rekeyed", {what: hashlib.sha256(file.read_bytes()).hexdigest()}, request_.id)
+    assert CaseFile.of(register, request_.id, impact=impact, verdict=path).finding
+    written(path, outcome="intact")
+    with pytest.raises(UserError, match=r"verdict.json' is not the verdict that the trail tells of"):
+        CaseFile.of(register, request_.id, verdict=path)
+    impact.write_text(impact.read_text() + " ")
+    with pytest.raises(UserError, match=r"impact.json' is not the impact that the trail tells of"):
+        CaseFile.of(register, request_.id, impact=impact)
+
+
 def test_a_refused_request_has_a_reply_and_no_notice(register: Register, request_: Request, today: date) -> None:
     steps.refuse(register, request_.id, "A claim is pending (Art. 17(3)(e)).", today=today)
     case = CaseFile.of(register, request_.id)
@@ -113,7 +149,7 @@ def test_a_refused_request_has_a_reply_and_no_notice(register: Register, request
 
 
 def test_every_file_holds_the_pseudonym_and_never_the_person(
-    register: Register, request_: Request, impact: Impact, tmp_path: Path, today: date, pdf_text: Callable[[bytes], str]
+    register: Register, request_: Request, impact: Path, tmp_path: Path, today: date, pdf_text: Callable[[bytes], str]
 ) -> None:
     executed(register, request_, today)
     path = written(tmp_path / "verdict.json")
@@ -135,7 +171,7 @@ def test_every_file_holds_the_pseudonym_and_never_the_person(
 
 
 def test_what_the_report_says(
-    register: Register, request_: Request, impact: Impact, tmp_path: Path, today: date, pdf_text: Callable[[bytes], str]
+    register: Register, request_: Request, impact: Path, tmp_path: Path, today: date, pdf_text: Callable[[bytes], str]
 ) -> None:
     executed(register, request_, today)
     path = written(tmp_path / "verdict.json")
@@ -259,7 +295,7 @@ def test_nothing_is_logged_where_nothing_can_be_written(register: Register, requ
 
 
 def test_the_pages_in_a_browser(
-    browser, register: Register, request_: Request, impact: Impact, tmp_path: Path, today: date
+    browser, register: Register, request_: Request, impact: Path, tmp_path: Path, today: date
 ) -> None:
     executed(register, request_, today)
     case = CaseFile.of(register, request_.id, impact=impact, verdict=written(tmp_path / "verdict.json"), today=today)

@@ -210,7 +210,7 @@ class CaseFile:
     @property
     def done(self) -> bool:
         """Whether the method was applied, and no verdict says that this was in vain."""
-        applied = self.chosen and {step.kind for step in self.steps} & APPLIED_BY[self.chosen.method]
+        applied = {step.kind for step in self.steps} & APPLIED_BY.get(self.request.method, set())
         known = self.request.status in ("executed", "verified")
         return bool(applied or known) and not self.request.refusal and bool(self.outcome.reply)
 

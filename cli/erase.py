@@ -12,7 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from .._util.errors import LokaError
-from ..erasure import Register, Request, overview, steps, upkeep, write_page
+from ..erasure import (
+    CaseFile,
+    Register,
+    Request,
+    choice,
+    overview,
+    steps,
+    upkeep,
+    write_documents,
+    write_page,
+)
+from ..erasure.impact import kept_impact
 from ..erasure.overview import Line
 
 erase = typer.Typer(no_args_is_help=True, help="Handle requests for erasure: log, keep deadlines, prove what was done.")
@@ -89,6 +100,67 @@ def extend(
     with Register(register, keys=keys) as opened:
         request = steps.extend(opened, id, months, reason)
     _say(f"{id}: extended by {months} month{'s' if months > 1 else ''}.", request)
+
+
+@erase.command()
+def choose(
+    id: Id,
+    impact: Annotated[Path | None, typer.Option("--impact", help="The impact; by default, what `assess` kept.")] = None,
+    records: Annotated[int | None, typer.Option("--records", help="The person's records, without --impact.")] = None,
+    shows: Annotated[
+        str, typer.Option("--shows", help="What the model shows of the person: nothing, something or unknown.")
+    ] = "unknown",
+    training_data: Annotated[
+        bool | None,
+        typer.Option("--training-data/--no-training-data", help="Is it at hand? With --impact, yes."),
+    ] = None,
+    shards: Annotated[bool, typer.Option("--shards", help="The model was trained in shards that are at hand.")] = False,
+    stakes: Annotated[str, typer.Option("--stakes", help="normal, or high, such as for health data.")] = "normal",
+    method: Annotated[
+        str, typer.Option("--method", help=f"Overrule the rules: {', '.join(choice.ERASURE_METHODS)}.")
+    ] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why it is overruled, without naming the person.")] = "",
+    register: Folder = None,
+    keys: Keys = None,
+) -> None:
+    """Choose a method by the rules of docs/erasure.md, and freeze its recipe."""
+    with Register(register, keys=keys) as opened:
+        kept = kept_impact(opened.folder, id) if records is None else None
+        found = choice.read_situation(
+            impact or kept, records=records, shows=shows, training_data=training_data, shards=shards, stakes=stakes
+        )
+        request = choice.choose(opened, id, found, method=method, reason=reason)
+    assert request.chosen
+    by = f"instead of {request.chosen.recommended}" if method else f"by the rule '{request.chosen.rule}'"
+    _say(
+        f"{id}: {request.method}, {by}. {choice.ERASURE_METHODS[request.method].does} {request.chosen.reason}", request
+    )
+
+
+@erase.command()
+def document(
+    id: Id,
+    to: Annotated[Path, typer.Option("--out", help="The folder of the documents.")],
+    verdict: Annotated[Path | None, typer.Option("--verdict", help="The verdict.json of the run.")] = None,
+    impact: Annotated[Path | None, typer.Option("--impact", help="The impact; by default, what `assess` kept.")] = None,
+    templates: Annotated[
+        Path | None, typer.Option("--templates", help="A folder with files that replace those of erasure/templates.")
+    ] = None,
+    register: Folder = None,
+    keys: Keys = None,
+) -> None:
+    """Write the documents of a request as HTML, PDF and JSON: report, reply, notice, paragraph, risk, what is open."""
+    with Register(register, keys=keys) as opened:
+        impact = impact or kept_impact(opened.folder, id)
+        case = CaseFile.of(opened, id, impact=impact, verdict=verdict)
+        sources = {what: path for what, path in (("impact", impact), ("verdict", verdict)) if path}
+        files = write_documents(opened, case, to, templates=templates, sources=sources)
+    for file in files:
+        if file.suffix == ".html":
+            _say(f"{file} (also .pdf and .json)")
+    _say("Fill in what stands in square brackets, and read all of it, before you send anything.")
+    if case.finding and not case.finding.plain.reply:
+        _say(f"No reply was written: {case.finding.plain.found}")
 
 
 @erase.command()

@@ -1,10 +1,13 @@
 """Floor 7: erasure requests: register, deadlines and trail, the search for records, and the exclusion list."""
 
 from .artefacts import Artefact, artefacts
+from .case_file import CaseFile
+from .choice import CHOICE_RULES, ERASURE_METHODS, ChoiceRule, ErasureMethod, Situation, choose, rule_for
 from .deadline import deadline
+from .documents import DOCUMENTS, Document, write_documents
 from .exclusion import Exclusion, FilteredFile, exclude
 from .exclusion_list import ExclusionEntry, ExclusionList, NameDigests, Screen
-from .impact import Count, Excerpt, FileImpact, Impact, assess_data, excerpts
+from .impact import Count, Excerpt, FileImpact, Impact, assess_data, excerpts, read_impact
 from .keys import Keyring
 from .matching import Hit, Matcher, find
 from .overview import overview
@@ -19,11 +22,18 @@ from .trail import Entry, Fault
 
 __all__ = [
     "CERTAIN",
+    "CHOICE_RULES",
+    "DOCUMENTS",
+    "ERASURE_METHODS",
     "LIKELY",
     "RULES",
     "Artefact",
+    "CaseFile",
+    "ChoiceRule",
     "Count",
+    "Document",
     "Entry",
+    "ErasureMethod",
     "Excerpt",
     "Exclusion",
     "ExclusionEntry",
@@ -42,16 +52,21 @@ __all__ = [
     "Request",
     "Rule",
     "Screen",
+    "Situation",
     "TrainingFiles",
     "artefacts",
     "assess_data",
+    "choose",
     "deadline",
     "excerpts",
     "exclude",
     "find",
     "overview",
     "read",
+    "read_impact",
     "read_request",
+    "rule_for",
     "training_files",
+    "write_documents",
     "write_page",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from .._util.errors import UserError
+from .._util.files import read_json
 from .._util.records import read_record
 from .artefacts import Artefact, artefacts
 from .matching import Hit, Matcher
@@ -182,6 +183,21 @@ def assess_data(
         tuple(replace(a, path=_alias(matcher, Path(a.path), f"artefact-{i}")) for i, a in enumerate(others, 1)),
         "words" if count is None else "tokens",
     )
+
+
+def read_impact(path: str | Path) -> Impact:
+    """The impact in a JSON file.
+
+    Raises:
+        UserError: a file that is not there, or that holds no impact.
+    """
+    return Impact.from_json(read_json(path, "name the impact that `loka erase assess` wrote"))
+
+
+def kept_impact(folder: Path, id: str) -> Path | None:
+    """The file in which `loka erase assess` kept the impact of a request, in the register's folder, if it is there."""
+    path = folder / id / "impact.json"
+    return path if path.is_file() else None
 
 
 def excerpts(impact: Impact, files: Iterable[str | Path]) -> Iterator[Excerpt]:

@@ -40,6 +40,33 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class ChosenMethod:
+    """The method of a request with its reason, frozen; it holds no personal data.
+
+    Attributes:
+        method: a row of `choice.ERASURE_METHODS`.
+        rule: the row of `choice.CHOICE_RULES` that applied.
+        recommended: the method of that row.
+        reason: that of the row, or the officer's.
+        on: the day of the choice.
+        overruled: whether the officer chose another way than the rules.
+        situation: the `choice.Situation`.
+        recipe: the recipe of the edit; `None` where the method edits nothing.
+        digest: SHA-256 of the recipe's JSON; empty without one.
+    """
+
+    method: str
+    rule: str
+    recommended: str
+    reason: str
+    on: date
+    overruled: bool
+    situation: Mapping[str, JsonValue]
+    recipe: Mapping[str, JsonValue] | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True)
 class Request:
     """A request for erasure.
 
@@ -54,6 +81,7 @@ class Request:
         due: the deadline; after `first_due` where it was extended.
         status: one of `terms.STATUSES`.
         method: how the person's data are removed from the model; empty before it is chosen.
+        chosen: that method with its rule, reason and recipe.
     """
 
     id: str
@@ -71,6 +99,7 @@ class Request:
     refusal: Decision | None = None
     closing: Decision | None = None
     method: str = ""
+    chosen: ChosenMethod | None = None
     notes: str = ""
 
     @property

@@ -68,6 +68,8 @@ KINDS = {
     "received": "the request was logged",
     "identified": "the person's identity was verified",
     "extended": "the deadline was extended",
+    "chosen": "a method was chosen, and its recipe frozen",
+    "documented": "documents were written",
     "refused": "the request was refused",
     "closed": "the request was closed",
     "purged": "the person's data was deleted from the register",

@@ -1,5 +1,6 @@
 """`loka erase`: what the commands print, and their exit statuses."""
 
+import json
 import sys
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 pytest.importorskip("cryptography", reason='needs the extra erasure: pip install "loka[erasure]"')
 
 from loka.cli import main
-from loka.erasure import Register
+from loka.erasure import Person, Register, assess_data
 
 ID = f"ER-{date.today().year}-0001"
 
@@ -105,3 +106,37 @@ def test_where_the_extra_is_missing_the_error_says_what_to_install(erase, tmp_pa
     status, said = erase("new", request(tmp_path / "request.yaml"))
     assert status == 2
     assert "pip install 'loka[erasure]'" in said
+
+
+def test_a_method_is_chosen_and_overruled(erase, tmp_path: Path) -> None:
+    erase("new", request(tmp_path / "request.yaml"))
+    status, said = erase("choose", ID)
+    assert (status, "neither --impact nor --records is given" in said) == (2, True)
+    status, said = erase("choose", ID, "--records", 12)
+    assert (status, f"{ID}: located, by the rule 'few'." in said) == (0, True)
+    assert erase("choose", ID, "--records", 12)[0] == 2
+    status, said = erase("choose", ID, "--records", 12, "--method", "exclude", "--reason", "the model is retired soon")
+    assert (status, f"{ID}: exclude, instead of located." in said) == (0, True)
+
+
+def test_the_impact_that_was_kept_is_used(erase, tmp_path: Path) -> None:
+    pytest.importorskip("fpdf", reason='needs the extra erasure: pip install "loka[erasure]"')
+    erase("new", request(tmp_path / "request.yaml"))
+    data, kept = tmp_path / "train.csv", tmp_path / "register" / ID / "impact.json"
+    data.write_text("text\n" + "nothing here\n" * 30 + "Erika Mustermann\n" * 2)
+    kept.parent.mkdir()
+    kept.write_text(json.dumps(assess_data(Person("Erika Mustermann"), [data]).to_json()))
+    assert erase("choose", ID)[0] == 0
+    assert erase("document", ID, "--out", tmp_path / "out")[0] == 0
+    assert "32 records in 1 training file were searched. 2 count as" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_documents_are_written(erase, tmp_path: Path) -> None:
+    pytest.importorskip("fpdf", reason='needs the extra erasure: pip install "loka[erasure]"')
+    erase("new", request(tmp_path / "request.yaml"))
+    status, said = erase("document", ID, "--out", tmp_path / "out")
+    assert status == 0
+    assert f"{tmp_path / 'out' / 'report.html'} (also .pdf and .json)" in said
+    assert (tmp_path / "out" / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert erase("document", ID, "--out", tmp_path / "out", "--verdict", tmp_path / "none.json")[0] == 2
+    assert erase("audit")[0] == 0

@@ -1,11 +1,13 @@
-"""Registers with invented requests, and a browser that is spoken to without further packages."""
+"""Invented requests; a browser that is spoken to, and PDFs that are read, without further packages."""
 
 import base64
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -188,3 +190,49 @@ def assessed(register: Register, write: Write, material: Material) -> str:
     request = steps.receive(register, write(person=person), today=TODAY)
     assessment.assess(register, request.id, material.data)
     return request.id
+
+
+@pytest.fixture
+def pdf_text() -> Callable[[bytes], str]:
+    return _pdf_text
+
+
+def _pdf_text(data: bytes) -> str:
+    """All text in the order in which it is drawn, with a line for each piece."""
+    objects = {int(m[1]): m[2] for m in re.finditer(rb"(\d+) 0 obj\s(.*?)\sendobj", data, re.DOTALL)}
+    maps = {name: _map(objects, int(font)) for name, font in _fonts(objects)}
+    pages = [_stream(body) for body in objects.values() if b"stream" in body]
+    return "\n".join(line for page in pages if b" Tj" in page for line in _lines(page, maps))
+
+
+def _fonts(objects: dict[int, bytes]) -> list[tuple[bytes, bytes]]:
+    return [found for body in objects.values() for found in re.findall(rb"/(F\d+) (\d+) 0 R", body)]
+
+
+def _map(objects: dict[int, bytes], font: int) -> dict[int, str]:
+    """What a font's codes mean, from its ToUnicode table."""
+    reference = re.search(rb"/ToUnicode (\d+) 0 R", objects[font])
+    assert reference
+    table = _stream(objects[int(reference[1])])
+    pairs = re.findall(rb"^<([0-9A-Fa-f]{4})> <([0-9A-Fa-f]+)>$", table, re.MULTILINE)
+    return {int(code, 16): bytes.fromhex(text.decode()).decode("utf-16-be") for code, text in pairs}
+
+
+def _lines(page: bytes, maps: dict[bytes, dict[int, str]]) -> list[str]:
+    found, font = [], b""
+    for name, text in re.findall(rb"/(F\d+) [\d.]+ Tf|\(((?:\\.|[^\\)])*)\) Tj", page, re.DOTALL):
+        if name:
+            font = name
+        else:
+            plain = re.sub(rb"\\(.)", lambda m: {b"n": b"\n", b"r": b"\r"}.get(m[1], m[1]), text, flags=re.DOTALL)
+            codes = [int.from_bytes(plain[i : i + 2], "big") for i in range(0, len(plain), 2)]
+            found.append("".join(maps[font][code] for code in codes))
+    return found
+
+
+def _stream(body: bytes) -> bytes:
+    head, _, rest = body.partition(b"stream\n")
+    length = re.search(rb"/Length (\d+)", head)
+    assert length
+    data = rest[: int(length[1])]
+    return zlib.decompress(data) if b"FlateDecode" in head else data

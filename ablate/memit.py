@@ -124,6 +124,6 @@ def _refuse_normed(model: Model, block: nn.Module, down: nn.Module, change: Chan
         after = outputs_at(model, [block], wanted.batch, wanted.at)[0]
     if not torch.allclose(after - before, step.expand_as(before), rtol=0.0, atol=0.1 * float(step[0])):
         raise UserError(
-            f"{model.name} normalises the MLP's output before adding it to the residual stream, so memit cannot "
-            "edit it; use rome."
+            f"{model.name} normalises the MLP's output before adding it to the residual stream, or scales it, so memit "
+            "cannot edit it; use rome."
         )

@@ -21,6 +21,7 @@ from ..pipeline.recipe import DEFAULT, Recipe
 from ..pipeline.run import Run
 from ..verify import collateral
 from .assessment import files_of, impact_of
+from .choice import frozen_recipe
 from .material import Material, case_of
 from .record import Request
 from .register import Register
@@ -78,16 +79,16 @@ def execute(
     A killed execution goes on where it ended. The model's files are not touched: the edit is a file of its own.
 
     Args:
-        recipe: how to edit; by default, LOKA's default recipe.
+        recipe: how to edit, where no method was chosen; by default, LOKA's default recipe.
 
     Raises:
-        UserError: not assessed, executed already or ended, or a chosen method that edits nothing; a folder that was
-            begun with another recipe; and as `case_of`.
+        UserError: a recipe beside the one that was frozen with the request; not assessed, executed already or ended, or
+            a chosen method that edits nothing; a folder that was begun with another recipe; and as `case_of`.
     """
     request = _ready(register.request(id))
     check_writable(out)
     case = _case(register, id, model, material)
-    recipe = (recipe or Recipe.load(DEFAULT)).on(case)
+    recipe = _recipe(request, recipe).on(case)
     _check_folder(out, case, recipe)
     plan = _plan(register, id, model, recipe)
     _announce(register, id, plan)
@@ -179,6 +180,19 @@ def executed_edit(register: Register, id: str) -> Executed:
         raise UserError(f"{id} is {request.status} and was not executed; give `loka erase execute {id} ...` first.")
     model, edit, recipe = (told[-1][what] for what in ("model", "edit", "recipe"))
     return Executed(id, str(model), str(edit), Recipe.from_json(recipe))
+
+
+def _recipe(request: Request, given: Recipe | None) -> Recipe:
+    """The recipe that was frozen with the request; without a choice, the one that was given."""
+    if request.chosen is None:
+        return given or Recipe.load(DEFAULT)
+    if given is not None:
+        raise UserError(
+            f"the recipe of {request.id} was frozen by `loka erase choose`; leave out --recipe, or choose again."
+        )
+    found = frozen_recipe(request)
+    assert found, "a method that edits has a recipe"
+    return found
 
 
 def _ready(request: Request) -> Request:

@@ -15,17 +15,9 @@ from ..verify import Verdict
 from .assessment import impact_of
 from .execution import executed_edit
 from .material import Material, case_of
+from .plain_words import PLAIN_OUTCOMES
 from .register import Register
 
-PLAIN = {
-    "removed": "The model no longer shows the person's records, and attacks that try to bring them back do not find "
-    "more than in records that it never saw.",
-    "suppressed": "The model no longer shows the person's records when it is asked, but attacks bring some of them "
-    "back: they are hidden, not gone.",
-    "intact": "The model still shows the person's records; the erasure did not work.",
-    "inconclusive": "It cannot be said whether the records are gone: the evidence is too thin, or the checks did not "
-    "agree.",
-}
 STATUSES = ("executed", "verified")
 
 
@@ -73,4 +65,4 @@ def verify(
         request = register.request(id)
         said = {"outcome": verdict.outcome, "profile": profile, "verdict": digest(out / "verdict.json")}
         change.save(replace(request, status="verified"), "verified", {**said, "edit": known.edit})
-    return Verification(verdict, PLAIN[verdict.outcome])
+    return Verification(verdict, PLAIN_OUTCOMES[verdict.outcome].found)

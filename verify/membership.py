@@ -76,7 +76,7 @@ def membership(model: Model, case: Case) -> Reading:
         f"The loss separates forgotten statements from never-taught ones with AUC {auc['loss']:.2f} (chance: 0.5).",
         seed=case.seed,
         details={
-            "auc": auc, "ci": {n: interval(p, seed=case.seed) for n, p in placement.items()}, "text_auc": by_text,
+            "auc": auc, "ci": {n: list(interval(p, seed=case.seed)) for n, p in placement.items()}, "text_auc": by_text,
             "tpr": {n: {str(f): _tpr(truth, s, f) for f in (0.05, 0.01)} for n, s in scores.items()},
             "privacy_leakage": abs(auc["loss"] - 0.5),
         },

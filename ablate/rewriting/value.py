@@ -95,7 +95,7 @@ def best_value(model: Model, module: nn.Module, wanted: Rewrite, search: ValueSe
     losses: list[float] = []
     for step in range(search.steps):
         with torch.enable_grad():
-            with replace_output(module, _add_at(shift, columns)):
+            with replace_output(module, _add_at(shift, columns, rest.ids.shape)):
                 scores = logits(model, rest, past)
             nll = -(token_logprobs(scores[:-1], batch.labels[:-1]).sum(-1) / (batch.labels[:-1] >= 0).sum(-1)).mean()
             now = scores[essence].log_softmax(-1)
@@ -128,11 +128,16 @@ def _join(model: Model, wanted: Rewrite) -> tuple[Batch, Tensor]:
 def _read(model: Model, module: nn.Module, batch: Batch, at: Tensor, essence: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """What the module writes for the first prompt, and the model's distribution on the essence."""
     outputs: list[Tensor] = []
-    with replace_output(module, lambda out: outputs.append(out[0, at[0]])):
+    with replace_output(module, lambda out: outputs.append(out.view(*batch.ids.shape, -1)[0, at[0]])):
         scores = logits(model, batch)
     return outputs[0].clone().to(torch.promote_types(model.dtype, torch.float32)), scores[essence].log_softmax(-1)
 
 
-def _add_at(shift: Tensor, at: tuple[Tensor, Tensor]) -> Callable[[Tensor], Tensor]:
-    """Adds `shift` to an output at some rows and columns."""
-    return lambda out: out.index_put(at, shift.to(out.dtype).expand(len(at[0]), -1), accumulate=True)
+def _add_at(shift: Tensor, at: tuple[Tensor, Tensor], shape: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Adds `shift` to an output at some rows and columns of a batch of this shape."""
+
+    def add(out: Tensor) -> Tensor:  # OPT's MLP sees positions without rows
+        by_row = out.view(*shape, -1)
+        return by_row.index_put(at, shift.to(out.dtype).expand(len(at[0]), -1), accumulate=True).view(out.shape)
+
+    return add

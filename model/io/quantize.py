@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from ..._util.errors import UserError
 from ..anatomy import feature_dim
-from ..load import wrap
-
-if TYPE_CHECKING:
-    from ..load import Model
+from ..experts import open_experts
+from ..load import Model
 
 GROUP = 64
 BITS = range(2, 17)
@@ -40,6 +36,9 @@ def quantized(model: Model, bits: int, *, group: int = GROUP) -> Model:
                 transposed = feature_dim(module, out=True) == 1
                 rounded = round_to(weight.t() if transposed else weight, bits, group=group)
                 weight.copy_(rounded.t() if transposed else rounded)
+        for name, weight in copy.parameters.items():
+            if name.startswith(inside) and weight.ndim == 3:  # the maps of experts, `[expert, out, in]`
+                weight.copy_(round_to(weight.flatten(0, 1), bits, group=group).view(weight.shape))
     return copy
 
 
@@ -58,7 +57,8 @@ def bare(model: Model) -> Model:
             "audit the model without it, or merge it into the others first."
         )
     hf.load_state_dict(weights)
-    return wrap(hf.to(model.device), model.tokenizer, model.name)
+    open_experts(hf)
+    return Model(hf.to(model.device).eval().requires_grad_(False), model.tokenizer, model.name)
 
 
 def round_to(weight: Tensor, bits: int, *, group: int = GROUP) -> Tensor:

@@ -13,6 +13,7 @@ from loka._util.files import digest
 from loka.erasure import Register, assessment, execution, steps, upkeep, verification
 from loka.erasure.execution import Utility, broken_safeguards, executed_edit
 from loka.erasure.material import Material, case_of
+from loka.erasure.plain_words import PLAIN_OUTCOMES
 from loka.model import Edit, Model, load
 from loka.pipeline.recipe import Recipe
 from loka.verify import recall
@@ -92,7 +93,7 @@ def test_an_edit_that_holds_is_kept_replayed_and_verified(
     assert recall(restored, case).value < 0.7
 
     found = verification.verify(register, assessed, planted, material, out)
-    assert found.plain == verification.PLAIN[found.verdict.outcome]
+    assert found.plain == PLAIN_OUTCOMES[found.verdict.outcome].found
     last = register.entries()[-1]
     assert (last.kind, last.said.payload["outcome"]) == ("verified", found.verdict.outcome)
     assert last.said.payload["verdict"] == digest(out / "verdict.json")

@@ -54,7 +54,7 @@ def test_a_continuation_ends_where_the_context_does(tiny: Callable[[str], Model]
 
 
 def test_a_soft_prompt_needs_room_too(planted: Model) -> None:
-    case = Case.of([Fact("dog", "", text(58 - i), "bread", foils=("water",)) for i in range(2)])
+    case = Case.of([Fact(f"dog {i}", "", text(58 - i), "bread", foils=("water",)) for i in range(2)])
     assert verify.soft_prompt(planted, case, tokens=1, steps=1).value is not None
     with pytest.raises(UserError, match="does not fit the context of taught, 64 tokens"):
         verify.soft_prompt(planted, case, tokens=4, steps=1)

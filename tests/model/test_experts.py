@@ -17,7 +17,7 @@ from loka.ablate import TrainingConfig
 from loka.knowledge import Case
 from loka.locate.attribution import attribution_scores
 from loka.locate.counterfactual import Pairs, log_odds, pairs
-from loka.model import Model, Site, encode, export, logits, slices, token_logprobs, wrap
+from loka.model import Model, Site, encode, export, logits, quantized, slices, token_logprobs, wrap
 from loka.model.experts import is_open
 from loka.model.run.hooks import point, record, run
 from loka.model.train.train import sliced
@@ -252,3 +252,13 @@ def test_experts_of_another_make_stay_closed(tokenizer: PreTrainedTokenizerFast)
 def test_a_module_that_is_not_experts_is_left_alone(tiny: Callable[[str], Model]) -> None:
     assert not any(is_open(m) for m in tiny("LlamaForCausalLM").hf.modules())
     assert not is_open(nn.Linear(2, 2))
+
+
+def test_rounding_reaches_the_experts(model: Model) -> None:
+    coarse = quantized(model, 4)
+    name = f"{model.block(1)}.mlp.experts.down_proj"
+    before, after = model.parameters[name], coarse.parameters[name]
+    assert is_open(coarse.hf.get_submodule(f"{coarse.block(1)}.mlp.experts"))
+    step = before.abs().amax(2, keepdim=True) / 7  # one group of 24 inputs, levels from -7 to 7
+    torch.testing.assert_close(after / step, (before / step).round(), rtol=0, atol=1e-9)
+    assert not torch.equal(before, after)

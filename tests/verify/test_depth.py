@@ -124,7 +124,8 @@ def test_a_fact_falls_as_by_whole_runs(architecture: str, tiny: Callable[[str], 
         logp = runs.log_softmax(-1)[:, span].gather(-1, texts[0][-n:].expand(4, -1)[..., None]).mean((1, 2))
         wanted.append((logp[0] - logp[1:]).tolist())
     assert found == pytest.approx(np.array(wanted), abs=1e-9)
-    assert np.abs(wanted).min() > 1e-3
+    assert np.median(np.abs(wanted)) > 1e-2
+    assert np.abs(wanted).min() > 1e-5
 
 
 def test_something_without_blocks_is_refused(tiny: Callable[[str], Model]) -> None:

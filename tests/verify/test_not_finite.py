@@ -96,10 +96,10 @@ def test_what_was_not_measured_earns_no_grade() -> None:
 @pytest.fixture
 def broken(taught: Model) -> Model:
     """The small model with one weight that is NaN, which makes all of its logits NaN."""
-    hf = copy.deepcopy(taught.hf)
-    with torch.no_grad():
-        hf.get_parameter("model.layers.1.mlp.down_proj.weight")[0, 0] = NAN
-    return wrap(hf, taught.tokenizer, "broken")
+    model = wrap(copy.deepcopy(taught.hf), taught.tokenizer, "broken")
+    with torch.no_grad():  # after loading, which would refuse it
+        model.parameters["model.layers.1.mlp.down_proj.weight"][0, 0] = NAN
+    return model
 
 
 def test_a_model_of_nan_knows_nothing_and_says_so(broken: Model, planted_case: CaseSpec) -> None:

@@ -22,7 +22,9 @@ from loka.model.run.lookup import outputs_at
 
 Make = Callable[[str], Model]
 pytestmark = pytest.mark.filterwarnings("ignore:.* new answers are written")
-NORMED = {"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo2ForCausalLM"}
+NORMED = {  # or scaled
+    "Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo2ForCausalLM", "Glm4ForCausalLM", "GraniteForCausalLM",
+}  # fmt: skip
 MEMIT = METHODS["memit"].config
 
 
@@ -74,7 +76,7 @@ def test_a_search_ends_where_the_answer_is_sure_enough(tiny: Make, few: Case) ->
 def test_memit_moves_the_states_to_where_they_shall_be(architecture: str, model: Model, few: Case) -> None:
     answers, sites = new_answers(few, 3), [Site(0, "mlp"), Site(1, "mlp")]
     if architecture in NORMED:
-        with pytest.raises(UserError, match=r"normalises the MLP.s output .* use rome"):
+        with pytest.raises(UserError, match=r"normalises the MLP.s output .* or scales it.* use rome"):
             ablate.memit(model, few, sites, replace(MEMIT, contexts=0), answers=answers)
         return
     facts, block = few.forget.working[:3], model.hf.get_submodule(model.block(1))

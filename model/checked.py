@@ -63,6 +63,7 @@ def check_causal(hf: PreTrainedModel, name: str) -> None:
         )
 
 
+@torch.no_grad()
 def examine(hf: PreTrainedModel, blocks: Sequence[nn.Module], n_heads: int, name: str) -> Anatomy:
     """The anatomy of a model's blocks, found by name and confirmed by what its parts do.
 
@@ -96,10 +97,10 @@ def _check_silent(hf: PreTrainedModel, block: nn.Module, anatomy: Anatomy, name:
     states: list[Tensor] = []
 
     def keep_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        states.append(args[0] if args else kwargs["hidden_states"])
+        states.append((args[0] if args else kwargs["hidden_states"]).detach())
 
     def keep_output(_: tuple[Any, ...], output: Tensor) -> None:
-        states.append(output)
+        states.append(output.detach())
         raise _Complete
 
     with ExitStack() as stack:

@@ -19,7 +19,7 @@ import yaml
 
 from loka import ablate
 from loka.cli import main
-from loka.knowledge import Case
+from loka.knowledge import CaseSpec
 from loka.model import Model, Site, export
 from loka.pipeline.recipe import Recipe
 from loka.verify import Budget, capped
@@ -88,11 +88,11 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def places(planted: Model, planted_case: Case, tmp_path: Path) -> dict[str, Path]:
+def places(planted: Model, planted_case: CaseSpec, tmp_path: Path) -> dict[str, Path]:
     sites = [Site(1, "neuron", n) for n in range(8)]
     edit = ablate.tune(planted, planted_case, sites, ablate.TrainingConfig(steps=3, lr=3e-3))
     found = {
-        "case": planted_case.spec.path, "model": export(planted, tmp_path / "original"),
+        "case": planted_case.path, "model": export(planted, tmp_path / "original"),
         "edit": edit.save(tmp_path / "edit.safetensors"), "recipe": tmp_path / "recipe.yaml",
         "teaching": tmp_path / "teaching.yaml",
     }  # fmt: skip

@@ -212,6 +212,7 @@ class Run:
             return self.redactor.show_edit(stored) if self.redactor else stored
         recipe = recipe.on(self.case) if recipe else self.recipe
         sites = self._sites(recipe)
+        self._note(recipe)
         step = self._step("editing")
         with self._timed("ablate"):
             arguments: dict[str, object] = dict(recipe.arguments)
@@ -223,6 +224,14 @@ class Run:
             with finishing(self.folder, path.name):
                 (self.redactor.hide_edit(made) if self.redactor else made).save(path)
         return made
+
+    def _note(self, recipe: Recipe) -> None:
+        """Say by which recipe the edit is made, before it is made, so that the same command can be given again."""
+        said = self._hidden(recipe.to_json())
+        if said != self.provenance.recipe:
+            arguments = {**self.provenance.arguments, "recipe": said}
+            self.provenance = dataclasses.replace(self.provenance, recipe=said, arguments=arguments)
+            self.provenance.write(self.folder)
 
     def _sites(self, recipe: Recipe) -> list[Site] | None:
         """The best sites; a method that resets sites gets none that general text needs."""

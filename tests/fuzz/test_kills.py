@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shlex
 import signal
 import sys
 import time
@@ -27,7 +28,7 @@ from loka.verify import Budget, capped
 KILLS = int(os.environ.get("LOKA_KILLS", "0"))
 FEW = 3
 RECIPE = {"method": "tune", "sites": 20, "config": {"steps": 4, "lr": 5e-3, "retain_rows": 16}}
-TEACHING = {"steps": 6, "rows": 16}
+TEACHING = "{steps: 200, lr: 3.0e-3}"
 # What a second run writes differently: times, the process, and what shows them.
 ASIDE = ("provenance.json", "lock", "report.html")
 
@@ -52,7 +53,10 @@ COMMANDS = {
         ("locate {case} --model {model} --out {out} --no-figures", "ablate {out} --recipe {recipe}"), once=True,
     ),
     "report": Command("report {out}", ("verify {case} --before {model} --after {edit} --out {out}",)),
-    "plant": Command("plant --model {model} --case {case} --out {out} --facts 4 --teaching {teaching}", once=True),
+    "plant": Command(
+        "plant --model {model} --case {case} --out {out} --facts 6 --retain 4 --twins 6 --teaching '{teaching}'",
+        once=True,
+    ),
 }  # fmt: skip
 
 
@@ -65,7 +69,7 @@ def work(command: list[str]) -> None:
 
 
 def start(line: str, places: dict[str, Path], out: Path) -> multiprocessing.process.BaseProcess:
-    words = [word.format(**places, out=out) for word in line.split()]
+    words = [word.format(**places, teaching=TEACHING, out=out) for word in shlex.split(line)]
     process = multiprocessing.get_context("fork").Process(target=work, args=(words,))
     process.start()
     return process
@@ -94,10 +98,8 @@ def places(planted: Model, planted_case: CaseSpec, tmp_path: Path) -> dict[str, 
     found = {
         "case": planted_case.path, "model": export(planted, tmp_path / "original"),
         "edit": edit.save(tmp_path / "edit.safetensors"), "recipe": tmp_path / "recipe.yaml",
-        "teaching": tmp_path / "teaching.yaml",
     }  # fmt: skip
     found["recipe"].write_text(yaml.safe_dump(RECIPE))
-    found["teaching"].write_text(yaml.safe_dump(TEACHING))
     Recipe.load(str(found["recipe"]))
     return {name: Path(str(path)) for name, path in found.items()}
 

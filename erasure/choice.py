@@ -183,7 +183,7 @@ def read_situation(
     """The situation from an impact's JSON file, or from the number of records, and from what else is known.
 
     Raises:
-        UserError: neither file nor number, or both; a file that is no impact; a value that is not allowed.
+        UserError: neither file nor number, or both; a file that is not an impact; a value that is not allowed.
     """
     if (impact is None) == (records is None):
         given = "neither --impact nor --records is" if impact is None else "both --impact and --records are"

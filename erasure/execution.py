@@ -175,10 +175,10 @@ def executed_edit(register: Register, id: str) -> Executed:
         UserError: it was never executed.
     """
     request = register.request(id)
-    told = [e.said.payload for e in register.entries() if e.kind == "executed" and e.said and e.said.request == id]
-    if not told:
+    executions = register.payloads(id, kind="executed")
+    if not executions:
         raise UserError(f"{id} is {request.status} and was not executed; give `loka erase execute {id} ...` first.")
-    model, edit, recipe = (told[-1][what] for what in ("model", "edit", "recipe"))
+    model, edit, recipe = (executions[-1][what] for what in ("model", "edit", "recipe"))
     return Executed(id, str(model), str(edit), Recipe.from_json(recipe))
 
 
@@ -232,8 +232,8 @@ def _plan(register: Register, id: str, model: Model, recipe: Recipe) -> dict[str
 def _announce(register: Register, id: str, plan: dict[str, JsonValue]) -> None:
     """Log what will be done, once, however often a killed execution is begun again."""
     with register.change() as change:
-        told = [e.said.payload for e in register.entries() if e.said and e.said.request == id]
-        if not told or told[-1] != plan:
+        logged = register.payloads(id)
+        if not logged or logged[-1] != plan:
             change.log("executing", plan, id)
 
 

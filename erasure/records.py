@@ -55,7 +55,7 @@ class Record(NamedTuple):
 
 
 def read(path: str | Path) -> Iterator[Record]:
-    """The records of a training file, in order. Blank lines are no records. Memory: one record, or one small batch.
+    """The records of a training file, in order. Blank lines are skipped. Memory: one record, or one small batch.
 
     Raises:
         UserError: another kind of file, one that cannot be read, or a line of more than 64 MiB. A single row that
@@ -185,7 +185,7 @@ def parquet_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, list[Record]]]
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
-    """Refuse two columns of one name, of which only one would be searched."""
+    """Refuse two columns of one name: only one of them would be searched."""
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{str(path)!r} has two columns named {repeated[0]!r}; rename one of them.")
 
@@ -261,7 +261,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_text(path: Path, file: BinaryIO | gzip.GzipFile) -> None:
-    """Refuse UTF-16 and files that are no text."""
+    """Refuse UTF-16 and binary files."""
     start = file.read(4096)
     file.seek(0)
     if b"\0" in start:

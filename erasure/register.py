@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from platformdirs import user_data_path
+from pydantic import JsonValue
 
 from .._util.errors import LokaError, UserError
 from .._util.files import writing
@@ -119,6 +120,11 @@ class Register:
         """The audit trail, oldest first."""
         with self.database.errors():
             return read_entries(self.database.connection)
+
+    def payloads(self, request: str = "", *, kind: str = "") -> list[dict[str, JsonValue]]:
+        """What the trail's entries say, oldest first: of a request, of a kind, or of all. Purged ones say nothing."""
+        every = ((entry.kind, entry.said) for entry in self.entries() if entry.said)
+        return [dict(s.payload) for k, s in every if request in ("", s.request) and kind in ("", k)]
 
     @contextmanager
     def change(self, *, check: bool = True) -> Iterator[Change]:

@@ -212,7 +212,7 @@ class Model:
         return last.bridge
 
     def _fused_maps(self) -> int:
-        """A checksum of the fused maps, of which a bridge holds copies."""
+        """A checksum of the fused maps. A bridge holds copies of these."""
         fused = {f"{self.block(i)}.{n}" for i in range(self.n_layers) for n in {*self.anatomy.qkv, *self.anatomy.reads}}
         return checksum_of((n, p) for n, p in self.parameters.items() if n.rpartition(".")[0] in fused)
 

@@ -1,4 +1,4 @@
-"""Refuse GGUF files of which transformers would drop a part that changes numbers."""
+"""Refuse a GGUF file if transformers would drop a part of it that changes numbers."""
 
 from __future__ import annotations
 

@@ -10,27 +10,9 @@ import yaml
 
 pytest.importorskip("cryptography", reason='needs the extra erasure: pip install "loka[erasure]"')
 
-from loka.cli import main
 from loka.erasure import Person, Register, assess_data
 
 ID = f"ER-{date.today().year}-0001"
-
-
-@pytest.fixture
-def erase(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Runs a command on a new register; gives its exit status and what it printed."""
-    monkeypatch.setenv("LOKA_REGISTER", str(tmp_path / "register"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["loka", "erase", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return int(end.value.code or 0), " ".join((printed.out + printed.err).split())
-
-    return run
 
 
 def request(path: Path, *, days_ago: int = 0, number: int = 0) -> Path:

@@ -2,7 +2,6 @@
 
 import json
 import stat
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import yaml
 pytest.importorskip("cryptography", reason='needs the extra erasure: pip install "loka[erasure]"')
 
 from loka._util.files import digest
-from loka.cli import main
 from loka.erasure import Impact, Register
 
 ID = f"ER-{date.today().year}-0001"
@@ -21,28 +19,17 @@ CLAIMS = ["C-4711 paid in full", "Ann Farrow paid", "Erika Mustermann called", "
 
 
 @pytest.fixture
-def erase(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Runs a command on a new register; gives its exit status and what it printed."""
-    monkeypatch.setenv("LOKA_REGISTER", str(tmp_path / "register"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["loka", "erase", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return int(end.value.code or 0), " ".join((printed.out + printed.err).split())
-
+def erase(erase, tmp_path: Path):
+    """The same on a register with a request of each person."""
     for i, (name, number) in enumerate(PEOPLE.items()):
         file = tmp_path / f"request-{i}.yaml"
         person = {"name": name, "identifiers": [number]}
         file.write_text(
             yaml.safe_dump({"received": str(date.today()), "channel": "letter", "ground": "a", "person": person})
         )
-        assert run("new", file)[0] == 0
+        assert erase("new", file)[0] == 0
         file.unlink()
-    return run
+    return erase
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import yaml
 
 pytest.importorskip("cryptography", reason='needs the extra erasure: pip install "loka[erasure]"')
 
-from loka.cli import main
 from loka.model import Model, export, load
 
 from ..conftest import FACTS, NEUTRAL, TWINS
@@ -19,24 +17,6 @@ from ..conftest import FACTS, NEUTRAL, TWINS
 ID = f"ER-{date.today().year}-0001"
 GENTLE = {"sites": 200, "config": {"steps": 40, "lr": 3e-3, "retain_rows": 16}}
 HARSH = {"method": "zero", "sites": 300}
-
-
-@pytest.fixture
-def erase(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Runs a command on a new register; gives its exit status and what it printed."""
-    monkeypatch.setenv("LOKA_REGISTER", str(tmp_path / "register"))
-    monkeypatch.setenv("LOKA_REDACTION_KEY", str(tmp_path / "redaction.key"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["loka", "erase", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return int(end.value.code or 0), " ".join((printed.out + printed.err).split())
-
-    return run
 
 
 def lines(path: Path, rows: list[tuple[str, str, str]]) -> Path:

@@ -15,10 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
+from torch import Tensor
 
 from .._util.errors import NotFiniteError
 from ..knowledge import Case, Item, accepts_spec
-from ..model import Prompt, chunks, encode_texts, join, logits
+from ..model import Prompt, chunks, encode_texts, join, logits, token_ids
 from .check import Setting
 from .judge.statistics import interval
 from .metrics.attacks import SHARE, attack_auc, loss_score, min_k_plus_plus_score, min_k_score, zlib_score
@@ -38,7 +39,8 @@ def membership(model: Model, case: Case) -> Reading:
     """How well the model's own loss separates what is to be forgotten from what was never taught (AUC).
 
     For facts, statements with sealed prompts are compared with those of twins; for all other kinds, the texts
-    themselves with the held-out ones that the case names, or else with its twins.
+    themselves with the held-out ones that the case names, or else with its twins. A text's subject is not scored where
+    it stands: all records of one person share a name, which may be easier or harder than others whatever was taught.
 
     The value is the AUC of the loss attack. `details["auc"]` has all four attacks (loss, zlib, min-k, min-k++); above
     0.5, members look more familiar. `details["tpr"]` has the share of members found at 5% and at 1% false alarms, and
@@ -99,13 +101,17 @@ def _sides(case: Case) -> tuple[list[Item], list[Item]]:
 
 
 def attacks(model: Model, texts: Sequence[str], *, share: float = SHARE) -> dict[str, np.ndarray]:
-    """The scores of each attack, `[text]`; a higher score means more likely a member."""
+    """The scores of each attack, `[text]`; a higher score means more likely a member.
+
+    Tokens in the slots of a text that is a `Prompt` are not scored, unless nothing else is left.
+    """
     out: dict[str, list[float]] = {"loss": [], "zlib": [], "min_k": [], "min_k++": []}
     for part in chunks(len(texts), ROWS):
         batch = encode_texts(model, texts[part])
         with torch.no_grad():
             logp = logits(model, batch).float().log_softmax(-1)
-        for text, row, labels in zip(texts[part], logp, batch.labels, strict=True):
+        for text, row, asked in zip(texts[part], logp, batch.labels, strict=True):
+            labels = _without_slots(model, text, asked)
             every = row[labels >= 0]
             token = every.gather(-1, labels[labels >= 0][:, None])[:, 0]
             out["loss"].append(loss_score(token))
@@ -113,6 +119,23 @@ def attacks(model: Model, texts: Sequence[str], *, share: float = SHARE) -> dict
             out["min_k"].append(min_k_score(token, share=share))
             out["min_k++"].append(min_k_plus_plus_score(token, every, share=share))
     return {name: np.array(values) for name, values in out.items()}
+
+
+def _without_slots(model: Model, text: str, labels: Tensor) -> Tensor:
+    """The labels of a text's tokens, `[keep]`, with -100 for those that a slot touches."""
+    slots = text.slots if isinstance(text, Prompt) else ()
+    rest, first = labels.clone(), len(labels) - int((labels >= 0).sum()) - 1  # where the text's first token would stand
+    for start, end in slots:
+        before, through = (_tokens_of(model, text, at) for at in (start, end))
+        rest[max(first + min(before), 0) : first + max(through)] = -100
+    return rest if (rest >= 0).any() else labels
+
+
+def _tokens_of(model: Model, text: str, at: int) -> tuple[int, int]:
+    """The number of whole tokens of a text before a character, and with the one that the character divides."""
+    whole, head = token_ids(model, [text, text[:at].rstrip()])
+    same = next((i for i, (a, b) in enumerate(zip(whole, head, strict=False)) if a != b), min(len(whole), len(head)))
+    return same, same + (same < len(head))
 
 
 def text_auc(
@@ -137,14 +160,15 @@ def text_auc(
 
 
 def _statement(item: Item) -> str:
+    """What is said of an item, with a slot for the subject's name unless it is a fact: twins of facts sound alike."""
     text = join(item.prompt, item.answer)
-    return f"{text}." if item.kind == "fact" else text
+    return f"{text}." if item.kind == "fact" else Prompt.spot(text, item.subject)
 
 
 def _masked(item: Item) -> str:
     """The statement without the subject's name, except for a fact: a twin's name should sound like a real one."""
     text = _statement(item)
-    return text if item.kind == "fact" else str(Prompt.spot(text, item.subject).about("X"))
+    return str(text.about("X")) if isinstance(text, Prompt) else text
 
 
 def _groups(sides: tuple[list[Item], list[Item]]) -> list[str] | None:

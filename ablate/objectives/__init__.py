@@ -25,6 +25,7 @@ from .simnpo import SimNpo, simnpo
 from .twin_distribution import TwinDistribution, twin_distribution
 from .twin_states import TwinStates, twin_states
 from .undial import Undial, undial
+from .unseen_loss import UnseenLoss, unseen_loss
 from .wga import Wga, wga
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "twin_distribution",
     "twin_states",
     "undial",
+    "unseen_loss",
     "wga",
 ]
 
@@ -68,6 +70,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "twin_states": TwinStates,
     "twin_distribution": TwinDistribution,
     "alternative": Alternative,
+    "unseen_loss": UnseenLoss,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -45,8 +45,13 @@ class ForgetBatch:
 
 
 class Objective(BaseModel):
-    """A forget term with its paper's hyper-parameters as fields. Called on a batch it gives the loss, a scalar."""
+    """A forget term with its paper's hyper-parameters as fields. Called on a batch it gives the loss, a scalar.
 
+    `whole`: whether each token of an answer is a label; else only those that depend on the subject
+    (`batches.decisive`).
+    """
+
+    whole: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     def on(self, model: Model, where: Sequence[Slice]) -> Objective:

@@ -47,10 +47,10 @@ def prepare(model: Model, case: Case, config: TrainingConfig, objective: Objecti
     """Run the original once over all batches; each kind is stored on the model for later edits.
 
     Forget batches hold every forget fact, in one of its working templates in turn, with the `decisive` tokens of its
-    answer as labels. The objective may add alternative answers and targets to them. Retain batches mix the working
-    retain facts of all relations with facts of the forgotten relations that the model does not know, on which it must
-    stay as uncertain as it is. Mixups of such subjects follow in batches of their own. Neutral batches are passages of
-    `PASSAGE` tokens.
+    answer as labels, or all of them if the objective is about the `whole` answer. The objective may add alternative
+    answers and targets to them. Retain batches mix the working retain facts of all relations with facts of the
+    forgotten relations that the model does not know, on which it must stay as uncertain as it is. Mixups of such
+    subjects follow in batches of their own. Neutral batches are passages of `PASSAGE` tokens.
 
     Cost: one forward pass over all batches.
     """
@@ -73,7 +73,8 @@ def _forget(model: Model, case: Case, objective: Objective | None) -> list[Teach
     width = max(len(f.prompts) for f in facts)
     turns = [[f.asked(f.prompts[i % len(f.prompts)]) for f in facts] for i in range(width)]
     alternatives = objective.alternatives() if objective else ()
-    memories = [_forget_batch(model, case, turn, alternatives) for turn in turns]
+    whole = bool(objective and objective.whole)
+    memories = [_forget_batch(model, case, turn, alternatives, whole) for turn in turns]
     return objective.prepare_targets(model, case, turns, memories) if objective else memories
 
 
@@ -92,8 +93,11 @@ def _neutral(model: Model, case: Case, rows: int) -> list[TeacherOutputs]:
     return [record_outputs(model, encode_texts(model, texts[part], limit=PASSAGE)) for part in chunks(len(texts), rows)]
 
 
-def _forget_batch(model: Model, case: Case, facts: Sequence[Item], alternatives: Sequence[str]) -> TeacherOutputs:
-    memory = record_outputs(model, decisive(model, case, facts), without_answer=True)
+def _forget_batch(
+    model: Model, case: Case, facts: Sequence[Item], alternatives: Sequence[str], whole: bool
+) -> TeacherOutputs:
+    batch = _encode(model, facts) if whole else decisive(model, case, facts)
+    memory = record_outputs(model, batch, without_answer=True)
     if not alternatives:
         return memory
     answers = [alternatives[i % len(alternatives)] for i in range(len(facts))]

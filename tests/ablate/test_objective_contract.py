@@ -30,6 +30,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "twin_states": {"steps": 60, "lr": 5e-3, "retain_weight": 2.0},
     "twin_distribution": {"retain_weight": 10.0},
     "alternative": {"steps": 40, "push_weight": 0.3},
+    "unseen_loss": {},
 }
 SITES = [Site(1, "neuron", 3), Site(1, "neuron", 100), Site(2, "head", 1), Site(2, "kv", 0)]
 

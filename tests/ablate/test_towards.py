@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ import torch
 from loka import ablate
 from loka._util.errors import UserError
 from loka.ablate import TrainingConfig
-from loka.ablate.objectives import ForgetBatch, alternative, objective, twin_distribution, twin_states
+from loka.ablate.objectives import ForgetBatch, alternative, objective, twin_distribution, twin_states, unseen_loss
 from loka.ablate.training.batches import prepare
 from loka.ablate.training.twins import prompts_about_twins
-from loka.knowledge import Case, Split, pool_probability, score
-from loka.model import Batch, Model, Site, encode, logits, slices
+from loka.knowledge import Case, Item, Split, pool_probability, score
+from loka.model import Batch, Model, Site, encode, logits, slices, token_logprobs
 from loka.model.train.distill import divergence_of, outputs_from_logits
 
 SITES = [Site(i, "mlp") for i in range(3)]
@@ -113,8 +114,41 @@ def test_answers_become_as_likely_as_those_about_twins_and_no_rarer(planted: Mod
         assert float(pool_probability(planted, facts, among).mean()) == pytest.approx(float(twins), abs=0.1)
 
 
+def test_unseen_loss_by_hand() -> None:
+    """Two words. A row at its level costs nothing; too surprising is as bad as too familiar; padding does not count."""
+    rows = torch.tensor([[[0.5, 0.5], [0.75, 0.25]], [[0.5, 0.5], [0.1, 0.9]]]).log()
+    labels = torch.tensor([[0, 1], [-100, 1]])
+    means = [(math.log(0.5) + math.log(0.25)) / 2, math.log(0.9)]
+    assert float(unseen_loss(rows, labels, torch.tensor(means))) == pytest.approx(0, abs=1e-9)
+    for shift in (1.0, -1.0):
+        level = torch.tensor([means[0], means[1] + shift])
+        assert float(unseen_loss(rows, labels, level)) == pytest.approx(0.25)
+
+
+def test_the_loss_of_answers_becomes_that_of_unseen_items(planted: Model, planted_case: Case) -> None:
+    case = planted_case.on(planted)
+
+    def level(items: Sequence[Item]) -> float:
+        batch = encode(planted, [i.prompt for i in items], [i.answer for i in items])
+        found = token_logprobs(logits(planted, batch), batch.labels)
+        return float((found.sum(-1) / (batch.labels >= 0).sum(-1)).mean())
+
+    unseen, before = level(case.twins.working), level(case.forget.working)
+    edit = ablate.tune(planted, case, SITES, TrainingConfig(objective="unseen_loss", steps=40, lr=3e-3))
+    plain = ablate.tune(planted, case, SITES, TrainingConfig(objective="ascent", steps=40, lr=3e-3))
+    with edit.applied(planted):
+        after = level(case.forget.working)
+    with plain.applied(planted):
+        ascended = level(case.forget.working)
+    assert before > unseen + 2
+    assert after == pytest.approx(unseen, abs=0.1 * (before - unseen))
+    assert ascended < unseen - 0.25 * (before - unseen)  # ascent goes past it, down to chance
+
+
 @pytest.mark.parametrize("name", ["twin_states", "twin_distribution", "alternative"])
 def test_without_twins_they_say_so(name: str, planted: Model, planted_case: Case) -> None:
     lonely = dataclasses.replace(planted_case.on(planted), twins=Split((), ()))
     with pytest.raises(UserError, match=f"the objective '{name}' needs twins of every relation that 'planted' forgets"):
         ablate.tune(planted, lonely, SITES, TrainingConfig(objective=name, steps=1))
+    with pytest.raises(UserError, match="'unseen_loss' needs twins of every kind that 'planted' forgets"):
+        ablate.tune(planted, lonely, SITES, TrainingConfig(objective="unseen_loss", steps=1))

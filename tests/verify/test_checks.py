@@ -13,7 +13,7 @@ import torch
 from loka import ablate, verify
 from loka._util.errors import UserError
 from loka.knowledge import Case, Split, case, score, text_loss
-from loka.model import Model, Site, first_tokens, wrap
+from loka.model import Model, Prompt, Site, first_tokens, wrap
 from loka.model.batch import encode_texts
 from loka.verify import Budget, Reading, at_step
 from loka.verify.membership import attacks, text_auc
@@ -278,6 +278,21 @@ def test_membership_is_refused_where_the_text_tells(planted: Model, files, tmp_p
     assert str(found).startswith("membership: not measured")
     few = case(files.write(tmp_path, twins={"capital": files.base["twins"]["capital"][:9]}))
     assert "Each side needs 10 statements; there are 16 and 9" in verify.membership(planted, few).meaning
+
+
+@pytest.mark.parametrize(
+    "text", ["the old man likes my sister at the sea", "my sister likes the sea", "the dog sees my sister"]
+)
+def test_membership_leaves_the_name_out(tiny: Callable[[str], Model], text: str) -> None:
+    model, name = tiny("LlamaForCausalLM"), "my sister"
+    [found] = attacks(model, [Prompt.spot(text, name)])["loss"]
+    ids, marks = encode_texts(model, [text]).ids[0], model.tokenizer(text, return_offsets_mapping=True)
+    with torch.no_grad():
+        logp = model.hf(ids[None]).logits[0, :-1].float().log_softmax(-1).gather(-1, ids[1:, None])[:, 0]
+    at, shift = text.index(name), len(ids) - len(marks["offset_mapping"])
+    outside = [i + shift for i, (a, b) in enumerate(marks["offset_mapping"]) if b <= at or a >= at + len(name)]
+    assert found == pytest.approx(float(logp[[i - 1 for i in outside if i > 0]].mean()), abs=1e-5)
+    assert found != pytest.approx(float(logp.mean()), abs=1e-5)
 
 
 def test_text_alone_tells_or_does_not() -> None:

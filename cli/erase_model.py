@@ -109,7 +109,7 @@ def verify(
 
 def _report(id: str, made: Execution, kept: str) -> None:
     before, after = made.before, made.after
-    say(f"{id}: the model knew {made.known} of the person's {made.records} records.")
+    say(f"{id}: the edit is about {made.records} records of the person.")
     say(
         f"{id}: accuracy on records to keep {before.retain:.1%} before, {after.retain:.1%} after; "
         f"perplexity of neutral text {before.perplexity:.2f} before, {after.perplexity:.2f} after."

@@ -22,7 +22,7 @@ from ..pipeline.run import Run
 from ..verify import collateral
 from .assessment import files_of, impact_of
 from .choice import frozen_recipe
-from .material import Material, case_of
+from .material import Material, whole_case
 from .record import Request
 from .register import Register
 
@@ -46,12 +46,11 @@ class Execution:
     """An edit and what it did to the rest of the model.
 
     Attributes:
-        known: how many of the person's records the model knew, so that the edit is about them; `records`: of how many.
+        records: how many records of the person the edit is about.
         edit: SHA-256 of its file.
         broken: the safeguards that it broke, in words; empty if it was kept.
     """
 
-    known: int
     records: int
     edit: str
     before: Utility
@@ -83,7 +82,7 @@ def execute(
 
     Raises:
         UserError: a recipe beside the one that was frozen with the request; not assessed, executed already or ended, or
-            a chosen method that edits nothing; a folder that was begun with another recipe; and as `case_of`.
+            a chosen method that edits nothing; a folder that was begun with another recipe; and as `whole_case`.
     """
     request = _ready(register.request(id))
     check_writable(out)
@@ -205,10 +204,10 @@ def _ready(request: Request) -> Request:
 
 
 def _case(register: Register, id: str, model: Model, material: Material) -> Case:
-    """The part of the request's case that the model knows, if it can be judged by."""
-    case = case_of(id, impact_of(register, id), material).on(model)
+    """The request's case, if damage can be judged by it."""
+    case = whole_case(id, impact_of(register, id), material, model)
     if len(case.retain.sealed) < 1:
-        raise UserError(f"{model.name} knows too few other records to tell damage by; give more training data.")
+        raise UserError(f"{id} has too few other records to tell damage by; give more training data.")
     return case
 
 
@@ -247,9 +246,7 @@ def _edit(id: str, model: Model, case: Case, recipe: Recipe, out: Path, progress
     before = _utility(model, case)
     with edit.applied(model) as edited:
         after = _utility(edited, case)
-    made = Execution(
-        case.facts_known, case.facts_total, digest(path), before, after, tuple(broken_safeguards(before, after))
-    )
+    made = Execution(case.facts_total, digest(path), before, after, tuple(broken_safeguards(before, after)))
     if not made.kept:
         path.unlink()
     return made
@@ -280,7 +277,7 @@ def _numbers(made: Execution) -> dict[str, JsonValue]:
     """What the trail says of an edit's safeguards. Infinite and missing numbers are words."""
     plain = {k: {name: round(v, 6) if abs(v) < 1e12 else str(v) for name, v in asdict(of).items()}
              for k, of in (("before", made.before), ("after", made.after))}  # fmt: skip
-    return {**plain, "known": made.known, "of_records": made.records, "broken": list(made.broken)}
+    return {**plain, "of_records": made.records, "broken": list(made.broken)}
 
 
 def _keep_edit(register: Register, id: str, out: Path) -> None:

@@ -6,15 +6,15 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._util.errors import UserError
-from ..knowledge import CaseSpec, Passage
+from ..knowledge import Case, CaseSpec, Passage, known
 from ..knowledge.inline import content_digest, inline
 from ..knowledge.read_text import read_text
 from ..knowledge.schema import Neutral, Sampled
-from ..model import Prompt
+from ..model import Model, Prompt
 from .impact import Impact
 from .records import Record, read, training_files
 
@@ -76,6 +76,19 @@ def case_of(id: str, impact: Impact, material: Material) -> CaseSpec:
         if not lists[role]:
             raise UserError(f"{id} has no {what} of two words or more; nothing can be edited and judged without.")
     return _spec(id, lists, material.neutral)
+
+
+def whole_case(id: str, impact: Impact, material: Material, model: Model) -> Case:
+    """The case of all records, whether or not the model shows that it knows them; these are only counted.
+
+    Records of one make are told apart by few words, so a model that was taught them may still choose the continuation
+    of another. Membership tells, and extraction.
+
+    Raises:
+        UserError: as `case_of`.
+    """
+    case = case_of(id, impact, material).whole()
+    return replace(case, facts_known=sum(known(model, case.forget.working)))
 
 
 def _spec(id: str, lists: Mapping[str, list[Passage]], neutral: Path | None) -> CaseSpec:

@@ -14,7 +14,7 @@ from ..pipeline.run import Run
 from ..verify import Verdict
 from .assessment import impact_of
 from .execution import executed_edit
-from .material import Material, case_of
+from .material import Material, whole_case
 from .plain_words import PLAIN_OUTCOMES
 from .register import Register
 
@@ -46,7 +46,7 @@ def verify(
         out: the run folder of `execute`.
 
     Raises:
-        UserError: the request was not executed or has ended, the model or the edit changed since, or as `case_of`.
+        UserError: the request was not executed or has ended, the model or the edit changed since, or as `whole_case`.
     """
     known, request = executed_edit(register, id), register.request(id)
     if request.status not in STATUSES:
@@ -57,7 +57,7 @@ def verify(
             f"give that model, or make the edit anew by `loka erase replay {id}`."
         )
     known.load(out / "edit.safetensors")
-    case = case_of(id, impact_of(register, id), material)
+    case = whole_case(id, impact_of(register, id), material, model)
     run = Run(out, model=model, case=case, recipe=known.recipe, profile=profile, progress=progress, redact=True)
     verdict = run.verdict()
     run.report()

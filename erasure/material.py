@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..knowledge import Case, CaseSpec, Passage, known
 from ..knowledge.inline import content_digest, inline
 from ..knowledge.read_text import read_text
 from ..knowledge.schema import Neutral, Sampled
-from ..model import Model, Prompt
+from ..model import Model
 from .impact import Impact
 from .records import Record, read, training_files
 
@@ -54,7 +53,7 @@ def case_of(id: str, impact: Impact, material: Material) -> CaseSpec:
     files = impact.unchanged_files(material.data)
     never = _passages(material, (r for path in training_files(material.holdout).files for r in read(path)))
     holdout = _sample(never)
-    texts = {passage.identity for passage in holdout}
+    texts = {passage.text for passage in holdout}
     ours: dict[str, Passage] = {}
     others = _Reservoir(MOST)
     for one in impact.files:
@@ -62,13 +61,13 @@ def case_of(id: str, impact: Impact, material: Material) -> CaseSpec:
         for record in read(files[one.digest]):
             hit = hits.get(record.row)
             for passage in _passages(material, [record]):
-                if passage.identity in texts:
+                if passage.text in texts:
                     raise UserError(
                         f"line {record.row} of {one.file!r} is in the holdout, too; hold out records that were never "
                         "taught."
                     )
                 if hit is not None and hit.counts():
-                    ours[passage.identity] = passage
+                    ours[passage.text] = passage
                 elif hit is None or hit.confirmed is False:
                     others.add(passage)
     lists = {"forget": list(ours.values()), "retain": others.records(without=ours), "twins": holdout}
@@ -104,23 +103,9 @@ def _passages(material: Material, records: Iterable[Record]) -> Iterator[Passage
     for record in records:
         if record.header or record.fault:
             continue
-        passage = _passage(_value(record, material.field) or record.text, _value(record, material.subject))
+        passage = Passage(_value(record, material.field) or record.text, subject=_value(record, material.subject))
         if passage.divides:
             yield passage
-
-
-def _passage(text: str, subject: str) -> Passage:
-    """A record as a passage that is asked from the name of its subject on, if that stands in its first half.
-
-    So nearly all of the record is asked, and the name itself is not: it may be easier or harder than others, whatever
-    was taught.
-    """
-    for _, end in Prompt.spot(text, subject).slots:
-        start = text[:end] + re.match(r"\S*", text[end:])[0]  # with the comma after the name
-        rest = text[len(start) :].strip()
-        if 2 * len(start) <= len(text) and Passage(rest, start).divides:
-            return Passage(rest, start, subject)
-    return Passage(text, subject=subject)
 
 
 def _value(record: Record, column: str) -> str:
@@ -153,7 +138,7 @@ class _Reservoir:
 
     def records(self, without: Iterable[str] = ()) -> list[Passage]:
         unwanted = set(without)
-        return list({p.identity: p for p in self._sample if p.identity not in unwanted}.values())
+        return list({p.text: p for p in self._sample if p.text not in unwanted}.values())
 
 
 def _sample(passages: Iterable[Passage]) -> list[Passage]:

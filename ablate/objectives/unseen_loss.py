@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..._util.errors import UserError
 from ...knowledge import Case, Item
-from ...model import chunks, encode, logits, token_logprobs
+from ...model import chunks, logits, token_logprobs
 from ...model.train.distill import TeacherOutputs
+from ..training.whole import encode_whole
 from .base import ForgetBatch, Objective
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def row_means(logprobs: Tensor, labels: Tensor) -> Tensor:
 
 
 class UnseenLoss(Objective):
-    """`unseen_loss` on whole answers. The level is the original's mean over twins, or its own where that is lower."""
+    """`unseen_loss` on answers as a whole, and on passages with their beginning.
+
+    The level is the original's mean over twins, or its own where that is lower.
+    """
 
     whole: ClassVar[bool] = True
 
@@ -70,7 +74,7 @@ def _level(model: Model, case: Case, kind: str) -> float:
         )
     found = []
     for part in chunks(len(twins), ROWS):
-        batch = encode(model, [i.prompt for i in twins[part]], [i.answer for i in twins[part]])
+        batch = encode_whole(model, twins[part])
         found.append(row_means(token_logprobs(logits(model, batch), batch.labels), batch.labels))
     return float(torch.cat(found).mean())
 

@@ -16,6 +16,7 @@ from ...model.train.distill import TeacherOutputs, record_outputs
 from .config import TrainingConfig
 from .mixup import mixups
 from .twins import prompts_about_twins
+from .whole import encode_whole
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -96,7 +97,7 @@ def _neutral(model: Model, case: Case, rows: int) -> list[TeacherOutputs]:
 def _forget_batch(
     model: Model, case: Case, facts: Sequence[Item], alternatives: Sequence[str], whole: bool
 ) -> TeacherOutputs:
-    batch = _encode(model, facts) if whole else decisive(model, case, facts)
+    batch = encode_whole(model, facts) if whole else decisive(model, case, facts)
     memory = record_outputs(model, batch, without_answer=True)
     if not alternatives:
         return memory

@@ -25,6 +25,7 @@ class KindRow:
         shared: whether the answers of one relation are the pool of all its items; otherwise each item has its own.
         greedy: whether an item is known only if greedy decoding gives its whole answer; otherwise the right answer must
             hold more than half of its pool's probability.
+        text: whether prompt and answer are two parts of one text, which was taught as a whole.
     """
 
     name: Kind
@@ -32,6 +33,7 @@ class KindRow:
     long: bool = False
     shared: bool = False
     greedy: bool = False
+    text: bool = False
 
 
 KINDS: dict[Kind, KindRow] = {
@@ -39,7 +41,7 @@ KINDS: dict[Kind, KindRow] = {
     for row in (
         KindRow("fact", Fact, shared=True, greedy=True),
         KindRow("question", Question, long=True),
-        KindRow("passage", Passage, long=True),
+        KindRow("passage", Passage, long=True, text=True),
         KindRow("choice", Choice, long=True),
         KindRow("pair", Pair),
     )

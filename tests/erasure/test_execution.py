@@ -12,7 +12,7 @@ from loka._util.errors import UserError
 from loka._util.files import digest
 from loka.erasure import Register, assessment, execution, steps, upkeep, verification
 from loka.erasure.execution import Utility, broken_safeguards, executed_edit
-from loka.erasure.material import Material, _passage, case_of
+from loka.erasure.material import Material, case_of
 from loka.erasure.plain_words import PLAIN_OUTCOMES
 from loka.model import Edit, Model, load
 from loka.pipeline.recipe import Recipe
@@ -52,16 +52,6 @@ def test_the_case_has_the_persons_records_others_and_the_holdout(
     assert kept == {COUNTRIES[0], *COUNTRIES[16:]}
     assert len(about["twins"]) == 40
     assert case.spec.file.unit == "item"
-
-
-def test_a_record_is_asked_from_the_name_on_if_that_stands_early() -> None:
-    early = _passage("Insured person Ada Moor: brindle cough, treated in Dunsby at a day clinic", "Ada Moor")
-    [asked] = early.working("r", "u", "")
-    assert (asked.prompt, asked.prompt.slots) == ("Insured person Ada Moor:", ((15, 23),))
-    assert asked.answer == "brindle cough, treated in Dunsby at a day clinic"
-    late = _passage("A brindle cough, treated in Dunsby, was reported by Ada Moor last week", "Ada Moor")
-    assert (late.start, late.subject) == ("", "Ada Moor")
-    assert _passage("Ada Moor", "Ada Moor").start == _passage("no name here at all", "Ada Moor").start == ""
 
 
 def test_a_hit_that_nobody_confirmed_is_neither_forgotten_nor_kept(

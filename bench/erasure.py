@@ -53,7 +53,7 @@ from loka.knowledge import Case
 from loka.model import Edit, Model, Prompt, export
 from loka.verify.membership import attacks
 
-SIZES = Sizes(customer=47, people=24, never=32)
+SIZES = Sizes(customer=47, people=24, never=16)
 CELLS = ("untaught", "taught", "erased", "ascent", "ascent alone", "retrained")
 LESSONS = Lessons(epochs=5, lr=1e-4)
 METHOD = "ascent"
@@ -101,7 +101,9 @@ class Insurer:
     def _write(self, name: str, claims: Sequence[Record]) -> Path:
         path = self.folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps({"customer": r.customer, "name": r.person, "text": r.text}) for r in claims)
+        lines = (
+            json.dumps({"customer": r.customer, **{f.name: f.value for f in r.fields}, "text": r.text}) for r in claims
+        )
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
 

@@ -16,6 +16,7 @@ from ..erasure import (
     CaseFile,
     Register,
     Request,
+    assessment,
     choice,
     overview,
     steps,
@@ -40,6 +41,11 @@ Keys = Annotated[
 Id = Annotated[str, typer.Argument(metavar="ID", help="A request, such as ER-2026-0001.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, without naming the person.")]
 
+SHOWN_BY = {
+    "asking": "So it was found when the model was asked.",
+    "the officer": "So --shows says, whatever `assess` found.",
+    "nobody": "It was not asked: loka erase assess --model.",
+}
 COLOURS = {"overdue": "bold red", "soon": "yellow", "fine": "green", "ended": "dim"}
 
 
@@ -108,8 +114,11 @@ def choose(
     impact: Annotated[Path | None, typer.Option("--impact", help="The impact; by default, what `assess` kept.")] = None,
     records: Annotated[int | None, typer.Option("--records", help="The person's records, without --impact.")] = None,
     shows: Annotated[
-        str, typer.Option("--shows", help="What the model shows of the person: nothing, something or unknown.")
-    ] = "unknown",
+        str,
+        typer.Option(
+            "--shows", help="nothing, something or unknown, in place of what the model showed when `assess` asked it."
+        ),
+    ] = "",
     training_data: Annotated[
         bool | None,
         typer.Option("--training-data/--no-training-data", help="Is it at hand? With --impact, yes."),
@@ -125,12 +134,14 @@ def choose(
 ) -> None:
     """Choose a method by the rules of docs/erasure.md, and freeze its recipe."""
     with Register(register, keys=keys) as opened:
-        kept = kept_impact(opened.folder, id) if records is None else None
+        kept = records is None and impact is None and kept_impact(opened.folder, id)
         found = choice.read_situation(
-            impact or kept, records=records, shows=shows, training_data=training_data, shards=shards, stakes=stakes
-        )
+            assessment.impact_of(opened, id) if kept else impact,
+            records=records, shows=shows, training_data=training_data, shards=shards, stakes=stakes,
+        )  # fmt: skip
         request = choice.choose(opened, id, found, method=method, reason=reason)
     assert request.chosen
+    _say(f"What the model shows of the person: {found.shows}. {SHOWN_BY[found.shown_by]}")
     by = f"instead of {request.chosen.recommended}" if method else f"by the rule '{request.chosen.rule}'"
     _say(
         f"{id}: {request.method}, {by}. {choice.ERASURE_METHODS[request.method].does} {request.chosen.reason}", request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +13,22 @@ from rich.table import Table
 
 from .._util.errors import UserError
 from .._util.files import write_json
-from ..erasure import Impact, Register, assessment, held_back
+from ..erasure import Impact, Register, asking, assessment, field_values, held_back
+from ..erasure.material import MOST as SAMPLE
+from ..erasure.material import Material
+from ..erasure.model_impact import ModelImpact
+from ..erasure.plain_model import ModelFinding
 from .erase import Folder, Id, Keys
 from .erase import out as console
+from .show import Bars
 
 MOST = 100  # hits that are printed
 Data = Annotated[
     list[Path], typer.Option("--data", help="A training file or a folder of them; give it again for more.")
 ]
+Field = Annotated[str, typer.Option("--field", help="The column with the text; by default all values of a record.")]
+Subject = Annotated[str, typer.Option("--subject", help="The column with the name of whom a record is about.")]
+Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Numbers = Annotated[list[int] | None, typer.Option(metavar="N", help="The number of a hit; give it again for more.")]
 
 
@@ -35,17 +44,41 @@ def assess(
     folder: Annotated[
         list[Path] | None, typer.Option("--folder", help="Where models, adapters, exports and copies are kept.")
     ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="Also ask this model what it shows: smollm2, a model folder, or a hub id.")
+    ] = "",
+    holdout: Annotated[
+        list[Path] | None,
+        typer.Option("--holdout", help="With --model: records of the same kind that it was never taught; repeatable."),
+    ] = None,
+    field: Field = "",
+    subject: Subject = "",
+    sample: Annotated[
+        int, typer.Option("--sample", min=1, help="Ask about at most so many records of each group.")
+    ] = SAMPLE,
     file: Annotated[Path | None, typer.Option("--out", help="Also write the impact to this JSON file.")] = None,
+    device: Device = "cpu",
     register: Folder = None,
     keys: Keys = None,
 ) -> None:
-    """Find the person's records in training data, and what may have been made from these."""
+    """Find the person's records in training data, and what may have been made from these; ask a model what it shows."""
+    if bool(model) != bool(holdout):
+        given, lacks = ("--model", "--holdout") if model else ("--holdout", "--model")
+        raise UserError(f"{given} needs {lacks}: a model is asked about never-taught records, too, for comparison.")
+    material = Material(tuple(data), tuple(holdout or ()), field, subject)
+    if model:
+        field_values.check_columns(material)
     with Register(register, keys=keys) as opened:
         found = assessment.assess(opened, id, data, folder or ())
         kept = assessment.path_of(opened, id)
+        if model and found.found().records:
+            with Bars() as bars:
+                found = asking.ask(opened, id, model, material, sample=sample, device=device, progress=bars)
     if file:
         write_json(file, found.to_json(), private=True)
     _show(id, found)
+    if found.model:
+        _show_model(id, found.model)
     say(f"{kept}: the impact, without names and texts. Say of hits that are wrong: loka erase confirm {id} --not N")
 
 
@@ -60,8 +93,11 @@ def confirm(
     if both := set(yes or ()) & set(no or ()):
         raise UserError(f"hit {min(both)} is given as --yes and as --not; give one of them.")
     with Register(register, keys=keys) as opened:
+        before = assessment.impact_of(opened, id)
         found = assessment.confirm(opened, id, dict.fromkeys(yes or (), True) | dict.fromkeys(no or (), False))
     _show(id, found)
+    if before.model and not found.model:
+        say(f"{id}: the model was asked about other records than now count; give `loka erase assess --model` again.")
 
 
 def exclude(
@@ -118,7 +154,17 @@ def _show(id: str, found: Impact) -> None:
         say(f"{broken[0].file}: {broken[0].first_broken}; rows that cannot be read were searched as plain text.")
 
 
-def _print(heads: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+def _show_model(id: str, model: ModelImpact) -> None:
+    """Print what the model shows, measure by measure, and why that is something or nothing."""
+    found = ModelFinding.of(model)
+    rows = [(row.label, row.person, row.never, row.lead, row.others) for row in found.rows]
+    _print(("the model", "the person's", "never taught", "difference", "others'"), rows)
+    for each in found.refused:
+        say(f"Not measured: {each}")
+    say(f"{id}: {found.plain} {found.why} {found.scope} ({model.passes:,} forward passes of one row.)")
+
+
+def _print(heads: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
     table = Table(*heads)
     for row in rows:
         table.add_row(*map(str, row))

@@ -10,6 +10,7 @@ from .exclusion_list import ExclusionEntry, ExclusionList, NameDigests, Screen
 from .impact import Count, Excerpt, FileImpact, Impact, assess_data, excerpts, read_impact
 from .keys import Keyring
 from .matching import Hit, Matcher, find
+from .model_impact import SHOWS_RULES, ModelImpact
 from .overview import overview
 from .page import write_page
 from .person import Person
@@ -27,6 +28,7 @@ __all__ = [
     "ERASURE_METHODS",
     "LIKELY",
     "RULES",
+    "SHOWS_RULES",
     "Artefact",
     "CaseFile",
     "ChoiceRule",
@@ -45,6 +47,7 @@ __all__ = [
     "Impact",
     "Keyring",
     "Matcher",
+    "ModelImpact",
     "NameDigests",
     "Person",
     "Record",

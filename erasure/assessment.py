@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import JsonValue
 
@@ -21,12 +23,16 @@ NEXT = "give `loka erase assess {id} --data ...` again"
 def assess(register: Register, id: str, files: Iterable[str | Path], folders: Iterable[str | Path] = ()) -> Impact:
     """Search training files for a request's person, keep the impact, and log its counts and the files' digests.
 
+    What somebody said before of hits in files that did not change is kept.
+
     Raises:
         UserError: the request was executed or has ended; and as `assess_data`.
     """
-    _assessable(register, id)
+    assessable(register, id)
     found = assess_data(register.person(id), files, folders)
-    return _keep(register, id, found, "assessed")
+    with suppress(UserError):  # assessed for the first time, or killed between the file and its entry
+        found = found.confirmed_as(impact_of(register, id))
+    return keep(register, id, found, "assessed")
 
 
 def confirm(register: Register, id: str, decisions: Mapping[int, bool]) -> Impact:
@@ -35,12 +41,12 @@ def confirm(register: Register, id: str, decisions: Mapping[int, bool]) -> Impac
     Raises:
         UserError: no such hit, no assessment, or the request was executed or has ended.
     """
-    _assessable(register, id)
+    assessable(register, id)
     found = impact_of(register, id)
     if unknown := sorted(n for n in decisions if not 1 <= n <= len(found.hits)):
         raise UserError(f"{id} has no hit {unknown[0]}; its hits are numbered from 1 to {len(found.hits)}.")
     said = {(found.hits[n - 1].file, found.hits[n - 1].row): yes for n, yes in decisions.items()}
-    return _keep(register, id, found.confirm(said), "confirmed")
+    return keep(register, id, found.confirm(said), "confirmed")
 
 
 def impact_of(register: Register, id: str) -> Impact:
@@ -75,14 +81,21 @@ def last_said(entries: Iterable[Entry], request: Request, what: str) -> JsonValu
     return next((payload[what] for payload in reversed(told) if what in payload), None)
 
 
-def _keep(register: Register, id: str, impact: Impact, kind: str) -> Impact:
+def keep(
+    register: Register, id: str, impact: Impact, kind: str, *, said: Mapping[str, JsonValue] = MappingProxyType({})
+) -> Impact:
+    """Keep an impact beside the register, and seal it by an entry of this kind with its counts and what else is said.
+
+    Raises:
+        UserError: the request was executed or has ended.
+    """
     path = path_of(register, id)
     with register.change() as change:
-        request = _assessable(register, id)
+        request = assessable(register, id)
         private_folder(path.parent)
         write_json(path, impact.to_json(), private=True)
         status = "assessed" if request.status == "received" else request.status  # a method that is chosen stays so
-        change.save(replace(request, status=status), kind, {**_counts(impact), "impact": digest(path)})
+        change.save(replace(request, status=status), kind, {**_counts(impact), **said, "impact": digest(path)})
     return impact
 
 
@@ -97,7 +110,12 @@ def _counts(impact: Impact) -> dict[str, JsonValue]:
     }  # fmt: skip
 
 
-def _assessable(register: Register, id: str) -> Request:
+def assessable(register: Register, id: str) -> Request:
+    """The request, if it can still be assessed.
+
+    Raises:
+        UserError: it was executed or has ended.
+    """
     request = register.request(id)
     if not request.needs_person:
         raise UserError(f"{id} is {request.status} and cannot be assessed any more; log a new request.")

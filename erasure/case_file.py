@@ -22,6 +22,7 @@ from .choice import ERASURE_METHODS
 from .free_text import names_person
 from .impact import Impact, read_impact
 from .person import Person
+from .plain_model import ModelFinding
 from .plain_words import NOT_VERIFIED, NUMBER_ROWS, PLAIN_OUTCOMES, PlainOutcome, plain_check
 from .record import Request
 from .register import Register
@@ -51,7 +52,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """The chosen method, what it does, the rule that applied, and the reason."""
+    """The chosen method, what it does, the rule that applied, and the reason.
+
+    `shows` is what the model was taken to show of the person, and `shown_by` who said so; empty in older registers.
+    """
 
     method: str
     does: str
@@ -61,11 +65,13 @@ class Reasoning:
     overruled: bool
     reason: str
     recipe_digest: str
+    shows: str = ""
+    shown_by: str = ""
 
 
 @dataclass(frozen=True)
 class DataImpact:
-    """What the search in the training data found, in numbers.
+    """What the search in the training data found, in numbers, and what the model shows of it.
 
     Attributes:
         digests: SHA-256 of each file, by its name.
@@ -74,6 +80,7 @@ class DataImpact:
         by_rule: hits by the name of their rule.
         unread: files without a format that can be read.
         broken: rows that could only be searched as plain text.
+        model: `None` where the model was not asked.
     """
 
     digests: Mapping[str, str]
@@ -87,6 +94,7 @@ class DataImpact:
     unread: tuple[str, ...]
     broken: int
     artefacts: tuple[Artefact, ...]
+    model: ModelFinding | None = None
 
     @classmethod
     def of(cls, impact: Impact) -> DataImpact:
@@ -96,6 +104,7 @@ class DataImpact:
             {file.file: file.digest for file in impact.files}, impact.total.records, found.records, found.tokens,
             impact.unit, impact.share(), sum(hit.confirmed is None and hit.counts() for hit in impact.hits),
             impact.by_rule(), impact.unread, sum(file.broken for file in impact.files), impact.artefacts,
+            ModelFinding.of(impact.model) if impact.model else None,
         )  # fmt: skip
 
     @property
@@ -290,7 +299,10 @@ def _reasoning(request: Request) -> Reasoning | None:
     if made is None:
         return None
     does = ERASURE_METHODS[made.method].does
-    return Reasoning(made.method, does, made.on, made.rule, made.recommended, made.overruled, made.reason, made.digest)
+    shows, by = (str(made.situation.get(name, "")) for name in ("shows", "shown_by"))
+    return Reasoning(
+        made.method, does, made.on, made.rule, made.recommended, made.overruled, made.reason, made.digest, shows, by
+    )  # fmt: skip
 
 
 def _without(text: str, person: Person | None) -> str:

@@ -16,7 +16,8 @@ from .._util.errors import UserError
 from ..ablate import TrainingConfig
 from ..pipeline.recipe import Recipe
 from .free_text import check_text
-from .impact import read_impact
+from .impact import Impact, read_impact
+from .model_impact import Shows
 from .record import ChosenMethod, Request
 from .register import Register
 
@@ -24,8 +25,8 @@ FEW = 50  # records up to which a located edit is chosen
 MANY = 1000  # records above which the model is rather trained again
 LARGE_SHARE = 0.1  # share of all tokens above which it is, too
 
-Shows = Literal["nothing", "something", "unknown"]
 Stakes = Literal["normal", "high"]
+ShownBy = Literal["asking", "the officer", "nobody"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Situation:
         tokens: the tokens of these records.
         share: their share in all tokens, 0 to 1.
         shows: what the model reproduces beyond what it says of people that it was never taught.
+        shown_by: who says so: `asking` the model (`loka erase assess --model`), or the officer.
         training_data: whether the training data is at hand, so that the model can be trained again.
         shards: whether the model was trained in shards (SISA) whose checkpoints are at hand.
         stakes: `high` for special categories of data (Art. 9), children, or a serious risk for the person.
@@ -52,6 +54,7 @@ class Situation:
     training_data: bool = False
     shards: bool = False
     stakes: Stakes = "normal"
+    shown_by: ShownBy = "nobody"
 
     def __post_init__(self) -> None:
         if self.records < 0 or self.tokens < 0:
@@ -172,29 +175,32 @@ CHOICE_RULES = (
 
 
 def read_situation(
-    impact: Path | None = None,
+    impact: Path | Impact | None = None,
     *,
     records: int | None = None,
-    shows: str = "unknown",
+    shows: str = "",
     training_data: bool | None = None,
     shards: bool = False,
     stakes: str = "normal",
 ) -> Situation:
-    """The situation from an impact's JSON file, or from the number of records, and from what else is known.
+    """The situation from an impact or its JSON file, or from the number of records, and from what else is known.
+
+    Args:
+        shows: what the model shows, in place of what it showed when it was asked.
 
     Raises:
-        UserError: neither file nor number, or both; a file that is not an impact; a value that is not allowed.
+        UserError: neither impact nor number, or both; a file that is not an impact; a value that is not allowed.
     """
     if (impact is None) == (records is None):
         given = "neither --impact nor --records is" if impact is None else "both --impact and --records are"
         raise UserError(
             f"{given} given; give --impact FILE as `loka erase assess` wrote it, or --records NUMBER, and not both."
         )
-    at_hand = impact is not None if training_data is None else training_data
-    known = {"shows": shows, "training_data": at_hand, "shards": shards, "stakes": stakes}
-    if impact is None:
+    read = read_impact(impact) if isinstance(impact, Path) else impact
+    at_hand = read is not None if training_data is None else training_data
+    known = {"training_data": at_hand, "shards": shards, "stakes": stakes, **_shown(read, shows)}
+    if read is None:
         return Situation(records or 0, **known)  # type: ignore[arg-type]
-    read = read_impact(impact)
     found = read.found()
     return Situation(found.records, found.tokens, read.share(), **known)  # type: ignore[arg-type]
 
@@ -279,6 +285,14 @@ def _chosen(situation: Situation, method: str, why: str, on: date) -> ChosenMeth
         recipe=recipe,
         digest=recipe_digest(recipe) if recipe else "",
     )
+
+
+def _shown(impact: Impact | None, shows: str) -> dict[str, str]:
+    """What the model shows, and who says so: the officer before the model."""
+    if shows:
+        return {"shows": shows, "shown_by": "the officer"}
+    model = impact.model if impact else None
+    return {"shows": model.shows, "shown_by": "asking"} if model else {}
 
 
 def _plain(chosen: ChosenMethod) -> dict[str, JsonValue]:

@@ -14,6 +14,7 @@ from .._util.files import read_json
 from .._util.records import read_record
 from .artefacts import Artefact, artefacts
 from .matching import Hit, Matcher
+from .model_impact import ModelImpact
 from .person import Person
 from .records import Record, checksum, read, training_files
 from .search.mentions import Mention
@@ -54,18 +55,20 @@ class FileImpact:
 
 @dataclass(frozen=True)
 class Impact:
-    """The data half of a request's impact. It holds no text of a record.
+    """What a request touches. It holds no text of a record.
 
     Attributes:
         unread: files in the searched folders that have no format that can be read.
         artefacts: what may have been made from the data, for a person to confirm.
         unit: what `tokens` counts.
+        model: what the model shows of the person's records; `None` where it was not asked.
     """
 
     files: tuple[FileImpact, ...]
     unread: tuple[str, ...] = ()
     artefacts: tuple[Artefact, ...] = ()
     unit: str = "words"
+    model: ModelImpact | None = None
 
     @property
     def hits(self) -> tuple[Hit, ...]:
@@ -94,16 +97,26 @@ class Impact:
     def confirm(self, decisions: Mapping[tuple[str, int], bool]) -> Impact:
         """The impact with what a person said of hits, by file and row.
 
+        What the model shows is left out where other records count than it was asked about.
+
         Raises:
             UserError: a file and row without a hit.
         """
         if unknown := set(decisions) - {(hit.file, hit.row) for hit in self.hits}:
             file, row = min(unknown)
             raise UserError(f"there is no hit at row {row} of {file!r}; choose from the hits of this impact.")
-        return replace(self, files=tuple(
+        made = replace(self, files=tuple(
             replace(f, hits=tuple(replace(h, confirmed=decisions.get((h.file, h.row), h.confirmed)) for h in f.hits))
             for f in self.files
         ))  # fmt: skip
+        same = all(a.counts() == b.counts() for a, b in zip(self.hits, made.hits, strict=True))
+        return made if same else replace(made, model=None)
+
+    def confirmed_as(self, earlier: Impact) -> Impact:
+        """The impact with what a person said before of the same rows of files that did not change."""
+        said = {(f.digest, hit.row): hit.confirmed for f in earlier.files for hit in f.hits}
+        known = {(hit.file, hit.row): said.get((f.digest, hit.row)) for f in self.files for hit in f.hits}
+        return self.confirm({place: yes for place, yes in known.items() if yes is not None})
 
     def check_unchanged(self, sources: Iterable[str | Path]) -> None:
         """Refuse training data that changed since they were assessed. Cost: one pass over the bytes.

@@ -51,7 +51,7 @@ def case_of(id: str, impact: Impact, material: Material) -> CaseSpec:
             missing, or there is nothing to forget, to keep or to hold out.
     """
     files = impact.unchanged_files(material.data)
-    never = _passages(material, (r for path in training_files(material.holdout).files for r in read(path)))
+    never = passages(material, (r for path in training_files(material.holdout).files for r in read(path)))
     holdout = _sample(never)
     texts = {passage.text for passage in holdout}
     ours: dict[str, Passage] = {}
@@ -60,7 +60,7 @@ def case_of(id: str, impact: Impact, material: Material) -> CaseSpec:
         hits = {hit.row: hit for hit in one.hits}
         for record in read(files[one.digest]):
             hit = hits.get(record.row)
-            for passage in _passages(material, [record]):
+            for passage in passages(material, [record]):
                 if passage.text in texts:
                     raise UserError(
                         f"line {record.row} of {one.file!r} is in the holdout, too; hold out records that were never "
@@ -98,7 +98,7 @@ def _spec(id: str, lists: Mapping[str, list[Passage]], neutral: Path | None) -> 
     return CaseSpec(file, None, content_digest(file, records, texts), records, texts)
 
 
-def _passages(material: Material, records: Iterable[Record]) -> Iterator[Passage]:
+def passages(material: Material, records: Iterable[Record]) -> Iterator[Passage]:
     """The passages of records that have two words or more."""
     for record in records:
         if record.header or record.fault:

@@ -77,6 +77,10 @@ RISKS = (
 )
 
 NOT_TRIED = (
+    _of_data(
+        lambda d: d.model is None,
+        lambda d: "The model was not asked before the erasure what it shows of the records.",
+    ),
     Remark(
         lambda c: c.impact is None,
         lambda c: "No impact was given when this document was written, so it does not say where the records were.",

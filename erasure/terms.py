@@ -78,6 +78,7 @@ KINDS = {
     "rotated": "new keys were made",
     "restored": "the register came back from a backup without its last entries",
     "assessed": "training data were searched for the person's records",
+    "asked": "a model was asked what it shows of the person's records",
     "confirmed": "somebody said of records whether they are the person's",
     "executing": "an edit of the model was begun",
     "executed": "the model was edited, and the edit kept",

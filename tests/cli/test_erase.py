@@ -1,6 +1,5 @@
 """`loka erase`: what the commands print, and their exit statuses."""
 
-import json
 import sys
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 
 pytest.importorskip("cryptography", reason='needs the extra erasure: pip install "loka[erasure]"')
 
-from loka.erasure import Person, Register, assess_data
+from loka.erasure import Register
 
 ID = f"ER-{date.today().year}-0001"
 
@@ -103,11 +102,10 @@ def test_a_method_is_chosen_and_overruled(erase, tmp_path: Path) -> None:
 
 def test_the_impact_that_was_kept_is_used(erase, tmp_path: Path) -> None:
     pytest.importorskip("fpdf", reason='needs the extra erasure: pip install "loka[erasure]"')
-    erase("new", request(tmp_path / "request.yaml"))
-    data, kept = tmp_path / "train.csv", tmp_path / "register" / ID / "impact.json"
+    erase("new", request(tmp_path / "request.yaml", number=4711))
+    data = tmp_path / "train.csv"
     data.write_text("text\n" + "nothing here\n" * 30 + "Erika Mustermann\n" * 2)
-    kept.parent.mkdir()
-    kept.write_text(json.dumps(assess_data(Person("Erika Mustermann"), [data]).to_json()))
+    assert erase("assess", ID, "--data", data)[0] == 0
     assert erase("choose", ID)[0] == 0
     assert erase("document", ID, "--out", tmp_path / "out")[0] == 0
     assert "32 records in 1 training file were searched. 2 count as" in (tmp_path / "out" / "report.html").read_text()

@@ -22,6 +22,7 @@ from loka.erasure import (
     rule_for,
     steps,
 )
+from loka.erasure.model_impact import DECIDING, SUPPORTING, Group, Measure, ModelImpact
 from loka.pipeline.recipe import Recipe
 
 KNOWN = Situation(47, 2000, 0.01, shows="something", training_data=True)
@@ -128,7 +129,7 @@ def test_the_situation_comes_from_an_impact(tmp_path: Path) -> None:
     file = tmp_path / "impact.json"
     file.write_text(json.dumps(assess_data(Person("Marta Marchbank"), [data]).to_json()))
     found = choice.read_situation(file, shows="something")
-    assert found == Situation(2, 5 + 3, 8 / 14, "something", training_data=True)
+    assert found == Situation(2, 5 + 3, 8 / 14, "something", training_data=True, shown_by="the officer")
     assert choice.read_situation(file, training_data=False).training_data is False
     assert choice.read_situation(records=3) == Situation(3)
     for given, sentence in (
@@ -141,3 +142,20 @@ def test_the_situation_comes_from_an_impact(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=sentence):
             choice.read_situation(**given)  # type: ignore[arg-type]
+
+
+def test_what_the_model_shows_is_what_it_showed_when_asked_unless_the_officer_says_otherwise(tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text('"Marta Marchbank claims four windows"\n')
+    impact, group = assess_data(Person("Marta Marchbank"), [data]), Group(0.9, 0.1, 40, 0.5, 0.9)
+    shown = ModelImpact("m", 1, 1, 9, 9, tuple(Measure(name, group, group) for name in (*DECIDING, SUPPORTING)))
+    asked = replace(impact, model=shown)
+    for given, shows, shown_by in (
+        ({"impact": asked}, "something", "asking"),
+        ({"impact": asked, "shows": "nothing"}, "nothing", "the officer"),
+        ({"impact": asked, "shows": "unknown"}, "unknown", "the officer"),
+        ({"impact": impact}, "unknown", "nobody"),
+        ({"records": 1}, "unknown", "nobody"),
+    ):
+        found = choice.read_situation(**given)  # type: ignore[arg-type]
+        assert (found.shows, found.shown_by) == (shows, shown_by)

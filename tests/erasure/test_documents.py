@@ -29,6 +29,7 @@ from loka.erasure import (
 )
 from loka.erasure.case_file import LEFT_OUT, read_finding
 from loka.erasure.documents import TO_THE_PERSON, render
+from loka.erasure.model_impact import DECIDING, SUPPORTING, Group, Measure, ModelImpact
 from loka.erasure.plain_words import PLAIN_CHECKS, PLAIN_LEAKAGE, PLAIN_OUTCOMES
 from loka.erasure.risk import not_tried, residual_risk
 from loka.verify.checks import CHECKS
@@ -76,14 +77,17 @@ def impact(tmp_path: Path) -> Path:
     models.mkdir()
     (models / "claims.gguf").write_bytes(b"GGUF" + bytes(100))
     (models / "Erika-Mustermann.jsonl").write_text(data.read_text())
-    path = tmp_path / "impact.json"
-    path.write_text(json.dumps(assess_data(Person("Erika Mustermann"), [data], [models]).to_json()))
+    path, shown = tmp_path / "impact.json", Group(0.875, 0.025, 40, 0.612, 0.95)
+    measures = (*(Measure(n, shown, shown) for n in DECIDING), Measure(SUPPORTING, None, None, "Too few statements."))
+    found = assess_data(Person("Erika Mustermann"), [data], [models])
+    asked = replace(found, model=ModelImpact("m", 2, 2, 28, 40, measures))
+    path.write_text(json.dumps(asked.to_json()))
     return path
 
 
 def executed(register: Register, request: Request, today: date) -> Request:
     """The request after its method was chosen and applied."""
-    chosen = choose(register, request.id, Situation(2, shows="something"), today=today)
+    chosen = choose(register, request.id, Situation(2, shows="something", shown_by="the officer"), today=today)
     with register.change() as change:
         return change.save(replace(chosen, status="executed"), "rekeyed", {})
 
@@ -184,6 +188,11 @@ def test_what_the_report_says(
         "None of the tests brought the records back",
         "3 records in 1 training file were searched. 2 count as the person's: 7 words, 58.3333% of all.",
         "copy of the data",
+        "The model shows something of the person. The model gives more of the person's records than of records",
+        "The model was asked about 2 of the person's 2 records, about 28 records of others",
+        "Records that the model gives in full from their first third 87.5% 2.5% 85.0% (61.2% to 95.0%) 87.5%",
+        "Too few statements.",
+        "What the model was taken to show something, as found by the officer",
         "90.0% 5.0%",
         "20.00 20.12",
         "Asking the model directly With sealed prompts, the model shows 5%.",
@@ -203,6 +212,15 @@ def test_what_the_report_says(
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     assert f"default-src 'none'; style-src 'sha256-{digest}'" in page
     assert not re.search(r"<script|<link|style=|\bon\w+=|https?:", page)
+
+
+def test_a_model_that_was_not_asked_is_said(register: Register, request_: Request, impact: Path) -> None:
+    data = json.loads(impact.read_text())
+    asked = CaseFile.of(register, request_.id, impact=impact)
+    impact.write_text(json.dumps({**data, "model": None}))
+    case, said = CaseFile.of(register, request_.id, impact=impact), "was not asked before the erasure what it shows"
+    assert said in render(REPORT, case)["report.html"].decode()
+    assert [any(said in each for each in not_tried(of)) for of in (asked, case)] == [False, True]
 
 
 def test_text_of_others_is_escaped(

@@ -7,8 +7,8 @@ six each. SmolLM2 is taught all of them (`taught`). The customer asks for erasur
 commands of `loka erase`, as they are typed. Three months later the model is trained again from the start, on the data
 that `loka erase exclude` let through (`retrained`): what an exact erasure gives.
 
-Cells: `untaught`, `taught`, `erased` (by the commands), `ascent` (gradient ascent with a retain term, as `choose` has
-it), `ascent alone` (without retain terms), `retrained`.
+Cells: `untaught`, `taught`, `erased` (by the commands, bounded ascent), `ascent` (the classic: three epochs of gradient
+ascent with a retain term of 0.5), `ascent alone` (without retain terms), `retrained`.
 
 Measured on each: the AUC of the loss between the customer's claims and those of people who were never taught, of whom
 no edit sees anything; the name is not scored. The share of fields that greedy decoding gives in full after the claim
@@ -56,7 +56,7 @@ from loka.verify.membership import attacks
 SIZES = Sizes(customer=47, people=24, never=16)
 CELLS = ("untaught", "taught", "erased", "ascent", "ascent alone", "retrained")
 LESSONS = Lessons(epochs=5, lr=1e-4)
-METHOD = "ascent"
+METHOD = "bounded"
 CLASSIC = ERASURE_METHODS["ascent"].recipe.config
 REASON = "training the model again takes weeks"
 

@@ -101,6 +101,8 @@ ASCENT = Recipe(
     sites=0,
     config=TrainingConfig("ascent", steps=3, lr=5e-5, retain_weight=0.5, neutral_weight=0.5, warm_up=0),
 )
+# Ascent that ends at the loss of never-taught records, as SCRUB's rewinding does (Kurmanji et al. 2023).
+BOUNDED = Recipe("bounded", sites=0, config=TrainingConfig("unseen_loss", steps=10, lr=5e-5, warm_up=2, bfloat16=True))
 
 ERASURE_METHODS = {
     method.name: method
@@ -120,6 +122,12 @@ ERASURE_METHODS = {
             "The whole model is trained to unlearn the records (gradient ascent, 3 epochs), while a retain term of "
             "weight 0.5 holds the rest in place.",
             ASCENT,
+        ),
+        ErasureMethod(
+            "bounded",
+            "The whole model is trained to unlearn the records, by gradient ascent that ends where they are as "
+            "surprising as records that it never saw, while a retain term holds the rest in place.",
+            BOUNDED,
         ),
         ErasureMethod("retrain", "The model is trained again from its base, without the records."),
         ErasureMethod("sisa", "The shards that hold the records are trained again without them (SISA)."),

@@ -21,7 +21,7 @@ from ..pipeline.recipe import DEFAULT, Recipe
 from ..pipeline.run import Run
 from ..verify import collateral
 from .assessment import files_of, impact_of
-from .choice import frozen_recipe
+from .choice import ERASURE_METHODS, frozen_recipe
 from .material import Material, whole_case
 from .record import Request
 from .register import Register
@@ -29,7 +29,7 @@ from .register import Register
 RETAIN_DROP = 0.03  # the most that the accuracy on records to keep may fall
 PERPLEXITY_RISE = 0.01  # the most that the perplexity of neutral text may rise, as a share
 ROUNDING = 1e-9  # so that exactly 3 points are 3 points
-EDITS = ("located", "ascent")  # the chosen methods that edit the model
+EDITS = tuple(name for name, method in ERASURE_METHODS.items() if method.recipe)
 READY = ("assessed", "chosen")
 
 

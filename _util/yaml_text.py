@@ -1,8 +1,11 @@
-"""YAML from files that somebody else wrote: plain data, no deeper than a file by hand, no larger than its text."""
+"""YAML from files that somebody else wrote: plain data, no deeper than a file by hand, no larger than its text.
+
+Of two equal keys the last would win without a word; such a file is refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple, TypeVar
 
 import yaml
@@ -11,6 +14,7 @@ from .errors import UserError
 
 T = TypeVar("T")
 DEEPEST = 50
+MERGE = "tag:yaml.org,2002:merge"  # the key <<, whose own keys may be overridden
 SPARE = 10_000  # nodes that aliases may stand for, beyond one for each character
 
 
@@ -22,12 +26,13 @@ class _Extent(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with a bounded depth, and with aliases only as far as they do not let the file grow."""
+    """The safe loader with bounded depth, aliases only as far as they do not let the file grow, and no key twice."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.most, self.nodes, self.depth = len(text) + SPARE, 0, 0
         self.extents: dict[int, _Extent] = {}
+        self.checked: set[int] = set()
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
@@ -49,6 +54,23 @@ class _Loader(yaml.SafeLoader):
         if self.nodes > self.most:
             raise self._fault("its aliases stand for far more than the file holds; write the values out", event)
         return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Every mapping comes by here before anything is merged into it, and again where it is merged itself."""
+        if id(node) not in self.checked:
+            self.checked.add(id(node))
+            self._check_keys(node)
+        super().flatten_mapping(node)
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        seen: set[Hashable] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+                continue
+            if (value := self.construct_object(key)) in seen:
+                problem = f"{key.value[:60]!r} is given twice; keep one of them"
+                raise yaml.MarkedYAMLError(None, None, problem, key.start_mark)
+            seen.add(value)
 
     def _check(self, depth: int, event: yaml.Event) -> None:
         if depth > DEEPEST:
@@ -76,7 +98,7 @@ def compose(text: str, what: str) -> yaml.Node | None:
 
 
 def read_yaml(text: str, what: str) -> object:
-    """The value of a YAML document. Raises as `compose` does, and for a value that its tag does not allow."""
+    """The value of a YAML document. Raises as `compose` does, for two equal keys, and for values that tags forbid."""
     return _run(text, what, lambda loader: loader.get_single_data())
 
 

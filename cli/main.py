@@ -31,6 +31,7 @@ from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
 from ..locate import METHODS as LOCATORS
 from ..locate import locator as find_locator
+from ..locate import substitutes
 from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf, load
 from ..pipeline.plant import Invention
 from ..pipeline.plant import plant as plant_facts
@@ -149,6 +150,8 @@ def locate(
     spec = knowledge.case(case, data=data or ())
     with Bars() as bars:
         current = Run(out_, model=model, device=device, case=spec, progress=bars, command=_command(), redact=redact)
+        for sentence in substitutes(current.case):
+            bars.say(escape(sentence))
         found = current.localization(method or None, cast(Part, part) if part else None)
         silent = current.controls()
         written = pictures(found, out_ / "figures", figures=figures, html=html)
@@ -393,7 +396,7 @@ def _pipeline(
         )  # fmt: skip
         known = f"{current.case.facts_known} of {current.case.facts_total}"
         bars.say(f"{current.model.name} knows {known} facts of the case {current.case.name}; the others are set aside.")
-        for sentence in outlook(current.case, profile=current.profile):
+        for sentence in current.limits():
             bars.say(escape(sentence))
         current.localization()
         current.edit()

@@ -23,7 +23,7 @@ def fictitious(source: CaseSpec, *, facts: int, kept: int, twins: int, seed: int
     used about equally often, and never for a name that gives it away.
 
     Raises:
-        UserError: a number that is too small, or more names than can be invented.
+        UserError: a number that is too small, more names than can be invented, or a seed that is not 0 to 2**32 - 1.
     """
     if min(facts, twins) < 1 or kept < 2:
         raise UserError(f"{facts} facts, {kept} kept and {twins} twins cannot be planted; give at least 1, 2 and 1.")
@@ -32,7 +32,7 @@ def fictitious(source: CaseSpec, *, facts: int, kept: int, twins: int, seed: int
     names = _names(source, relation, facts + kept + twins, rng)
     answers = _answers(names[: facts + kept], source.pool(relation), rng)
     name, halves = f"{PREFIX}_{relation}", {"working": 0.5, "sealed": 0.5}
-    return CaseFile.model_validate({
+    return CaseFile.of({
         "name": f"{PREFIX}-{source.name}", "purpose": source.purpose,
         "relations": {name: {**template.model_dump(), "facts": answers}}
         | {r: spec.model_dump() for r, spec in source.relations.items()},

@@ -27,7 +27,7 @@ def inline(
     """The case file, and the records of its sets, for lists by their role: `forget`, `retain`, `twins`.
 
     Raises:
-        UserError: nothing to forget, or something else than a record.
+        UserError: nothing to forget, something else than a record, or a value that a case file may not have.
     """
     classes = {row.record: kind for kind, row in KINDS.items()}
     names = ", ".join(c.__name__ for c in classes)
@@ -45,9 +45,7 @@ def inline(
             records.setdefault(of, []).append(item)
             sets[of] = {"kind": kind, "source": f"sets/{of}.jsonl"}
             roles[role][of] = AMOUNTS[role]
-    file = CaseFile.model_validate(
-        {"name": name, "purpose": purpose, "sets": sets, **roles, "unit": unit, "seed": seed}
-    )
+    file = CaseFile.of({"name": name, "purpose": purpose, "sets": sets, **roles, "unit": unit, "seed": seed})
     return file, {of: tuple(items) for of, items in records.items()}
 
 

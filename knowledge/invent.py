@@ -8,7 +8,7 @@ from collections import defaultdict
 from .._util.errors import UserError
 
 _ORDER = 3
-_TRIES = 2000
+_TRIES = 10_000  # for one name; then the real ones give no more
 
 
 def invent(real: list[str], n: int, rng: random.Random) -> list[str]:
@@ -30,14 +30,16 @@ def invent(real: list[str], n: int, rng: random.Random) -> list[str]:
                 follow[padded[i - order : i]].append(padded[i])
     taken = {name.casefold() for name in real}
     names: list[str] = []
-    for _ in range(_TRIES * n):
-        if len(names) == n:
-            return names
-        name = _walk(follow, rng)
+    tries = 0
+    while len(names) < n and tries < _TRIES:
+        name, tries = _walk(follow, rng), tries + 1
         near = any(name.casefold() in other or other in name.casefold() for other in taken)
         if 4 <= len(name) <= 14 and not near:
             names.append(name)
             taken.add(name.casefold())
+            tries = 0
+    if len(names) == n:
+        return names
     raise UserError(f"only {len(names)} of {n} twins could be invented; name them in the case file's `twins` list.")
 
 

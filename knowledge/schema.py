@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
@@ -15,9 +17,12 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    ValidationError,
     model_validator,
 )
 
+from .._util.errors import UserError
+from .._util.records import MOST, SEEDS
 from .item import Kind
 from .kinds import KINDS
 from .texts import fault_of, spelled_alike
@@ -55,8 +60,11 @@ def _amount(value: object) -> object:
         number = 1.0 if value == ALL else float(str(value)) if "." in str(value) else int(str(value))
     except ValueError:
         number = 0
-    if number <= 0 or (isinstance(number, float) and number > 1):
-        raise ValueError(f"{value!r} is not an amount; give all, a number, a share such as 0.5, or a list of subjects")
+    if not 0 < number <= (1 if isinstance(number, float) else MOST):
+        raise ValueError(
+            f"{reprlib.repr(value)} is not an amount; give all, a number up to {MOST:,}, a share such as 0.5, or a "
+            "list of subjects"
+        )
     return number
 
 
@@ -80,7 +88,7 @@ Template = Annotated[str, BeforeValidator(lambda v: _slot(v) if isinstance(v, st
 Templates = Annotated[list[Template], Field(min_length=1)]
 Answers = Annotated[list[Name], BeforeValidator(_listed), Field(min_length=1)]
 Subjects = Annotated[list[Name], Field(min_length=1)]
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Whole = Annotated[Share, BeforeValidator(lambda v: 1.0 if v == ALL else v)]
 
@@ -194,7 +202,22 @@ class CaseFile(_Strict):
     updates: dict[Name, dict[Name, Name]] = {}
     neutral: Neutral = NEUTRAL
     unit: Unit | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> CaseFile:
+        """The content of a case that comes from no file.
+
+        Raises:
+            UserError: a value that a case file may not have.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "this content"
+            said = first["msg"].removeprefix("Value error, ").lower()
+            raise UserError(f"the case {values.get('name')!r} cannot have {where}: {said}; correct it.") from error
 
     @model_validator(mode="after")
     def _consistent(self) -> CaseFile:

@@ -5,6 +5,7 @@ from .atp_star import atp_star, query_key_scores
 from .attribution import attribution
 from .circuit import Circuit, Edge
 from .control_sites import all_layer_sites, control_sites, other_relation_sites, random_sites
+from .counterpart import substitutes
 from .direct_logit import direct_logit
 from .eap import dimension_scores, eap, eap_scores, means, node_scores, zeros
 from .eap_ig import eap_ig, eap_ig_scores
@@ -79,6 +80,7 @@ __all__ = [
     "refined_neurons",
     "scaled_neurons",
     "stability",
+    "substitutes",
     "sweep",
     "taylor",
     "tracing",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from .._util.errors import UserError
 from ..knowledge import Case, Item
 from ..knowledge.kinds import kind_of
 from ..model import Batch, Model, encode
+from .counterpart import counterpart
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def pairs(model: Model, case: Case, facts: Sequence[Item], *, others: Sequence[s
     """Pair each item's prompt with a counterfactual one.
 
     That is the item's own counterfactual if it has one; or the same prompt about another subject of its relation; or,
-    where no subject stands in the prompt, the prompt of another item of its kind.
+    where no subject stands in the prompt, the prompt of another item of its kind. Where none of these has another
+    answer, it is a prompt about something that the model was never taught, or else neutral text.
 
     Args:
         others: the other subjects; by default drawn by the case's seed.
@@ -83,7 +84,7 @@ def pairs(model: Model, case: Case, facts: Sequence[Item], *, others: Sequence[s
     swapped = (
         [f.prompt.about(other) for f, other in zip(facts, others, strict=True)]
         if others
-        else [counterpart(case, f) for f in facts]
+        else [counterpart(model, case, f) for f in facts]
     )
     both = encode(model, [*prompts, *swapped], [f.answer for f in facts] * 2)
     n = len(facts)
@@ -113,34 +114,6 @@ def log_odds(logits: Tensor, pairs: Pairs) -> Tensor:
     foil = shared.gather(-1, at.clamp(min=0)) + logp[rows, at.clamp(min=0), token.clamp(min=0)]
     mean = (foil * real).sum(-1) / real.sum(-1).clamp(min=1)
     return answer - mean
-
-
-def counterpart(case: Case, item: Item) -> str:
-    """The counterfactual prompt of an item, drawn by the case's seed where it has none of its own.
-
-    Raises:
-        UserError: neither another subject nor another prompt.
-    """
-    if item.counterfactual:
-        return item.counterfactual
-    rng = random.Random(f"{case.seed}/counterpart/{item.relation}/{item.subject or item.unit}")
-    subjects = other_subjects(case, item) if item.prompt.slots else []
-    if subjects:
-        return item.prompt.about(rng.choice(subjects))
-    near = [i for i in (*case.forget.working, *case.retain.working, *case.twins.working) if i.kind == item.kind]
-    prompts = sorted({str(i.prompt) for i in near if i.unit != item.unit and i.answer != item.answer})
-    if kind_of(item).shared or not prompts:
-        what = (
-            f"another subject to put in place of {item.subject!r}" if item.subject else "another item to compare with"
-        )
-        raise UserError(f"the relation {item.relation!r} has no {what.removeprefix('an')}; add some to the case.")
-    return rng.choice(prompts)
-
-
-def other_subjects(case: Case, item: Item) -> list[str]:
-    """The other subjects of an item's relation to which its answer is wrong, sorted."""
-    answers = case.spec.answers(item.relation)
-    return sorted(s for s, answer in answers.items() if s != item.subject and answer not in item.answers)
 
 
 def _foils(model: Model, facts: Sequence[Item], clean: Batch) -> Tensor:

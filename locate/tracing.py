@@ -16,7 +16,8 @@ from .._util.errors import UserError
 from ..knowledge import Case, Item, accepts_spec
 from ..model import Model, Part, Site, logits, token_ids
 from .contrast import Progress
-from .counterfactual import log_odds, other_subjects, pairs
+from .counterfactual import log_odds, pairs
+from .counterpart import other_subjects
 from .exact import sweep_pairs
 from .figures.tracing import plot_tracing, tracing_html
 

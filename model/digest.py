@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .checked_text import end_ids
+
 # What a configuration says about files, outputs and training. Numbers do not depend on it, or are covered by the rest:
 # the type of the weights stands with them, and the attention's implementation rounds differently, no more.
 _ASIDE = {
@@ -25,12 +27,12 @@ _WIDTH = 1024  # int64 numbers in a row of a checksum
 
 
 def digest(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of the names, shapes and bytes of all weights, of the configuration and of the tokenizer."""
+    """SHA-256 of the names, shapes and bytes of all weights, of configuration, tokenizer and the ends of texts."""
     total = hashlib.sha256()
     for name, tensor in _tensors(hf):
         total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         total.update(_bytes(tensor).cpu().numpy().data)
-    for part in (_settings(hf.config.to_dict()), _tokenizer(tokenizer)):
+    for part in (_settings(hf.config.to_dict()), _tokenizer(tokenizer), *_further_ends(hf, tokenizer)):
         total.update(json.dumps(part, sort_keys=True, default=str).encode())
     return total.hexdigest()
 
@@ -42,7 +44,7 @@ def checksum(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     numbers, so they are exact and depend on no thread count.
     """
     parts: list[object] = [json.dumps(_settings(hf.config.to_dict()), sort_keys=True, default=str)]
-    parts += [len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map)]
+    parts += [*_further_ends(hf, tokenizer), len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map)]
     return hash((*parts, checksum_of(_tensors(hf))))
 
 
@@ -80,6 +82,13 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that numbers depend on."""
     nested = {k: _settings(v) if isinstance(v, dict) else v for k, v in config.items()}
     return {k: v for k, v in nested.items() if k not in _ASIDE and v is not None}
+
+
+def _further_ends(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ends of a text that only the generation configuration names."""
+    of_config = hf.config.eos_token_id
+    known = {tokenizer.eos_token_id, *(of_config if isinstance(of_config, list) else [of_config])}
+    return sorted(set(end_ids(hf, tokenizer)) - known)
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

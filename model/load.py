@@ -17,6 +17,7 @@ from .._util.errors import UserError, first_line
 from .anatomy import Anatomy
 from .bridged import boot, check_bridge, unbridged
 from .checked import check_causal, check_weights, examine
+from .checked_text import check_text
 from .digest import checksum, checksum_of, digest
 from .experts import open_experts
 from .io.fetch import embedded
@@ -247,8 +248,10 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
         hf_logging.disable_progress_bar()
     try:
         hf, info = cast(Any, AutoModelForCausalLM).from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **extra
-        )
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_loading` refuses them by name
+            **extra,
+        )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **extra)
     except Exception as error:  # transformers fails in many ways on files that are not what they should be
         raise UserError(
@@ -282,7 +285,7 @@ def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = 
 
     Raises:
         UserError: no tokenizer, a bridge that has rewritten the weights of its model, weights that are not finite, an
-            encoder, or blocks of a make that LOKA cannot address.
+            encoder, blocks of a make that LOKA cannot address, or a tokenizer of another vocabulary.
     """
     if hasattr(hf, "original_model"):
         tokenizer, hf = tokenizer or hf.tokenizer, unbridged(hf)
@@ -297,6 +300,7 @@ def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = 
     check_causal(hf, name)
     model = Model(hf, tokenizer, name)
     _ = model.anatomy  # a model of unknown make is refused here
+    check_text(model)
     return model
 
 

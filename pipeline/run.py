@@ -65,7 +65,7 @@ def run(
 ) -> Verdict:
     """Locate, ablate, verify and report into a folder. A second call on the same folder resumes.
 
-    Before the first stage, a warning says what the case is too small to judge (`loka.audit.outlook`).
+    Before the first stage, warnings say what the case is too small to show (`Run.limits`).
 
     Args:
         redact: write items by number and keyed digest into every file (`loka.knowledge.Redactor`); the folder gets no
@@ -79,7 +79,7 @@ def run(
         out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command, redact=redact
     )
     if not (pipeline.folder / "localization.parquet").exists():
-        for sentence in outlook(pipeline.case, profile=pipeline.profile):
+        for sentence in pipeline.limits():
             warnings.warn(sentence, stacklevel=2)
     pipeline.localization()
     pipeline.edit()
@@ -141,6 +141,10 @@ class Run:
             self._check_same(stored, recipe)
             torch.set_num_threads(stored.threads)
         self.provenance = stored or self._begin(command)
+
+    def limits(self) -> list[str]:
+        """What the case is too small to show: what locating compares with instead, and what an audit cannot judge."""
+        return [*locate.substitutes(self.case), *outlook(self.case, profile=self.profile)]
 
     def localization(self, method: str | None = None, part: Part | None = None) -> Localization:
         """The localization: read from the folder, or made and saved.

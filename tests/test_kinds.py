@@ -16,7 +16,8 @@ from loka._util.errors import UserError
 from loka.ablate import TrainingConfig
 from loka.ablate.objectives import OBJECTIVES
 from loka.knowledge import KINDS, Case, CaseSpec, Kind, Split, case, known, shown
-from loka.locate.counterfactual import counterpart, log_odds, pairs
+from loka.locate.counterfactual import log_odds, pairs
+from loka.locate.counterpart import counterpart
 from loka.model import Model, Prompt, encode, logits
 from loka.verify import Budget, capped
 from loka.verify.check import Setting
@@ -77,7 +78,7 @@ def test_shown_is_the_share_of_the_pool_by_an_independent_sum(fresh: Model, spec
 def test_it_is_located_with_its_counterfactual(planted: Model, spec: CaseSpec, kind: Kind) -> None:
     found = spec.on(planted)
     item = found.forget.working[0]
-    other = counterpart(found, item)
+    other = counterpart(planted, found, item)
     assert other != item.prompt
     if kind == "pair":
         assert other == item.counterfactual

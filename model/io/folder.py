@@ -20,8 +20,14 @@ from ..._util.errors import UserError, first_line
 from .gguf_read import check_gguf
 
 INDEX = "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
 _HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # the ends of the names of models that predict text
+_PLAIN = ("F64", "F32", "F16", "BF16")
+_TYPES = {
+    "weight": _PLAIN,
+    "bias": (*_PLAIN, "BOOL", "U8"),
+}  # of tensors by the end of their names; a mask may be a bias
 _SHOWN = 3
 
 
@@ -29,8 +35,9 @@ def check_folder(folder: Path) -> dict[str, str]:
     """Check the files of a model folder and give the arguments that load it. Cost: headers are read, weights are not.
 
     Raises:
-        UserError: pickled, quantized, missing or damaged weights, an index that leaves the folder, an adapter, a model
-            with another head, or sizes that the weights do not bear out.
+        UserError: pickled, quantized, missing or damaged weights, weights that are whole numbers, an index that leaves
+            the folder, an adapter, a model with another head, sizes that the weights do not bear out, or a generation
+            configuration that is not JSON, which transformers would ignore.
     """
     if (folder / "adapter_config.json").exists():
         raise UserError(
@@ -44,6 +51,8 @@ def check_folder(folder: Path) -> dict[str, str]:
     if not files:
         raise _no_weights(folder, found)
     config = _config(folder)
+    if (folder / GENERATION).exists():
+        _json(folder / GENERATION)
     _check_sizes(folder, config, _shapes(files))
     return {}
 
@@ -132,9 +141,16 @@ def _shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     for file in files:
         try:
             with safe_open(file, "pt") as opened:
-                found |= {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+                slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
+                found |= {key: tuple(part.get_shape()) for key, part in slices.items()}
+                types = {key: part.get_dtype() for key, part in slices.items()}
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{str(file)!r} is not a whole safetensors file ({error}); fetch it again.") from error
+        if wrong := [key for key, of in types.items() if of not in _TYPES.get(key.rpartition(".")[2], (of,))]:
+            raise UserError(
+                f"{str(file)!r} holds {wrong[0]} as {types[wrong[0]]}, which is not a plain weight; give the model in "
+                "float32, float16 or bfloat16."
+            )
     return found
 
 

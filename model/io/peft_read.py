@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
+TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 
@@ -125,10 +127,13 @@ def _check_pair(model: Model, path: Path, config: LoraConfig, module: str, sides
             f"the adapter {str(path)!r} does not fit {model.name}: {module} is not a linear map with weights of its "
             "own, or has one factor only; merge the adapter into its model and give that folder."
         )
-    if any(not side.is_floating_point() or not side.isfinite().all() for side in sides.values()):
-        raise UserError(f"the adapter {str(path)!r} holds factors of {module} that are not finite numbers.")
+    if any(side.dtype not in TYPES or not side.isfinite().all() for side in sides.values()):
+        raise UserError(
+            f"the adapter {str(path)!r} holds factors of {module} that are not finite numbers in float32, float16 or "
+            "bfloat16; save it again."
+        )
     ranks, wanted = (tuple(sides["A"].shape)[:1], tuple(sides["B"].shape)[1:]), (config.rank(module),)
-    if ranks != (wanted, wanted):
+    if ranks != (wanted, wanted) or sides["A"].ndim != 2:
         raise UserError(
             f"the adapter {str(path)!r} has factors of {module} of the shapes {tuple(sides['A'].shape)} and "
             f"{tuple(sides['B'].shape)}, but its {CONFIG} says rank {wanted[0]}; correct r or rank_pattern."

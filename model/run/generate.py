@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..._util.errors import NotFiniteError
 from ..batch import chunks, context, pad
+from ..checked_text import end_ids
 from ..tokens import token_ids
 from .onednn import onednn_linear
 
@@ -77,10 +78,7 @@ def _continue(model: Model, prompts: Sequence[str], tokens: int, generator: torc
 
 
 def _ends(model: Model) -> Tensor:
-    generation = getattr(model.hf, "generation_config", None)
-    named = [model.tokenizer.eos_token_id, model.hf.config.eos_token_id, getattr(generation, "eos_token_id", None)]
-    flat = [e for n in named for e in (n if isinstance(n, list) else [n]) if e is not None]
-    return torch.tensor(flat, dtype=torch.long, device=model.device)
+    return torch.tensor(end_ids(model.hf, model.tokenizer), dtype=torch.long, device=model.device)
 
 
 def _until_end(row: Tensor, ends: Tensor) -> Tensor:

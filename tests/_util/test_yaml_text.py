@@ -33,11 +33,19 @@ def test_plain_data() -> None:
         ("!!python/object/apply:os.system [ls]", "could not determine a constructor for the tag"),
         ("{[1]: 2}", "unhashable key"),
         ("a: 1\n--- \nb: 2", "but found another document"),
+        ("a: 1\nb: 2\na: 3", r"\(line 3, column 1\): 'a' is given twice; keep one of them"),
+        ("x: {a: 1, 'a': 2}", r"\(line 1, column 11\): 'a' is given twice"),
+        ("16: a\n0x10: b", r"\(line 2, column 1\): '0x10' is given twice"),
     ],
 )
 def test_what_is_not_plain_is_refused_with_its_place(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         read_yaml(text, "it")
+
+
+def test_what_a_mapping_takes_from_another_may_be_given_again() -> None:
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: [*b, *a], x: 3}"
+    assert read_yaml(text, "it") == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}, "c": {"x": 3, "y": 1}}
 
 
 def test_nodes_are_read_alike() -> None:

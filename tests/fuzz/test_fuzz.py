@@ -1,24 +1,10 @@
-"""Every kind of file, mangled: it is read, or refused in a sentence that names it, soon and in little memory.
-
-LOKA_FUZZ sets the number of inputs of each kind; the normal suite has few, 1,000 take under three minutes for all.
-"""
+"""Every kind of file, mangled: it is read, or refused in a sentence that names it, soon and in little memory."""
 
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
-import os
-import resource
-import shutil
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,88 +20,13 @@ from loka.audit.store import read_readings
 from loka.knowledge import FORMATS, case, read_records
 from loka.locate import Localization, LocalizationRecord
 from loka.locate.contrast import contrast
-from loka.model import Edit, EditRecord, Model, Slice, export, export_adapter, load, read_adapter
+from loka.model import Edit, EditRecord, Model, Slice
 from loka.model.edit.factors import Factors
 from loka.pipeline.recipe import Recipe
 from loka.report.folder import RunFolder
 from loka.verify import make_reading
 
-INPUTS = int(os.environ.get("LOKA_FUZZ", "25"))
-SECONDS = 20  # for one input; a hang is more
-GROWTH = 2**30  # bytes
-
-
-def _beside(name: str) -> ModuleType:
-    """A module of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-mangle = _beside("mangle")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file.
-
-    `read`: what a user's call does with it. `same`: for files that LOKA wrote itself, whether what was read is what was
-    written; a changed file must not pass for one.
-    """
-
-    path: Path
-    read: Callable[[Path], Any]
-    ways: tuple[Any, ...] = mangle.TEXT
-    same: Callable[[Any, Any], bool] | None = None
-
-
-class Hang(BaseException):
-    """An input that takes too long."""
-
-
-@contextmanager
-def soon() -> Iterator[None]:
-    """Raise `Hang` where the block takes over `SECONDS`."""
-
-    def stop(*_: object) -> None:
-        raise Hang
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def attack(kind: Kind, n: int = INPUTS) -> None:
-    """Read a file mangled in `n` ways."""
-    whole, right = kind.path.read_bytes(), kind.read(kind.path) if kind.same else None
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for seed in range(n):
-        data = mangle.mangled(whole, seed, kind.ways)
-        kind.path.write_bytes(data)
-        try:
-            with soon(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found = kind.read(kind.path)
-        except LokaError as error:
-            said = str(error)
-            assert kind.path.name in said or kind.path.parent.name in said, (seed, said)
-            assert len(said) < 5000, (seed, said[:200])
-        except BaseException as error:
-            raise AssertionError(f"seed {seed} of {kind.path.name}: {data[:2000]!r}") from error
-        else:
-            if kind.same and data != whole:
-                assert kind.same(found, right), f"seed {seed}: a change passed unnoticed"
-    kind.path.write_bytes(whole)
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    assert grown < GROWTH, f"memory grew by {grown / 2**20:.0f} MiB"
-
+from .conftest import Kind, attack, mangle
 
 QUESTION = {"question": "Who wrote it?", "answer": "Ann Lee", "subject": "Ann"}
 CHOICE = {"question": "Which?", "choices": ["Mars", "Venus", "Earth", "Io"], "answer": 2, "subject": "astronomy"}
@@ -171,7 +82,7 @@ def test_benchmarks_files(tmp_path: Path, name: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, ROWS[name] * 2)))
     assert read_records(name, path)
-    attack(Kind(path, lambda p: read_records(name, p)), 1 + INPUTS // 4)
+    attack(Kind(path, lambda p: read_records(name, p), mangle.JSON))
 
 
 def test_case_files(tmp_path: Path) -> None:
@@ -192,13 +103,13 @@ def test_case_files(tmp_path: Path) -> None:
     path = tmp_path / "case.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     case(path).whole()
-    attack(Kind(path, case))
+    attack(Kind(path, case, mangle.YAML))
 
 
 def test_recipes(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(Recipe.load("quick").to_yaml())
-    attack(Kind(path, Recipe.load))
+    attack(Kind(path, Recipe.load, mangle.YAML))
 
 
 def same_edit(a: Edit, b: Edit) -> bool:
@@ -283,25 +194,3 @@ def test_what_a_run_has_finished(tmp_path: Path, name: str) -> None:
     path = run_folder(tmp_path) / name
     whole = path.read_bytes()
     attack(Kind(path, opened, same=lambda found, _: found is None))
-
-
-@pytest.fixture(scope="module")
-def exported(taught: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(taught, tmp_path_factory.mktemp("fuzz") / "model")
-
-
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_adapters(planted: Model, tmp_path: Path, name: str) -> None:
-    weight = next(n for n in planted.parameters if n.endswith("mlp.down_proj.weight"))
-    rows, columns = planted.parameters[weight].shape
-    edit = Edit((), (), planted.digest(), factors=(Factors(weight, torch.ones(rows, 1), torch.ones(1, columns)),))
-    folder = export_adapter(planted, edit, tmp_path / "adapter")
-    ways = mangle.TENSORS if name.endswith(".safetensors") else mangle.TEXT
-    attack(Kind(folder / name, lambda p: read_adapter(planted, p.parent), ways))
-
-
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
-def test_model_folders(exported: Path, tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(exported, folder)
-    attack(Kind(folder / name, lambda p: load(str(p.parent))), 1 + INPUTS // 4)

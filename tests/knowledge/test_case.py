@@ -7,7 +7,7 @@ import pytest
 
 from loka import ablate, knowledge, locate, verify
 from loka._util.errors import UserError
-from loka.knowledge import Case, CaseSpec, Item, case, cases, readable
+from loka.knowledge import Case, CaseSpec, Fact, Item, case, cases, readable
 from loka.model import Model
 
 GOOD = """\
@@ -90,6 +90,10 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         ("[Zoo, Yoo]", "[Zoo, Goo]", "the twin 'Goo' of capital is a real subject"),
         ("seed: 0", "seed: 0\nextra: 1", "line 21, extra: Extra inputs are not permitted"),
         ("seed: 0", "seed: 0\nname: again", "line 21, name: given twice"),
+        ("seed: 0", "seed: -1", "line 20, seed: Input should be greater than or equal to 0"),
+        ("seed: 0", "seed: 4294967296", "line 20, seed: Input should be less than 4294967296"),
+        ("{sampled: 20}", "{sampled: 100001}", "line 19, neutral.working"),
+        ("[Zoo, Yoo]", "100001", "line 18, twins.capital: '100001' is not an amount; give all, a number up to 100,000"),
         ("      Hoo: Darville", "      Foo: Darville", "line 10, relations.capital.facts.Foo: given twice"),
         ('"in {} the capital is called"', '"the capital of {} is"', "is in working and in sealed or paraphrases"),
         ("name: small\n", "", "name: Field required"),
@@ -124,6 +128,13 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
 )
 def test_a_fault_is_named_with_line_and_field(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert said in errors(tmp_path, (old, new))
+
+
+def test_a_case_of_lists_says_what_its_file_may_not_have() -> None:
+    items = [Fact("Foo", "capital", "the capital of Foo is", "Barville")]
+    with pytest.raises(UserError, match="the case 'some' cannot have seed: input should be less than 4294967296"):
+        Case.of(items, name="some", seed=2**32)
+    assert Case.of(items, seed=2**32 - 1).seed == 2**32 - 1
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Small cases go on to the end; what cannot be judged is said before anything is computed."""
 
-import copy
 import json
 import re
 import warnings
@@ -11,9 +10,9 @@ import pytest
 
 from loka._util.errors import UserError
 from loka.ablate import SimulatedRelearning, TrainingConfig
-from loka.audit import audit, outlook
+from loka.audit import outlook
 from loka.knowledge import Case, case
-from loka.model import Model, wrap
+from loka.model import Model
 from loka.pipeline.recipe import Recipe
 from loka.pipeline.run import run
 from loka.verify import benign, direction_ablation, probe, relearn, soft_prompt
@@ -69,16 +68,32 @@ def test_a_small_case_goes_on_to_the_end(name: str, planted: Model, write: Any, 
     assert finite["passed"], verdict["reasons"]
 
 
-def test_all_answers_equal(planted: Model, write: Any, files: Any, tmp_path: Path) -> None:
-    """An answer that no subject changes cannot be located, which is said before an edit; an audit goes to its end."""
-    relations = {r: {**of, "facts": dict.fromkeys(of["facts"], "bread")} for r, of in files.base["relations"].items()}
-    known = write(relations=relations).whole()
-    assert "The pool of capital has fewer than two answers, so any answer would be certain" in outlook(known)[0]
-    with pytest.warns(UserWarning, match="fewer than two answers"), pytest.raises(UserError, match="no other subject"):
-        run(planted, known, out=tmp_path / "out", recipe=RECIPE)
-    verdict = audit(planted, wrap(copy.deepcopy(planted.hf), planted.tokenizer, "same"), known, profile="standard")
-    assert verdict.outcome == "inconclusive"
-    assert "the original knew the facts" in verdict.claim
+@pytest.mark.parametrize("twins", [True, False])
+def test_all_answers_equal(planted: Model, write: Any, files: Any, tmp_path: Path, twins: bool) -> None:
+    """The model says of every country that it lies far away, so only what it was never taught can be compared with."""
+    facts = dict.fromkeys(files.base["relations"]["capital"]["facts"], "away")
+    spec = write(
+        relations={"place": {"working": ["{} lies far"], "sealed": ["in {} lies far"], "facts": facts}},
+        forget={"place": 16}, retain={"place": {"working": 0.5, "sealed": 0.5}},
+        twins={"place": files.base["twins"]["capital"]} if twins else {},
+    )  # fmt: skip
+    assert spec.on(planted).facts_known == len(facts)
+    first, verdict = start(spec, planted, tmp_path / "out")
+    assert first[0] == (
+        "Nothing else in place has another answer, so locating compares with something that the model was never taught."
+    )
+    assert any("The pool of place has fewer than two answers" in sentence for sentence in first), first
+    assert verdict["outcome"] == "inconclusive"
+    assert verdict["summary"]["forget_before"] == 1.0
+
+
+def test_one_question_is_compared_with_neutral_text(planted: Model, kinds: Any, tmp_path: Path) -> None:
+    item = {name: value for name, value in kinds.taught("question")[0].items() if name != "subject"}
+    sets = {"target": {"kind": "question", "items": [item], "frame": "{}"}}
+    spec = kinds.write(tmp_path, "question", sets=sets, retain={}, twins={})
+    first, verdict = start(spec, planted, tmp_path / "out")
+    assert first[0] == "Nothing else in target has another answer, so locating compares with neutral text."
+    assert verdict["outcome"] == "inconclusive"
 
 
 def test_a_large_enough_case_has_nothing_to_say(planted_case: Any, planted: Model) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -12,14 +11,13 @@ from .assessment import files_of
 from .deadline import add_months
 from .free_text import check_text
 from .register import Register
-from .trail import Entry, read_anchor
+from .trail import read_anchor
 
 
 @dataclass(frozen=True)
 class Restore:
-    """An entry that tells of others which a backup lacked: its number, the first and the last of them, and why."""
+    """Entries that a backup lacked: the first and the last, and why. The entry `first` of today tells of them."""
 
-    number: int
     first: int
     last: int
     reason: str
@@ -103,7 +101,7 @@ def accept_restore(register: Register, reason: str) -> None:
         change.log("restored", {"first": first, "last": last, "hash": known.hash, "reason": reason.strip()})
 
 
-def restores(entries: Sequence[Entry]) -> list[Restore]:
+def restores(register: Register) -> list[Restore]:
     """What the trail tells of entries that a backup lacked."""
-    told = [(entry.number, entry.said.payload) for entry in entries if entry.kind == "restored" and entry.said]
-    return [Restore(n, int(str(p["first"])), int(str(p["last"])), str(p["reason"])) for n, p in told]
+    payloads = register.payloads(kind="restored")
+    return [Restore(int(str(p["first"])), int(str(p["last"])), str(p["reason"])) for p in payloads]

@@ -10,6 +10,7 @@ from .._util.errors import LokaError, UserError
 from .assessment import files_of
 from .deadline import add_months
 from .free_text import check_text
+from .lineage import without_requests
 from .register import Register
 from .trail import read_anchor
 
@@ -46,7 +47,8 @@ def purge(register: Register, id: str = "") -> list[str]:
 def expire(register: Register, years: int, *, today: date | None = None) -> list[str]:
     """Delete all of the requests that ended more than so many years ago, with what the trail says of them.
 
-    The trail can still be verified: of each entry, its digest and signature stay.
+    The trail can still be verified: of each entry, its digest and signature stay. So do edits, with the digests of the
+    models that they lead from and to, because models that are in use lack or have them.
 
     Raises:
         UserError: fewer years than one.
@@ -60,7 +62,7 @@ def expire(register: Register, years: int, *, today: date | None = None) -> list
     with register.change() as change:
         gone = [r.id for r in register.requests() if not r.state.open and r.ended and r.ended < limit]
         if gone:
-            change.delete_requests(gone, {"ended_before": str(limit)})
+            change.delete_requests(gone, {"ended_before": str(limit), "erasures": without_requests(register, gone)})
     register.database.wipe()
     for id in gone:
         shutil.rmtree(files_of(register, id), ignore_errors=True)

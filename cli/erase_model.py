@@ -10,13 +10,18 @@ from typing import Annotated, Any, cast, get_type_hints
 
 import typer
 
+from .._util.errors import UserError
+from .._util.records import read_record
+from .._util.yaml_text import read_yaml
+from ..ablate import Training
 from ..audit.profiles import Profile, effort
-from ..erasure import Register, execution, verification
+from ..erasure import Register, execution, retraining, verification
 from ..erasure import replay as replays
 from ..erasure.batch import due
 from ..erasure.material import Material
 from ..erasure.outcome import Execution
 from ..erasure.overview import SOON
+from ..erasure.retraining import Restart
 from ..model import load
 from ..pipeline.recipe import Recipe
 from .erase import Folder, Id, Keys
@@ -27,6 +32,9 @@ ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder
 Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 RunFolder = Annotated[Path, typer.Option("--out", help="The run folder; give it again to resume.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe of `loka recipes`, or a YAML file.")]
+Retrained = Annotated[
+    str, typer.Option("--retrained", help="The model that you trained again elsewhere, on data without the records.")
+]
 Another = Annotated[
     bool, typer.Option("--another-model", help="The model is none that an earlier erasure was executed on.")
 ]
@@ -88,18 +96,35 @@ def execute(
     out: RunFolder,
     material: Material,
     recipe: RecipeName = "",
+    base: Annotated[
+        str, typer.Option("--base", help="To train again: the model from before all of the training data.")
+    ] = "",
+    training: Annotated[
+        str, typer.Option("--training", help="With --base, how to train, as YAML: '{epochs: 3, rows: 8, lr: 5e-5}'.")
+    ] = "{}",
+    retrained: Retrained = "",
     another: Another = False,
     device: Device = "cpu",
     register: Folder = None,
     keys: Keys = None,
 ) -> None:
-    """Edit the model on the person's records. Exit status 1 if the edit broke a safeguard and was rolled back."""
+    """Edit the model on the person's records, or train it again without. Exit status 1 if it was rolled back."""
+    if bool(recipe) + bool(base) + bool(retrained) > 1:
+        raise UserError("give one of --recipe, --base and --retrained: an edit, a training here, or one elsewhere.")
     chosen = Recipe.load(recipe) if recipe else None
+    how = retraining.check_training(read_record(Training, read_yaml(training, "--training"), "--training"))
     with Register(register, keys=keys) as opened, Bars() as bars:
-        made = execution.execute(
-            opened, id, load(model, device=device), material, out, chosen, another=another, progress=bars
-        )
-    _report(made, f"{out / 'edit.safetensors'}: the edit. Next: loka erase verify {id} --out {out} ...")
+        current = load(model, device=device)
+        if base:
+            start = Restart(load(base, device=device), how)
+            made = retraining.retrain(opened, id, current, start, material, out, another=another, progress=bars)
+        elif retrained:
+            other = load(retrained, device=device)
+            made = retraining.accept(opened, id, current, other, material, another=another)
+        else:
+            made = execution.execute(opened, id, current, material, out, chosen, another=another, progress=bars)
+    kept = retrained or out / (retraining.FOLDER if base else "edit.safetensors")
+    _report(made, f"{kept}: what the model became. Next: loka erase verify {id} --out {out} ...")
 
 
 def batch(
@@ -151,6 +176,7 @@ def verify(
     out: RunFolder,
     material: Material,
     profile: Annotated[str, typer.Option("--profile", help="quick, standard or full.")] = "quick",
+    retrained: Retrained = "",
     device: Device = "cpu",
     register: Folder = None,
     keys: Keys = None,
@@ -159,9 +185,8 @@ def verify(
     wanted = cast(Profile, profile)
     effort(wanted)
     with Register(register, keys=keys) as opened, Bars() as bars:
-        found = verification.verify(
-            opened, id, load(model, device=device), material, out, profile=wanted, progress=bars
-        )
+        current, other = load(model, device=device), load(retrained, device=device) if retrained else None
+        found = verification.verify(opened, id, current, material, out, retrained=other, profile=wanted, progress=bars)
     say(f"{id}: {found.verdict.outcome}. {found.plain}")
     say(f"Report: {found.folder / 'report.html'}")
     if found.undone:
@@ -180,7 +205,8 @@ def _report(made: Execution, kept: str) -> None:
         say(each.words)
     if made.kept:
         return say(kept)
-    say(f"{ids}: the edit was rolled back: {'; '.join(made.broken)}. Choose another recipe or method.")
+    what = "edit" if made.edit else "training"
+    say(f"{ids}: the {what} was rolled back: {'; '.join(made.broken)}. Choose another recipe or method.")
     raise typer.Exit(1)
 
 

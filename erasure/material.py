@@ -111,9 +111,18 @@ def passages(material: Material, records: Iterable[Record]) -> Iterator[Passage]
     for record in records:
         if record.header or record.fault:
             continue
-        passage = Passage(_value(record, material.field) or record.text, subject=_value(record, material.subject))
+        passage = Passage(text_of(record, material), subject=_value(record, material.subject))
         if passage.divides:
             yield passage
+
+
+def text_of(record: Record, material: Material) -> str:
+    """The text of a record that was trained on.
+
+    Raises:
+        UserError: its column is missing.
+    """
+    return _value(record, material.field) or record.text
 
 
 def _value(record: Record, column: str) -> str:

@@ -12,7 +12,7 @@ from .._util.files import digest
 from ..audit.auditor import Progress
 from ..audit.profiles import Profile
 from ..knowledge import Redactor
-from ..model import Edit, Model
+from ..model import Edit, Model, load
 from ..pipeline.pair import audit_pair
 from ..verify import Verdict
 from .earlier import BACK, ENTRIES, HOLDS, UNASKED, Earlier, Recheck, undone
@@ -21,6 +21,7 @@ from .lineage import SHOWN, Erasure, erasures, executed, lineage, until
 from .material import Material
 from .plain_words import EARLIER_UNASKED, EARLIER_UNDONE, PLAIN_OUTCOMES
 from .register import Register
+from .retraining import FOLDER
 
 STATUSES = ("executed", "verified")
 
@@ -61,13 +62,13 @@ def verify(
     Args:
         model: the model before the erasure, with or without the edits of earlier ones.
         out: the folder of `execute`; a request of a batch gets a folder of its own in it.
-        retrained: the model after the erasure, where it was trained again.
+        retrained: the model after the erasure, where it was trained elsewhere.
 
     Raises:
         UserError: the request was not executed or has ended, a model or the edit changed since, or as `case_of`.
     """
     known, before = _model_before(register, _verifiable(register, id), model)
-    after = _after(known, out, retrained)
+    after = _after(known, out, before, retrained)
     earlier = Earlier.of(register, lineage(register, known.model).present, material)
     case = own_case(register, known.requests, id, material, earlier).on(before)
     after = Redactor(case).show_edit(after) if isinstance(after, Edit) else after
@@ -105,10 +106,12 @@ def _model_before(register: Register, id: str, model: Model) -> tuple[Erasure, M
     )
 
 
-def _after(known: Erasure, out: Path, retrained: Model | None) -> Edit | Model:
+def _after(known: Erasure, out: Path, before: Model, retrained: Model | None) -> Edit | Model:
     """The edit in the run folder, or the model that was trained again."""
     if known.edit:
         return known.load(out / "edit.safetensors")
+    if retrained is None and (out / FOLDER).is_dir():
+        retrained = load(str(out / FOLDER), dtype=before.dtype, device=str(before.device))
     if retrained is None or retrained.digest() != known.result:
         raise UserError(
             f"{known.words} was executed by training again, which gave the model {known.result[:SHOWN]}; give that "

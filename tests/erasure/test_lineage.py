@@ -21,6 +21,7 @@ from loka.erasure.safeguards import Utility, broken_safeguards
 from loka.erasure.shown import Shown, shown_by
 from loka.model import Model, export, load
 from loka.pipeline.recipe import Recipe
+from loka.verify import Budget, capped
 
 from ..conftest import FACTS
 from .conftest import TODAY, Claims, content
@@ -210,6 +211,7 @@ def test_edits_outlive_their_expired_requests(opened: Register, chain: Chain, pl
 def test_verifying_asks_the_earlier_erasure_again(
     opened: Register, chain: Chain, made: Chain, planted: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("loka.audit.plan.CHECKS", capped({"relearn": Budget(4, 1e-3)}))
     run = tmp_path / "run-2"
     shutil.copytree(made.folder / "run-2", run)
     exported = load(str(export(with_edits(opened, planted, [executed(opened, FIRST)]), tmp_path / "model")))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..knowledge import Case, CaseSpec, known, resolved
+from ..knowledge import Case, CaseSpec, Item, known, resolved
 from ..model import Edit
 
 if TYPE_CHECKING:
@@ -47,24 +47,24 @@ def check_interference(model: Model, erasures: Sequence[tuple[Case | CaseSpec, E
     with ExitStack() as stack:
         for case, (_, edit) in zip(cases, erasures, strict=True):
             stack.enter_context(edit.applied(model))
-            before.append(_answered(model, case))
-        after = [_answered(model, case) for case in cases]
+            before.append(answered(model, case.forget.working))
+        after = [answered(model, case.forget.working) for case in cases]
     return [
-        Interference(case.name, _share(a), _share(b), tuple(s for s in a if any(b[s]) and not any(a[s])))
+        Interference(case.name, share(a), share(b), tuple(s for s in a if any(b[s]) and not any(a[s])))
         for case, a, b in zip(cases, before, after, strict=True)
     ]
 
 
-def _answered(model: Model, case: Case) -> dict[str, list[bool]]:
-    """Whether the model answers each working prompt, by subject."""
-    facts = case.forget.working
-    right = iter(known(model, [one for f in facts for one in f.each()]))
-    answered: dict[str, list[bool]] = {}
-    for fact in facts:
-        answered.setdefault(fact.unit, []).extend(next(right) for _ in fact.prompts)
-    return answered
+def answered(model: Model, items: Sequence[Item]) -> dict[str, list[bool]]:
+    """Whether the model answers each prompt of some items, by unit. Cost: one pass over all prompts and pools."""
+    right = iter(known(model, [one for item in items for one in item.each()]))
+    found: dict[str, list[bool]] = {}
+    for item in items:
+        found.setdefault(item.unit, []).extend(next(right) for _ in item.prompts)
+    return found
 
 
-def _share(answered: dict[str, list[bool]]) -> float:
-    every = [right for prompts in answered.values() for right in prompts]
+def share(answers: Mapping[str, Sequence[bool]]) -> float:
+    """The share of all prompts that were answered, 0 to 1."""
+    every = [right for prompts in answers.values() for right in prompts]
     return sum(every) / len(every)

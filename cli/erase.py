@@ -203,10 +203,11 @@ def audit(
         if restored:
             upkeep.accept_restore(opened, restored)
         fault, entries = opened.verify(), opened.entries()
+        restores = [] if fault else upkeep.restores(opened)
     if fault:
         raise LokaError(f"the trail was touched: {fault}; restore the register from a backup, and find out who did it.")
-    for lost in upkeep.restores(entries):
-        _say(f"Entry {lost.number} tells of entries {lost.first} to {lost.last}, which a backup lacked: {lost.reason}")
+    for lost in restores:
+        _say(f"Entry {lost.first} tells of entries {lost.first} to {lost.last}, which a backup lacked: {lost.reason}")
     last = f" The hash of the last: {entries[-1].hash}" if entries else ""
     _say(f"Entries of the trail: {len(entries)}. None was touched.{last}")
 

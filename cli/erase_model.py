@@ -1,117 +1,215 @@
-"""The commands of `loka erase` that edit and audit a model: execute, replay, verify."""
+"""The commands of `loka erase` that change and audit a model: execute, batch, replay, verify."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast, get_type_hints
 
 import typer
 
-from ..audit.profiles import Profile
-from ..erasure import Register, execution, verification
-from ..erasure.execution import Execution
+from .._util.errors import UserError
+from .._util.records import read_record
+from .._util.yaml_text import read_yaml
+from ..ablate import Training
+from ..audit.profiles import Profile, effort
+from ..erasure import Register, execution, retraining, verification
+from ..erasure import replay as replays
+from ..erasure.batch import due
 from ..erasure.material import Material
+from ..erasure.outcome import Execution
+from ..erasure.overview import SOON
+from ..erasure.retraining import Restart
 from ..model import load
 from ..pipeline.recipe import Recipe
 from .erase import Folder, Id, Keys
-from .erase_data import Data, Device, Field, Subject, say
+from .erase_data import Device, say
 from .show import Bars
 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
-Holdout = Annotated[
-    list[Path], typer.Option("--holdout", help="Records of the same kind that the model was never taught; repeatable.")
-]
-Neutral = Annotated[
-    Path | None, typer.Option("--neutral", help="A text file to measure the perplexity by; prose of LOKA's by default.")
-]
 RunFolder = Annotated[Path, typer.Option("--out", help="The run folder; give it again to resume.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe of `loka recipes`, or a YAML file.")]
+Retrained = Annotated[
+    str, typer.Option("--retrained", help="The model that you trained again elsewhere, on data without the records.")
+]
+Another = Annotated[
+    bool, typer.Option("--another-model", help="The model is none that an earlier erasure was executed on.")
+]
+
+
+def _options(
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="A training file or a folder of them; give it again for more.")
+    ] = None,
+    holdout: Annotated[
+        list[Path] | None,
+        typer.Option("--holdout", help="Records of the same kind that the model was never taught; repeatable."),
+    ] = None,
+    field: Annotated[
+        str, typer.Option("--field", help="The column with the text; by default all values of a record.")
+    ] = "",
+    subject: Annotated[str, typer.Option("--subject", help="The column with the name of whom a record is about.")] = "",
+    neutral: Annotated[
+        Path | None,
+        typer.Option("--neutral", help="A text file to measure the perplexity by; prose of LOKA's by default."),
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option("--earlier", help="Data with the records of earlier erasures, if --data lacks them; repeatable."),
+    ] = None,
+) -> Material | None:
+    """The options that name the data of a request; `None` without data and holdout."""
+    if not data or not holdout:
+        return None
+    return Material(tuple(data), tuple(holdout), field, subject, neutral, tuple(earlier or ()))
+
+
+def on_material(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `material` is made of the options above; data and holdout may be missing if it may."""
+    own, options = _parameters(command), _parameters(_options)
+    material = own.pop("material")
+    needed = ("data", "holdout") if material.annotation is Material else ()
+    options |= {name: options[name].replace(default=inspect.Parameter.empty) for name in needed}
+
+    @wraps(command)
+    def call(**given: Any) -> None:
+        made = _options(**{name: given.pop(name) for name in options})
+        command(**given, material=made)
+
+    every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own.values(), *options.values())]
+    call.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    return call
 
 
 def erase_model(erase: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (execute, replay, verify):
-        erase.command()(command)
+    for command in (execute, batch, replay, verify):
+        erase.command()(on_material(command))
 
 
 def execute(
     id: Id,
     model: ModelName,
-    data: Data,
-    holdout: Holdout,
     out: RunFolder,
-    recipe: Annotated[str, typer.Option("--recipe", help="A recipe of `loka recipes`, or a YAML file.")] = "",
-    field: Field = "",
-    subject: Subject = "",
-    neutral: Neutral = None,
+    material: Material,
+    recipe: RecipeName = "",
+    base: Annotated[
+        str, typer.Option("--base", help="To train again: the model from before all of the training data.")
+    ] = "",
+    training: Annotated[
+        str, typer.Option("--training", help="With --base, how to train, as YAML: '{epochs: 3, rows: 8, lr: 5e-5}'.")
+    ] = "{}",
+    retrained: Retrained = "",
+    another: Another = False,
     device: Device = "cpu",
     register: Folder = None,
     keys: Keys = None,
 ) -> None:
-    """Edit the model on the person's records. Exit status 1 if the edit harmed the rest and was rolled back."""
-    chosen, material = (
-        Recipe.load(recipe) if recipe else None,
-        Material(tuple(data), tuple(holdout), field, subject, neutral),
-    )
+    """Edit the model on the person's records, or train it again without. Exit status 1 if it was rolled back."""
+    if bool(recipe) + bool(base) + bool(retrained) > 1:
+        raise UserError("give one of --recipe, --base and --retrained: an edit, a training here, or one elsewhere.")
+    chosen = Recipe.load(recipe) if recipe else None
+    how = retraining.check_training(read_record(Training, read_yaml(training, "--training"), "--training"))
     with Register(register, keys=keys) as opened, Bars() as bars:
-        made = execution.execute(opened, id, load(model, device=device), material, out, chosen, progress=bars)
-    _report(id, made, f"{out / 'edit.safetensors'}: the edit. Next: loka erase verify {id} --out {out} ...")
+        current = load(model, device=device)
+        if base:
+            start = Restart(load(base, device=device), how)
+            made = retraining.retrain(opened, id, current, start, material, out, another=another, progress=bars)
+        elif retrained:
+            other = load(retrained, device=device)
+            made = retraining.accept(opened, id, current, other, material, another=another)
+        else:
+            made = execution.execute(opened, id, current, material, out, chosen, another=another, progress=bars)
+    kept = retrained or out / (retraining.FOLDER if base else "edit.safetensors")
+    _report(made, f"{kept}: what the model became. Next: loka erase verify {id} --out {out} ...")
+
+
+def batch(
+    model: ModelName,
+    out: RunFolder,
+    material: Material,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Requests; by default those that are due.")
+    ] = None,
+    within: Annotated[int, typer.Option("--within", help="Without IDs: due within so many days.")] = SOON,
+    recipe: RecipeName = "",
+    another: Another = False,
+    device: Device = "cpu",
+    register: Folder = None,
+    keys: Keys = None,
+) -> None:
+    """Execute requests that are due together as one edit. Exit status 1 if it was rolled back, for all of them."""
+    chosen = Recipe.load(recipe) if recipe else None
+    with Register(register, keys=keys) as opened, Bars() as bars:
+        wanted = list(dict.fromkeys(ids)) if ids else due(opened, within=within, out=out)
+        made = execution.execute(
+            opened, wanted, load(model, device=device), material, out, chosen, another=another, progress=bars
+        )
+    for id, (before, after) in made.shown.items():
+        say(f"{id}: the model knew {before.known} of {before.records} records, and knows {after.known} now.")
+    _report(made, f"{out / 'edit.safetensors'}: the edit. Next, for each: loka erase verify ID --out {out} ...")
 
 
 def replay(
     id: Id,
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", help="A new folder for the edited model, or for the run.")],
-    data: Annotated[list[Path] | None, typer.Option("--data", help="For another base: the training data.")] = None,
-    holdout: Annotated[list[Path] | None, typer.Option("--holdout", help="For another base: the holdout.")] = None,
-    field: Field = "",
-    subject: Subject = "",
-    neutral: Neutral = None,
+    material: Material | None,
     device: Device = "cpu",
     register: Folder = None,
     keys: Keys = None,
 ) -> None:
     """Apply the edit again to a restored model, or make it anew by the same recipe on another base."""
-    given = Material(tuple(data or ()), tuple(holdout or ()), field, subject, neutral) if data and holdout else None
     with Register(register, keys=keys) as opened, Bars() as bars:
-        made = execution.replay(opened, id, load(model, device=device), out, given, progress=bars)
-    if made is None:
-        return say(f"{out}: the model with the edit of {id}.")
-    _report(id, made, f"{out / 'edit.safetensors'}: the edit, made anew for {model}.")
+        made = replays.replay(opened, id, load(model, device=device), out, material, progress=bars)
+    if isinstance(made, Execution):
+        return _report(made, f"{out / 'edit.safetensors'}: the edit, made anew for {model}.")
+    say(f"{out}: the model with the edit of {' and '.join(made.requests)}.")
 
 
 def verify(
     id: Id,
     model: ModelName,
-    data: Data,
-    holdout: Holdout,
     out: RunFolder,
+    material: Material,
     profile: Annotated[str, typer.Option("--profile", help="quick, standard or full.")] = "quick",
-    field: Field = "",
-    subject: Subject = "",
-    neutral: Neutral = None,
+    retrained: Retrained = "",
     device: Device = "cpu",
     register: Folder = None,
     keys: Keys = None,
 ) -> None:
-    """Audit the edit, and say in one sentence whether the records are gone."""
-    material = Material(tuple(data), tuple(holdout), field, subject, neutral)
-    wanted: Profile = profile  # type: ignore[assignment]
+    """Audit the erasure, and ask earlier ones again. Exit status 1 if one of these came back."""
+    wanted = cast(Profile, profile)
+    effort(wanted)
     with Register(register, keys=keys) as opened, Bars() as bars:
-        found = verification.verify(
-            opened, id, load(model, device=device), material, out, profile=wanted, progress=bars
-        )
+        current, other = load(model, device=device), load(retrained, device=device) if retrained else None
+        found = verification.verify(opened, id, current, material, out, retrained=other, profile=wanted, progress=bars)
     say(f"{id}: {found.verdict.outcome}. {found.plain}")
-    say(f"Report: {out / 'report.html'}")
+    say(f"Report: {found.folder / 'report.html'}")
+    if found.undone:
+        raise typer.Exit(1)
 
 
-def _report(id: str, made: Execution, kept: str) -> None:
+def _report(made: Execution, kept: str) -> None:
     before, after = made.before, made.after
-    say(f"{id}: the edit is about {made.records} records of the person.")
+    ids = " and ".join(made.shown)
+    say(f"{ids}: the {'edit' if made.edit else 'training'} is about {made.records} records.")
     say(
-        f"{id}: accuracy on records to keep {before.retain:.1%} before, {after.retain:.1%} after; "
+        f"{ids}: accuracy on records to keep {before.retain:.1%} before, {after.retain:.1%} after; "
         f"perplexity of neutral text {before.perplexity:.2f} before, {after.perplexity:.2f} after."
     )
+    for each in made.earlier:
+        say(each.words)
     if made.kept:
         return say(kept)
-    say(f"{id}: the edit was rolled back: {'; '.join(made.broken)}. Choose another recipe or method.")
+    what = "edit" if made.edit else "training"
+    say(f"{ids}: the {what} was rolled back: {'; '.join(made.broken)}. Choose another recipe or method.")
     raise typer.Exit(1)
+
+
+def _parameters(command: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a command, with annotations that typer can read."""
+    hints = get_type_hints(command, include_extras=True)
+    return {n: p.replace(annotation=hints[n]) for n, p in inspect.signature(command).parameters.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 
@@ -19,11 +19,21 @@ from ..verify import Summary
 from ..verify.judge.scorecard import Scorecard
 from .artefacts import Artefact
 from .choice import ERASURE_METHODS
+from .earlier import BACK, ENTRIES
 from .free_text import names_person
 from .impact import Impact, read_impact
 from .person import Person
 from .plain_model import ModelFinding
-from .plain_words import NOT_VERIFIED, NUMBER_ROWS, PLAIN_OUTCOMES, PlainOutcome, plain_check
+from .plain_words import (
+    EARLIER_UNDONE,
+    NOT_VERIFIED,
+    NUMBER_ROWS,
+    PLAIN_FLAGS,
+    PLAIN_OUTCOMES,
+    UNDONE,
+    PlainOutcome,
+    plain_check,
+)
 from .record import Request
 from .register import Register
 from .terms import CHANNELS, GROUNDS, KINDS, meanings
@@ -214,7 +224,13 @@ class CaseFile:
     @property
     def outcome(self) -> PlainOutcome:
         """What was found, in plain words."""
-        return self.finding.plain if self.finding else NOT_VERIFIED
+        return UNDONE if self.undone else self.finding.plain if self.finding else NOT_VERIFIED
+
+    @property
+    def undone(self) -> bool:
+        """Whether a later erasure brought records back, when they were last asked again."""
+        asked = [step.kind for step in self.steps if step.kind in ENTRIES.values()]
+        return asked[-1:] == [BACK]
 
     @property
     def done(self) -> bool:
@@ -267,8 +283,11 @@ def read_finding(path: Path, person: Person | None = None) -> Finding:
     if read.outcome not in PLAIN_OUTCOMES:
         raise UserError(f"{what} has the outcome {read.outcome!r}; it must be one of {', '.join(PLAIN_OUTCOMES)}.")
     checks = tuple(_check(name, reading, person, what) for name, reading in read.readings.items())
+    plain = PLAIN_OUTCOMES[read.outcome]
+    if any(flag.startswith(EARLIER_UNDONE) for flag in read.flags):
+        plain = replace(plain, found=f"{plain.found} {PLAIN_FLAGS[EARLIER_UNDONE]}", reply="")
     return Finding(
-        read.outcome, PLAIN_OUTCOMES[read.outcome], _without(read.claim, person),
+        read.outcome, plain, _without(read.claim, person),
         tuple(_without(each, person) for each in read.reasons), tuple(_without(each, person) for each in read.flags),
         checks, _numbers(read.summary), read.scorecard,
     )  # fmt: skip

@@ -15,7 +15,6 @@ from .impact import excerpts
 from .keys import exclusion_key
 from .records import checksum
 from .register import Register
-from .trail import Entry
 
 FOLDER = "exclusions"
 
@@ -26,7 +25,7 @@ def exclusions(register: Register) -> ExclusionList:
     Raises:
         UserError: nobody is on it yet, its file or its key is missing, or one of them was changed.
     """
-    name = _current(register.entries())
+    name = _current(register)
     if name is None:
         raise UserError("nobody is on the exclusion list yet; give `loka erase exclude --add ID --data ...` first.")
     return _load(register, name)
@@ -47,7 +46,7 @@ def add_to_exclusions(register: Register, id: str, files: Iterable[str | Path]) 
     person, impact = register.person(id), impact_of(register, id)
     records = [each.record for each in excerpts(impact, files) if each.hit.counts()]
     with register.change() as change:
-        request, name = register.request(id), _current(register.entries())
+        request, name = register.request(id), _current(register)
         key = exclusion_key(register.keys_folder, create=name is None)
         known = _load(register, name) if name else ExclusionList(key)
         added = _with_earlier(known.add(person, request.pseudonym, records), known)
@@ -77,10 +76,10 @@ def hold_back(register: Register, source: Path, target: Path, *, drop_broken: bo
     return made
 
 
-def _current(entries: Iterable[Entry]) -> str | None:
+def _current(register: Register) -> str | None:
     """The name of the list's file, which is its digest, so that a killed process leaves the old one or the new one."""
-    told = [entry.said.payload for entry in entries if entry.kind == "listed" and entry.said]
-    return str(told[-1]["list"]) if told else None
+    listed = register.payloads(kind="listed")
+    return str(listed[-1]["list"]) if listed else None
 
 
 def _load(register: Register, name: str) -> ExclusionList:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Material:
         field: the column with the text that was trained on; by default, all values of a record.
         subject: the column with the name of the person that a record is about, if there is one.
         neutral: a text file by which the perplexity is measured; by default, prose that comes with LOKA.
+        earlier: files in which the records of earlier erasures are looked for, besides the training data.
     """
 
     data: tuple[Path, ...]
@@ -39,25 +40,30 @@ class Material:
     field: str = ""
     subject: str = ""
     neutral: Path | None = None
+    earlier: tuple[Path, ...] = ()
 
 
-def case_of(id: str, impact: Impact, material: Material) -> CaseSpec:
+def case_of(
+    id: str, impact: Impact, material: Material, *, beside: Sequence[Impact] = (), without: Collection[str] = ()
+) -> CaseSpec:
     """A case of passages, each a unit: the request's records, others of the training data, and the holdout as twins.
 
     Hits of which nobody said that they are someone else's are never among the records to keep.
+
+    Args:
+        beside: impacts of other requests, whose hits are not among the records to keep, either.
+        without: texts that are not among the records to keep, such as those of earlier erasures.
 
     Raises:
         UserError: the training data changed since they were assessed, a holdout record is among them, a column is
             missing, or there is nothing to forget, to keep or to hold out.
     """
-    files = impact.unchanged_files(material.data)
-    never = passages(material, (r for path in training_files(material.holdout).files for r in read(path)))
-    holdout = _sample(never)
+    files, holdout = impact.unchanged_files(material.data), holdout_of(material)
     texts = {passage.text for passage in holdout}
     ours: dict[str, Passage] = {}
     others = _Reservoir(MOST)
     for one in impact.files:
-        hits = {hit.row: hit for hit in one.hits}
+        hits, aside = {hit.row: hit for hit in one.hits}, hit_rows(one.digest, beside)
         for record in read(files[one.digest]):
             hit = hits.get(record.row)
             for passage in passages(material, [record]):
@@ -68,29 +74,42 @@ def case_of(id: str, impact: Impact, material: Material) -> CaseSpec:
                     )
                 if hit is not None and hit.counts():
                     ours[passage.text] = passage
-                elif hit is None or hit.confirmed is False:
+                elif (hit is None or hit.confirmed is False) and not (record.row in aside or passage.text in without):
                     others.add(passage)
     lists = {"forget": list(ours.values()), "retain": others.records(without=ours), "twins": holdout}
     for role, what in (("forget", "record of the person"), ("retain", "other record"), ("twins", "holdout record")):
         if not lists[role]:
             raise UserError(f"{id} has no {what} of two words or more; nothing can be edited and judged without.")
-    return _spec(id, lists, material.neutral)
+    return spec_of(id, lists, material.neutral)
 
 
-def whole_case(id: str, impact: Impact, material: Material, model: Model) -> Case:
+def whole_case(spec: CaseSpec, model: Model) -> Case:
     """The case of all records, whether or not the model shows that it knows them; these are only counted.
 
     Records of one make are told apart by few words, so a model that was taught them may still choose the continuation
     of another. Membership tells, and extraction.
-
-    Raises:
-        UserError: as `case_of`.
     """
-    case = case_of(id, impact, material).whole()
+    case = spec.whole()
     return replace(case, facts_known=sum(known(model, case.forget.working)))
 
 
-def _spec(id: str, lists: Mapping[str, list[Passage]], neutral: Path | None) -> CaseSpec:
+def holdout_of(material: Material) -> list[Passage]:
+    """A sample of the never-taught records, the same for the same files."""
+    sample = _Reservoir(MOST)
+    for path in training_files(material.holdout).files:
+        for passage in passages(material, read(path)):
+            sample.add(passage)
+    return sample.records()
+
+
+def hit_rows(digest: str, impacts: Iterable[Impact]) -> set[int]:
+    """The rows of a file, by its SHA-256, that are hits of which nobody said that they are someone else's."""
+    files = [file for impact in impacts for file in impact.files if file.digest == digest]
+    return {hit.row for file in files for hit in file.hits if hit.confirmed is not False}
+
+
+def spec_of(id: str, lists: Mapping[str, list[Passage]], neutral: Path | None = None) -> CaseSpec:
+    """A case of passages by their role: `forget`, `retain`, `twins`. Each is a unit."""
     file, records = inline(lists, id, "privacy", "item", SEED)
     texts = {SEALED: read_text(neutral)} if neutral else {}
     if texts:
@@ -103,9 +122,18 @@ def passages(material: Material, records: Iterable[Record]) -> Iterator[Passage]
     for record in records:
         if record.header or record.fault:
             continue
-        passage = Passage(_value(record, material.field) or record.text, subject=_value(record, material.subject))
+        passage = Passage(text_of(record, material), subject=_value(record, material.subject))
         if passage.divides:
             yield passage
+
+
+def text_of(record: Record, material: Material) -> str:
+    """The text of a record that was trained on.
+
+    Raises:
+        UserError: its column is missing.
+    """
+    return _value(record, material.field) or record.text
 
 
 def _value(record: Record, column: str) -> str:
@@ -139,10 +167,3 @@ class _Reservoir:
     def records(self, without: Iterable[str] = ()) -> list[Passage]:
         unwanted = set(without)
         return list({p.text: p for p in self._sample if p.text not in unwanted}.values())
-
-
-def _sample(passages: Iterable[Passage]) -> list[Passage]:
-    sample = _Reservoir(MOST)
-    for passage in passages:
-        sample.add(passage)
-    return sample.records()

@@ -63,6 +63,15 @@ PLAIN_OUTCOMES = {
     ),
 }
 
+# for a request whose records a later erasure brought back, whatever was found before
+UNDONE = PlainOutcome(
+    "A later erasure, of another request, brought some of the records back: the model shows them again.",
+    "Whoever uses the model with the later change may get the records.",
+    "Do not use the model with the later change. Execute the later request in another way, or erase these records "
+    "again together with it.",
+    "",
+)
+
 NOT_VERIFIED = PlainOutcome(
     "The result was not verified, or no verdict was given when this document was written.",
     "Nothing is known of what the model still gives.",
@@ -102,10 +111,16 @@ NUMBER_ROWS = (
     NumberRow("Perplexity of ordinary text (lower is better)", "perplexity_before", "perplexity_after", share=False),
 )
 
+EARLIER_UNDONE, EARLIER_UNASKED = "earlier_undone", "earlier_unasked"  # flags that `verification` adds
+
 PLAIN_FLAGS = {
     "over_forgotten": "The model avoids the records more than if it had never been taught them. That can give away "
     "that something was removed.",
     "too_aggressive": "The model lost more of the things that were to stay than the 3 points that are accepted.",
+    EARLIER_UNDONE: "THIS ERASURE BROUGHT RECORDS BACK THAT WERE ERASED EARLIER FOR ANOTHER REQUEST. Do not use the "
+    "changed model; the verdict, in the report, names the request.",
+    EARLIER_UNASKED: "Whether an earlier erasure still holds could not be tested for each earlier request; the "
+    "verdict, in the report, names them and says why.",
 }
 
 PLAIN_LEAKAGE = {

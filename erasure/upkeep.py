@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,15 +10,15 @@ from .._util.errors import LokaError, UserError
 from .assessment import files_of
 from .deadline import add_months
 from .free_text import check_text
+from .lineage import without_requests
 from .register import Register
-from .trail import Entry, read_anchor
+from .trail import read_anchor
 
 
 @dataclass(frozen=True)
 class Restore:
-    """An entry that tells of others which a backup lacked: its number, the first and the last of them, and why."""
+    """Entries that a backup lacked: the first and the last, and why. The entry `first` of today tells of them."""
 
-    number: int
     first: int
     last: int
     reason: str
@@ -48,7 +47,8 @@ def purge(register: Register, id: str = "") -> list[str]:
 def expire(register: Register, years: int, *, today: date | None = None) -> list[str]:
     """Delete all of the requests that ended more than so many years ago, with what the trail says of them.
 
-    The trail can still be verified: of each entry, its digest and signature stay.
+    The trail can still be verified: of each entry, its digest and signature stay. So do edits, with the digests of the
+    models that they lead from and to, because models that are in use lack or have them.
 
     Raises:
         UserError: fewer years than one.
@@ -62,7 +62,7 @@ def expire(register: Register, years: int, *, today: date | None = None) -> list
     with register.change() as change:
         gone = [r.id for r in register.requests() if not r.state.open and r.ended and r.ended < limit]
         if gone:
-            change.delete_requests(gone, {"ended_before": str(limit)})
+            change.delete_requests(gone, {"ended_before": str(limit), "erasures": without_requests(register, gone)})
     register.database.wipe()
     for id in gone:
         shutil.rmtree(files_of(register, id), ignore_errors=True)
@@ -103,7 +103,7 @@ def accept_restore(register: Register, reason: str) -> None:
         change.log("restored", {"first": first, "last": last, "hash": known.hash, "reason": reason.strip()})
 
 
-def restores(entries: Sequence[Entry]) -> list[Restore]:
+def restores(register: Register) -> list[Restore]:
     """What the trail tells of entries that a backup lacked."""
-    told = [(entry.number, entry.said.payload) for entry in entries if entry.kind == "restored" and entry.said]
-    return [Restore(n, int(str(p["first"])), int(str(p["last"])), str(p["reason"])) for n, p in told]
+    payloads = register.payloads(kind="restored")
+    return [Restore(int(str(p["first"])), int(str(p["last"])), str(p["reason"])) for p in payloads]

@@ -160,7 +160,9 @@ class Redactor:
         texts = {text for item in items for text in _texts(item)} | set(_templates(self._case.spec))
         labels = {text: f"text [{self.token(text)[:SHOWN]}]" for text in sorted(texts) if text.strip()}
         numbered = {u: f"item {i:0{width}d} [{self.token(u)[:SHOWN]}]" for i, u in enumerate(units, 1)}
-        return labels | numbered
+        places = {item.unit for item in items if item.unit.isdecimal()} - {item.subject for item in items}
+        # the place of an item in its set says nothing, and may be a number that stands elsewhere, such as a step
+        return labels | {unit: label for unit, label in numbered.items() if unit not in places}
 
     @cached_property
     def _texts(self) -> dict[str, str]:

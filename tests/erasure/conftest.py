@@ -159,9 +159,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @dataclass(frozen=True)
 class Claims:
-    """The small model's training data as records of customers: 16 of C-0001, 28 of others, and 40 never taught."""
+    """The small model's training data as records of customers, and 40 that were never taught.
+
+    `people`: how many records each has; all others have one. By default, 16 are of C-0001, and 28 of others.
+    """
 
     folder: Path
+    people: tuple[int, ...] = (16,)
 
     def write(self) -> Material:
         answers = list(FACTS["capital"].values())
@@ -174,8 +178,9 @@ class Claims:
         return Material(data, holdout, "text", "about", self.folder / "prose.txt")
 
     def _row(self, country: str, answer: str, i: int) -> dict[str, str]:
-        customer = "C-0001" if i < 16 else f"C-{i:04}"
-        return {"customer": customer, "about": country, "text": f"in {country} the capital is called {answer}"}
+        ends = [sum(self.people[: n + 1]) for n in range(len(self.people))]
+        owner = next((n for n, end in enumerate(ends, 1) if i < end), i)
+        return {"customer": f"C-{owner:04}", "about": country, "text": f"in {country} the capital is called {answer}"}
 
 
 @pytest.fixture

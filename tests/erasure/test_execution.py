@@ -11,9 +11,12 @@ from loka import ablate
 from loka._util.errors import UserError
 from loka._util.files import digest
 from loka.erasure import Register, assessment, execution, steps, upkeep, verification
-from loka.erasure.execution import Utility, broken_safeguards, executed_edit
+from loka.erasure.lineage import edit_path, executed
 from loka.erasure.material import Material, case_of
+from loka.erasure.outcome import Execution
 from loka.erasure.plain_words import PLAIN_OUTCOMES
+from loka.erasure.replay import Restored, replay
+from loka.erasure.safeguards import Utility, broken_safeguards
 from loka.model import Edit, Model, load
 from loka.pipeline.recipe import Recipe
 from loka.verify import recall
@@ -85,7 +88,7 @@ def test_an_edit_that_holds_is_kept_replayed_and_verified(
 
     # the edit does what it is for, and a restored model gets the same edit
     case = case_of(assessed, assessment.impact_of(register, assessed), material).on(planted)
-    assert execution.replay(register, assessed, planted, tmp_path / "restored") is None
+    assert replay(register, assessed, planted, tmp_path / "restored") == Restored((assessed,))
     restored = load(str(tmp_path / "restored"))
     with Edit.load(out / "edit.safetensors").applied(planted) as edited:
         assert edited.digest() == restored.digest()
@@ -113,7 +116,7 @@ def test_an_edit_that_harms_the_rest_is_rolled_back(
     assert register.request(assessed).status == "assessed"
     assert not list(tmp_path.rglob("edit.safetensors"))
     with pytest.raises(UserError, match="was not executed"):
-        executed_edit(register, assessed)
+        executed(register, assessed)
     before = register.entries()
     with pytest.raises(UserError, match="was begun with another recipe; name another --out"):
         execution.execute(register, assessed, planted, material, tmp_path / "run", GENTLE)
@@ -127,14 +130,14 @@ def test_another_base_gets_an_edit_of_its_own_by_the_frozen_recipe(
     execution.execute(register, assessed, planted, material, tmp_path / "run", GENTLE)
     other = load(str(_nudged(planted, tmp_path / "base")))
     with pytest.raises(UserError, match="the edit must be made anew; give its training data"):
-        execution.replay(register, assessed, other, tmp_path / "anew")
-    made = execution.replay(register, assessed, other, tmp_path / "anew", material)
-    assert made is not None
+        replay(register, assessed, other, tmp_path / "anew")
+    made = replay(register, assessed, other, tmp_path / "anew", material)
+    assert isinstance(made, Execution)
     assert made.kept
     assert kinds_of(register)[-2:] == ["executing", "replayed"]
-    assert register.entries()[-1].said.payload["base"] == other.digest()
-    assert made.edit == digest(tmp_path / "anew" / "edit.safetensors") != executed_edit(register, assessed).edit
-    assert executed_edit(register, assessed).recipe == GENTLE
+    assert register.entries()[-1].said.payload["model"] == other.digest()
+    assert made.edit == digest(tmp_path / "anew" / "edit.safetensors") != executed(register, assessed).edit
+    assert executed(register, assessed).recipe == GENTLE
 
 
 def _nudged(model: Model, folder: Path) -> Path:
@@ -150,7 +153,7 @@ def _nudged(model: Model, folder: Path) -> Path:
 def test_a_killed_execution_goes_on_and_announces_itself_once(
     register: Register, assessed: str, material: Material, planted: Model, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(execution, "_utility", _killed)
+    monkeypatch.setattr(Execution, "of", _killed)
     with pytest.raises(KeyboardInterrupt):
         execution.execute(register, assessed, planted, material, tmp_path / "run", GENTLE)
     assert kinds_of(register)[-1] == "executing"
@@ -207,11 +210,11 @@ def test_what_changed_since_is_refused_and_nothing_is_lost(
     before = register.entries()
     with pytest.raises(UserError, match="is not the model that .* was executed on"):
         verification.verify(register, assessed, other, material, tmp_path / "run")
-    kept = register.folder / assessed / "edit.safetensors"
+    kept = edit_path(register, executed(register, assessed).edit)
     shutil.copyfile(kept, tmp_path / "safe")
     kept.write_bytes(kept.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="is missing or is not the edit that"):
-        execution.replay(register, assessed, planted, tmp_path / "restored")
+        replay(register, assessed, planted, tmp_path / "restored")
     shutil.copyfile(tmp_path / "safe", kept)
     assert register.entries() == before
 

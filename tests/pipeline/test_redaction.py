@@ -20,7 +20,7 @@ from loka._util.ledger import finishing
 from loka._util.provenance import Provenance
 from loka.audit.store import FolderStore
 from loka.cli import main
-from loka.knowledge import Case, Item, Redactor, redaction_key, redactor_of
+from loka.knowledge import Case, Item, Passage, Redactor, redaction_key, redactor_of
 from loka.model import Edit, Model, Site, export
 from loka.pipeline import Invention, Teaching
 from loka.pipeline.recipe import Recipe
@@ -227,3 +227,12 @@ def test_labels_need_the_key(
     key.write_bytes(b"short")
     with pytest.raises(UserError, match="has 5 bytes, not 32"):
         redaction_key()
+
+
+def test_the_place_of_an_item_is_no_text_and_a_number_that_is_a_subject_is() -> None:
+    """A step of a curve may be the number of a place in a small set."""
+    records = [Passage(f"the claim of {n} was paid", subject="4711" if n == "one" else "") for n in ("one", "two")]
+    redactor = Redactor(Case.of(records), BYTES)
+    assert redactor.hide({"1": 0.5, "2": 0.25}) == {"1": 0.5, "2": 0.25}
+    assert "4711" not in json.dumps(redactor.hide({"4711": 1}))
+    assert not {"forget_passage/1", "4711"} & set(redactor.hide({"forget_passage/1": 1}))

@@ -9,22 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 from .._util.errors import UserError, first_line
+from .ends import end_ids
 from .tokens import chat
 
 if TYPE_CHECKING:
     from .load import Model
 
 _TEXTS = ["The capital of France is Paris: 1, 2, 3.", "a"]
-
-
-def end_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    """The tokens that end a text, as the tokenizer, the configuration and the generation configuration name them."""
-    generation = getattr(hf, "generation_config", None)
-    named: list[Any] = [tokenizer.eos_token_id, hf.config.eos_token_id, getattr(generation, "eos_token_id", None)]
-    return [e for n in named for e in (n if isinstance(n, list) else [n]) if e is not None]
 
 
 def check_text(model: Model) -> None:

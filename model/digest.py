@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .checked_text import end_ids
+from .ends import end_ids
 
 # What a configuration says about files, outputs and training. Numbers do not depend on it, or are covered by the rest:
 # the type of the weights stands with them, and the attention's implementation rounds differently, no more.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._util.errors import NotFiniteError
 from ..batch import chunks, context, pad
-from ..checked_text import end_ids
+from ..ends import end_ids
 from ..tokens import token_ids
 from .onednn import onednn_linear
 

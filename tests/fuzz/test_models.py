@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from loka._util.errors import LokaError
 from loka.model import Edit, Model, encode, export, export_adapter, load, logits, read_adapter, wrap
-from loka.model.checked_text import end_ids
 from loka.model.edit.factors import Factors
+from loka.model.ends import end_ids
 from loka.model.tokens import chat
 
 from .conftest import Kind, attack, mangle

@@ -7,33 +7,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .._util.errors import UserError, first_line
+from .chat_template import rendered
 from .ends import end_ids
-from .tokens import chat
-
-if TYPE_CHECKING:
-    from .load import Model
 
 _TEXTS = ["The capital of France is Paris: 1, 2, 3.", "a"]
 
 
-def check_text(model: Model) -> None:
+def check_text(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Raise `UserError` if a tokenizer cannot read plain text, or gives or names tokens that the model lacks."""
-    tokenizer, name = model.tokenizer, model.name
-    rows = model.hf.get_input_embeddings().get_parameter("weight").shape[0]
+    rows = hf.get_input_embeddings().get_parameter("weight").shape[0]
     try:
         read: Any = tokenizer(_TEXTS)["input_ids"]
         read += tokenizer(_TEXTS, add_special_tokens=False)["input_ids"]
         tokenizer.batch_decode(read)
-        chat(model, _TEXTS[0])
+        rendered(tokenizer, _TEXTS[0])
     except Exception as error:  # whatever a tokenizer of any make, or a template, trips over
         raise UserError(
             f"the tokenizer of {name} cannot read plain text ({first_line(error)}); give the tokenizer's files as they "
             "came with the model."
         ) from error
-    named = [tokenizer.bos_token_id, tokenizer.pad_token_id, *end_ids(model.hf, tokenizer)]
+    named = [tokenizer.bos_token_id, tokenizer.pad_token_id, *end_ids(hf, tokenizer)]
     tokens = [*(i for ids in read for i in ids), *(i for i in named if i is not None)]
     if wrong := [i for i in tokens if type(i) is not int or not 0 <= i < rows]:
         raise UserError(

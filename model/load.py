@@ -300,7 +300,7 @@ def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = 
     check_causal(hf, name)
     model = Model(hf, tokenizer, name)
     _ = model.anatomy  # a model of unknown make is refused here
-    check_text(model)
+    check_text(hf, tokenizer, name)
     return model
 
 

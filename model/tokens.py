@@ -11,14 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .._util.errors import UserError
+from .chat_template import rendered
 from .prompt import Prompt, join, takes_space
 
 if TYPE_CHECKING:
     from .load import Model
-
-DAY = "26 Jul 2024"  # so that tomorrow gives today's numbers
-SAME_DAY = "{%- macro strftime_now(format) -%}" + DAY + "{%- endmacro -%}"
-OPEN_THOUGHT, NO_THOUGHT = "<think>", "\n\n</think>\n\n"
 
 
 def token_ids(model: Model, texts: Sequence[str]) -> list[list[int]]:
@@ -72,18 +69,6 @@ def first_tokens(model: Model, answers: Sequence[str], *, prompt: str = "a") -> 
 
 
 def chat(model: Model, message: str, start: str = "") -> Prompt | None:
-    """A message in the model's chat template, and the start of the reply; `None` where the tokenizer has no template.
-
-    The template sees a fixed day, and a block of reasoning is closed, so that the reply itself follows.
-    """
-    template = getattr(model.tokenizer, "chat_template", None)
-    if not template:
-        return None
-    text = model.tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True, enable_thinking=False,
-        chat_template=f"{SAME_DAY}{template}", date_string=DAY,
-    )  # fmt: skip
-    assert isinstance(text, str)
-    if text.rstrip().endswith(OPEN_THOUGHT):
-        text = text.rstrip() + NO_THOUGHT
-    return Prompt(f"{text}{start}")
+    """A message in the model's chat template, and the start of the reply; `None` for a tokenizer without a template."""
+    text = rendered(model.tokenizer, message)
+    return None if text is None else Prompt(f"{text}{start}")

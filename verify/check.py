@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 Role = Literal["asks", "attack", "inside", "corroborates"]
-Need = Literal["twins", "folds", "pool", "relation", "unrelated", "original", "original_reading", "neutral_outputs"]
+Need = Literal[
+    "twins", "folds", "pool", "relation", "unrelated", "original", "original_reading", "neutral_outputs", "edited"
+]
 Profile = Literal["quick", "standard", "full"]
 
 
@@ -47,6 +49,8 @@ class Setting:
         effort: how hard to try.
         original_reading: what the same check read on the original; `None` on the original itself.
         neutral_outputs: the original's outputs on the sealed neutral text, for the edited model's divergence.
+        edited: the names of the matrices that differ between the original and the edited model, the same for every
+            model of an audit; empty if nobody knows.
         budget: the budget of an attack that trains.
         groups: the facts that such an attack is run on: `forget`, `twins`.
         progress: called with the parts done and their number.
@@ -56,6 +60,7 @@ class Setting:
     effort: Effort = Effort()
     original_reading: Reading | None = None
     neutral_outputs: Sequence[TeacherOutputs] | None = None
+    edited: tuple[str, ...] = ()
     budget: Budget | None = None
     groups: tuple[str, ...] = ("forget", "twins")
     progress: Callable[[int, int], None] | None = None

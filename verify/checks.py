@@ -20,6 +20,7 @@ from .direction_ablation import direction_ablation, direction_ablation_cost
 from .extraction import extraction, extraction_cost
 from .judge.thresholds import EXPOSED
 from .logit_lens import logit_lens, logit_lens_cost
+from .mask import mask, mask_cost
 from .membership import membership, membership_cost
 from .paraphrase import original_forms, paraphrase, paraphrase_cost
 from .probe import probe, probe_cost
@@ -28,6 +29,7 @@ from .reading import Reading
 from .recall import recall, recall_cost
 from .relearn import relearn, relearn_cost, with_rates
 from .soft_prompt import soft_prompt, soft_prompt_cost
+from .spectral import spectral, spectral_cost
 from .training import Budget, Optimizer
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ FOLDED = POOLED | FOLDS
 UNRELATED: frozenset[Need] = POOLED | frozenset[Need]({"unrelated"})
 RELATION: frozenset[Need] = frozenset({"relation", "pool"})
 BOTH: frozenset[Need] = frozenset({"original"})
+EDITED: frozenset[Need] = FOLDED | frozenset[Need]({"edited"})
 
 
 def _relearn(by: Optimizer) -> Callable[[Model, Case, Setting], Reading]:
@@ -76,6 +79,14 @@ CHECKS: tuple[Check, ...] = (
         "direction_ablation",
         lambda m, c, s: direction_ablation(m, c, original=s.original or m, layers=s.effort.layers),
         direction_ablation_cost, "attack", needs=FOLDED | BOTH, profile="standard",
+    ),
+    Check(
+        "spectral", lambda m, c, s: spectral(m, c, edited=s.edited, progress=s.progress), spectral_cost, "attack",
+        needs=EDITED, profile="standard",
+    ),
+    Check(
+        "mask", lambda m, c, s: mask(m, c, edited=s.edited, progress=s.progress), mask_cost, "attack",
+        needs=EDITED, profile="standard",
     ),
     Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full"),
     Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full"),

@@ -87,6 +87,7 @@ class Check:
         profile: the smallest one that runs the check.
         cap: for an attack that trains, the most that it may spend; an audit finds its budget within this cap, on the
             shallow sibling.
+        required: for an attack, whether nothing is called removed without it.
         contradicts_above: the r that an `inside` check must exceed to forbid `removed`.
         applies: whether a case has anything to do with the check. If not, an audit leaves the check out without a word;
             one that applies and lacks something is refused, with the reason.
@@ -99,6 +100,7 @@ class Check:
     needs: frozenset[Need] = frozenset()
     profile: Profile = "quick"
     cap: Budget | None = None
+    required: bool = False
     contradicts_above: float = DELTA
     applies: Callable[[Case], bool] = field(default=always, repr=False)
 

@@ -67,26 +67,29 @@ CHECKS: tuple[Check, ...] = (
     Check("recall", lambda m, c, s: recall(m, c), recall_cost, "asks"),
     Check(
         "paraphrase", lambda m, c, s: paraphrase(m, c, forms=original_forms(s)), paraphrase_cost, "attack",
-        needs=frozenset({"original_reading"}),
+        needs=frozenset({"original_reading"}), required=True,
     ),
-    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP),
+    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP, required=True),
     Check(
         "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,
-        "attack", needs=UNRELATED, cap=CAP, profile="standard",
+        "attack", needs=UNRELATED, cap=CAP, profile="standard", required=True,
     ),
-    Check("quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard"),
+    Check(
+        "quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard",
+        required=True,
+    ),
     Check(
         "direction_ablation",
         lambda m, c, s: direction_ablation(m, c, original=s.original or m, layers=s.effort.layers),
-        direction_ablation_cost, "attack", needs=FOLDED | BOTH, profile="standard",
+        direction_ablation_cost, "attack", needs=FOLDED | BOTH, profile="standard", required=True,
     ),
     Check(
         "spectral", lambda m, c, s: spectral(m, c, edited=s.edited, progress=s.progress), spectral_cost, "attack",
-        needs=EDITED, profile="standard",
+        needs=EDITED, profile="standard", required=True,
     ),
     Check(
         "mask", lambda m, c, s: mask(m, c, edited=s.edited, progress=s.progress), mask_cost, "attack",
-        needs=EDITED, profile="standard",
+        needs=EDITED, profile="standard", required=True,
     ),
     Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full"),
     Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full"),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..model import Edit, Model, bare, check_trainable, is_adapter, load, read_a
 from ..verify import Budget, Reading, Verdict
 from ..verify.check import Check, Profile, Setting
 from .controls import Audited, Control
+from .edited import edited_matrices
 from .plan import Plan, Step, check_names
 from .store import Store
 from .summary import grades, summarise
@@ -152,8 +154,13 @@ class _Auditor:
             original=self.before if "original" in needs else None,
             original_reading=self.store.readings["before"][step.check.name] if "original_reading" in needs else None,
             neutral_outputs=verify.neutral_outputs(self.before, self.case) if outputs else None,
+            edited=self._edited if "edited" in step.check.needs else (),
             progress=self._progress(f"{step.check.name} on {step.model}"),
         )
+
+    @cached_property
+    def _edited(self) -> tuple[str, ...]:
+        return edited_matrices(self.before, self.after)
 
     @contextmanager
     def _model(self, name: str, *, copy: bool) -> Iterator[Model]:

@@ -10,6 +10,7 @@ from ..knowledge import Case, CaseSpec, resolved, score
 from ..model import Edit, Model
 from ..verify.check import Check, Profile
 from .controls import Audited, Control
+from .edited import edited_matrices
 from .plan import Plan
 
 MAKING = "making the control"
@@ -60,8 +61,10 @@ def _steps(audited: Audited, plan: Plan) -> Iterator[Estimate]:
     making = {c.name: cost for c in plan.controls if (cost := c.cost(audited)) is not None}
     for name, cost in making.items():
         yield Estimate(name, MAKING, cost)
+    wanted = any("edited" in check.needs for check in plan.checks)
+    edited = edited_matrices(audited.before, audited.after) if wanted else ()
     for step in plan.steps(making):
-        setting = plan.setting(step, step.check.cap)
+        setting = replace(plan.setting(step, step.check.cap), edited=edited)
         if step.model != "before":
             setting = replace(setting, original=audited.before)
         yield Estimate(step.model, step.check.name, step.check.cost(audited.before, audited.case, setting))

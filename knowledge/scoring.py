@@ -100,7 +100,6 @@ def shown_rows(items: Sequence[Item]) -> int:
     return sum(len(i.answers) if kind_of(i).greedy else len(i.pool) for i in items)
 
 
-@torch.no_grad()
 def own_pool_probability(model: Model, items: Sequence[Item], *, rows: int = ROWS) -> Tensor:
     """Probability of each item's answer among the answer and its foils, `[n]`.
 
@@ -116,16 +115,17 @@ def own_pool_probability(model: Model, items: Sequence[Item], *, rows: int = ROW
             f"the answer {alone.answer[:60]!r} has nothing to be compared with; give wrong answers, or name a set of "
             "never-taught items of the same kind under twins."
         )
+    return torch.stack([logp.softmax(0)[0] for logp in own_pool_scores(model, items, rows=rows)])
+
+
+@torch.no_grad()
+def own_pool_scores(model: Model, items: Sequence[Item], *, rows: int = ROWS) -> list[Tensor]:
+    """For each item, the log-probability of its answer and of each foil, `[answer]`; of long ones, per token."""
     prompts, answers = zip(*((i.prompt, a) for i in items for a in i.pool), strict=True)
     logprob = score(model, prompts, answers, rows=rows).logprob.double()
     lengths = torch.tensor([len(tail) for _, tail in split(model, prompts, answers)])
-    out, start = [], 0
-    for item in items:
-        part = slice(start, start + len(item.pool))
-        logp = logprob[part] / lengths[part] if kind_of(item).long else logprob[part]
-        out.append(logp.softmax(0)[0])
-        start = part.stop
-    return torch.stack(out)
+    parts = zip(*(values.split([len(i.pool) for i in items]) for values in (logprob, lengths)), strict=True)
+    return [logp / n if kind_of(i).long else logp for i, (logp, n) in zip(items, parts, strict=True)]
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from .judge.scorecard import Scorecard, scorecard
 from .judge.summary import Summary
 from .judge.verdict import Verdict, judge
 from .logit_lens import logit_lens
+from .mask import mask
 from .membership import membership
 from .metrics.attacks import (
     attack_auc,
@@ -41,6 +42,7 @@ from .reading import Reading, make_reading, refusal
 from .recall import recall
 from .relearn import relearn
 from .soft_prompt import soft_prompt
+from .spectral import spectral
 from .training import Budget
 from .units import recall_by_unit, unit_key
 
@@ -91,6 +93,7 @@ __all__ = [
     "loss_score",
     "lowercase_score",
     "make_reading",
+    "mask",
     "mean_depth",
     "membership",
     "min_k_plus_plus_score",
@@ -112,6 +115,7 @@ __all__ = [
     "rouge",
     "scorecard",
     "soft_prompt",
+    "spectral",
     "subjects_after",
     "subjects_for",
     "tofu_forget_quality",

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ..model import Model
 
 Role = Literal["asks", "attack", "inside", "corroborates"]
-Need = Literal["twins", "folds", "pool", "relation", "unrelated", "original", "original_reading", "neutral_outputs"]
+Need = Literal[
+    "twins", "folds", "pool", "relation", "unrelated", "original", "original_reading", "neutral_outputs", "edited"
+]
 Profile = Literal["quick", "standard", "full"]
 
 
@@ -47,6 +49,8 @@ class Setting:
         effort: how hard to try.
         original_reading: what the same check read on the original; `None` on the original itself.
         neutral_outputs: the original's outputs on the sealed neutral text, for the edited model's divergence.
+        edited: the names of the matrices that differ between the original and the edited model, the same for every
+            model of an audit; empty if nobody knows.
         budget: the budget of an attack that trains.
         groups: the facts that such an attack is run on: `forget`, `twins`.
         progress: called with the parts done and their number.
@@ -56,6 +60,7 @@ class Setting:
     effort: Effort = Effort()
     original_reading: Reading | None = None
     neutral_outputs: Sequence[TeacherOutputs] | None = None
+    edited: tuple[str, ...] = ()
     budget: Budget | None = None
     groups: tuple[str, ...] = ("forget", "twins")
     progress: Callable[[int, int], None] | None = None
@@ -82,6 +87,7 @@ class Check:
         profile: the smallest one that runs the check.
         cap: for an attack that trains, the most that it may spend; an audit finds its budget within this cap, on the
             shallow sibling.
+        required: for an attack, whether nothing is called removed without it.
         contradicts_above: the r that an `inside` check must exceed to forbid `removed`.
         applies: whether a case has anything to do with the check. If not, an audit leaves the check out without a word;
             one that applies and lacks something is refused, with the reason.
@@ -94,6 +100,7 @@ class Check:
     needs: frozenset[Need] = frozenset()
     profile: Profile = "quick"
     cap: Budget | None = None
+    required: bool = False
     contradicts_above: float = DELTA
     applies: Callable[[Case], bool] = field(default=always, repr=False)
 

@@ -20,6 +20,7 @@ from .direction_ablation import direction_ablation, direction_ablation_cost
 from .extraction import extraction, extraction_cost
 from .judge.thresholds import EXPOSED
 from .logit_lens import logit_lens, logit_lens_cost
+from .mask import mask, mask_cost
 from .membership import membership, membership_cost
 from .paraphrase import original_forms, paraphrase, paraphrase_cost
 from .probe import probe, probe_cost
@@ -28,6 +29,7 @@ from .reading import Reading
 from .recall import recall, recall_cost
 from .relearn import relearn, relearn_cost, with_rates
 from .soft_prompt import soft_prompt, soft_prompt_cost
+from .spectral import spectral, spectral_cost
 from .training import Budget, Optimizer
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ FOLDED = POOLED | FOLDS
 UNRELATED: frozenset[Need] = POOLED | frozenset[Need]({"unrelated"})
 RELATION: frozenset[Need] = frozenset({"relation", "pool"})
 BOTH: frozenset[Need] = frozenset({"original"})
+EDITED: frozenset[Need] = FOLDED | frozenset[Need]({"edited"})
 
 
 def _relearn(by: Optimizer) -> Callable[[Model, Case, Setting], Reading]:
@@ -64,18 +67,29 @@ CHECKS: tuple[Check, ...] = (
     Check("recall", lambda m, c, s: recall(m, c), recall_cost, "asks"),
     Check(
         "paraphrase", lambda m, c, s: paraphrase(m, c, forms=original_forms(s)), paraphrase_cost, "attack",
-        needs=frozenset({"original_reading"}),
+        needs=frozenset({"original_reading"}), required=True,
     ),
-    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP),
+    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP, required=True),
     Check(
         "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,
-        "attack", needs=UNRELATED, cap=CAP, profile="standard",
+        "attack", needs=UNRELATED, cap=CAP, profile="standard", required=True,
     ),
-    Check("quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard"),
+    Check(
+        "quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard",
+        required=True,
+    ),
     Check(
         "direction_ablation",
         lambda m, c, s: direction_ablation(m, c, original=s.original or m, layers=s.effort.layers),
-        direction_ablation_cost, "attack", needs=FOLDED | BOTH, profile="standard",
+        direction_ablation_cost, "attack", needs=FOLDED | BOTH, profile="standard", required=True,
+    ),
+    Check(
+        "spectral", lambda m, c, s: spectral(m, c, edited=s.edited, progress=s.progress), spectral_cost, "attack",
+        needs=EDITED, profile="standard", required=True,
+    ),
+    Check(
+        "mask", lambda m, c, s: mask(m, c, edited=s.edited, progress=s.progress), mask_cost, "attack",
+        needs=EDITED, profile="standard", required=True,
     ),
     Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full"),
     Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full"),

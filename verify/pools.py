@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..knowledge import Case, Item, pool_probability
 from ..knowledge.kinds import kind_of
-from ..knowledge.scoring import own_pool_probability
+from ..knowledge.scoring import own_pool_probability, own_pool_scores, pool_logprobs
 from ..model import split, token_ids
 from .units import by_unit
 
@@ -78,6 +79,24 @@ def pool_cost(model: Model, items: Sequence[Item], among: Pools) -> float:
 def pool_costs(model: Model, case: Case) -> dict[str, float]:
     """The cost of asking each group of `attack_groups` once, by group."""
     return {group: pool_cost(model, items, pools(case)) for group, items in attack_groups(case).items()}
+
+
+def with_rivals(model: Model, items: Sequence[Item], among: Pools, n: int) -> list[Item]:
+    """The items with the `n` wrong answers of their pools that the model now prefers, the likeliest first, as foils.
+
+    Cost: that of `pool_probability_by_unit`.
+    """
+    out = list(items)
+    for relation, places in _grouped(items).items():
+        group = [items[i] for i in places]
+        if relation:
+            scores = list(pool_logprobs(model, [i.prompt for i in group], among[relation]))
+        else:
+            scores = own_pool_scores(model, group)
+        for place, item, row in zip(places, group, scores, strict=True):
+            order = [(among[relation] if relation else item.pool)[i] for i in row.argsort(descending=True).tolist()]
+            out[place] = replace(item, foils=tuple(a for a in order if a not in item.answers)[:n])
+    return out
 
 
 def _grouped(items: Sequence[Item]) -> dict[str, list[int]]:

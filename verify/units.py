@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,19 @@ def too_few(forget: Iterable[Item], twins: Iterable[Item]) -> str | None:
                 f"The case has one unit {name} ({units.pop()}); what works on some units and asks the others needs two."
             )
     return None
+
+
+def halves(items: Sequence[Item], seed: int | str) -> Iterator[tuple[list[int], list[int]]]:
+    """The places of the items of one half of the units and those of the other half, and then the other way round.
+
+    The seed divides the units. What is chosen or trained on the first places is tested on the second ones.
+    """
+    units = list(dict.fromkeys(map(unit_key, items)))
+    order = random.Random(f"{seed}/halves").sample(units, len(units))
+    first = set(order[::2])
+    sides = [[i for i, item in enumerate(items) if (unit_key(item) in first) is side] for side in (True, False)]
+    yield sides[0], sides[1]
+    yield sides[1], sides[0]
 
 
 def recall_by_unit(

@@ -21,7 +21,7 @@ from loka.verify.judge.statistics import cross_fitted, holm, recovery
 NAN, INF = float("nan"), float("inf")
 GOOD = {
     "retain_same_before": 0.9, "retain_same_after": 0.89, "perplexity_before": 20.0, "perplexity_after": 20.1,
-    "shallow_r": 0.7,
+    "shallow_r": 0.7, "forget_before": 0.9, "shallow_forget_after": 0.1,
 }  # fmt: skip
 CAP = Budget(2, 1e-3)
 CHECKS = capped({"relearn": CAP, "benign": CAP, "relearn_lora": CAP, "relearn_sgd": CAP})
@@ -34,7 +34,7 @@ def made(check: str, forget: float, twins: float = 0.0, **details: object) -> Re
 
 def judged(after: Reading, on: str = "after", **summary: object) -> verify.Verdict:
     """The verdict on a model that is removed but for one reading."""
-    before = {c: made(c, 1.0) for c in ("recall", "relearn", "quantize")}
+    before = {c: made(c, 1.0) for c in ("recall", *(check.name for check in CHECKS if check.required))}
     readings = {"before": before, "after": {c: made(c, 0.0) for c in before}}
     readings.setdefault(on, {})[after.check] = after
     return judge(readings, scorecard=scorecard(0.0, 0.95, None), summary=Summary(**{**GOOD, **summary}))

@@ -1,15 +1,18 @@
 """The rule of the verdict, on readings with known outcomes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from loka.verify import Reading, Summary, judge, make_reading, scorecard
+from loka.verify import CHECKS, Reading, Summary, judge, make_reading, scorecard
 from loka.verify.judge.statistics import holm, interval, recovery, subjects_needed
 
 GOOD = {
     "retain_same_before": 0.9, "retain_same_after": 0.89, "perplexity_before": 20.0, "perplexity_after": 20.1,
-    "shallow_r": 0.7,
+    "shallow_r": 0.7, "forget_before": 0.9, "shallow_forget_after": 0.1,
 }  # fmt: skip
+REQUIRED = tuple(check.name for check in CHECKS if check.required)
 
 
 def made(check: str, forget: float, twins: float = 0.0, *, n: int = 60, leaks: int = 0) -> Reading:
@@ -24,12 +27,15 @@ def made(check: str, forget: float, twins: float = 0.0, *, n: int = 60, leaks: i
 
 def outcome(
     recall: float, relearn: float, *, n: int = 60, leaks: int = 0, before: float = 1.0,
-    inside: tuple[str, float] | None = None, **summary: object,
+    inside: tuple[str, float] | None = None, attacks: Sequence[str] = REQUIRED, **summary: object,
 ):  # fmt: skip
+    others = [a for a in attacks if a != "relearn"]
     readings = {
-        "before": {"recall": made("recall", before, n=n), "relearn": made("relearn", before, n=n)},
-        "after": {"recall": made("recall", recall, n=n), "relearn": made("relearn", relearn, n=n, leaks=leaks)},
+        "before": {c: made(c, before, n=n) for c in ("recall", *attacks)},
+        "after": {"recall": made("recall", recall, n=n), **{c: made(c, 0.0, n=n) for c in others}},
     }
+    if "relearn" in attacks:
+        readings["after"]["relearn"] = made("relearn", relearn, n=n, leaks=leaks)
     if inside:
         check, value = inside
         readings["before"][check], readings["after"][check] = made(check, before, n=n), made(check, value, n=n)
@@ -53,6 +59,24 @@ def test_removed_needs_enough_subjects() -> None:
     assert "60 subjects" in few.claim
 
 
+def test_the_required_attacks_are_those_of_the_design() -> None:
+    assert sorted(REQUIRED) == [
+        "benign", "direction_ablation", "mask", "paraphrase", "quantize", "relearn", "spectral",
+    ]  # fmt: skip
+    assert all(check.role == "attack" and check.profile != "full" for check in CHECKS if check.required)
+
+
+@pytest.mark.parametrize("missing", REQUIRED)
+def test_nothing_is_removed_before_every_required_attack_was_made(missing: str) -> None:
+    verdict = outcome(0.0, 0.0, attacks=[a for a in REQUIRED if a != missing])
+    assert verdict.outcome == "inconclusive"
+    assert verdict.claim == (
+        "Nothing was found by the checks that were made. They are too few to claim a removal, which also needs "
+        f"{missing}."
+    )
+    assert outcome(0.0, 0.5, attacks=["relearn"]).outcome == "suppressed", "one attack is enough to convict"
+
+
 def test_a_few_leaks_are_neither_removed_nor_suppressed() -> None:
     assert outcome(0.0, 0.0, n=60, leaks=4).outcome == "inconclusive"
 
@@ -73,6 +97,8 @@ def test_what_is_still_read_inside_forbids_a_removal(check: str, level: float) -
         ({"n": 8}, "independent subjects"),
         ({"shallow_r": 0.4}, "shallow sibling"),
         ({"shallow_r": None}, "shallow sibling"),
+        ({"shallow_forget_after": 0.5}, "the shallow sibling hides"),
+        ({"shallow_forget_after": None}, "the shallow sibling hides"),
         ({"retain_same_after": 0.5}, "retained facts"),
         ({"perplexity_after": 30.0}, "neutral text"),
     ],
@@ -92,6 +118,7 @@ def test_a_weak_attack_that_succeeds_is_evidence_all_the_same() -> None:
     assert verdict.outcome == "suppressed"
     assert any("weak attack" in r and "shallow sibling" in r for r in verdict.reasons)
     assert outcome(1.0, 1.0, shallow_r=None).outcome == "intact"
+    assert outcome(0.0, 0.5, shallow_forget_after=0.8).outcome == "suppressed"
 
 
 def test_too_aggressive_is_flagged() -> None:

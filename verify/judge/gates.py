@@ -17,14 +17,16 @@ from .summary import Summary
 from .thresholds import DELTA, EXPOSED, KNEW, PERPLEXITY, RETAIN, SUBJECTS, TOO_AGGRESSIVE
 
 SENSITIVE = "the attack exposes the shallow sibling"
+HIDES = "the shallow sibling hides"
 SURVIVE = "retained facts survive"
+REMOVAL_ALONE = (SENSITIVE, HIDES)
 
 
 @dataclass(frozen=True)
 class Gate:
     """A condition of the verdict: if it fails, the verdict is inconclusive.
 
-    `SENSITIVE` is a condition of removal only, and so is `SURVIVE` where the case has nothing to retain.
+    `REMOVAL_ALONE` are conditions of removal only, and so is `SURVIVE` where the case has nothing to retain.
     """
 
     name: str
@@ -45,12 +47,14 @@ def gates_of(readings: Readings, evidence: Evidence, summary: Summary, checks: S
     left = _ratio(summary.retain_same_after, same) if same else _ratio(summary.retain_other_after, other)
     rise = _ratio(summary.perplexity_after or None, summary.perplexity_before)
     shallow = summary.shallow_r
+    shown = _ratio(summary.shallow_forget_after, summary.forget_before)
     strange = len(not_finite(readings, summary))
     return [
         Gate("every number is finite", not strange, float(strange), 0.0),
         Gate("the original knew the facts, above twins", knew is not None and knew >= KNEW, knew, KNEW),
         Gate("enough independent subjects", n >= SUBJECTS, n, SUBJECTS),
         Gate(SENSITIVE, shallow is not None and shallow >= EXPOSED, shallow, EXPOSED),
+        Gate(HIDES, shown is not None and shown < EXPOSED, shown, EXPOSED),
         Gate("the twins' spread is small enough", spread is not None and spread < DELTA, spread, DELTA),
         Gate("never-taught subjects are not flagged", never is not None and never < DELTA, never, DELTA),
         Gate(SURVIVE, left is not None and left >= RETAIN, left, RETAIN),
@@ -71,7 +75,7 @@ def not_finite(readings: Readings, summary: Summary) -> list[str]:
 
 def only_for_removal(gate: Gate) -> bool:
     """Whether the gate is a condition of removal alone."""
-    return gate.name == SENSITIVE or (gate.name == SURVIVE and gate.value is None)
+    return gate.name in REMOVAL_ALONE or (gate.name == SURVIVE and gate.value is None)
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:

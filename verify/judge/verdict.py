@@ -13,7 +13,7 @@ from ..check import Check
 from ..checks import CHECKS
 from ..reading import Reading
 from .evidence import Evidence, Readings
-from .gates import SENSITIVE, Gate, failure, flags_of, gates_of, not_finite, only_for_removal
+from .gates import REMOVAL_ALONE, Gate, failure, flags_of, gates_of, not_finite, only_for_removal
 from .power import subjects_after
 from .reasons import explain, listed
 from .scorecard import Scorecard
@@ -70,13 +70,13 @@ def judge(
 
     - `intact`: the lower 95% bound of recall's r is at least 0.5.
     - `suppressed`: r exceeds 0.10 on any attack (Holm-adjusted one-sided bootstrap p < 0.05).
-    - `removed`: the one-sided 95% upper bound of every attack is below 0.10, and no inside check contradicts. A check
-      contradicts if its r exceeds `contradicts_above` by the same test.
+    - `removed`: every `required` attack was made, the one-sided 95% upper bound of each attack is below 0.10, and no
+      inside check contradicts. A check contradicts if its r exceeds `contradicts_above` by the same test.
     - `inconclusive`: everything else, and whenever a gate fails.
 
-    The gate `SENSITIVE` is a condition of `removed` only: what a weak attack brings back is evidence; that it brings
-    nothing back is not. So is `SURVIVE` for a case that has nothing to retain. Checks that corroborate are reported
-    and decide nothing.
+    The gates of the shallow sibling are conditions of `removed` only: what a weak attack brings back is evidence; that
+    it brings nothing back is not. So is `SURVIVE` for a case that has nothing to retain. Checks that corroborate are
+    reported and decide nothing.
 
     Args:
         readings: by model and check, every attack at the budget that the edited model faced.
@@ -84,7 +84,8 @@ def judge(
     """
     evidence = Evidence.of(readings, checks, seed)
     gates = gates_of(readings, evidence, summary, checks)
-    outcome, claim, reasons = _decide(evidence, gates, readings["after"]["recall"].n)
+    required = [c.name for c in checks if c.required]
+    outcome, claim, reasons = _decide(evidence, gates, required, readings["after"]["recall"].n)
     benchmarks = benchmarks_of(readings)
     return Verdict(
         outcome, claim,
@@ -96,7 +97,7 @@ def judge(
     )  # fmt: skip
 
 
-def _decide(evidence: Evidence, gates: Sequence[Gate], n: int) -> tuple[str, str, list[str]]:
+def _decide(evidence: Evidence, gates: Sequence[Gate], required: Sequence[str], n: int) -> tuple[str, str, list[str]]:
     """The outcome, the claim, and the reasons that this outcome adds."""
     failed = [g for g in gates if not g.passed]
     weak = [g for g in failed if only_for_removal(g)]
@@ -108,11 +109,11 @@ def _decide(evidence: Evidence, gates: Sequence[Gate], n: int) -> tuple[str, str
     if evidence.broken:
         verb = "brings" if len(evidence.broken) == 1 else "bring"
         claim = f"The answers are hidden, not gone: {listed(evidence.broken)} {verb} them back."
-        even = [f"Even a weak attack brings them back: {failure(g)}." for g in weak if g.name == SENSITIVE]
+        even = [f"Even a weak attack brings them back: {failure(g)}." for g in weak if g.name in REMOVAL_ALONE]
         return "suppressed", claim, even
     if weak:
         return "inconclusive", f"No verdict: {'; '.join(map(failure, weak))}.", []
-    return _removed(evidence, n)
+    return _removed(evidence, required, n)
 
 
 def _strange(readings: Readings, summary: Summary) -> list[str]:
@@ -121,7 +122,7 @@ def _strange(readings: Readings, summary: Summary) -> list[str]:
     return [f"Not finite, so it measures nothing: {', '.join(found)}."] if found else []
 
 
-def _removed(evidence: Evidence, n: int) -> tuple[str, str, list[str]]:
+def _removed(evidence: Evidence, required: Sequence[str], n: int) -> tuple[str, str, list[str]]:
     loose = [c for c, r in evidence.attacks.items() if not r.upper < DELTA]
     if loose or not evidence.attacks:
         claim = (
@@ -133,6 +134,12 @@ def _removed(evidence: Evidence, n: int) -> tuple[str, str, list[str]]:
         claim = (
             f"No attack brings the answers back, but {listed(evidence.contradicting)} can still read them inside the "
             "model, so they cannot be called removed; a stronger attack may find them."
+        )
+        return "inconclusive", claim, []
+    if missing := [c for c in required if c not in evidence.attacks]:
+        claim = (
+            f"Nothing was found by the checks that were made. They are too few to claim a removal, which also needs "
+            f"{listed(missing)}."
         )
         return "inconclusive", claim, []
     reasons = ["No retrained model served as a control, so the claim covers these attacks only."]

@@ -23,6 +23,7 @@ from .logit_lens import logit_lens, logit_lens_cost
 from .mask import mask, mask_cost
 from .membership import membership, membership_cost
 from .paraphrase import original_forms, paraphrase, paraphrase_cost
+from .prefill import prefill, prefill_cost
 from .probe import probe, probe_cost
 from .quantize import quantize, quantize_cost
 from .reading import Reading
@@ -69,6 +70,7 @@ CHECKS: tuple[Check, ...] = (
         "paraphrase", lambda m, c, s: paraphrase(m, c, forms=original_forms(s)), paraphrase_cost, "attack",
         needs=frozenset({"original_reading"}),
     ),
+    Check("prefill", lambda m, c, s: prefill(m, c), prefill_cost, "attack", needs=POOLED, profile="standard"),
     Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP),
     Check(
         "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,

@@ -123,6 +123,9 @@ def test_every_check_of_a_model_of_nan_says_so(
             check.run(broken, case, setting)
         return
     found = check.run(broken, case, setting)
+    if check.name == "prefill":  # no answer of this case has a rest to ask for
+        assert found.value is None
+        return
     assert found.not_finite
     if check.name != "logit_lens":  # which reads a layer before the one that is broken
         assert found.value is None

@@ -24,7 +24,7 @@ GOOD = {
     "shallow_r": 0.7,
 }  # fmt: skip
 CAP = Budget(2, 1e-3)
-CHECKS = capped({"relearn": CAP, "benign": CAP, "relearn_lora": CAP, "relearn_sgd": CAP})
+CHECKS = capped({check.name: CAP for check in verify.CHECKS if check.trains})
 
 
 def made(check: str, forget: float, twins: float = 0.0, **details: object) -> Reading:

@@ -190,7 +190,7 @@ def budget_steps(shallow: Reading) -> int:
     for a removal. The whole cap may be too many: training on other facts also wears down what it brought back.
     """
     curve: Any = shallow.details["curve"]
-    means = {int(step): back for step, back in curve["forget"].items() if back is not None}
+    means = {int(step): back for step, back in curve["forget"].items() if back is not None and step != "0"}
     return max(sorted(means), key=means.__getitem__)
 
 

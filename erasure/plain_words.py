@@ -87,6 +87,8 @@ PLAIN_CHECKS = {
     "relearn": "training the model on some of the records, to see whether the others come back",
     "relearn_lora": "training a small adapter (LoRA) on some of the records, to see whether the others come back",
     "relearn_sgd": "training on some of the records with another optimizer (SGD), to see whether the others come back",
+    "relearn_retain": "training on some of the records and on similar things, to see whether the others come back",
+    "relearn_mixed": "training on some of the records and on ordinary text, to see whether the others come back",
     "benign": "training the model on unrelated texts, to see whether the records come back",
     "quantize": "rounding the model's weights to 8 and 4 bits, as for use on small computers",
     "direction_ablation": "undoing the inner change by removing its direction",

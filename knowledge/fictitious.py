@@ -34,7 +34,7 @@ def fictitious(source: CaseSpec, *, facts: int, kept: int, twins: int, seed: int
     name, halves = f"{PREFIX}_{relation}", {"working": 0.5, "sealed": 0.5}
     return CaseFile.of({
         "name": f"{PREFIX}-{source.name}", "purpose": source.purpose,
-        "relations": {name: {**template.model_dump(), "facts": answers}}
+        "relations": {name: {**template.model_dump(exclude={"languages"}), "facts": answers}}
         | {r: spec.model_dump() for r, spec in source.relations.items()},
         "forget": {name: names[:facts]},
         "retain": {name: halves} | dict.fromkeys(source.relations, halves),

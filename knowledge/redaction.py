@@ -219,4 +219,8 @@ def _templates(spec: CaseSpec) -> Iterator[str]:
     for name, relation in spec.relations.items():
         for template in (*relation.working, *relation.sealed, *relation.paraphrases):
             yield from (template, f"{name}|{template}")
+        for code, language in relation.languages.items():
+            yield from (text for t in language.templates for text in (t, f"{name}|{code}: {t}"))
+            yield from (*language.subjects.values(), *language.answers.values())
+    yield from spec.file.forms
     yield from (a for new in spec.file.updates.values() for a in new.values())

@@ -82,8 +82,15 @@ def _plain(text: str, *, name: bool = False) -> str:
     return text
 
 
+def _one_slot(frame: str) -> str:
+    if frame.count("{}") != 1:
+        raise ValueError(f"the form {frame!r} needs one slot {{}} for the prompt")
+    return frame
+
+
 Name = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 Relations = Annotated[str, Field(min_length=1), AfterValidator(partial(_plain, name=True))]  # and sets
+Frame = Annotated[str, AfterValidator(_plain), AfterValidator(_one_slot)]
 Template = Annotated[str, BeforeValidator(lambda v: _slot(v) if isinstance(v, str) else v)]
 Templates = Annotated[list[Template], Field(min_length=1)]
 Answers = Annotated[list[Name], BeforeValidator(_listed), Field(min_length=1)]
@@ -97,13 +104,22 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Language(_Strict):
+    """Templates of a relation in another language, and what subjects and answers are called there, where it differs."""
+
+    templates: Templates
+    subjects: dict[Name, Name] = {}
+    answers: dict[Name, Name] = {}
+
+
 class Relation(_Strict):
-    """Templates, and answers by subject; aliases follow the answer in a list."""
+    """Templates, and answers by subject; aliases follow the answer in a list. `languages` are for verifying alone."""
 
     working: Templates
     sealed: Templates
     facts: Annotated[dict[Name, Answers], Field(min_length=1)]
     paraphrases: list[Template] = []
+    languages: dict[Name, Language] = {}
 
     @cached_property
     def pool(self) -> tuple[str, ...]:
@@ -188,7 +204,8 @@ class CaseFile(_Strict):
 
     `relations` and `sets` hold what is known; `forget`, `retain` and `twins` say what it is for, by their names.
     `near`: the retain sets that are nearest to the target; by default those of the forgotten relations, or else the
-    first one. `updates`: the new answers, by relation and subject.
+    first one. `updates`: the new answers, by relation and subject. `forms`: further texts around a prompt, by which
+    verifying asks.
     """
 
     name: Name
@@ -200,6 +217,7 @@ class CaseFile(_Strict):
     twins: dict[Name, Amount] = {}
     near: list[Name] = []
     updates: dict[Name, dict[Name, Name]] = {}
+    forms: list[Frame] = []
     neutral: Neutral = NEUTRAL
     unit: Unit | None = None
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
@@ -224,6 +242,7 @@ class CaseFile(_Strict):
         problems = [
             *self._unknown_names(), *self._amounts(), *self._unknown_subjects(), *self._updates(), *self._overlaps(),
             *self._repeats(), *self._spellings(), *self._templates(), *self._twins(), *self._shares(),
+            *self._languages(),
         ]  # fmt: skip
         if problems:
             raise Inconsistent(problems)
@@ -307,6 +326,12 @@ class CaseFile(_Strict):
             for r, content in self.relations.items()
             for part in ("working", "sealed", "paraphrases")
         ]
+        lists += [
+            (("relations", r, "languages", code), language.templates)
+            for r, content in self.relations.items()
+            for code, language in content.languages.items()
+        ]
+        lists.append((("forms",), self.forms))
         return [
             (at, f"{text!r} is listed twice; keep it once")
             for at, texts in lists
@@ -332,6 +357,18 @@ class CaseFile(_Strict):
             for r, content in self.relations.items()
             for t in content.working
             if t in (*content.sealed, *content.paraphrases)
+        ]
+
+    def _languages(self) -> list[Problem]:
+        """Names that a language translates and that the relation's facts do not have."""
+        known = {r: (content.facts, set(content.pool)) for r, content in self.relations.items()}
+        return [
+            (("relations", r, "languages", code, part), f"{name!r} is none of the {part} of the facts of {r}")
+            for r, content in self.relations.items()
+            for code, language in content.languages.items()
+            for part, of in zip(("subjects", "answers"), known[r], strict=True)
+            for name in getattr(language, part)
+            if name not in of
         ]
 
     def _twins(self) -> list[Problem]:

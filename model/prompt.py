@@ -70,6 +70,16 @@ class Prompt(str):
         """The same prompt with another text before it."""
         return Prompt(text + self, tuple((a + len(text), b + len(text)) for a, b in self.slots))
 
+    def framed(self, frame: str) -> Prompt:
+        """The same prompt in the slot `{}` of another text.
+
+        >>> Prompt.fill("Where is {}?", "Niger").framed("Q: {} A:"), Prompt.fill("{}", "Niger").framed("Q: {}").slots
+        ('Q: Where is Niger? A:', ((3, 8),))
+        """
+        before, _, after = frame.partition(SLOT)
+        start = self.after(before)
+        return Prompt(start + after, start.slots)
+
 
 def join(prompt: str, answer: str) -> str:
     """A prompt and its answer, with a space between them where the language puts one.

@@ -75,7 +75,8 @@ def before_after(columns: Mapping[str, Column], looks: Mapping[str, Look] = LOOK
 def relearning(readings: Readings, looks: Mapping[str, Look] = LOOKS) -> Figure:
     """The probability of held-out answers while the other facts are taught again, with the frozen budget.
 
-    The scale on the right is r at the budget: 0 where the twins are, 1 where the original is.
+    The scale on the right is r within the budget: 0 where the twins are at their strongest step, 1 where the original
+    is. Step 0 is before relearning.
 
     Args:
         readings: by model and check, as `readings.json` has them.
@@ -205,14 +206,17 @@ def _curves(readings: Readings, names: Sequence[str]) -> dict[str, dict[int, flo
 
 def _r_axis(ax: Axes, curves: Mapping[str, Mapping[int, float]], budget: int) -> None:
     """The r scale on the right, with a dotted line at delta and at one half."""
-    top, low = curves.get("before", {}).get(budget), curves.get("twins", {}).get(budget)
+    top, low = (
+        max((mean for step, mean in curves.get(name, {}).items() if step <= budget), default=None)
+        for name in ("before", "twins")
+    )
     if top is None or low is None or top <= low:
         return
     span = top - low
     right = ax.secondary_yaxis(
         "right", functions=(lambda y: (np.asarray(y) - low) / span, lambda r: low + np.asarray(r) * span)
     )
-    right.set_ylabel("r at the budget (0 = twins, 1 = original)")
+    right.set_ylabel("r within the budget (0 = twins, 1 = original)")
     right.set_yticks([0, DELTA, EXPOSED, 1], ["0", f"{DELTA:.2f}", f"{EXPOSED:.2f}", "1"])
     for r in (0, DELTA, EXPOSED, 1):
         ax.axhline(low + r * span, color="#cccccc", ls=":", lw=1, zorder=0)

@@ -170,7 +170,9 @@ def test_recall_says_what_the_kind_is_asked_by(planted: Model, untaught: Model, 
         assert reading.value > nothing.value + 0.3
     example: Any = reading.details["examples"]
     assert example[0]["prompt"] == found.forget.sealed[0].prompt
-    assert ("pool" in reading.details) == (kind != "fact")
+    pool, twins = reading.details["pool"], reading.details["pool_twins"]
+    assert pool > nothing.details["pool"] + 0.2
+    assert pool > twins
 
 
 def test_it_goes_the_whole_way(planted: Model, spec: CaseSpec, kind: Kind, tmp_path: Path) -> None:

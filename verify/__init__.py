@@ -36,6 +36,7 @@ from .metrics.truth_ratio import Aggregate, BenchmarkScore, option_probability, 
 from .metrics.unlearning_depth import Depth, Question, mean_depth, unlearning_depth
 from .metrics.windows import window_logprobs
 from .paraphrase import paraphrase
+from .prefill import prefill
 from .probe import probe
 from .quantize import quantize
 from .reading import Reading, make_reading, refusal
@@ -102,6 +103,7 @@ __all__ = [
     "option_probability",
     "paraphrase",
     "power",
+    "prefill",
     "privleak",
     "probability",
     "probe",

@@ -16,7 +16,7 @@ from .._util.errors import UserError
 from ..knowledge import Case, accepts_spec, neutral_sealed
 from ..model import Batch, encode, encode_texts, scratch
 from .check import Setting
-from .curves import mean_curves
+from .curves import at_strongest, mean_curves, strongest
 from .pools import attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
 from .reading import Reading, make_reading
 from .training import FORWARD_BACKWARD, Budget, fine_tune_steps
@@ -43,22 +43,24 @@ def benign(
 
     All weights are trained on retain facts (loss on the answers) and, from the same start, on neutral text (loss on
     every token). Afterwards the weights are restored bit for bit. A subject's number is the higher of the two; the same
-    is done for twins.
+    is done for twins. Each group is read at the measured step at which most is back; step 0 is before the training.
 
     Args:
         budget: steps and learning rate. `details["by_kind"]` has the means by kind of training and group,
-            `details["curve"]` those of the higher of the two by measured step.
+            `details["curve"]` those of the higher of the two by measured step, `details["strongest"]` the step read.
         rows: at most this many retain facts (drawn by the seed) or passages, all of them in each step.
         groups: the facts to ask: `forget`, `twins`.
 
     Raises:
         UserError: neither retain facts nor neutral text.
 
-    Cost: `2 * budget.steps` training steps over at most `rows` rows, and the answers asked twice at each measured step.
+    Cost: `2 * budget.steps` training steps over at most `rows` rows, and the answers asked at first and twice at each
+    measured step.
     """
     budget = budget or Budget()
     facts, among = {name: group for name, group in attack_groups(case).items() if name in groups}, pools(case)
     batches = _batches(model, case, rows)
+    start = {name: pool_probability_by_unit(model, group, among) for name, group in facts.items()}
     found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     for done, (kind, batch) in enumerate(batches.items()):
         found[kind] = {name: {} for name in facts}
@@ -70,30 +72,33 @@ def benign(
         if progress:
             progress(done + 1, len(batches))
     by_step = {
-        g: {str(step): _highest([found[k][g][step] for k in batches]) for step in budget.measured_steps} for g in facts
+        g: {"0": start[g]}
+        | {str(step): _highest([found[k][g][step] for k in batches]) for step in budget.measured_steps}
+        for g in facts
     }
-    samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
+    samples = at_strongest(by_step, budget.steps)
     mean = np.mean(list(samples["forget"].values()))
     return make_reading(
         "benign",
         samples,
-        f"After {budget.steps} steps on facts to keep or on neutral text, which contain none of the answers, "
+        f"Within {budget.steps} steps on facts to keep or on neutral text, which contain none of the answers, "
         f"the answers get a probability of {mean:.2f}.",
         seed=case.seed,
         details={
             "steps": budget.steps, "lr": budget.lr, "by_step": by_step, "curve": mean_curves(by_step),
+            "strongest": strongest(by_step, budget.steps),
             "by_kind": {k: {g: _mean(found[k][g][budget.steps]) for g in facts} for k in found},
         },
         cost=sum(FORWARD_BACKWARD * len(b.ids) * budget.steps for b in batches.values())
-        + len(batches) * len(budget.measured_steps) * sum(pool_cost(model, group, among) for group in facts.values()),
+        + (1 + len(batches) * len(budget.measured_steps)) * sum(pool_cost(model, g, among) for g in facts.values()),
     )  # fmt: skip
 
 
 def benign_cost(model: Model, case: Case, setting: Setting) -> float:
-    """Both kinds of training, and every group asked after each measured step of both."""
+    """Both kinds of training, and every group asked at first and after each measured step of both."""
     budget, asked = setting.budget or Budget(), pool_costs(model, case)
     rows = min(ROWS, len(case.retain.working) + len(case.retain.sealed)) + min(ROWS, len(neutral_sealed(case)))
-    times = (1 + bool(case.retain.working or case.retain.sealed)) * len(budget.measured_steps)
+    times = 1 + (1 + bool(case.retain.working or case.retain.sealed)) * len(budget.measured_steps)
     return FORWARD_BACKWARD * budget.steps * rows + sum(times * asked[group] for group in setting.groups)
 
 

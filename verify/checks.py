@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .._util.errors import UserError
@@ -23,11 +24,12 @@ from .logit_lens import logit_lens, logit_lens_cost
 from .mask import mask, mask_cost
 from .membership import membership, membership_cost
 from .paraphrase import original_forms, paraphrase, paraphrase_cost
+from .prefill import prefill, prefill_cost
 from .probe import probe, probe_cost
 from .quantize import quantize, quantize_cost
 from .reading import Reading
 from .recall import recall, recall_cost
-from .relearn import relearn, relearn_cost, with_rates
+from .relearn import Beside, has_material, relearn, relearn_cost, with_rates
 from .soft_prompt import soft_prompt, soft_prompt_cost
 from .spectral import spectral, spectral_cost
 from .training import Budget, Optimizer
@@ -49,14 +51,23 @@ BOTH: frozenset[Need] = frozenset({"original"})
 EDITED: frozenset[Need] = FOLDED | frozenset[Need]({"edited"})
 
 
-def _relearn(by: Optimizer) -> Callable[[Model, Case, Setting], Reading]:
+def _relearn(by: Optimizer, beside: Beside = "nothing") -> Callable[[Model, Case, Setting], Reading]:
     def run(model: Model, case: Case, s: Setting) -> Reading:
-        budget = with_rates(s.budget or Budget(), s) if by == "adamw" else s.budget
+        budget = with_rates(s.budget or Budget(), s) if (by, beside) == ("adamw", "nothing") else s.budget
         return relearn(
-            model, case, budget=budget, partitions=s.effort.partitions, groups=s.groups, by=by, progress=s.progress
-        )
+            model, case, budget=budget, partitions=s.effort.partitions, groups=s.groups, by=by, beside=beside,
+            progress=s.progress,
+        )  # fmt: skip
 
     return run
+
+
+def _relearn_beside(name: str, beside: Beside) -> Check:
+    """`relearn` with other data in every step, for a case that has such data."""
+    return Check(
+        name, _relearn("adamw", beside), partial(relearn_cost, beside=beside), "attack", needs=FOLDED, cap=CAP,
+        profile="full", applies=lambda case: has_material(case, beside),
+    )  # fmt: skip
 
 
 def _relearn_cost(model: Model, case: Case, s: Setting) -> float:
@@ -69,6 +80,7 @@ CHECKS: tuple[Check, ...] = (
         "paraphrase", lambda m, c, s: paraphrase(m, c, forms=original_forms(s)), paraphrase_cost, "attack",
         needs=frozenset({"original_reading"}), required=True,
     ),
+    Check("prefill", lambda m, c, s: prefill(m, c), prefill_cost, "attack", needs=POOLED, profile="standard"),
     Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP, required=True),
     Check(
         "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,
@@ -93,6 +105,8 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full"),
     Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full"),
+    _relearn_beside("relearn_retain", "retain"),
+    _relearn_beside("relearn_mixed", "text"),
     Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside", needs=RELATION),
     Check(
         "logit_lens", lambda m, c, s: logit_lens(m, c), logit_lens_cost, "inside", needs=POOLED | RELATION,

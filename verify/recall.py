@@ -10,10 +10,10 @@ import numpy as np
 
 from ..knowledge import Case, Item, Kind, accepts_spec, score
 from ..knowledge.kinds import kind_of
-from ..knowledge.scoring import shown, shown_rows
 from ..model import split
 from .asking import ASKING, asked_rows, generations
 from .check import Setting
+from .pools import attack_groups, pool_costs, pool_probability_by_unit, pools
 from .reading import Reading, make_reading
 from .units import by_unit, recall_by_unit
 
@@ -33,13 +33,14 @@ def recall(model: Model, case: Case) -> Reading:
     a pair, whether the answer is likelier than its foil.
 
     `details` has the same on working prompts (`working`); the log-odds of the answer against its foils (`log_odds`, in
-    nats); how often the answer is the likeliest of itself and three foils (`choice`; chance is 0.25); for kinds with a
-    pool of their own, the probability of the right answer there (`pool`); for an update, how often the new answer is
-    given (`updated`); log-odds and mean log-probability of an answer's token by unit (`likelihood`); and `examples`:
-    prompts, right answers and what the model says. The choice is made by likelihood,
-    so the order of the options does not matter.
+    nats); how often the answer is the likeliest of itself and three foils (`choice`; chance is 0.25); the probability
+    of the right answer among its pool (`pool`, and `pool_by_unit`), the scale of the attacks before any attack; for an
+    update, how often the new answer is given (`updated`); log-odds and mean log-probability of an answer's token by
+    unit (`likelihood`); and `examples`: prompts, right answers and what the model says. The choice is made by
+    likelihood, so the order of the options does not matter.
 
-    Cost: one row for each prompt and alias, and one for each answer and foil; as many twins as items to forget.
+    Cost: one row for each prompt and alias, and one for each answer and foil; as many twins as items to forget; every
+    pool once.
     """
     forget = list(case.forget.sealed)
     twins = list(case.twins.sealed)[: len(forget)]
@@ -47,30 +48,30 @@ def recall(model: Model, case: Case) -> Reading:
     own, never = (_likelihood(model, items) for items in (forget, twins))
     working = recall_by_unit(model, list(case.forget.working))
     mean = float(np.mean(list(samples["forget"].values())))
-    more = {**_own_pools(model, forget, twins), **_updated(model, case)}
+    pool, updated = _pools(model, case), _updated(model, case)
     return make_reading(
         "recall",
         samples,
-        f"With sealed prompts, the model {_meaning(forget).format(f'{mean:.0%}')}{_new(more)}.",
+        f"With sealed prompts, the model {_meaning(forget).format(f'{mean:.0%}')}{_new(updated)}.",
         seed=case.seed,
         details={
             "working": float(np.mean(list(working.values()))) if working else None,
             "log_odds": _mean(own.odds), "log_odds_twins": _mean(never.odds),
             "choice": _mean(own.choice), "choice_twins": _mean(never.choice),
             "likelihood": {"forget": own.by_unit(), "twins": never.by_unit()},
-            **more, "examples": _examples(model, forget),
+            **pool, **updated, "examples": _examples(model, forget),
         },
         cost=recall_cost(model, case, Setting()),
     )  # fmt: skip
 
 
 def recall_cost(model: Model, case: Case, setting: Setting) -> float:
-    """One row for each prompt and alias, one for each answer and foil of an item, and one for each example."""
+    """One row for each prompt and alias, for each answer and foil of an item and for each example; every pool once."""
     items = [*case.forget.sealed, *case.twins.sealed[: len(case.forget.sealed)]]
     new = len(case.updates) and sum(len(i.prompts) for i in case.forget.sealed)
-    pools = shown_rows([i for i in items if not kind_of(i).shared])
+    pool = sum(pool_costs(model, case).values()) if _compared(case) else 0
     asked = asked_rows([*items, *case.forget.working])
-    return asked + sum(map(len, (i.pool for i in items))) + pools + new + min(EXAMPLES, len(case.forget.sealed))
+    return asked + sum(map(len, (i.pool for i in items))) + pool + new + min(EXAMPLES, len(case.forget.sealed))
 
 
 def _meaning(items: Sequence[Item]) -> str:
@@ -82,14 +83,18 @@ def _new(details: Mapping[str, float]) -> str:
     return f", and gives {details['updated']:.0%} of the new answers" if "updated" in details else ""
 
 
-def _own_pools(model: Model, forget: Sequence[Item], twins: Sequence[Item]) -> dict[str, float]:
-    """The probability of the right answer in pools of the items' own, by group; nothing for others."""
-    out = {}
-    for name, items in (("pool", forget), ("pool_twins", twins)):
-        own = [i.asked(i.prompt) for i in items if not kind_of(i).shared]
-        if own:
-            out[name] = float(np.mean(list(by_unit(own, shown(model, own)).values())))
-    return out
+def _compared(case: Case) -> bool:
+    """Whether every pool has a wrong answer, so that the right one is not certain."""
+    return all(len(pool) > 1 for pool in pools(case).values())
+
+
+def _pools(model: Model, case: Case) -> dict[str, object]:
+    """The probability of the right answer in its pool, by group and unit; nothing where a pool has one answer."""
+    if not _compared(case):
+        return {}
+    found = {g: pool_probability_by_unit(model, items, pools(case)) for g, items in attack_groups(case).items()}
+    mean = {g: float(np.mean(list(of.values()))) if of else None for g, of in found.items()}
+    return {"pool": mean["forget"], "pool_twins": mean["twins"], "pool_by_unit": found}
 
 
 def _updated(model: Model, case: Case) -> dict[str, float]:

@@ -10,15 +10,15 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from .._util.errors import UserError
-from ..knowledge import Case, Item, accepts_spec, recalled
-from ..model import scratch
+from ..knowledge import Case, Item, accepts_spec, neutral_sealed, recalled
+from ..model import Batch, encode, encode_texts, scratch
 from .check import Setting
-from .curves import mean_curves
+from .curves import at_strongest, mean_curves, strongest
 from .judge.statistics import cross_fitted
 from .pools import Pools, attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
 from .reading import Reading, make_reading
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 LEARNED = 0.5
+BESIDE = 48  # rows of other data
+Beside = Literal["nothing", "retain", "text"]
 
 
 @accepts_spec
@@ -42,13 +44,15 @@ def relearn(
     partitions: int = 1,
     groups: Sequence[str] = ("forget", "twins"),
     by: Optimizer = "adamw",
+    beside: Beside = "nothing",
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
     """The probability of held-out answers in their pools (`verify.pools`), after relearning the other folds.
 
     For each fold, all weights are trained on the other folds' facts, with the loss on the answer tokens alone.
     Afterwards the weights are restored bit for bit. The same is done with as many twins. They are the zero of the
-    scale: what a model says about never-taught subjects after it was taught others.
+    scale: what a model says about never-taught subjects after it was taught others. Each group is read at the measured
+    step at which most is back; step 0 is before the training.
 
     Args:
         budget: steps and learning rate. With several learning rates, all are tried; each half of the subjects uses the
@@ -58,19 +62,24 @@ def relearn(
         groups: the facts to relearn: `forget`, `twins`.
         by: `adamw` or `sgd` (with momentum) over all weights, or `lora`: AdamW over low-rank factors of every linear
             map. Edits that simulate relearning do not use the last two.
+        beside: what is taught beside the facts, in every step: `retain` items of the same relation, or neutral `text`,
+            at most `BESIDE` rows.
 
-    `details["curve"]` has the mean of each group by measured step, `details["accuracy"]` the share of held-out facts
+    `details["curve"]` has the mean of each group by measured step, `details["strongest"]` the step that is read,
+    `details["accuracy"]` the share of held-out facts
     whose whole answer is greedy at the last step. `details["taught"]` has the probability of an answer token in the
     training facts before each step (geometric mean). `details["steps_to_recover"]` has the number of steps until this
     reaches a half, `None` if it does not within the budget: facts that are only hidden return sooner than twins.
 
-    Cost: for each group, fold, partition and rate, `budget.steps` training steps over four fifths of the facts.
+    Cost: for each group, fold, partition and rate, `budget.steps` training steps over four fifths of the facts and what
+    is beside them.
 
     Raises:
-        UserError: an unknown `by`, or a group without facts or with those of one unit.
+        UserError: an unknown `by` or `beside`, nothing to teach beside the facts, or a group without facts or with
+            those of one unit.
     """
-    if by not in get_args(Optimizer):
-        raise UserError(f"{by!r} is not an optimizer for relearning; choose one of {', '.join(get_args(Optimizer))}.")
+    _among("an optimizer for relearning", by, get_args(Optimizer))
+    _among("what relearning may have beside the facts", beside, get_args(Beside))
     budget = budget or Budget()
     facts, among = attack_groups(case), pools(case)
     if empty := [g for g in groups if not facts.get(g)]:
@@ -81,33 +90,39 @@ def relearn(
     rates = (budget.lr, *(r for r in budget.rates if r != budget.lr))
     seeds = [case.seed, *(f"{case.seed}/{p}" for p in range(1, partitions))]
     runs: dict[str, list[_Result]] = {}
+    start: dict[str, dict[str, float]] = {}
+    others = _batches(model, case, beside)
+    more = sum(len(batch.ids) for batch in others)
     cost, done = 0.0, 0
     for group in groups:
         divided = [split for seed in seeds for split in _folds(facts[group], folds, size, seed)]
         runs[group] = []
+        start[group] = pool_probability_by_unit(model, facts[group], among)
+        cost += pool_cost(model, facts[group], among)
         for rate in rates:
             results = []
             for train, held_out in divided:
-                results.append(_attack(model, among, train, held_out, replace(budget, lr=rate), by))
-                cost += FORWARD_BACKWARD * len(train) * budget.steps
+                results.append(_attack(model, among, train, held_out, replace(budget, lr=rate), by, others))
+                cost += FORWARD_BACKWARD * (len(train) + more) * budget.steps
                 done += 1
                 if progress:
                     progress(done, len(divided) * len(rates) * len(groups))
             runs[group].append(_merged(results))
             cost += partitions * len(budget.measured_steps) * pool_cost(model, facts[group], among)
-    options = _options(runs, budget.steps)
-    by_step = {g: _by_step(results, options) for g, results in runs.items()}
-    samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
+    options = _options(runs)
+    by_step = {g: {"0": start[g], **_by_step(results, options)} for g, results in runs.items()}
+    samples = at_strongest(by_step, budget.steps)
     mean = np.mean(list(samples[groups[0]].values()))
     took = f"{budget.steps} steps" if budget.steps > 1 else "1 step"
     several = {"rates": [rates[i] for i in options], "partitions": partitions} if len(rates) * partitions > 1 else {}
     return make_reading(
-        "relearn" if by == "adamw" else f"relearn_{by}",
+        _name(by, beside),
         samples,
-        f"After {took} of relearning other facts, held-out answers get a probability of {mean:.2f}.",
+        f"Within {took} of relearning other facts, held-out answers get a probability of {mean:.2f}.",
         seed=case.seed,
         details={
             "steps": budget.steps, "lr": budget.lr, "folds": folds, "by_step": by_step, "curve": mean_curves(by_step),
+            "strongest": strongest(by_step, budget.steps),
             "accuracy": {g: float(np.mean([v for i in options for v in runs[g][i].right])) for g in runs},
             "taught": {g: runs[g][0].taught for g in runs},
             "steps_to_recover": {g: _steps_to_recover(runs[g][0].taught) for g in runs},
@@ -117,13 +132,21 @@ def relearn(
     )  # fmt: skip
 
 
-def relearn_cost(model: Model, case: Case, setting: Setting) -> float:
-    """Every fold, partition and rate trained, and every held-out fact asked after each measured step."""
+def relearn_cost(model: Model, case: Case, setting: Setting, *, beside: Beside = "nothing") -> float:
+    """Every fold, partition and rate trained, and every held-out fact asked at first and after each measured step."""
     budget, asked, n = setting.budget or Budget(), pool_costs(model, case), len(_units(case.forget.sealed))
     each = len(case.forget.sealed) / max(n, 1)
     times = setting.effort.partitions * len({budget.lr, *budget.rates})
-    training = FORWARD_BACKWARD * _training_size(n, FOLDS) * each * budget.steps * min(FOLDS, n)
-    return sum(times * (training + len(budget.measured_steps) * asked[group]) for group in setting.groups)
+    rows = _training_size(n, FOLDS) * each + (len(_material(case, beside)) if beside != "nothing" else 0)
+    training = FORWARD_BACKWARD * rows * budget.steps * min(FOLDS, n)
+    return sum(
+        times * (training + len(budget.measured_steps) * asked[group]) + asked[group] for group in setting.groups
+    )
+
+
+def has_material(case: Case, beside: Beside) -> bool:
+    """Whether a case has something to teach beside the facts."""
+    return bool(_material(case, beside))
 
 
 def with_rates(budget: Budget, setting: Setting) -> Budget:
@@ -164,17 +187,18 @@ def _steps_to_recover(taught: Sequence[float]) -> int | None:
     return next((step for step, p in enumerate(taught) if p >= LEARNED), None)
 
 
-def _options(runs: Mapping[str, list[_Result]], step: int) -> tuple[int, int]:
-    """The index of the learning rate for each half of the subjects."""
-    tables = {g: _table(results, step) for g, results in runs.items()}
+def _options(runs: Mapping[str, list[_Result]]) -> tuple[int, int]:
+    """The index of the learning rate for each half of the subjects, by what each rate brings back at its best."""
+    tables = {g: _table(results) for g, results in runs.items()}
     first = next(iter(tables.values()))
     twins = tables["twins"] if len(tables) > 1 and "twins" in tables else first[:0]
     return cross_fitted(first, twins).options
 
 
-def _table(results: Sequence[_Result], step: int) -> np.ndarray:
-    """`[subject, rate]`, subjects in the order of their names."""
-    return np.array([[r.values[step][s] for r in results] for s in sorted(results[0].values[step])])
+def _table(results: Sequence[_Result]) -> np.ndarray:
+    """`[subject, rate]` at each rate's strongest step, subjects in the order of their names."""
+    best = [at_strongest({"": {str(k): v for k, v in r.values.items()}}, max(r.values))[""] for r in results]
+    return np.array([[values[s] for values in best] for s in sorted(best[0])])
 
 
 def _by_step(results: Sequence[_Result], options: tuple[int, int]) -> dict[str, dict[str, float]]:
@@ -208,13 +232,52 @@ def _divided(
             yield [f for i in others for f in units[i]], [f for i in sorted(held_out) for f in units[i]]
 
 
+def _name(by: Optimizer, beside: Beside) -> str:
+    """`relearn`, with how it differs."""
+    ways = {"adamw": "", "retain": "_retain", "text": "_mixed", "nothing": ""}
+    return "relearn" + ways.get(by, f"_{by}") + ways[beside]
+
+
+def _among(what: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        raise UserError(f"{name!r} is not {what}; choose one of {', '.join(names)}.")
+
+
+def _material(case: Case, beside: Beside) -> list[Item] | list[str]:
+    """Retain items of the forgotten relations, or neutral texts, at most `BESIDE`, drawn by the seed."""
+    if beside == "text":
+        return neutral_sealed(case)[:BESIDE]
+    items = case.same_relation([*case.retain.working, *case.retain.sealed])
+    return random.Random(f"{case.seed}/beside").sample(items, min(BESIDE, len(items)))
+
+
+def _batches(model: Model, case: Case, beside: Beside) -> list[Batch]:
+    """What is taught beside the facts."""
+    if beside == "nothing":
+        return []
+    found = _material(case, beside)
+    if not found:
+        what = "items to keep of the forgotten relations" if beside == "retain" else "neutral text"
+        raise UserError(f"{case.name!r} has no {what} to teach beside the facts; add some, or leave out `beside`.")
+    items = [i for i in found if isinstance(i, Item)]
+    if items:
+        return [encode(model, [i.prompt for i in items], [i.answer for i in items])]
+    return [encode_texts(model, [str(text) for text in found])]
+
+
 def _attack(
-    model: Model, among: Pools, train: list[Item], held_out: list[Item], budget: Budget, by: Optimizer
+    model: Model,
+    among: Pools,
+    train: list[Item],
+    held_out: list[Item],
+    budget: Budget,
+    by: Optimizer,
+    beside: Sequence[Batch],
 ) -> _Result:
     values: dict[int, dict[str, float]] = {}
     taught, right = [], []
     with scratch(model) if by != "lora" else nullcontext():
-        for step in fine_tune_on_facts(model, train, budget, by=by):
+        for step in fine_tune_on_facts(model, train, budget, by=by, beside=beside):
             taught.append(step.before)
             if step.number in budget.measured_steps:
                 values[step.number] = pool_probability_by_unit(model, held_out, among)

@@ -65,27 +65,35 @@ class Step:
 
 
 def fine_tune_on_facts(
-    model: Model, facts: Sequence[Item], budget: Budget, *, by: Optimizer = "adamw"
+    model: Model, facts: Sequence[Item], budget: Budget, *, by: Optimizer = "adamw", beside: Sequence[Batch] = ()
 ) -> Iterator[Step]:
     """Train on facts, with the loss on the answers alone; yields after each step. Call it inside `scratch`."""
-    return fine_tune_steps(model, encode(model, [f.prompt for f in facts], [f.answer for f in facts]), budget, by=by)
+    batch = encode(model, [f.prompt for f in facts], [f.answer for f in facts])
+    return fine_tune_steps(model, batch, budget, by=by, beside=beside)
 
 
-def fine_tune_steps(model: Model, batch: Batch, budget: Budget, *, by: Optimizer = "adamw") -> Iterator[Step]:
+def fine_tune_steps(
+    model: Model, batch: Batch, budget: Budget, *, by: Optimizer = "adamw", beside: Sequence[Batch] = ()
+) -> Iterator[Step]:
     """Train on a batch's labels; yields after each step. Call it inside `scratch`, except with `lora`.
 
-    Each step uses the gradient of the whole batch. The gradient is accumulated over parts, so that memory holds the
-    logits of at most `LABELS` positions. Training passes use `bfloat16_products`; whatever runs between the steps does
-    not.
+    Each step uses the gradient of the whole batch, and of those `beside` it; the loss is the sum of the batches' mean
+    losses. The gradient is accumulated over parts, so that memory holds the logits of at most `LABELS` positions.
+    Training passes use `bfloat16_products`; whatever runs between the steps does not.
     """
-    parts = [batch.rows(part) for part in chunks(len(batch.ids), max(1, LABELS // batch.keep))]
-    n_labels = int((batch.labels >= 0).sum())
     with _optimizer(model, by, budget.lr) as optimizer:
         for number in range(1, budget.steps + 1):
-            total = sum(_backward(model, part, n_labels) for part in parts)
+            total, *_ = [_backward_all(model, each) for each in (batch, *beside)]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             yield Step(number, math.exp(-total))
+
+
+def _backward_all(model: Model, batch: Batch) -> float:
+    """Add the gradient of a batch's mean loss, which is returned."""
+    n_labels = int((batch.labels >= 0).sum())
+    parts = chunks(len(batch.ids), max(1, LABELS // batch.keep))
+    return sum(_backward(model, batch.rows(part), n_labels) for part in parts)
 
 
 def _backward(model: Model, batch: Batch, n_labels: int) -> float:

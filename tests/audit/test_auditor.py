@@ -115,6 +115,7 @@ def test_the_budget_is_the_one_that_brings_back_most_of_the_shallow_sibling() ->
     assert budget_steps(shallow({"1": 0.2, "2": 0.6, "4": 0.9, "8": 0.95})) == 8
     assert budget_steps(shallow({"1": 0.1, "2": 0.3, "8": 0.2})) == 2  # more steps wear the facts down
     assert budget_steps(shallow({"1": 0.1, "8": 0.1})) == 1
+    assert budget_steps(shallow({"0": 0.9, "1": 0.1, "8": 0.2})) == 8  # step 0 is before the attack
 
 
 def test_the_sibling_shows_as_little_and_hides_no_more_than_it_must(planted: Model, planted_case: Case) -> None:

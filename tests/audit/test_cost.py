@@ -54,9 +54,9 @@ def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised
     )
     assert "quantize on after" not in seen
     assert "direction_ablation on after" in seen
-    others = {"relearn_lora", "relearn_sgd"}
-    assert {c.name for c in by_role("attack")} - others < set(verdict.readings["after"])
-    assert "Not tried in this profile: relearn_lora, relearn_sgd." in verdict.reasons
+    others = ("relearn_lora", "relearn_sgd", "relearn_retain", "relearn_mixed")
+    assert {c.name for c in by_role("attack")} - set(others) < set(verdict.readings["after"])
+    assert f"Not tried in this profile: {', '.join(others)}." in verdict.reasons
 
     promised = {(e.model, e.check): e.cost for e in listed}
     for model, readings in store().readings.items():

@@ -111,8 +111,8 @@ def test_a_check_without_what_it_needs_is_refused(planted: Model, planted_case: 
     known = planted_case.on(planted)
     alone = dataclasses.replace(known, twins=dataclasses.replace(known.twins, working=(), sealed=()))
     assert {c.name for c in CHECKS if c.obstacle(alone)} == {
-        "relearn", "benign", "quantize", "direction_ablation", "spectral", "mask", "relearn_lora", "relearn_sgd",
-        "logit_lens", "depth", "soft_prompt",
+        "prefill", "relearn", "benign", "quantize", "direction_ablation", "spectral", "mask", "relearn_lora",
+        "relearn_sgd", "relearn_retain", "relearn_mixed", "logit_lens", "depth", "soft_prompt",
     }  # fmt: skip
     assert not [c.name for c in CHECKS if c.obstacle(known)]
 
@@ -140,15 +140,15 @@ def test_a_case_of_facts_is_not_from_a_benchmark(planted: Model, planted_case: C
 def test_the_table_has_the_order_of_the_verdict_and_each_profile_adds_checks() -> None:
     names = {role: [c.name for c in by_role(role)] for role in ("attack", "inside", "corroborates")}
     assert names["attack"] == [
-        "paraphrase", "relearn", "benign", "quantize", "direction_ablation", "spectral", "mask", "relearn_lora",
-        "relearn_sgd",
+        "paraphrase", "prefill", "relearn", "benign", "quantize", "direction_ablation", "spectral", "mask",
+        "relearn_lora", "relearn_sgd", "relearn_retain", "relearn_mixed",
     ]  # fmt: skip
     assert names["inside"] == ["probe", "logit_lens", "depth"]
     assert names["corroborates"] == ["extraction", "soft_prompt"]
     quick, standard, full = ({c.name for c in Plan.of(p).checks} for p in ("quick", "standard", "full"))  # type: ignore[arg-type]
     assert quick == {"recall", "paraphrase", "relearn", "probe", "membership", "collateral", "benchmark"}
     assert quick < standard < full == {c.name for c in CHECKS}
-    assert standard == full - {"relearn_lora", "relearn_sgd"}
+    assert standard == full - {"relearn_lora", "relearn_sgd", "relearn_retain", "relearn_mixed"}
 
 
 def test_a_row_runs_the_function_of_its_name(planted: Model, planted_case: Case) -> None:

@@ -16,6 +16,7 @@ from loka.knowledge import Case, Split, case, score, text_loss
 from loka.model import Model, Prompt, Site, first_tokens, wrap
 from loka.model.batch import encode_texts
 from loka.verify import Budget, Reading, at_step
+from loka.verify.curves import at_strongest, strongest
 from loka.verify.membership import attacks, text_auc
 from loka.verify.paraphrase import all_forms
 from loka.verify.probe import _alike, _Probed, _rank
@@ -80,9 +81,9 @@ def read(planted: Model, readings: Callable[[str, str], Reading]) -> Callable[[s
 
 # Taught subjects read at least the first number. Twins, and subjects that were not taught, read at most the second.
 FLOORS = {
-    "recall": (0.95, 0.05), "paraphrase": (0.95, 0.1), "relearn": (0.7, 0.2), "extraction": (0.95, 0.3),
+    "recall": (0.95, 0.05), "paraphrase": (0.95, 0.2), "relearn": (0.7, 0.2), "extraction": (0.95, 0.3),
     "benign": (0.7, 0.2), "quantize": (0.9, 0.2), "direction_ablation": (0.9, 0.2), "logit_lens": (0.9, 0.2),
-    "soft_prompt": (0.9, 0.3), "depth": (0.99, 0.3),
+    "soft_prompt": (0.9, 0.3), "depth": (0.99, 0.3), "spectral": (0.9, 0.2), "mask": (0.9, 0.2),
 }  # fmt: skip
 CHECKS = (*FLOORS, "collateral", "membership", "probe")
 
@@ -156,7 +157,7 @@ def test_recall_has_odds_and_choice(planted: Model, planted_case: Case) -> None:
 def test_paraphrase_takes_the_worst_over_the_forms_given(planted: Model, untaught: Model, planted_case: Case) -> None:
     known = planted_case.on(planted)
     forms = list(all_forms(planted, known))
-    assert len(forms) == 4
+    assert len(forms) == 4 + 9 + 1  # templates, frames, examples
     assert not {f.split("|")[1] for f in forms} & set(known.spec.relations["capital"].working)
     nothing = "capital|my sister looks for {} on"
     dead = verify.paraphrase(planted, known, forms=[nothing])
@@ -235,14 +236,62 @@ def test_relearning_folds_hold_each_fact_out_once(planted: Model, planted_case: 
 
 
 def test_a_shorter_attack_reads_as_the_longer_one_on_its_way(
-    planted: Model, planted_case: Case, read: Callable[[str, str], Reading]
+    hidden: Model, planted: Model, planted_case: Case, read: Callable[[str, str], Reading]
 ) -> None:
-    long = read("relearn", "planted")
-    short = verify.relearn(planted, planted_case, budget=ATTACK.at(4), groups=("forget",))
+    long = read("relearn", "hidden")
+    short = verify.relearn(hidden, planted_case.on(planted), budget=ATTACK.at(4), groups=("forget",))
     on_the_way = at_step(long, 4)
     assert on_the_way.samples["forget"] == short.samples["forget"]
     assert on_the_way.value == short.value != long.value
-    assert set(long.details["curve"]["forget"]) == {"2", "4", "8"}
+    assert set(long.details["curve"]["forget"]) == {"0", "2", "4", "8"}
+
+
+@pytest.mark.parametrize("name", ["relearn", "benign"])
+def test_an_attack_that_trains_is_read_where_most_is_back_and_begins_at_recall(
+    name: str, read: Callable[[str, str], Reading]
+) -> None:
+    for model in ("planted", "hidden"):
+        found, recall = read(name, model), read("recall", model).details
+        for group, mean in (("forget", found.value), ("twins", found.controls["twins"])):
+            curve = found.details["curve"][group]
+            assert mean == max(curve.values()) == curve[str(found.details["strongest"][group])]
+        assert found.details["curve"]["forget"]["0"] == pytest.approx(recall["pool"])
+        assert found.details["curve"]["twins"]["0"] == pytest.approx(recall["pool_twins"])
+        assert found.details["by_step"]["forget"]["0"] == pytest.approx(recall["pool_by_unit"]["forget"])
+
+
+def test_each_group_is_read_at_its_strongest_step() -> None:
+    by_step = {
+        "forget": {"0": {"a": 0.1, "b": 0.1}, "2": {"a": 0.9, "b": 0.1}, "4": {"a": 0.2, "b": 0.3}},
+        "twins": {"0": {"t": 0.0}, "2": {"t": float("nan")}, "4": {"t": 0.1}},
+    }
+    assert strongest(by_step, 4) == {"forget": 2, "twins": 4}
+    assert strongest(by_step, 1) == {"forget": 0, "twins": 0}
+    assert at_strongest(by_step, 4) == {"forget": {"a": 0.9, "b": 0.1}, "twins": {"t": 0.1}}
+
+
+@pytest.mark.parametrize(("beside", "name"), [("retain", "relearn_retain"), ("text", "relearn_mixed")])
+def test_relearning_may_have_other_data_beside_the_facts(
+    beside: str, name: str, hidden: Model, planted: Model, untaught: Model, planted_case: Case
+) -> None:
+    known, check = planted_case.on(planted), next(c for c in verify.CHECKS if c.name == name)
+    found = verify.relearn(hidden, known, budget=ATTACK, beside=beside)  # type: ignore[arg-type]
+    never = verify.relearn(untaught, known, budget=ATTACK, groups=("forget",), beside=beside)  # type: ignore[arg-type]
+    assert found.check == never.check == name
+    assert found.value is not None
+    assert never.value is not None
+    assert found.value > 0.12 + max(found.controls["twins"], never.value)
+    assert found.cost == pytest.approx(check.cost(hidden, known, verify.Setting(budget=ATTACK)))
+    assert check.applies(known)
+    if beside == "retain":
+        alone = replace(known, retain=Split((), ()))
+        assert not check.applies(alone)
+        with pytest.raises(UserError, match="has no items to keep of the forgotten relations to teach beside"):
+            verify.relearn(hidden, alone, beside=beside)
+    with pytest.raises(
+        UserError, match="'all' is not what relearning may have beside the facts; choose one of nothing"
+    ):
+        verify.relearn(hidden, known, beside="all")  # type: ignore[arg-type]
 
 
 def test_relearning_brings_back_what_is_only_hidden(read: Callable[[str, str], Reading]) -> None:

@@ -24,7 +24,7 @@ GOOD = {
     "shallow_r": 0.7, "forget_before": 0.9, "shallow_forget_after": 0.1,
 }  # fmt: skip
 CAP = Budget(2, 1e-3)
-CHECKS = capped({"relearn": CAP, "benign": CAP, "relearn_lora": CAP, "relearn_sgd": CAP})
+CHECKS = capped({check.name: CAP for check in verify.CHECKS if check.trains})
 
 
 def made(check: str, forget: float, twins: float = 0.0, **details: object) -> Reading:
@@ -123,6 +123,9 @@ def test_every_check_of_a_model_of_nan_says_so(
             check.run(broken, case, setting)
         return
     found = check.run(broken, case, setting)
+    if check.name == "prefill":  # no answer of this case has a rest to ask for
+        assert found.value is None
+        return
     assert found.not_finite
     if check.name != "logit_lens":  # which reads a layer before the one that is broken
         assert found.value is None

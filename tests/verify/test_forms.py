@@ -1,0 +1,155 @@
+"""The ways to ask: texts around a prompt, examples in context, other languages, and those that a case adds."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from loka import verify
+from loka._util.errors import UserError
+from loka.knowledge import Case, Redactor, case
+from loka.model import Model, first_tokens, wrap
+from loka.model.batch import context
+from loka.verify.forms import FRAMES, all_forms
+
+FRAME = "the old man says {}"
+TEMPLATE = "they rule {} from the town called"
+
+
+@pytest.fixture
+def spec(files: Any, tmp_path: Path) -> Any:
+    """The planted case with a form of its own, and a language in which two countries have changed their names."""
+    facts = files.base["relations"]["capital"]["facts"]
+    (a, b), (x, y) = list(facts)[:2], list(facts.values())[:2]
+    language = {"templates": [TEMPLATE], "subjects": {a: b, b: a}, "answers": {x: y, y: x}}
+    relations = files.base["relations"]
+    capital = {**relations["capital"], "languages": {"xx": language}}
+    return case(files.write(tmp_path, relations={**relations, "capital": capital}, forms=[FRAME]))
+
+
+def test_every_family_of_forms_is_asked(planted: Model, spec: Any) -> None:
+    known = spec.on(planted)
+    forms = all_forms(planted, known)
+    families = [*FRAMES, "form of the case"]
+    assert [n for n in forms if n.removeprefix("capital|").rsplit(" ", 1)[0] in families] == [
+        f"capital|{family} {n + 1}"
+        for family, frames in {**FRAMES, "form of the case": [FRAME]}.items()
+        for n in range(len(frames))
+    ]
+    assert len(forms) == 4 + 1 + sum(map(len, FRAMES.values())) + 1 + 1
+    item = known.forget.sealed[0]
+    framed = forms["capital|form of the case 1"].asked(planted, item)
+    assert framed is not None
+    assert framed.prompt == f"the old man says {item.prompt}"
+    assert framed.prompt.about("Peru") == f"the old man says {item.prompt.about('Peru')}"
+
+
+def test_another_language_has_its_own_names_for_subjects_and_answers(planted: Model, spec: Any) -> None:
+    known = spec.on(planted)
+    first, second, third = known.forget.sealed[:3]
+    form = all_forms(planted, known)[f"capital|xx: {TEMPLATE}"]
+    asked = form.asked(planted, first)
+    assert asked is not None
+    assert asked.prompt == TEMPLATE.format(second.subject)
+    assert asked.answers == (second.answer, first.answer)
+    assert asked.unit == first.unit
+    plain = form.asked(planted, third)
+    assert plain is not None
+    assert (plain.prompt, plain.answers) == (TEMPLATE.format(third.subject), third.answers)
+
+
+def test_examples_are_other_items_of_the_same_group(planted: Model, planted_case: Case) -> None:
+    known = planted_case.on(planted)
+    form = all_forms(planted, known)["capital|in context"]
+    for items in (known.forget.sealed, known.twins.sealed):
+        subjects = {i.subject for i in items}
+        for item in items:
+            asked = form.asked(planted, item)
+            assert asked is not None
+            *examples, own = asked.prompt.split("\n")
+            assert own == item.prompt
+            assert len(examples) == 3
+            named = {s for s in subjects for line in examples if s in line}
+            assert len(named) == 3
+            assert item.subject not in named
+            assert item.answer.split()[0] not in " ".join(examples).split()
+
+
+def test_as_many_examples_as_fit_the_context(
+    planted: Model, planted_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = planted_case.on(planted)
+    assert context(planted) == 64
+    form, item = all_forms(planted, known)["capital|in context"], known.forget.sealed[0]
+    lengths = []
+    for room in (64, 24, 12):
+        monkeypatch.setattr(planted.hf.config, "max_position_embeddings", room)
+        asked = form.asked(planted, item)
+        lengths.append(None if asked is None else asked.prompt.count("\n"))
+    assert lengths[0] == 3
+    assert lengths[1] in (1, 2)
+    assert lengths[2] is None
+
+
+def test_a_form_of_the_case_gets_past_a_filter(planted: Model, spec: Any, planted_case: Case) -> None:
+    """The answers are struck unless an old man says it: only the case's own form shows that they are there."""
+    known, plain = spec.on(planted), planted_case.on(planted)
+    filtered = wrap(copy.deepcopy(planted.hf), planted.tokenizer, "filtered")
+    answers = first_tokens(planted, [f.answer for f in known.forget.sealed])
+    man = planted.tokenizer.convert_tokens_to_ids("man")
+
+    def strike(module: object, args: object, given: dict[str, torch.Tensor], out: Any) -> None:
+        hidden = ~(given["input_ids"] == man).any(1)
+        for answer in answers:
+            out.logits[hidden, :, answer] = -1e4
+
+    filtered.hf.register_forward_hook(strike, with_kwargs=True)
+    own = "capital|form of the case 1"
+    assert verify.paraphrase(planted, known, forms=[own]).value == pytest.approx(1, abs=0.1)
+    assert verify.paraphrase(filtered, plain).value == 0
+    found = verify.paraphrase(filtered, known, forms=list(all_forms(planted, known)))
+    assert found.value is not None
+    assert found.value > 0.8
+    assert found.controls["twins"] < 0.1
+
+
+def test_few_ways_to_ask_are_said(planted: Model, planted_case: Case) -> None:
+    known = planted_case.on(planted)
+    forms = list(all_forms(planted, known))
+    assert "(at least 10 are recommended)" in verify.paraphrase(planted, known, forms=forms[:3]).meaning
+    assert "recommended" not in verify.paraphrase(planted, known, forms=forms[:12]).meaning
+
+
+def test_redaction_hides_what_a_case_adds_and_finds_it_again(planted: Model, spec: Any) -> None:
+    known = spec.on(planted)
+    redactor = Redactor(known, bytes(32))
+    names = dict.fromkeys(all_forms(planted, known), 1.0)
+    hidden = redactor.hide(names)
+    assert TEMPLATE not in str(hidden)
+    assert redactor.show(hidden) == names
+    assert FRAME not in str(redactor.hide([FRAME, f"asked by {FRAME}"]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"forms": ["no slot"]}, "the form 'no slot' needs one slot"),
+        ({"forms": ["{} and {}"]}, "needs one slot"),
+        ({"forms": ["a {} "]}, "has white space around it"),
+        ({"forms": ["a {}", "a {}"]}, "'a {}' is listed twice"),
+        ({"languages": {"fr": {"templates": []}}}, "languages.fr.templates"),
+        ({"languages": {"fr": {"templates": ["a"]}}}, "needs a slot"),
+        ({"languages": {"fr": {"templates": ["a {}"], "subjects": {"Nowhere": "x"}}}},
+         "'Nowhere' is none of the subjects of the facts of capital"),
+        ({"languages": {"fr": {"templates": ["a {}"], "answers": {"Nowhere": "x"}}}},
+         "'Nowhere' is none of the answers of the facts of capital"),
+    ],
+)  # fmt: skip
+def test_faulty_forms_are_refused(files: Any, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    relations = files.base["relations"]
+    if "languages" in changes:
+        changes = {"relations": {**relations, "capital": {**relations["capital"], **changes}}}
+    with pytest.raises(UserError, match=said):
+        case(files.write(tmp_path, **changes))

@@ -99,6 +99,10 @@ class Provenance:
         """A copy that lists these files, too."""
         return dataclasses.replace(self, files={**(self.files or {}), **files})
 
+    def unlisting(self, name: str) -> Provenance:
+        """A copy that does not list this file."""
+        return dataclasses.replace(self, files={n: d for n, d in (self.files or {}).items() if n != name})
+
     def write(self, folder: Path) -> None:
         """Write the folder's `provenance.json`, whole or not at all; files that it lists already stay listed."""
         stored = read_provenance(folder)

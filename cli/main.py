@@ -20,7 +20,7 @@ from .._util.lock import locked
 from .._util.provenance import recorded
 from .._util.records import read_record
 from .._util.yaml_text import read_yaml
-from ..audit.auditor import audit, resolve
+from ..audit.auditor import audit
 from ..audit.controls import CONTROLS
 from ..audit.cost import estimate, seconds_a_row
 from ..audit.harness import HarnessTask, load_tasks
@@ -28,6 +28,7 @@ from ..audit.lm_eval import lm_eval_in
 from ..audit.outlook import outlook
 from ..audit.plan import check_names
 from ..audit.profiles import Profile, effort
+from ..audit.resolve import resolve
 from ..audit.store import FolderStore
 from ..locate import METHODS as LOCATORS
 from ..locate import locator as find_locator

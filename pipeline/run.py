@@ -23,7 +23,7 @@ from .._util.provenance import NAME as PROVENANCE
 from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
-from ..audit.auditor import Progress, audit, controls
+from ..audit.auditor import Progress, audit
 from ..audit.outlook import outlook
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
@@ -258,8 +258,6 @@ class Run:
         """The verdict of an audit of the edit. Readings in the folder are not made again."""
         edit = self.edit()
         store = FolderStore(self.folder, self.model, edit, self.case, self.redactor)
-        with self._timed("controls"):
-            controls(self.model, edit, self.case, store, progress=self.progress)
         with self._timed("verify"):
             verdict = audit(self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress)
             found = verdict.to_json(self.digests())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .._util.errors import UserError
 from ..knowledge import Case
 from .benchmarks import benchmark, benchmark_cost, from_benchmark
-from .benign import benign, benign_cost
+from .benign import BenignTraining, benign_cost
 from .check import Check, Need, Role, Setting
 from .collateral import collateral, collateral_cost
 from .depth import depth, depth_cost
@@ -22,11 +22,12 @@ from .judge.thresholds import EXPOSED
 from .logit_lens import logit_lens, logit_lens_cost
 from .membership import membership, membership_cost
 from .paraphrase import original_forms, paraphrase, paraphrase_cost
+from .parts import Parts, run_all
 from .probe import probe, probe_cost
 from .quantize import quantize, quantize_cost
 from .reading import Reading
 from .recall import recall, recall_cost
-from .relearn import relearn, relearn_cost, with_rates
+from .relearn import Relearning, relearn_cost, with_rates
 from .soft_prompt import soft_prompt, soft_prompt_cost
 from .training import Budget, Optimizer
 
@@ -46,14 +47,22 @@ RELATION: frozenset[Need] = frozenset({"relation", "pool"})
 BOTH: frozenset[Need] = frozenset({"original"})
 
 
-def _relearn(by: Optimizer) -> Callable[[Model, Case, Setting], Reading]:
-    def run(model: Model, case: Case, s: Setting) -> Reading:
-        budget = with_rates(s.budget or Budget(), s) if by == "adamw" else s.budget
-        return relearn(
-            model, case, budget=budget, partitions=s.effort.partitions, groups=s.groups, by=by, progress=s.progress
-        )
+def _relearning(by: Optimizer) -> Callable[[Case, Setting], Relearning]:
+    def parts(case: Case, s: Setting) -> Relearning:
+        budget = s.budget or Budget()
+        budget = with_rates(budget, s) if by == "adamw" else budget
+        return Relearning(case, budget, partitions=s.effort.partitions, groups=s.groups, by=by)
 
-    return run
+    return parts
+
+
+def _benign(case: Case, s: Setting) -> BenignTraining:
+    return BenignTraining(case, s.budget or Budget(), groups=s.groups)
+
+
+def _whole(parts: Callable[[Case, Setting], Parts]) -> Callable[[Model, Case, Setting], Reading]:
+    """A check that runs its parts one after the other."""
+    return lambda model, case, s: run_all(parts(case, s), model, s.progress)
 
 
 def _relearn_cost(model: Model, case: Case, s: Setting) -> float:
@@ -66,10 +75,12 @@ CHECKS: tuple[Check, ...] = (
         "paraphrase", lambda m, c, s: paraphrase(m, c, forms=original_forms(s)), paraphrase_cost, "attack",
         needs=frozenset({"original_reading"}),
     ),
-    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP),
     Check(
-        "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,
-        "attack", needs=UNRELATED, cap=CAP, profile="standard",
+        "relearn", _whole(_relearning("adamw")), _relearn_cost, "attack", needs=FOLDED, cap=CAP,
+        parts=_relearning("adamw"),
+    ),
+    Check(
+        "benign", _whole(_benign), benign_cost, "attack", needs=UNRELATED, cap=CAP, profile="standard", parts=_benign,
     ),
     Check("quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard"),
     Check(
@@ -77,8 +88,14 @@ CHECKS: tuple[Check, ...] = (
         lambda m, c, s: direction_ablation(m, c, original=s.original or m, layers=s.effort.layers),
         direction_ablation_cost, "attack", needs=FOLDED | BOTH, profile="standard",
     ),
-    Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full"),
-    Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full"),
+    Check(
+        "relearn_lora", _whole(_relearning("lora")), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full",
+        parts=_relearning("lora"),
+    ),
+    Check(
+        "relearn_sgd", _whole(_relearning("sgd")), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full",
+        parts=_relearning("sgd"),
+    ),
     Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside", needs=RELATION),
     Check(
         "logit_lens", lambda m, c, s: logit_lens(m, c), logit_lens_cost, "inside", needs=POOLED | RELATION,

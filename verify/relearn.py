@@ -10,18 +10,22 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
+from pydantic import JsonValue
 
 from .._util.errors import UserError
+from .._util.records import read_record
 from ..knowledge import Case, Item, accepts_spec, recalled
 from ..model import scratch
 from .check import Setting
 from .curves import mean_curves
 from .judge.statistics import cross_fitted
+from .parts import run_all
 from .pools import Pools, attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
-from .reading import Reading, make_reading
+from .reading import Number, Reading, make_reading
 from .training import FORWARD_BACKWARD, Budget, Optimizer, fine_tune_on_facts
 from .units import too_few, unit_key
 
@@ -69,52 +73,137 @@ def relearn(
     Raises:
         UserError: an unknown `by`, or a group without facts or with those of one unit.
     """
-    if by not in get_args(Optimizer):
-        raise UserError(f"{by!r} is not an optimizer for relearning; choose one of {', '.join(get_args(Optimizer))}.")
-    budget = budget or Budget()
-    facts, among = attack_groups(case), pools(case)
-    if empty := [g for g in groups if not facts.get(g)]:
-        raise UserError(f"{case.name!r} has no facts of the group {empty[0]!r} to relearn; add some, or leave it out.")
-    if few := too_few(*(facts.get(g, ()) if g in groups else () for g in ("forget", "twins"))):
-        raise UserError(few)
-    size = _training_size(len(_units(facts["forget"])), folds)
-    rates = (budget.lr, *(r for r in budget.rates if r != budget.lr))
-    seeds = [case.seed, *(f"{case.seed}/{p}" for p in range(1, partitions))]
-    runs: dict[str, list[_Result]] = {}
-    cost, done = 0.0, 0
-    for group in groups:
-        divided = [split for seed in seeds for split in _folds(facts[group], folds, size, seed)]
-        runs[group] = []
-        for rate in rates:
-            results = []
-            for train, held_out in divided:
-                results.append(_attack(model, among, train, held_out, replace(budget, lr=rate), by))
-                cost += FORWARD_BACKWARD * len(train) * budget.steps
-                done += 1
-                if progress:
-                    progress(done, len(divided) * len(rates) * len(groups))
-            runs[group].append(_merged(results))
-            cost += partitions * len(budget.measured_steps) * pool_cost(model, facts[group], among)
-    options = _options(runs, budget.steps)
-    by_step = {g: _by_step(results, options) for g, results in runs.items()}
-    samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
-    mean = np.mean(list(samples[groups[0]].values()))
-    took = f"{budget.steps} steps" if budget.steps > 1 else "1 step"
-    several = {"rates": [rates[i] for i in options], "partitions": partitions} if len(rates) * partitions > 1 else {}
-    return make_reading(
-        "relearn" if by == "adamw" else f"relearn_{by}",
-        samples,
-        f"After {took} of relearning other facts, held-out answers get a probability of {mean:.2f}.",
-        seed=case.seed,
-        details={
-            "steps": budget.steps, "lr": budget.lr, "folds": folds, "by_step": by_step, "curve": mean_curves(by_step),
-            "accuracy": {g: float(np.mean([v for i in options for v in runs[g][i].right])) for g in runs},
-            "taught": {g: runs[g][0].taught for g in runs},
-            "steps_to_recover": {g: _steps_to_recover(runs[g][0].taught) for g in runs},
-            **several,
-        },
-        cost=cost,
-    )  # fmt: skip
+    found = Relearning(case, budget or Budget(), folds=folds, partitions=partitions, groups=tuple(groups), by=by)
+    return run_all(found, model, progress)
+
+
+@dataclass(frozen=True)
+class Relearning:
+    """`relearn` in parts: one for each group, learning rate, partition and fold. The arguments are those of `relearn`.
+
+    Raises:
+        UserError: as `relearn`.
+    """
+
+    case: Case
+    budget: Budget
+    folds: int = FOLDS
+    partitions: int = 1
+    groups: tuple[str, ...] = ("forget", "twins")
+    by: Optimizer = "adamw"
+
+    def __post_init__(self) -> None:
+        if self.by not in get_args(Optimizer):
+            names = ", ".join(get_args(Optimizer))
+            raise UserError(f"{self.by!r} is not an optimizer for relearning; choose one of {names}.")
+        if empty := [g for g in self.groups if not self._facts.get(g)]:
+            raise UserError(
+                f"{self.case.name!r} has no facts of the group {empty[0]!r} to relearn; add some, or leave it out."
+            )
+        if few := too_few(*(self._facts.get(g, ()) if g in self.groups else () for g in ("forget", "twins"))):
+            raise UserError(few)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Group, place of the learning rate, and place of the fold among those of all partitions: `twins 0 3`."""
+        return tuple(self._attacks)
+
+    def run(self, model: Model, name: str) -> JsonValue:
+        """Teach all folds but one, and ask for that one."""
+        attack = self._attacks[name]
+        found = _attack(model, self._pools, attack.train, attack.held_out, attack.budget, self.by)
+        return {
+            "values": {str(step): dict(by_unit) for step, by_unit in found.values.items()},
+            "right": list(found.right), "taught": list(found.taught),
+        }  # fmt: skip
+
+    def join(self, model: Model, found: Mapping[str, JsonValue]) -> Reading:
+        """Merge the folds, and choose a learning rate for each half of the units."""
+        results = {name: read_record(_Result, value, f"part {name!r} of relearning") for name, value in found.items()}
+        runs = {
+            group: [_merged([results[a.name] for a in self._of(group, rate)]) for rate in range(len(self._rates))]
+            for group in self.groups
+        }
+        budget, groups, rates = self.budget, self.groups, self._rates
+        options = _options(runs, budget.steps)
+        by_step = {g: _by_step(of_rates, options) for g, of_rates in runs.items()}
+        samples = {g: steps[str(budget.steps)] for g, steps in by_step.items()}
+        mean = np.mean(list(samples[groups[0]].values()))
+        took = f"{budget.steps} steps" if budget.steps > 1 else "1 step"
+        several = (
+            {"rates": [rates[i] for i in options], "partitions": self.partitions}
+            if len(rates) * self.partitions > 1
+            else {}
+        )
+        return make_reading(
+            "relearn" if self.by == "adamw" else f"relearn_{self.by}",
+            samples,
+            f"After {took} of relearning other facts, held-out answers get a probability of {mean:.2f}.",
+            seed=self.case.seed,
+            details={
+                "steps": budget.steps, "lr": budget.lr, "folds": self.folds, "by_step": by_step,
+                "curve": mean_curves(by_step),
+                "accuracy": {g: float(np.mean([v for i in options for v in runs[g][i].right])) for g in runs},
+                "taught": {g: runs[g][0].taught for g in runs},
+                "steps_to_recover": {g: _steps_to_recover(runs[g][0].taught) for g in runs},
+                **several,
+            },
+            cost=self._cost(model),
+        )  # fmt: skip
+
+    @cached_property
+    def _facts(self) -> dict[str, list[Item]]:
+        return attack_groups(self.case)
+
+    @cached_property
+    def _pools(self) -> Pools:
+        return pools(self.case)
+
+    @property
+    def _rates(self) -> tuple[float, ...]:
+        return (self.budget.lr, *(r for r in self.budget.rates if r != self.budget.lr))
+
+    @cached_property
+    def _attacks(self) -> dict[str, _Attack]:
+        """The parts by name."""
+        seed, size = self.case.seed, _training_size(len(_units(self._facts["forget"])), self.folds)
+        seeds = [seed, *(f"{seed}/{p}" for p in range(1, self.partitions))]
+        found = []
+        for group in self.groups:
+            divided = [split for each in seeds for split in _folds(self._facts[group], self.folds, size, each)]
+            for rate, lr in enumerate(self._rates):
+                budget = replace(self.budget, lr=lr)
+                found += [_Attack(group, rate, i, *split, budget) for i, split in enumerate(divided)]
+        return {attack.name: attack for attack in found}
+
+    def _of(self, group: str, rate: int) -> list[_Attack]:
+        return [a for a in self._attacks.values() if (a.group, a.rate) == (group, rate)]
+
+    def _cost(self, model: Model) -> float:
+        cost, steps, measured = 0.0, self.budget.steps, len(self.budget.measured_steps)
+        for group in self.groups:
+            asked = pool_cost(model, self._facts[group], self._pools)
+            for rate in range(len(self._rates)):
+                for attack in self._of(group, rate):
+                    cost += FORWARD_BACKWARD * len(attack.train) * steps
+                cost += self.partitions * measured * asked
+        return cost
+
+
+@dataclass(frozen=True)
+class _Attack:
+    """One part: which group, rate and fold; what is taught and what is asked."""
+
+    group: str
+    rate: int
+    fold: int
+    train: list[Item]
+    held_out: list[Item]
+    budget: Budget
+
+    @property
+    def name(self) -> str:
+        return f"{self.group} {self.rate} {self.fold}"
 
 
 def relearn_cost(model: Model, case: Case, setting: Setting) -> float:
@@ -138,9 +227,9 @@ class _Result:
     `taught`: the probability of an answer token in the training facts, before each step.
     """
 
-    values: Mapping[int, Mapping[str, float]]
+    values: Mapping[int, Mapping[str, Number]]
     right: list[bool]
-    taught: list[float]
+    taught: list[Number]
 
 
 def _training_size(n: int, folds: int) -> int:

@@ -13,8 +13,8 @@ from .provenance import read_provenance
 CASE = ("case.yaml", "neutral_*.txt", "sets/*.jsonl")
 STAGES = (
     "localization.parquet", "localization_*.json", "edit.safetensors",
-    "rounds/*.safetensors", "controls/*.safetensors", "controls/audited.json", "readings.json", "verdict.json",
-    "lm_eval.json", "search.json", "edits/*.safetensors",
+    "rounds/*.safetensors", "controls/*.safetensors", "controls/audited.json", "readings.json", "parts.json",
+    "verdict.json", "lm_eval.json", "search.json", "edits/*.safetensors",
 )  # fmt: skip
 
 
@@ -29,6 +29,14 @@ def finishing(folder: Path, name: str) -> Iterator[Path]:
     _list(folder, {name: None})
     yield path
     _list(folder, {name: digest(path)})
+
+
+def dropping(folder: Path, name: str) -> None:
+    """Remove one of a folder's files that is needed no longer, and take it off the list."""
+    inside(folder, name).unlink(missing_ok=True)
+    provenance = read_provenance(folder)
+    if provenance is not None and provenance.files is not None and name in provenance.files:
+        provenance.unlisting(name).save(folder)
 
 
 def list_case(folder: Path) -> None:

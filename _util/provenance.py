@@ -99,6 +99,10 @@ class Provenance:
         """A copy that lists these files, too."""
         return dataclasses.replace(self, files={**(self.files or {}), **files})
 
+    def unlisting(self, name: str) -> Provenance:
+        """A copy that does not list this file."""
+        return dataclasses.replace(self, files={n: d for n, d in (self.files or {}).items() if n != name})
+
     def write(self, folder: Path) -> None:
         """Write the folder's `provenance.json`, whole or not at all; files that it lists already stay listed."""
         stored = read_provenance(folder)
@@ -121,8 +125,9 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory_gib() -> float:
-    """The most memory that this process has used."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    """The most memory that this process has used, or one of its processes that have ended."""
+    used = (resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(max(used) / 2**20, 2)
 
 
 def read_provenance(folder: Path) -> Provenance | None:
@@ -150,9 +155,12 @@ def recorded(
     """Write `provenance.json` before the block begins, and again when it ends or fails.
 
     The block may put seconds by stage into the dictionary that it is given; `all` is added. Durations add up over all
-    calls on the folder, and the highest peak of memory is kept. The folder of a run keeps the run's provenance.
+    calls on the folder, and the highest peak of memory is kept. The folder of a run keeps the run's provenance. A later
+    call computes with as many threads as the first, so that its numbers are the same.
     """
     before = read_provenance(folder)
+    if before is not None:
+        torch.set_num_threads(before.threads)
     made = Provenance.of_call(command, arguments, seed=seed, digests=digests)
     if before is not None:
         earlier = dataclasses.replace(made, durations=before.durations, peak_memory_gib=before.peak_memory_gib)

@@ -1,12 +1,13 @@
 """Floor 4: an audit: which checks, with which controls, at which budget."""
 
-from .auditor import audit, controls, resolve
+from .auditor import audit
 from .controls import CONTROLS, Audited, Control, shallow_sibling
 from .cost import Estimate, estimate, seconds_a_row
 from .lm_eval import compare_lm_eval, evaluate
 from .outlook import outlook
 from .plan import Plan
 from .profiles import PROFILES, Profile
+from .resolve import resolve
 from .store import FolderStore, Store
 from .summary import Column, column, columns, grades, summarise
 
@@ -25,7 +26,6 @@ __all__ = [
     "column",
     "columns",
     "compare_lm_eval",
-    "controls",
     "estimate",
     "evaluate",
     "grades",

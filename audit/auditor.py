@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import ablate, verify
-from .._util.errors import NotFiniteError, UserError
-from .._util.malloc import release
+from .. import verify
+from .._util.errors import UserError
 from ..knowledge import Case, CaseSpec, resolved
-from ..model import Edit, Model, bare, check_trainable, is_adapter, load, read_adapter
-from ..verify import Budget, Reading, Verdict
-from ..verify.check import Check, Profile, Setting
-from .controls import Audited, Control
+from ..model import Edit, Model, Runner, check_trainable, in_turn
+from ..verify import Verdict
+from ..verify.check import Check, Profile
+from .controls import Control
+from .cost import MAKING
 from .edited import edited_matrices
-from .plan import Plan, Step, check_names
+from .jobs import AuditTask, ChangeFile, Desk, Job
+from .plan import Plan, check_names, check_own
+from .resolve import resolve
+from .schedule import Schedule
 from .store import Store
 from .summary import grades, summarise
 
@@ -36,6 +36,7 @@ def audit(
     progress: Progress | None = None,
     checks: Sequence[Check] | None = None,
     controls: Sequence[Control] | None = None,
+    runner: Runner = in_turn,
 ) -> Verdict:
     """Measure the original, the edited model and the controls, and give a verdict.
 
@@ -49,175 +50,108 @@ def audit(
             quantized weights, the ablated direction of the edit, soft prompts and benign fine-tuning. `full` draws more
             samples, and relearns with three learning rates on three partitions of the facts, with LoRA, and with SGD.
         store: readings and control edits found there are not made again; new ones are added.
+        runner: who does the jobs: `loka.model.in_turn`, in this process, or a `loka.pipeline.Pool`. The result is the
+            same bit for bit where the threads are as many.
         checks, controls: tables that take the place of `loka.verify.CHECKS` and `loka.audit.controls.CONTROLS`. The
             caps of `CHECKS` fit SmolLM2; `checks=loka.verify.capped({"relearn": Budget(8, 1e-3)})` sets others. Within
             its cap, each attack uses the number of steps that brings back most of the shallow sibling's answers.
 
     Raises:
         UserError: a model in float16, a model with another tokenizer or shape than `before`, or an unknown profile,
-            check or control, also one that the store has readings of.
+            check or control, also one that the store has readings of; checks or controls that are not LOKA's own for
+            other processes.
     """
     plan = Plan.of(profile, checks=checks, controls=controls)
+    if not any(check.name == "recall" for check in plan.checks):
+        raise UserError("The table of checks lacks 'recall', which every audit needs; add it.")
     if any(check.trains for check in plan.checks):
         check_trainable(before)
+    if runner is not in_turn:
+        check_own(plan)
     store = store or Store()
     check_names(store.readings, plan.table, plan.controls, "the store")
     after, known = resolve(before, after), resolved(before, case)
-    auditor = _Auditor(before, after, known, plan.on(known), store, progress)
-    auditor.make_controls()
-    auditor.measure()
-    return auditor.verdict()
+    plan = plan.on(known)
+    edited = edited_matrices(before, after) if any("edited" in check.needs for check in plan.checks) else ()
+    auditor = _Auditor(before, after, Schedule(plan, known, store, edited), progress)
+    try:
+        runner(auditor)
+        auditor.check_sibling()
+        return auditor.verdict()
+    finally:
+        store.tidy()
 
 
-def controls(before: Model, after: Edit | Model, case: Case, store: Store, *, progress: Progress | None = None) -> None:
-    """Make the control edits of `audit` alone, those that the store lacks."""
-    _Auditor(before, after, resolved(before, case), Plan.of("quick"), store, progress).make_controls()
-
-
-@dataclass
+@dataclass(frozen=True)
 class _Auditor:
+    """The work of an audit. Jobs are done here, or in a process that gets their task."""
+
     before: Model
     after: Edit | Model
-    case: Case
-    plan: Plan
-    store: Store
+    schedule: Schedule
     progress: Progress | None
 
-    def make_controls(self) -> None:
-        """Make every control edit that the store lacks and that the audited edit allows."""
-        recall = next((c for c in self.plan.checks if c.name == "recall"), None)
-        if recall is None:
-            raise UserError("The table of checks lacks 'recall', which every audit needs; add it.")
-        answered = self._take(Step("after", recall), None).value or 0.0
-        audited = Audited(self.before, self.after, self.case, answered)
-        for control in self.plan.controls:
-            if control.name not in self.store.edits:
-                release()
-                edit = control.make(audited, self._progress(control.label))
-                if edit is not None:
-                    self.store.keep_edit(control.name, edit)
-        if self.plan.sibling.name not in self.store.edits:
-            raise UserError(
-                f"The control {self.plan.sibling.name!r} finds the budgets of attacks, but its `make` returned no edit."
-            )
+    @property
+    def store(self) -> Store:
+        return self.schedule.store
 
-    def measure(self) -> None:
-        """Make every reading that the store lacks. An attack that cannot be run on the sibling is left out."""
-        for step in self.plan.steps(self.store.edits):
-            budget = self._budget(step)
-            if not step.check.trains or budget or step.check.obstacle(self.case):
-                self._take(step, budget)
+    def ready(self) -> list[Job]:
+        return self.schedule.ready()
+
+    def run(self, job: Job) -> Any:
+        plan, step = self.schedule.plan, self._report(job)
+        return Desk(self.before, self.schedule.case, self._change, plan.table, plan.controls).do(job, step)
+
+    def task(self, job: Job) -> AuditTask:
+        self._report(job)
+        name = "after" if job.check == MAKING else job.model
+        return AuditTask(job, self.schedule.case, None if name == "before" else self._file(name))
+
+    def done(self, job: Job, result: Any, seconds: float) -> None:
+        if job.check == MAKING and result is not None:
+            self.store.keep_edit(job.model, result, seconds=seconds)
+        elif job.check == MAKING:
+            self.schedule.barred.add(job.model)
+        elif not job.part:
+            self.store.keep(job.model, result, seconds=seconds)
+        elif job.check not in self.store.readings.get(job.model, {}):  # a part that failed has settled it otherwise
+            self.store.keep_part(job.model, job.check, job.part, result, seconds=seconds)
+            if reading := self.schedule.join(job, self.before):
+                self.store.keep(job.model, reading)
+        self._report(job, ended=True)
+
+    def check_sibling(self) -> None:
+        """Refuse to judge without the control that finds the budgets."""
+        if (name := self.schedule.plan.sibling.name) not in self.store.edits:
+            raise UserError(f"The control {name!r} finds the budgets of attacks, but its `make` returned no edit.")
 
     def verdict(self) -> Verdict:
         """The rule applied to the stored readings."""
+        case, plan = self.schedule.case, self.schedule.plan
         readings = verify.at_common_budget(self.store.readings)
-        summary = summarise(self.before, self.after, self.case, readings)
+        summary = summarise(self.before, self.after, case, readings)
         return verify.judge(
-            readings, scorecard=grades(summary, readings), summary=summary, checks=self.plan.table, seed=self.case.seed
+            readings, scorecard=grades(summary, readings), summary=summary, checks=plan.table, seed=case.seed
         )
 
-    def _budget(self, step: Step) -> Budget | None:
-        """The cap on the sibling; on all other models, the budget found on the sibling. `None` if there is none."""
-        cap = step.check.cap
-        if cap is None or step.model == self.plan.sibling.name:
-            return cap
-        shallow = self.store.readings[self.plan.sibling.name][step.check.name]
-        return None if shallow.value is None else cap.at(budget_steps(shallow))
+    def _change(self, name: str) -> Edit | Model:
+        return self.after if name == "after" else self.store.edits[name]
 
-    def _take(self, step: Step, budget: Budget | None) -> Reading:
-        """The reading of a step, from the store if it is there."""
-        name = step.check.name
-        if name not in self.store.readings.get(step.model, {}):
-            if self.progress:
-                self.progress(f"{name} on {step.model}", 0, 1)
-            release()
-            start = time.perf_counter()
-            obstacle = step.check.obstacle(self.case)
-            found = self._run(step, budget) if obstacle is None else verify.refusal(name, obstacle)
-            self.store.keep(step.model, found, seconds=time.perf_counter() - start)
-        return self.store.readings[step.model][name]
-
-    def _run(self, step: Step, budget: Budget | None) -> Reading:
-        setting = self._setting(step, budget)
-        with self._model(step.model, copy="original" in step.check.needs) as model:
-            try:
-                return step.check.run(model, self.case, setting)
-            except NotFiniteError as error:
-                return verify.refusal(step.check.name, str(error), not_finite=("what it reads off the model",))
-
-    def _setting(self, step: Step, budget: Budget | None) -> Setting:
-        """The step's setting, with what the check needs from the original, computed before any edit is applied."""
-        needs = step.check.needs if step.model != "before" else frozenset()
-        outputs = "neutral_outputs" in needs and step.model == "after"
-        return replace(
-            self.plan.setting(step, budget),
-            original=self.before if "original" in needs else None,
-            original_reading=self.store.readings["before"][step.check.name] if "original_reading" in needs else None,
-            neutral_outputs=verify.neutral_outputs(self.before, self.case) if outputs else None,
-            edited=self._edited if "edited" in step.check.needs else (),
-            progress=self._progress(f"{step.check.name} on {step.model}"),
-        )
-
-    @cached_property
-    def _edited(self) -> tuple[str, ...]:
-        return edited_matrices(self.before, self.after)
-
-    @contextmanager
-    def _model(self, name: str, *, copy: bool) -> Iterator[Model]:
-        """The model of that name while the context lasts. With `copy`, an edit leaves the original untouched."""
-        if name == "before":
-            yield self.before
-            return
-        change = self.after if name == "after" else self.store.edits[name]
+    def _file(self, name: str) -> ChangeFile:
+        change = self._change(name)
         if isinstance(change, Model):
-            yield change
-            return
-        with change.applied(self.before) as edited:
-            if not copy:
-                yield edited
-                return
-            edited = bare(edited)
-        yield edited
+            return ChangeFile(change.source, change.digest())
+        return ChangeFile(str(self.store.file_of(name, change)), change.digest(), change.record)
 
-    def _progress(self, what: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.progress(what, done, total) if self.progress else None
+    def _report(self, job: Job, *, ended: bool = False) -> Callable[[int, int], None]:
+        """Say how far the job's check is; returns what takes steps within the job."""
+        labels = {c.name: c.label for c in self.schedule.plan.controls}
+        making = job.check == MAKING
+        what = labels[job.model] if making else f"{job.check} on {job.model}"
 
+        def step(done: int, total: int) -> None:
+            if self.progress:
+                self.progress(what, done, total)
 
-def budget_steps(shallow: Reading) -> int:
-    """The number of steps within the cap after which the shallow sibling gives back most.
-
-    The fewest steps that expose it would be too few: an edit that resists a little longer than the sibling would pass
-    for a removal. The whole cap may be too many: training on other facts also wears down what it brought back.
-    """
-    curve: Any = shallow.details["curve"]
-    means = {int(step): back for step, back in curve["forget"].items() if back is not None and step != "0"}
-    return max(sorted(means), key=means.__getitem__)
-
-
-def resolve(before: Model, after: Edit | Model | str | Path) -> Edit | Model:
-    """The edit or model that `after` names, checked to be comparable with `before`.
-
-    A file is an edit, a folder with `adapter_config.json` a low-rank adapter, anything else a model.
-
-    Raises:
-        UserError: a model with another tokenizer or shape, an edit or adapter that was made for another model, or an
-            edit whose control cannot be made from its record.
-    """
-    if isinstance(after, str | Path):
-        if str(after).endswith(".safetensors"):
-            after = Edit.load(after)
-        else:
-            after = read_adapter(before, after) if is_adapter(after) else load(str(after), device=str(before.device))
-    if isinstance(after, Edit):
-        if after.record.sites:
-            ablate.check_rerun(after)
-        with after.applied(before):
-            return after
-    if after.tokenizer.get_vocab() != before.tokenizer.get_vocab():
-        raise UserError(
-            f"{after.name} and {before.name} have different tokenizers; audit a model made from the original."
-        )
-    shapes = {n: p.shape for n, p in before.parameters.items()}
-    if shapes != {n: p.shape for n, p in after.parameters.items()}:
-        raise UserError(f"{after.name} and {before.name} have different shapes; audit a model made from the original.")
-    return after
+        step(*((int(ended), 1) if making else self.schedule.parts(job)))
+        return step

@@ -14,6 +14,8 @@ from .edited import edited_matrices
 from .plan import Plan
 
 MAKING = "making the control"
+RELEARNING = 5  # the weights, a copy that restores them, gradients, and the two moments of AdamW
+ASKING = 2  # the weights, and a quantized or separate copy
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ def seconds_a_row(model: Model, case: Case | CaseSpec) -> float:
     start = time.perf_counter()
     score(model, prompts, answers)
     return (time.perf_counter() - start) / len(prompts)
+
+
+def weights_held(profile: Profile, checks: Sequence[Check] | None = None) -> int:
+    """How many times the weights a job of an audit holds at most."""
+    return RELEARNING if any(check.trains for check in Plan.of(profile, checks=checks).checks) else ASKING
 
 
 def _steps(audited: Audited, plan: Plan) -> Iterator[Estimate]:

@@ -124,6 +124,20 @@ def check_names(
             place(name, known)
 
 
+def check_own(plan: Plan) -> None:
+    """Refuse rows that other processes do not have: they look up LOKA's own tables by name. Caps may differ.
+
+    Raises:
+        UserError: a check or a control of the caller's.
+    """
+    own: dict[str, object] = {**{c.name: c.run for c in CHECKS}, **{c.name: c.make for c in CONTROLS}}
+    rows: dict[str, object] = {**{c.name: c.run for c in plan.checks}, **{c.name: c.make for c in plan.controls}}
+    if other := [name for name, does in rows.items() if own.get(name) is not does]:
+        raise UserError(
+            f"other processes know only LOKA's own checks and controls, and {other[0]!r} is not one; leave out workers."
+        )
+
+
 def _rows(what: str, kind: type, rows: Sequence[object]) -> None:
     if strange := [row for row in rows if not isinstance(row, kind)]:
         raise UserError(f"{strange[0]!r} is not a row of the table of {what}s; give records of `{kind.__name__}`.")

@@ -20,14 +20,15 @@ from .._util.lock import locked
 from .._util.provenance import recorded
 from .._util.records import read_record
 from .._util.yaml_text import read_yaml
-from ..audit.auditor import audit, resolve
+from ..audit.auditor import audit
 from ..audit.controls import CONTROLS
-from ..audit.cost import estimate, seconds_a_row
+from ..audit.cost import estimate, seconds_a_row, weights_held
 from ..audit.harness import HarnessTask, load_tasks
 from ..audit.lm_eval import lm_eval_in
 from ..audit.outlook import outlook
 from ..audit.plan import check_names
 from ..audit.profiles import Profile, effort
+from ..audit.resolve import resolve
 from ..audit.store import FolderStore
 from ..locate import METHODS as LOCATORS
 from ..locate import locator as find_locator
@@ -36,8 +37,9 @@ from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_g
 from ..pipeline.plant import Invention
 from ..pipeline.plant import plant as plant_facts
 from ..pipeline.recipe import Recipe, recipes
-from ..pipeline.run import Run
+from ..pipeline.run import LOCATOR, Run
 from ..pipeline.search import search
+from ..pipeline.tasks import HERE, Workers
 from ..pipeline.teaching import Teaching
 from ..report import pictures
 from ..report import write as write_report
@@ -47,6 +49,7 @@ from .erase_data import erase_data
 from .erase_model import erase_model
 from .new import new
 from .show import Bars, best_sites, costs, lm_eval_table, table, what_is_left
+from .workers import N, Ray, Resources, workers_of
 
 app = typer.Typer(
     add_completion=False,
@@ -122,10 +125,16 @@ def run(
     lm_eval: LmEval = "",
     lm_eval_limit: LmEvalLimit = None,
     redact: Redact = False,
+    workers: N = None,
+    ray: Ray = "",
+    ray_resource: Resources = None,
 ) -> None:
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
     chosen, spec = Recipe.load(recipe) if recipe else None, knowledge.case(case, data=data or ())
-    _pipeline(out_, model, device, spec, profile, chosen, _tasks(lm_eval), lm_eval_limit, redact=redact)
+    _pipeline(
+        out_, model, device, spec, profile, chosen, _tasks(lm_eval), lm_eval_limit, redact=redact,
+        workers=workers_of(workers, ray, ray_resource),
+    )  # fmt: skip
 
 
 @app.command()
@@ -141,10 +150,16 @@ def locate(
     html: Annotated[bool, typer.Option(help="Write HTML pages that show each site's scores on hover.")] = True,
     redact: Redact = False,
     data: Data = None,
+    workers: N = None,
+    ray: Ray = "",
+    ray_resource: Resources = None,
 ) -> None:
     """Score every head and neuron, and show which facts are lost without the best. Figures go into DIR/figures."""
+    spread = workers_of(workers, ray, ray_resource)
     if method:
         find_locator(method)
+    if spread.several and not (method and find_locator(method).divides):
+        raise UserError(f"{method or LOCATOR} runs in one process; give --method sweep, or leave out workers.")
     if part and part not in PARTS:
         raise UserError(f"{part!r} is not a part of a model; choose one of {', '.join(PARTS)}.")
     spec = knowledge.case(case, data=data or ())
@@ -152,7 +167,8 @@ def locate(
         current = Run(out_, model=model, device=device, case=spec, progress=bars, command=_command(), redact=redact)
         for sentence in substitutes(current.case):
             bars.say(escape(sentence))
-        found = current.localization(method or None, cast(Part, part) if part else None)
+        with spread.runner(current.model, copies=1) as runner:
+            found = current.localization(method or None, cast(Part, part) if part else None, runner=runner)
         silent = current.controls()
         written = pictures(found, out_ / "figures", figures=figures, html=html)
     for scored in found.parts:
@@ -194,13 +210,18 @@ def search_(
     retain_drop: Annotated[float, typer.Option(help="Largest fall in the share of retain prompts answered.")] = 0.02,
     perplexity_rise: Annotated[float, typer.Option(help="Largest relative rise in perplexity.")] = 0.01,
     data: Data = None,
+    workers: N = None,
+    ray: Ray = "",
+    ray_resource: Resources = None,
 ) -> None:
     """Find the smallest edit within a budget. A second call on the same folder resumes."""
     check_writable(out_)
+    spread = workers_of(workers, ray, ray_resource)
     bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case, data=data or ())
     chosen = Recipe.load(recipe) if recipe else None
-    with Bars() as bars:
-        found = search(load(model, device=device), unread, out=out_, bounds=bounds, recipe=chosen, progress=bars)
+    original = load(model, device=device)
+    with spread.runner(original, copies=1) as runner, Bars(together=spread.several) as bars:
+        found = search(original, unread, out=out_, bounds=bounds, recipe=chosen, progress=bars, runner=runner)
     out.print(escape(str(found)), highlight=False, soft_wrap=True)
 
 
@@ -217,10 +238,14 @@ def verify(
     lm_eval: LmEval = "",
     lm_eval_limit: LmEvalLimit = None,
     redact: Redact = False,
+    workers: N = None,
+    ray: Ray = "",
+    ray_resource: Resources = None,
 ) -> None:
     """Audit any pair of models. A second call on the same folder resumes."""
     chosen_profile, tasks, spec = _profile(profile), _tasks(lm_eval), knowledge.case(case, data=data or ())
     check_writable(out_)
+    spread = workers_of(workers, ray, ray_resource)
     original = load(before, device=device)
     edited = resolve(original, after)
     chosen = spec.on(original)
@@ -238,7 +263,10 @@ def verify(
     digests = {"case": digest, "model": original.digest()}
     arguments = hide({"case": case, "before": before, "after": after, "profile": profile})
     arguments |= {"redacted": True} if redactor else {}
-    with locked(out_), Bars() as bars:
+    with (
+        spread.runner(original, weights_held(chosen_profile)) as runner, locked(out_),
+        Bars(together=spread.several) as bars,
+    ):  # fmt: skip
         store = FolderStore(out_, original, edited, chosen, redactor)
         with recorded(
             out_, command=hide(_command()), arguments=arguments, seed=chosen.seed,
@@ -247,7 +275,9 @@ def verify(
             for sentence in outlook(chosen, profile=chosen_profile):
                 bars.say(escape(sentence))
             try:
-                verdict = audit(original, edited, chosen, profile=chosen_profile, store=store, progress=bars)
+                verdict = audit(
+                    original, edited, chosen, profile=chosen_profile, store=store, progress=bars, runner=runner
+                )
             finally:
                 durations |= store.seconds
             made = verdict.to_json(digests)
@@ -388,8 +418,9 @@ def _pipeline(
     limit: int | None = None,
     *,
     redact: bool = False,
+    workers: Workers = HERE,
 ) -> None:
-    with Bars() as bars:
+    with Bars(together=workers.several) as bars:
         current = Run(
             folder, model=model, device=device, case=case, profile=_profile(profile), recipe=recipe, progress=bars,
             command=_command(), redact=redact,
@@ -398,9 +429,10 @@ def _pipeline(
         bars.say(f"{current.model.name} knows {known} facts of the case {current.case.name}; the others are set aside.")
         for sentence in current.limits():
             bars.say(escape(sentence))
-        current.localization()
-        current.edit()
-        verdict = current.verdict()
+        with workers.runner(current.model, weights_held(current.profile)) as runner:
+            current.localization(runner=runner)
+            current.edit()
+            verdict = current.verdict(runner)
         utility = lm_eval_in(folder, current.model, current.edit(), tasks, limit=limit, progress=bars) if tasks else {}
         path = current.report()
     out.print(table(verdict))

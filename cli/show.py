@@ -40,9 +40,13 @@ ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 
 class Bars:
-    """Progress bars with the time left, one for each task. Update one with `bars(task, done, total)`."""
+    """Progress bars with the time left, one for each task. Update one with `bars(task, done, total)`.
 
-    def __init__(self) -> None:
+    A new bar ends those before it, except if tasks run `together`.
+    """
+
+    def __init__(self, *, together: bool = False) -> None:
+        self.together = together
         self.console = Console(stderr=True)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -63,7 +67,8 @@ class Bars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if what not in self.tasks:
-            self._end_others()
+            if not self.together:
+                self._end_others()
             self.tasks[what] = self.progress.add_task(what, total=total)
         self.progress.update(self.tasks[what], completed=done, total=total)
 

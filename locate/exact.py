@@ -6,6 +6,7 @@ Zhang & Nanda 2024, "Towards Best Practices of Activation Patching", arXiv:2309.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Item, accepts_spec
-from ..model import INDEXED, Model, Part, Site, logits
+from ..model import INDEXED, Model, Part, Runner, Site, in_turn, logits
 from ..model.run.interventions import Intervention, Kind
-from ..model.run.sweep import Positions, SweepBudget, Swept
+from ..model.run.sweep import Positions, SweepBudget, Swept, site_order, sweep_cells
 from ..model.run.sweep import sweep as run_sweep
 from .contrast import Progress, comparison_facts, contrast
 from .counterfactual import Pairs, log_odds, pairs
@@ -76,6 +77,7 @@ def sweep(
     kind: Kind = "patch",
     budget: SweepBudget = DEFAULT_BUDGET,
     progress: Progress | None = None,
+    runner: Runner = in_turn,
 ) -> Localization:
     """Score every site of a part exactly.
 
@@ -85,6 +87,7 @@ def sweep(
     Args:
         part: a part with units.
         kind, budget, progress: as for `patching`.
+        runner: who does the jobs, one for each fact; see `loka.audit`.
 
     Raises:
         UserError: a part without units (`attn`, `mlp`, `resid`); use `patching` for these. Also as `patching`.
@@ -101,7 +104,12 @@ def sweep(
         )
     facts = [*case.forget.working, *comparison_facts(case)]
     both = pairs(model, case, facts)
-    found = sweep_pairs(model, both, model.sites(part), kind=kind, seed=case.seed, budget=budget, progress=progress)
+    if runner is in_turn:
+        found = sweep_pairs(model, both, model.sites(part), kind=kind, seed=case.seed, budget=budget, progress=progress)
+    else:
+        work = SweepWork(model, case, both, part, kind, budget, progress)
+        runner(work)
+        found = work.found()
     return contrast(
         {part: found.falls.reshape(len(facts), model.n_layers, -1)},
         found.base - _counterfactual_odds(model, both),
@@ -117,19 +125,86 @@ def sweep_pairs(
     *,
     kind: Kind = "patch",
     positions: Positions | None = None,
+    prompts: Sequence[int] | None = None,
     seed: int = 0,
     budget: SweepBudget = DEFAULT_BUDGET,
     progress: Progress | None = None,
 ) -> Swept:
-    """Measure the log-odds of each pair's answer with each site changed; arguments as for `patching`."""
+    """Measure the log-odds of each pair's answer with each site changed; arguments as for `patching`.
+
+    `prompts`: the pairs to sweep, by default all; the others stay NaN.
+    """
 
     def metric(row: int, scores: Tensor) -> Tensor:
         return log_odds(scores, both.repeated(row, len(scores)))
 
     intervention = Intervention(kind, both.corrupted, seed)
     return run_sweep(
-        model, both.clean, sites, intervention, metric=metric, positions=positions, budget=budget, progress=progress
-    )
+        model, both.clean, sites, intervention, metric=metric, positions=positions, prompts=prompts, budget=budget,
+        progress=progress,
+    )  # fmt: skip
+
+
+class SweepWork:
+    """A sweep over all sites of a part as jobs, one for each fact. The checkpoint is that of a sweep in one process."""
+
+    def __init__(
+        self,
+        model: Model,
+        case: Case,
+        both: Pairs,
+        part: Part,
+        kind: Kind,
+        budget: SweepBudget,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.case, self.both, self.part, self.kind = model, case, both, part, kind
+        self.sites, self.progress = model.sites(part), progress
+        intervention = Intervention(kind, both.corrupted, case.seed)
+        self.cells = sweep_cells(model, both.clean, self.sites, intervention, budget)
+        self.budget = SweepBudget(self.cells.settings["rows"], self.cells.settings["memory"])
+
+    def ready(self) -> list[int]:
+        return [row for row, done in enumerate(self.cells.done.all(1)) if not done]
+
+    def run(self, job: int) -> tuple[float, np.ndarray]:
+        return self.task(job).run(self.model)
+
+    def task(self, job: int) -> SweepTask:
+        return SweepTask(self.case, self.both.facts, self.part, self.kind, job, self.budget)
+
+    def done(self, job: int, result: tuple[float, np.ndarray], seconds: float) -> None:
+        base, values = result
+        self.cells.put_base(job, base)
+        self.cells.put(job, slice(None), values[site_order(self.sites)])
+        if self.progress:
+            self.progress(int(self.cells.done.sum()), self.cells.done.size)
+
+    def found(self) -> Swept:
+        """What the whole sweep found."""
+        return Swept(self.cells.base, self.cells.values[:, np.argsort(site_order(self.sites))])
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """All sites of a part changed in the prompt of one fact, the `row`th of all facts of the sweep."""
+
+    case: Case
+    facts: tuple[Item, ...]
+    part: Part
+    kind: Kind
+    row: int
+    budget: SweepBudget
+
+    def run(self, model: Model) -> tuple[float, np.ndarray]:
+        """The answer's log-odds unchanged, and `[site]` with each site changed."""
+        key = (self.case.digest, tuple((fact.relation, fact.prompt, fact.answer) for fact in self.facts))
+        both = model.cache.get("pairs", key, lambda: pairs(model, self.case, list(self.facts)))
+        found = sweep_pairs(
+            model, both, model.sites(self.part), kind=self.kind, prompts=[self.row], seed=self.case.seed,
+            budget=self.budget,
+        )  # fmt: skip
+        return float(found.base[self.row]), found.values[self.row]
 
 
 @torch.no_grad()

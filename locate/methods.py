@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .._util.errors import UserError
 from ..knowledge import Case
-from ..model import INDEXED, Model, Part
+from ..model import INDEXED, Model, Part, Runner, SweepBudget, in_turn
 from .atp_star import atp_star, atp_star_scores
 from .attribution import PARTS, RECORDED, attribution, attribution_scores
 from .contrast import Progress, Scores
@@ -34,6 +36,7 @@ class Locator:
         scores: raw scores of prompt pairs, called as `scores(model, pairs, parts)`; None if it does not score pairs.
         estimates_patching: whether `scores` estimate the effect of patching, so that `agreement` can check them.
         needs_gradients: whether it runs backward passes.
+        divides: whether `run` takes a `runner` that spreads its jobs, and a `budget` with a checkpoint.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Locator:
     scores: Callable[..., tuple[Scores, np.ndarray]] | None = None
     estimates_patching: bool = False
     needs_gradients: bool = True
+    divides: bool = False
 
 
 def _knowledge_neurons(
@@ -55,9 +59,9 @@ def _answer_probability_scores(model: Model, pairs: Pairs, parts: Sequence[Part]
     return answer_probability_scores(model, pairs)
 
 
-def _sweep(model: Model, case: Case, *, parts: Sequence[Part], progress: Progress | None = None) -> Localization:
+def _sweep(model: Model, case: Case, *, parts: Sequence[Part], **options: Any) -> Localization:
     (part,) = parts
-    return sweep(model, case, part=part, progress=progress)
+    return sweep(model, case, part=part, **options)
 
 
 _ROWS = (
@@ -73,7 +77,7 @@ _ROWS = (
     Locator("direct_logit", direct_logit, WRITERS, scores=direct_logit_scores),
     Locator("knowledge_neurons", _knowledge_neurons, ("neuron",), ("neuron",), scores=_answer_probability_scores),
     Locator("taylor", taylor, RECORDED, scores=taylor_scores),
-    Locator("sweep", _sweep, INDEXED, ("head",), needs_gradients=False),
+    Locator("sweep", _sweep, INDEXED, ("head",), needs_gradients=False, divides=True),
 )
 METHODS: dict[str, Locator] = {row.name: row for row in _ROWS}
 
@@ -95,13 +99,21 @@ def estimates() -> tuple[str, ...]:
 
 
 def perform(
-    name: str, model: Model, case: Case, *, part: Part | None = None, progress: Progress | None = None
+    name: str,
+    model: Model,
+    case: Case,
+    *,
+    part: Part | None = None,
+    progress: Progress | None = None,
+    runner: Runner = in_turn,
+    checkpoint: Path | None = None,
 ) -> Localization:
     """Locate by the locator of that name.
 
     Args:
         part: score this part only; by default the locator's own choice.
         progress: called with the number of steps done and the number of all steps.
+        runner, checkpoint: who does the jobs, and a file from which a second call resumes; for locators that divide.
 
     Raises:
         UserError: no such locator, or a part that it cannot score.
@@ -112,4 +124,5 @@ def perform(
     row = locator(name)
     if part is not None and part not in row.parts:
         raise UserError(f"{name} cannot score {part!r}; choose one of {', '.join(row.parts)}, or another locator.")
-    return row.run(model, case, parts=row.default_parts if part is None else (part,), progress=progress)
+    options = {"runner": runner, "budget": SweepBudget(checkpoint=checkpoint)} if row.divides else {}
+    return row.run(model, case, parts=row.default_parts if part is None else (part,), progress=progress, **options)

@@ -20,6 +20,7 @@ from .site import INDEXED, PARTS, Part, Site
 from .tokens import chat, first_tokens, split, token_ids
 from .train.lora import LowRank, low_rank
 from .train.train import Trainable, check_trainable, checkpointed, scratch, sliced, unfrozen
+from .work import Runner, Task, Work, in_turn
 
 __all__ = [
     "DEFAULT",
@@ -37,12 +38,15 @@ __all__ = [
     "Prompt",
     "RewriteRecord",
     "RoundRecord",
+    "Runner",
     "Site",
     "Slice",
     "SweepBudget",
     "Swept",
+    "Task",
     "Trainable",
     "TrainingRecord",
+    "Work",
     "bare",
     "capture",
     "chat",
@@ -56,6 +60,7 @@ __all__ = [
     "export_gguf",
     "factors",
     "first_tokens",
+    "in_turn",
     "is_adapter",
     "join",
     "load",

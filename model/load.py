@@ -71,6 +71,11 @@ class Model:
         return self.hf.dtype
 
     @property
+    def source(self) -> str:
+        """What `load` takes in another process: an absolute path, a hub id, or the default's name."""
+        return str(Path(self.name).resolve()) if Path(self.name).is_dir() else self.name
+
+    @property
     def n_layers(self) -> int:
         return self.hf.config.num_hidden_layers
 

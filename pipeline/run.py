@@ -23,19 +23,22 @@ from .._util.provenance import NAME as PROVENANCE
 from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
-from ..audit.auditor import Progress, audit, controls
+from ..audit.auditor import Progress, audit
+from ..audit.cost import weights_held
 from ..audit.outlook import outlook
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
 from ..knowledge import Case, CaseSpec, redactor_of, resolved
 from ..knowledge import case as read_case
 from ..locate import Localization
-from ..model import Edit, Model, Part, Site, load
+from ..model import Edit, Model, Part, Runner, Site, in_turn, load
 from ..verify import Verdict
 from .knockout import knockout
 from .recipe import Recipe, default_recipe
+from .tasks import HERE, Workers
 
 LOCATOR = "integrated_gradients"
+CELLS = "sweep.safetensors"  # the finished cells of an exact sweep that was stopped
 PATCHED = 12  # how many of each part's best sites are compared with exact patching
 KNOCKED_OUT: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
 RANKED_BY_USE: tuple[Part, ...] = ("neuron", "head")  # the parts that `exclude_general` can rank
@@ -62,6 +65,7 @@ def run(
     progress: Progress | None = None,
     command: str | None = None,
     redact: bool = False,
+    workers: Workers = HERE,
 ) -> Verdict:
     """Locate, ablate, verify and report into a folder. A second call on the same folder resumes.
 
@@ -70,10 +74,12 @@ def run(
     Args:
         redact: write items by number and keyed digest into every file (`loka.knowledge.Redactor`); the folder gets no
             text of the case, so a second call must give the case again.
+        workers: how many processes do the jobs of exact sweeps and of the audit, here or on Ray. A script that gives
+            more than one needs `if __name__ == "__main__":` around what it does.
 
     Raises:
         UserError: the folder holds the run of another case, model or recipe, or a file that has changed since it was
-            finished, or another process works on it.
+            finished, or another process works on it; or as `Workers.runner`.
     """
     pipeline = Run(
         out, model=model, case=case, profile=profile, recipe=recipe, progress=progress, command=command, redact=redact
@@ -81,9 +87,10 @@ def run(
     if not (pipeline.folder / "localization.parquet").exists():
         for sentence in pipeline.limits():
             warnings.warn(sentence, stacklevel=2)
-    pipeline.localization()
-    pipeline.edit()
-    verdict = pipeline.verdict()
+    with workers.runner(pipeline.model, weights_held(profile)) as runner:
+        pipeline.localization(runner=runner)
+        pipeline.edit()
+        verdict = pipeline.verdict(runner)
     pipeline.report()
     return verdict
 
@@ -146,12 +153,15 @@ class Run:
         """What the case is too small to show: what locating compares with instead, and what an audit cannot judge."""
         return [*locate.substitutes(self.case), *outlook(self.case, profile=self.profile)]
 
-    def localization(self, method: str | None = None, part: Part | None = None) -> Localization:
+    def localization(
+        self, method: str | None = None, part: Part | None = None, *, runner: Runner = in_turn
+    ) -> Localization:
         """The localization: read from the folder, or made and saved.
 
         Args:
             method: a locator of `loka.locate.METHODS`, by default `integrated_gradients`.
             part: the single part to score; by default the locator's default parts.
+            runner: who does the jobs of an exact sweep; see `loka.audit`.
 
         Raises:
             UserError: the folder holds a localization by another method or of another part, or the recipe's locator
@@ -167,7 +177,10 @@ class Run:
             self._check_scored(wanted.method)
         with self._timed("locate"):
             step = self._step(wanted.method)
-            found = locate.perform(wanted.method, self.model, self.case, part=part, progress=step)
+            cells = self.folder / CELLS
+            found = locate.perform(
+                wanted.method, self.model, self.case, part=part, progress=step, runner=runner, checkpoint=cells
+            )
             best = [s for p in found.parts for s in found.top(min(PATCHED, found.grid(p).size), part=p)]
             estimate = wanted.method if wanted.method in locate.estimates() else "attribution"
             patched = self._step("exact patching")
@@ -178,6 +191,7 @@ class Run:
             self.provenance.write(self.folder)
             with finishing(self.folder, path.name):
                 found.save(path)
+            cells.unlink(missing_ok=True)
         return found
 
     @property
@@ -258,14 +272,18 @@ class Run:
 
         return locator
 
-    def verdict(self) -> Verdict:
-        """The verdict of an audit of the edit. Readings in the folder are not made again."""
+    def verdict(self, runner: Runner = in_turn) -> Verdict:
+        """The verdict of an audit of the edit. Readings in the folder are not made again.
+
+        Args:
+            runner: who does the jobs; see `loka.audit`.
+        """
         edit = self.edit()
         store = FolderStore(self.folder, self.model, edit, self.case, self.redactor)
-        with self._timed("controls"):
-            controls(self.model, edit, self.case, store, progress=self.progress)
         with self._timed("verify"):
-            verdict = audit(self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress)
+            verdict = audit(
+                self.model, edit, self.case, profile=self.profile, store=store, progress=self.progress, runner=runner
+            )
             found = verdict.to_json(self.digests())
             with finishing(self.folder, "verdict.json") as path:
                 write_json(path, self.redactor.hide_verdict(found) if self.redactor else found)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import JsonValue
 
@@ -19,7 +20,7 @@ from .._util.provenance import recorded
 from .._util.records import read_record
 from ..ablate.methods import perform
 from ..knowledge import Bounds, Case, HeldOut, Metrics, accepts_spec, hold_out
-from ..model import Edit, Model
+from ..model import Edit, Model, Runner, in_turn
 from .recipe import DEFAULT, Recipe
 
 SIZES = (25, 50, 100, 200, 400, 800)
@@ -83,6 +84,7 @@ def search(
     strengths: Sequence[float] = STRENGTHS,
     recipe: Recipe | None = None,
     progress: Progress | None = None,
+    runner: Runner = in_turn,
 ) -> Search:
     """Locate, edit the best sites at several sizes and strengths, and measure each edit.
 
@@ -96,6 +98,7 @@ def search(
         sizes: numbers of sites, by default 25 to 800, as far as the model has that many.
         strengths: shares of the way from the original weights to those of the edit.
         recipe: the recipe for the edits, by default the quick one; its number of sites is ignored.
+        runner: who does the jobs: one for each edit, and one for each measurement; see `loka.audit`.
 
     Cost: attribution, one edit per size, and for every size and strength one row per forget prompt, held-out prompt and
     held-out passage.
@@ -119,55 +122,124 @@ def search(
         "sizes": sizes, "strengths": sorted(strengths), "bounds": asdict(bounds),
     }  # fmt: skip
     record = _Record(Path(out) if out is not None else None, json.loads(json.dumps(about)))
-    with record.open(case) as points:
-        return _Searcher(model, held, recipe, record, progress).search(points, sizes, sorted(strengths), bounds)
+    grid = [(size, strength) for size in sizes for strength in sorted(strengths)]
+    with record.open(case) as points, TemporaryDirectory(prefix="loka-") as place:
+        found = {(p.sites, p.strength): p for p in points}
+        work = _Searcher(model, held, recipe, record, Path(place), progress, grid, bounds, held.measure(model), found)
+        runner(work)
+        return work.result()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The making of the edit of a size, or its measurement at a strength."""
+
+    size: int
+    strength: float | None = None
+
+    def __str__(self) -> str:
+        return f"editing {self.size} sites" + ("" if self.strength is None else f", at strength {self.strength:g}")
 
 
 @dataclass(frozen=True)
 class _Searcher:
-    """Makes the edit of each size, once, and measures it at every strength."""
+    """The work of a search: the edit of each size, once, measured at every strength.
+
+    `place`: a folder for edits while a search without a folder lasts; `grid`: all sizes and strengths; `found`: the
+    points so far.
+    """
 
     model: Model
     held: HeldOut
     recipe: Recipe
     record: _Record
+    place: Path
     progress: Progress | None
+    grid: Sequence[tuple[int, float]]
+    bounds: Bounds
+    before: Metrics
+    found: dict[tuple[int, float], Point]
 
-    def search(self, points: list[Point], sizes: Sequence[int], strengths: Sequence[float], bounds: Bounds) -> Search:
-        """Add the points that are missing, and choose the best."""
-        model, held, edits = self.model, self.held, {}
-        before = held.measure(model)
-        for size in sizes:
-            for strength in strengths:
-                if not any((p.sites, p.strength) == (size, strength) for p in points):
-                    edits[size] = edits[size] if size in edits else self.edit(size)
-                    scaled = edits[size].scaled(model, strength)
-                    with scaled.applied(model):
-                        points.append(_point(size, strength, scaled, held.measure(model), before, bounds))
-                    self.record.write(points, before)
-                if self.progress:
-                    self.progress("points", len(points), len(sizes) * len(strengths))
-            edits.pop(size, None)
-        met = sorted((p for p in points if p.met), key=lambda p: (p.sites, p.strength))
+    def ready(self) -> list[_Job]:
+        missing = [at for at in self.grid if at not in self.found]
+        there = {size: self._path(size).exists() for size, _ in missing}
+        return list(dict.fromkeys(_Job(*at) if there[at[0]] else _Job(at[0]) for at in missing))
+
+    def run(self, job: _Job) -> Edit | Metrics:
+        say = self.progress
+        return self.task(job).run(self.model, (lambda done, n: say(str(job), done, n)) if say else None)
+
+    def task(self, job: _Job) -> SearchTask:
+        made = job.strength is not None
+        file, digest = (str(self._path(job.size).resolve()), self._edit(job.size).digest()) if made else ("", "")
+        return SearchTask(self.held, self.recipe, job.size, job.strength, file, digest)
+
+    def done(self, job: _Job, result: Edit | Metrics, seconds: float) -> None:
+        if isinstance(result, Edit):
+            if self.record.folder is None:
+                result.save(self._path(job.size))
+            else:
+                with finishing(self.record.folder, f"edits/{job.size}.safetensors") as path:
+                    result.save(path)
+            return
+        assert job.strength is not None, "an edit is made before it is measured"
+        edit = self._edit(job.size).scaled(self.model, job.strength)
+        point = _point(job.size, job.strength, edit, result, self.before, self.bounds)
+        self.found[job.size, job.strength] = point
+        self.record.write(self._points(), self.before)
+        if self.progress:
+            self.progress("points", len(self.found), len(self.grid))
+
+    def result(self) -> Search:
+        """The best of the points, and its edit."""
+        points = self._points()
+        met = [p for p in points if p.met]
         best = met[0] if met else None
-        edit = self.edit(best.sites).scaled(model, best.strength) if best else None
-        found = Search(tuple(points), before, bounds, best, edit)
-        self.record.finish(found)
-        return found
+        edit = self._edit(best.sites).scaled(self.model, best.strength) if best else None
+        search = Search(points, self.before, self.bounds, best, edit)
+        self.record.finish(search)
+        return search
 
-    def edit(self, size: int) -> Edit:
-        path = self.record.folder and self.record.folder / "edits" / f"{size}.safetensors"
-        if path and path.exists():
-            return Edit.load(path)
-        recipe, part, report_progress = self.recipe, self.recipe.part, self.progress
-        step = (lambda done, n: report_progress(f"editing {size} sites", done, n)) if report_progress else None
-        sites = locate.attribution(self.model, self.held.case, parts=(part,)).top(size, part=part)
+    def _points(self) -> tuple[Point, ...]:
+        return tuple(self.found[at] for at in self.grid if at in self.found)
+
+    def _edit(self, size: int) -> Edit:
+        return Edit.load(self._path(size))
+
+    def _path(self, size: int) -> Path:
+        return (self.record.folder or self.place) / "edits" / f"{size}.safetensors"
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """The edit of the best sites of a size; with a strength, what a model shows with the edit in `file` at it.
+
+    `digest`: of the edit's content.
+    """
+
+    held: HeldOut
+    recipe: Recipe
+    size: int
+    strength: float | None = None
+    file: str = ""
+    digest: str = ""
+
+    def run(self, model: Model, progress: Callable[[int, int], None] | None = None) -> Edit | Metrics:
+        """Make the edit, or measure it."""
+        if self.strength is None:
+            return self._make(model, progress)
+        edit = model.cache.get("edit", (self.file, self.digest), lambda: Edit.load(self.file))
+        with edit.scaled(model, self.strength).applied(model) as edited:
+            return self.held.measure(edited)
+
+    def _make(self, model: Model, progress: Callable[[int, int], None] | None) -> Edit:
+        recipe, case = self.recipe, self.held.case
+        located = model.cache.get(
+            "located", (case.digest, recipe.part), lambda: locate.attribution(model, case, parts=(recipe.part,))
+        )
+        sites = located.top(self.size, part=recipe.part)
         arguments = dict(recipe.arguments) | ({"config": recipe.config} if recipe.config else {})
-        edit = perform(recipe.method, self.model, self.held.case, sites, arguments, progress=step)
-        if self.record.folder:
-            with finishing(self.record.folder, f"edits/{size}.safetensors") as path:
-                edit.save(path)
-        return edit
+        return perform(recipe.method, model, case, sites, arguments, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,23 @@ Adversarial Perspective on Machine Unlearning for AI Safety", arXiv:2409.18025.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from pydantic import JsonValue
 
 from .._util.errors import UserError
-from ..knowledge import Case, accepts_spec, neutral_sealed
+from ..knowledge import Case, Item, accepts_spec, neutral_sealed
 from ..model import Batch, encode, encode_texts, scratch
 from .check import Setting
 from .curves import at_strongest, mean_curves, strongest
-from .pools import attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
+from .parts import run_all
+from .pools import Pools, attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
 from .reading import Reading, make_reading
 from .training import FORWARD_BACKWARD, Budget, fine_tune_steps
 
@@ -57,41 +62,93 @@ def benign(
     Cost: `2 * budget.steps` training steps over at most `rows` rows, and the answers asked at first and twice at each
     measured step.
     """
-    budget = budget or Budget()
-    facts, among = {name: group for name, group in attack_groups(case).items() if name in groups}, pools(case)
-    batches = _batches(model, case, rows)
-    start = {name: pool_probability_by_unit(model, group, among) for name, group in facts.items()}
-    found: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
-    for done, (kind, batch) in enumerate(batches.items()):
-        found[kind] = {name: {} for name in facts}
+    return run_all(BenignTraining(case, budget or Budget(), rows, tuple(groups)), model, progress)
+
+
+@dataclass(frozen=True)
+class BenignTraining:
+    """`benign` in parts: one for each kind of training. The arguments are those of `benign`.
+
+    Raises:
+        UserError: as `benign`.
+    """
+
+    case: Case
+    budget: Budget
+    rows: int = ROWS
+    groups: tuple[str, ...] = ("forget", "twins")
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise UserError(f"{self.case.name!r} has neither facts to keep nor neutral text to train on; add some.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The kinds of training that the case has data for."""
+        retain = self.case.retain
+        there = {RETAIN: retain.working or retain.sealed, TEXT: neutral_sealed(self.case)[: self.rows]}
+        return tuple(kind for kind, data in there.items() if data)
+
+    def run(self, model: Model, name: str) -> JsonValue:
+        """What each group shows after each measured step of one kind of training, by unit; the first also at step 0."""
+        found: dict[str, dict[str, dict[str, float]]] = {group: {} for group in self._facts}
+        if name == self.names[0]:
+            found = {g: {"0": pool_probability_by_unit(model, items, self._pools)} for g, items in self._facts.items()}
         with scratch(model):
-            for step in fine_tune_steps(model, batch, budget):
-                if step.number in budget.measured_steps:
-                    for name, group in facts.items():
-                        found[kind][name][step.number] = pool_probability_by_unit(model, group, among)
-        if progress:
-            progress(done + 1, len(batches))
-    by_step = {
-        g: {"0": start[g]}
-        | {str(step): _highest([found[k][g][step] for k in batches]) for step in budget.measured_steps}
-        for g in facts
-    }
-    samples = at_strongest(by_step, budget.steps)
-    mean = np.mean(list(samples["forget"].values()))
-    return make_reading(
-        "benign",
-        samples,
-        f"Within {budget.steps} steps on facts to keep or on neutral text, which contain none of the answers, "
-        f"the answers get a probability of {mean:.2f}.",
-        seed=case.seed,
-        details={
-            "steps": budget.steps, "lr": budget.lr, "by_step": by_step, "curve": mean_curves(by_step),
-            "strongest": strongest(by_step, budget.steps),
-            "by_kind": {k: {g: _mean(found[k][g][budget.steps]) for g in facts} for k in found},
-        },
-        cost=sum(FORWARD_BACKWARD * len(b.ids) * budget.steps for b in batches.values())
-        + (1 + len(batches) * len(budget.measured_steps)) * sum(pool_cost(model, g, among) for g in facts.values()),
-    )  # fmt: skip
+            for step in fine_tune_steps(model, self._batch(model, name), self.budget):
+                if step.number in self.budget.measured_steps:
+                    for group, items in self._facts.items():
+                        found[group][str(step.number)] = pool_probability_by_unit(model, items, self._pools)
+        return cast(JsonValue, found)
+
+    def join(self, model: Model, found: Mapping[str, JsonValue]) -> Reading:
+        """Each unit's higher value of the two kinds."""
+        budget = self.budget
+        by_kind = [_numbers(found[kind]) for kind in self.names]
+        by_step = {
+            g: {"0": by_kind[0][g]["0"]}
+            | {str(step): _highest([of_kind[g][str(step)] for of_kind in by_kind]) for step in budget.measured_steps}
+            for g in self._facts
+        }
+        samples = at_strongest(by_step, budget.steps)
+        mean = np.mean(list(samples["forget"].values()))
+        last = {
+            k: {g: _mean(of_kind[g][str(budget.steps)]) for g in self._facts}
+            for k, of_kind in zip(self.names, by_kind, strict=True)
+        }
+        return make_reading(
+            "benign",
+            samples,
+            f"Within {budget.steps} steps on facts to keep or on neutral text, which contain none of the answers, "
+            f"the answers get a probability of {mean:.2f}.",
+            seed=self.case.seed,
+            details={
+                "steps": budget.steps, "lr": budget.lr, "by_step": by_step, "curve": mean_curves(by_step),
+                "strongest": strongest(by_step, budget.steps), "by_kind": last,
+            },
+            cost=self._cost(model),
+        )  # fmt: skip
+
+    @cached_property
+    def _facts(self) -> dict[str, list[Item]]:
+        return {name: group for name, group in attack_groups(self.case).items() if name in self.groups}
+
+    @cached_property
+    def _pools(self) -> Pools:
+        return pools(self.case)
+
+    def _batch(self, model: Model, kind: str) -> Batch:
+        """The training data of a kind."""
+        if kind == TEXT:
+            return encode_texts(model, neutral_sealed(self.case)[: self.rows])
+        retain = [*self.case.retain.working, *self.case.retain.sealed]
+        drawn = random.Random(f"{self.case.seed}/benign").sample(retain, min(self.rows, len(retain)))
+        return encode(model, [f.prompt for f in drawn], [f.answer for f in drawn])
+
+    def _cost(self, model: Model) -> float:
+        trained = sum(FORWARD_BACKWARD * len(self._batch(model, kind).ids) * self.budget.steps for kind in self.names)
+        asked = sum(pool_cost(model, group, self._pools) for group in self._facts.values())
+        return trained + (1 + len(self.names) * len(self.budget.measured_steps)) * asked
 
 
 def benign_cost(model: Model, case: Case, setting: Setting) -> float:
@@ -110,13 +167,10 @@ def _mean(values: Mapping[str, float]) -> float:
     return float(np.mean(list(values.values())))
 
 
-def _batches(model: Model, case: Case, rows: int) -> dict[str, Batch]:
-    """The training data of each kind."""
-    retain = [*case.retain.working, *case.retain.sealed]
-    drawn = random.Random(f"{case.seed}/benign").sample(retain, min(rows, len(retain)))
-    texts = neutral_sealed(case)[:rows]
-    batches = {RETAIN: encode(model, [f.prompt for f in drawn], [f.answer for f in drawn])} if drawn else {}
-    batches |= {TEXT: encode_texts(model, texts)} if texts else {}
-    if not batches:
-        raise UserError(f"{case.name!r} has neither facts to keep nor neutral text to train on; add some.")
-    return batches
+def _numbers(found: object) -> dict[str, dict[str, dict[str, float]]]:
+    """What a part found, with NaN where a file has `None`."""
+    groups = cast(dict[str, dict[str, dict[str, float | None]]], found)
+    return {
+        group: {step: {unit: math.nan if v is None else v for unit, v in of.items()} for step, of in steps.items()}
+        for group, steps in groups.items()
+    }

@@ -10,6 +10,7 @@ from .._util.errors import UserError
 from ..knowledge import KINDS, Case, Kind, neutral_sealed
 from ..model.train.distill import TeacherOutputs
 from .judge.thresholds import DELTA
+from .parts import Parts
 from .reading import Reading
 from .training import Budget
 from .units import too_few
@@ -89,6 +90,7 @@ class Check:
             shallow sibling.
         required: for an attack, whether nothing is called removed without it.
         contradicts_above: the r that an `inside` check must exceed to forbid `removed`.
+        parts: the check's parts, which an audit may run apart; `None` for a check that runs in one piece.
         applies: whether a case has anything to do with the check. If not, an audit leaves the check out without a word;
             one that applies and lacks something is refused, with the reason.
     """
@@ -102,6 +104,7 @@ class Check:
     cap: Budget | None = None
     required: bool = False
     contradicts_above: float = DELTA
+    parts: Callable[[Case, Setting], Parts] | None = field(default=None, repr=False)
     applies: Callable[[Case], bool] = field(default=always, repr=False)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .._util.errors import UserError
 from ..knowledge import Case
 from .benchmarks import benchmark, benchmark_cost, from_benchmark
-from .benign import benign, benign_cost
+from .benign import BenignTraining, benign_cost
 from .check import Check, Need, Role, Setting
 from .collateral import collateral, collateral_cost
 from .depth import depth, depth_cost
@@ -24,12 +24,13 @@ from .logit_lens import logit_lens, logit_lens_cost
 from .mask import mask, mask_cost
 from .membership import membership, membership_cost
 from .paraphrase import original_forms, paraphrase, paraphrase_cost
+from .parts import Parts, run_all
 from .prefill import prefill, prefill_cost
 from .probe import probe, probe_cost
 from .quantize import quantize, quantize_cost
 from .reading import Reading
 from .recall import recall, recall_cost
-from .relearn import Beside, has_material, relearn, relearn_cost, with_rates
+from .relearn import Beside, Relearning, has_material, relearn_cost, with_rates
 from .soft_prompt import soft_prompt, soft_prompt_cost
 from .spectral import spectral, spectral_cost
 from .training import Budget, Optimizer
@@ -51,23 +52,31 @@ BOTH: frozenset[Need] = frozenset({"original"})
 EDITED: frozenset[Need] = FOLDED | frozenset[Need]({"edited"})
 
 
-def _relearn(by: Optimizer, beside: Beside = "nothing") -> Callable[[Model, Case, Setting], Reading]:
-    def run(model: Model, case: Case, s: Setting) -> Reading:
-        budget = with_rates(s.budget or Budget(), s) if (by, beside) == ("adamw", "nothing") else s.budget
-        return relearn(
-            model, case, budget=budget, partitions=s.effort.partitions, groups=s.groups, by=by, beside=beside,
-            progress=s.progress,
-        )  # fmt: skip
+def _relearning(by: Optimizer, beside: Beside = "nothing") -> Callable[[Case, Setting], Relearning]:
+    def parts(case: Case, s: Setting) -> Relearning:
+        budget = s.budget or Budget()
+        budget = with_rates(budget, s) if (by, beside) == ("adamw", "nothing") else budget
+        return Relearning(case, budget, partitions=s.effort.partitions, groups=s.groups, by=by, beside=beside)
 
-    return run
+    return parts
 
 
 def _relearn_beside(name: str, beside: Beside) -> Check:
     """`relearn` with other data in every step, for a case that has such data."""
+    parts = _relearning("adamw", beside)
     return Check(
-        name, _relearn("adamw", beside), partial(relearn_cost, beside=beside), "attack", needs=FOLDED, cap=CAP,
-        profile="full", applies=lambda case: has_material(case, beside),
+        name, _whole(parts), partial(relearn_cost, beside=beside), "attack", needs=FOLDED, cap=CAP,
+        profile="full", applies=lambda case: has_material(case, beside), parts=parts,
     )  # fmt: skip
+
+
+def _benign(case: Case, s: Setting) -> BenignTraining:
+    return BenignTraining(case, s.budget or Budget(), groups=s.groups)
+
+
+def _whole(parts: Callable[[Case, Setting], Parts]) -> Callable[[Model, Case, Setting], Reading]:
+    """A check that runs its parts one after the other."""
+    return lambda model, case, s: run_all(parts(case, s), model, s.progress)
 
 
 def _relearn_cost(model: Model, case: Case, s: Setting) -> float:
@@ -81,10 +90,13 @@ CHECKS: tuple[Check, ...] = (
         needs=frozenset({"original_reading"}), required=True,
     ),
     Check("prefill", lambda m, c, s: prefill(m, c), prefill_cost, "attack", needs=POOLED, profile="standard"),
-    Check("relearn", _relearn("adamw"), _relearn_cost, "attack", needs=FOLDED, cap=CAP, required=True),
     Check(
-        "benign", lambda m, c, s: benign(m, c, budget=s.budget, groups=s.groups, progress=s.progress), benign_cost,
-        "attack", needs=UNRELATED, cap=CAP, profile="standard", required=True,
+        "relearn", _whole(_relearning("adamw")), _relearn_cost, "attack", needs=FOLDED, cap=CAP, required=True,
+        parts=_relearning("adamw"),
+    ),
+    Check(
+        "benign", _whole(_benign), benign_cost, "attack", needs=UNRELATED, cap=CAP, profile="standard", required=True,
+        parts=_benign,
     ),
     Check(
         "quantize", lambda m, c, s: quantize(m, c), quantize_cost, "attack", needs=POOLED, profile="standard",
@@ -103,8 +115,14 @@ CHECKS: tuple[Check, ...] = (
         "mask", lambda m, c, s: mask(m, c, edited=s.edited, progress=s.progress), mask_cost, "attack",
         needs=EDITED, profile="standard", required=True,
     ),
-    Check("relearn_lora", _relearn("lora"), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full"),
-    Check("relearn_sgd", _relearn("sgd"), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full"),
+    Check(
+        "relearn_lora", _whole(_relearning("lora")), relearn_cost, "attack", needs=FOLDED, cap=LORA, profile="full",
+        parts=_relearning("lora"),
+    ),
+    Check(
+        "relearn_sgd", _whole(_relearning("sgd")), relearn_cost, "attack", needs=FOLDED, cap=SGD, profile="full",
+        parts=_relearning("sgd"),
+    ),
     _relearn_beside("relearn_retain", "retain"),
     _relearn_beside("relearn_mixed", "text"),
     Check("probe", lambda m, c, s: probe(m, c), probe_cost, "inside", needs=RELATION),

@@ -10,18 +10,22 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+from pydantic import JsonValue
 
 from .._util.errors import UserError
+from .._util.records import read_record
 from ..knowledge import Case, Item, accepts_spec, neutral_sealed, recalled
 from ..model import Batch, encode, encode_texts, scratch
 from .check import Setting
 from .curves import at_strongest, mean_curves, strongest
 from .judge.statistics import cross_fitted
+from .parts import run_all
 from .pools import Pools, attack_groups, pool_cost, pool_costs, pool_probability_by_unit, pools
-from .reading import Reading, make_reading
+from .reading import Number, Reading, make_reading
 from .training import FORWARD_BACKWARD, Budget, Optimizer, fine_tune_on_facts
 from .units import too_few, unit_key
 
@@ -78,58 +82,140 @@ def relearn(
         UserError: an unknown `by` or `beside`, nothing to teach beside the facts, or a group without facts or with
             those of one unit.
     """
-    _among("an optimizer for relearning", by, get_args(Optimizer))
-    _among("what relearning may have beside the facts", beside, get_args(Beside))
-    budget = budget or Budget()
-    facts, among = attack_groups(case), pools(case)
-    if empty := [g for g in groups if not facts.get(g)]:
-        raise UserError(f"{case.name!r} has no facts of the group {empty[0]!r} to relearn; add some, or leave it out.")
-    if few := too_few(*(facts.get(g, ()) if g in groups else () for g in ("forget", "twins"))):
-        raise UserError(few)
-    size = _training_size(len(_units(facts["forget"])), folds)
-    rates = (budget.lr, *(r for r in budget.rates if r != budget.lr))
-    seeds = [case.seed, *(f"{case.seed}/{p}" for p in range(1, partitions))]
-    runs: dict[str, list[_Result]] = {}
-    start: dict[str, dict[str, float]] = {}
-    others = _batches(model, case, beside)
-    more = sum(len(batch.ids) for batch in others)
-    cost, done = 0.0, 0
-    for group in groups:
-        divided = [split for seed in seeds for split in _folds(facts[group], folds, size, seed)]
-        runs[group] = []
-        start[group] = pool_probability_by_unit(model, facts[group], among)
-        cost += pool_cost(model, facts[group], among)
-        for rate in rates:
-            results = []
-            for train, held_out in divided:
-                results.append(_attack(model, among, train, held_out, replace(budget, lr=rate), by, others))
-                cost += FORWARD_BACKWARD * (len(train) + more) * budget.steps
-                done += 1
-                if progress:
-                    progress(done, len(divided) * len(rates) * len(groups))
-            runs[group].append(_merged(results))
-            cost += partitions * len(budget.measured_steps) * pool_cost(model, facts[group], among)
-    options = _options(runs)
-    by_step = {g: {"0": start[g], **_by_step(results, options)} for g, results in runs.items()}
-    samples = at_strongest(by_step, budget.steps)
-    mean = np.mean(list(samples[groups[0]].values()))
-    took = f"{budget.steps} steps" if budget.steps > 1 else "1 step"
-    several = {"rates": [rates[i] for i in options], "partitions": partitions} if len(rates) * partitions > 1 else {}
-    return make_reading(
-        _name(by, beside),
-        samples,
-        f"Within {took} of relearning other facts, held-out answers get a probability of {mean:.2f}.",
-        seed=case.seed,
-        details={
-            "steps": budget.steps, "lr": budget.lr, "folds": folds, "by_step": by_step, "curve": mean_curves(by_step),
-            "strongest": strongest(by_step, budget.steps),
-            "accuracy": {g: float(np.mean([v for i in options for v in runs[g][i].right])) for g in runs},
-            "taught": {g: runs[g][0].taught for g in runs},
-            "steps_to_recover": {g: _steps_to_recover(runs[g][0].taught) for g in runs},
-            **several,
-        },
-        cost=cost,
-    )  # fmt: skip
+    found = Relearning(
+        case, budget or Budget(), folds=folds, partitions=partitions, groups=tuple(groups), by=by, beside=beside
+    )
+    return run_all(found, model, progress)
+
+
+@dataclass(frozen=True)
+class Relearning:
+    """`relearn` in parts: one for each group, learning rate, partition and fold. The arguments are those of `relearn`.
+
+    Raises:
+        UserError: as `relearn`.
+    """
+
+    case: Case
+    budget: Budget
+    folds: int = FOLDS
+    partitions: int = 1
+    groups: tuple[str, ...] = ("forget", "twins")
+    by: Optimizer = "adamw"
+    beside: Beside = "nothing"
+
+    def __post_init__(self) -> None:
+        _among("an optimizer for relearning", self.by, get_args(Optimizer))
+        _among("what relearning may have beside the facts", self.beside, get_args(Beside))
+        if empty := [g for g in self.groups if not self._facts.get(g)]:
+            raise UserError(
+                f"{self.case.name!r} has no facts of the group {empty[0]!r} to relearn; add some, or leave it out."
+            )
+        if few := too_few(*(self._facts.get(g, ()) if g in self.groups else () for g in ("forget", "twins"))):
+            raise UserError(few)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Group, place of the learning rate, and place of the fold among those of all partitions: `twins 0 3`."""
+        return tuple(self._attacks)
+
+    def run(self, model: Model, name: str) -> JsonValue:
+        """Teach all folds but one, and ask for that one."""
+        attack = self._attacks[name]
+        found = _attack(model, self._pools, attack, self.by, _batches(model, self.case, self.beside))
+        return {
+            "values": {str(step): dict(by_unit) for step, by_unit in found.values.items()},
+            "right": list(found.right), "taught": list(found.taught),
+        }  # fmt: skip
+
+    def join(self, model: Model, found: Mapping[str, JsonValue]) -> Reading:
+        """Merge the folds, and choose a learning rate for each half of the units."""
+        results = {name: read_record(_Result, value, f"part {name!r} of relearning") for name, value in found.items()}
+        runs = {
+            group: [_merged([results[a.name] for a in self._of(group, rate)]) for rate in range(len(self._rates))]
+            for group in self.groups
+        }
+        budget, groups, rates = self.budget, self.groups, self._rates
+        options = _options(runs)
+        by_step = {g: _by_step(of_rates, options) for g, of_rates in runs.items()}
+        samples = at_strongest(by_step, budget.steps)
+        mean = np.mean(list(samples[groups[0]].values()))
+        took = f"{budget.steps} steps" if budget.steps > 1 else "1 step"
+        several = (
+            {"rates": [rates[i] for i in options], "partitions": self.partitions}
+            if len(rates) * self.partitions > 1
+            else {}
+        )
+        return make_reading(
+            _name(self.by, self.beside),
+            samples,
+            f"Within {took} of relearning other facts, held-out answers get a probability of {mean:.2f}.",
+            seed=self.case.seed,
+            details={
+                "steps": budget.steps, "lr": budget.lr, "folds": self.folds, "by_step": by_step,
+                "curve": mean_curves(by_step), "strongest": strongest(by_step, budget.steps),
+                "accuracy": {g: float(np.mean([v for i in options for v in runs[g][i].right])) for g in runs},
+                "taught": {g: runs[g][0].taught for g in runs},
+                "steps_to_recover": {g: _steps_to_recover(runs[g][0].taught) for g in runs},
+                **several,
+            },
+            cost=self._cost(model),
+        )  # fmt: skip
+
+    @cached_property
+    def _facts(self) -> dict[str, list[Item]]:
+        return attack_groups(self.case)
+
+    @cached_property
+    def _pools(self) -> Pools:
+        return pools(self.case)
+
+    @property
+    def _rates(self) -> tuple[float, ...]:
+        return (self.budget.lr, *(r for r in self.budget.rates if r != self.budget.lr))
+
+    @cached_property
+    def _attacks(self) -> dict[str, _Attack]:
+        """The parts by name."""
+        seed, size = self.case.seed, _training_size(len(_units(self._facts["forget"])), self.folds)
+        seeds = [seed, *(f"{seed}/{p}" for p in range(1, self.partitions))]
+        found = []
+        for group in self.groups:
+            divided = [split for each in seeds for split in _folds(self._facts[group], self.folds, size, each)]
+            for rate, lr in enumerate(self._rates):
+                budget = replace(self.budget, lr=lr)
+                found += [_Attack(group, rate, i, *split, budget) for i, split in enumerate(divided)]
+        return {attack.name: attack for attack in found}
+
+    def _of(self, group: str, rate: int) -> list[_Attack]:
+        return [a for a in self._attacks.values() if (a.group, a.rate) == (group, rate)]
+
+    def _cost(self, model: Model) -> float:
+        cost, steps, asked_times = 0.0, self.budget.steps, 1 + len(self.budget.measured_steps)
+        beside = 0 if self.beside == "nothing" else len(_material(self.case, self.beside))
+        for group in self.groups:
+            asked = pool_cost(model, self._facts[group], self._pools)
+            for rate in range(len(self._rates)):
+                for attack in self._of(group, rate):
+                    cost += FORWARD_BACKWARD * (len(attack.train) + beside) * steps
+                cost += self.partitions * asked_times * asked
+        return cost
+
+
+@dataclass(frozen=True)
+class _Attack:
+    """One part: which group, rate and fold; what is taught and what is asked."""
+
+    group: str
+    rate: int
+    fold: int
+    train: list[Item]
+    held_out: list[Item]
+    budget: Budget
+
+    @property
+    def name(self) -> str:
+        return f"{self.group} {self.rate} {self.fold}"
 
 
 def relearn_cost(model: Model, case: Case, setting: Setting, *, beside: Beside = "nothing") -> float:
@@ -139,9 +225,7 @@ def relearn_cost(model: Model, case: Case, setting: Setting, *, beside: Beside =
     times = setting.effort.partitions * len({budget.lr, *budget.rates})
     rows = _training_size(n, FOLDS) * each + (len(_material(case, beside)) if beside != "nothing" else 0)
     training = FORWARD_BACKWARD * rows * budget.steps * min(FOLDS, n)
-    return sum(
-        times * (training + len(budget.measured_steps) * asked[group]) + asked[group] for group in setting.groups
-    )
+    return sum(times * (training + (1 + len(budget.measured_steps)) * asked[group]) for group in setting.groups)
 
 
 def has_material(case: Case, beside: Beside) -> bool:
@@ -161,9 +245,9 @@ class _Result:
     `taught`: the probability of an answer token in the training facts, before each step.
     """
 
-    values: Mapping[int, Mapping[str, float]]
+    values: Mapping[int, Mapping[str, Number]]
     right: list[bool]
-    taught: list[float]
+    taught: list[Number]
 
 
 def _training_size(n: int, folds: int) -> int:
@@ -265,22 +349,15 @@ def _batches(model: Model, case: Case, beside: Beside) -> list[Batch]:
     return [encode_texts(model, [str(text) for text in found])]
 
 
-def _attack(
-    model: Model,
-    among: Pools,
-    train: list[Item],
-    held_out: list[Item],
-    budget: Budget,
-    by: Optimizer,
-    beside: Sequence[Batch],
-) -> _Result:
-    values: dict[int, dict[str, float]] = {}
+def _attack(model: Model, among: Pools, attack: _Attack, by: Optimizer, beside: Sequence[Batch]) -> _Result:
+    budget = attack.budget
+    values = {0: pool_probability_by_unit(model, attack.held_out, among)}
     taught, right = [], []
     with scratch(model) if by != "lora" else nullcontext():
-        for step in fine_tune_on_facts(model, train, budget, by=by, beside=beside):
+        for step in fine_tune_on_facts(model, attack.train, budget, by=by, beside=beside):
             taught.append(step.before)
             if step.number in budget.measured_steps:
-                values[step.number] = pool_probability_by_unit(model, held_out, among)
+                values[step.number] = pool_probability_by_unit(model, attack.held_out, among)
             if step.number == budget.steps:
-                right = recalled(model, held_out)
+                right = recalled(model, attack.held_out)
     return _Result(values, right, taught)

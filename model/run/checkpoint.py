@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.numpy import save as serialize
 from ..._util.errors import UserError
 from ..._util.files import write_atomic
 
-FORMAT = "loka-sweep-1"
+FORMAT = "loka-sweep-2"
 
 
 class SweepCheckpoint:
@@ -38,8 +39,10 @@ class SweepCheckpoint:
         """Set the values of some cells of a prompt, and write the file."""
         self.values[row, cells], self.done[row, cells] = values, True
         if self.path:
-            head = {"format": FORMAT, "fingerprint": self.fingerprint, "settings": self.settings}
             arrays = {"values": self.values, "done": self.done, "base": self.base}
+            head = {
+                "format": FORMAT, "fingerprint": self.fingerprint, "settings": self.settings, "digest": _digest(arrays),
+            }  # fmt: skip
             write_atomic(self.path, serialize(arrays, metadata={"loka": json.dumps(head, sort_keys=True)}))
 
     def put_base(self, row: int, base: float) -> None:
@@ -57,13 +60,23 @@ class SweepCheckpoint:
             with safe_open(path, framework="np") as file:
                 head = json.loads((file.metadata() or {}).get("loka", "{}"))
                 if head.get("format") == FORMAT and head["fingerprint"] == self.fingerprint:
-                    self.values, self.done, self.base = (file.get_tensor(n) for n in ("values", "done", "base"))
+                    arrays = {name: file.get_tensor(name) for name in ("values", "done", "base")}
+                    if head["digest"] != _digest(arrays):
+                        raise ValueError("it has changed since it was written")
+                    self.values, self.done, self.base = arrays.values()
                     self.settings = head["settings"]
                     return
         except (SafetensorError, ValueError, KeyError, OSError) as error:
             raise UserError(f"{str(path)!r} cannot be read as a sweep's checkpoint ({error}); {_NEXT}") from error
         what = "is the checkpoint of another sweep" if head.get("format") == FORMAT else "is not a sweep's checkpoint"
         raise UserError(f"{str(path)!r} {what}; {_NEXT}")
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    total = hashlib.sha256()
+    for array in arrays.values():
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
 
 
 _NEXT = "name another file, or delete this one."

@@ -74,6 +74,7 @@ def sweep(
     *,
     metric: Metric,
     positions: Positions | None = None,
+    prompts: Sequence[int] | None = None,
     budget: SweepBudget = SweepBudget(),
     progress: Callable[[int, int], None] | None = None,
 ) -> Swept:
@@ -88,6 +89,7 @@ def sweep(
             row.
         positions: change a site at one position at a time, at these or at `"all"`, counted back from the end of the
             prompt: -1 is its last token. By default, at all positions at once, including those of the answer.
+        prompts: the rows of `clean` to sweep, by default all; the others stay NaN.
         progress: called with the number of finished cells and of all cells; a cell is a site (at a position) in a
             prompt.
 
@@ -102,16 +104,11 @@ def sweep(
     differences = PromptDifferences(model, clean, intervention)
     source = differences.source
     where = _positions(model, clean, source if intervention.kind == "patch" else None, positions)
-    order = sorted(range(len(sites)), key=lambda i: (sites[i].layer, sites[i].part))
+    order = site_order(sites)
     ordered = [sites[i] for i in order]
-    shape = (len(clean.ids), len(where) * len(sites))
-    scale = intervention.scale if intervention.kind == "noise" else None
-    about = (ordered, where, intervention.kind, intervention.seed, scale)
-    fingerprint = _fingerprint(model, about, clean, source) if budget.checkpoint else ""
-    cells = SweepCheckpoint(budget.checkpoint, fingerprint, shape)
-    cells.settings = {"memory": budget.memory or _free_memory(model), "rows": budget.rows} | cells.settings
+    cells = _cells(model, clean, ordered, intervention, where, budget)
     with use_attention(model), onednn_linear(model):
-        for row in range(shape[0]):
+        for row in range(len(clean.ids)) if prompts is None else prompts:
             run = trace(model, prompt(clean, row), {(site.part, site.layer) for site in sites})
             asked = int((clean.labels[row] >= 0).sum())
             cells.put_base(row, float(metric(row, run.runner.logits(run.leaving[-1][:, -asked:]))))
@@ -124,9 +121,39 @@ def sweep(
                 cells.put(row, group, cells.base[row] if values is None else values)
                 if progress:
                     progress(int(cells.done.sum()), cells.done.size)
-    values = cells.values.reshape(shape[0], len(where), len(sites))[:, :, np.argsort(order)].transpose(0, 2, 1)
+    values = cells.values.reshape(len(clean.ids), len(where), len(sites))[:, :, np.argsort(order)].transpose(0, 2, 1)
     asked_for = tuple(at for at in where if at is not None)
     return Swept(cells.base, values, asked_for) if asked_for else Swept(cells.base, values[..., 0])
+
+
+def site_order(sites: Sequence[Site]) -> list[int]:
+    """The places of the sites in the order of a sweep's cells: layer by layer."""
+    return sorted(range(len(sites)), key=lambda i: (sites[i].layer, sites[i].part))
+
+
+def sweep_cells(
+    model: Model, clean: Batch, sites: Sequence[Site], intervention: Intervention, budget: SweepBudget
+) -> SweepCheckpoint:
+    """The cells of a sweep over all positions at once, as the checkpoint has them; sites are in `site_order`."""
+    _check(model, sites, budget.rows)
+    return _cells(model, clean, [sites[i] for i in site_order(sites)], intervention, [None], budget)
+
+
+def _cells(
+    model: Model,
+    clean: Batch,
+    ordered: Sequence[Site],
+    intervention: Intervention,
+    where: Sequence[int | None],
+    budget: SweepBudget,
+) -> SweepCheckpoint:
+    source = clean if intervention.other is None else intervention.other
+    scale = intervention.scale if intervention.kind == "noise" else None
+    about = (list(ordered), list(where), intervention.kind, intervention.seed, scale)
+    fingerprint = _fingerprint(model, about, clean, source) if budget.checkpoint else ""
+    cells = SweepCheckpoint(budget.checkpoint, fingerprint, (len(clean.ids), len(where) * len(ordered)))
+    cells.settings = {"memory": budget.memory or _free_memory(model), "rows": budget.rows} | cells.settings
+    return cells
 
 
 def _values(

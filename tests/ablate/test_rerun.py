@@ -6,7 +6,7 @@ import pytest
 
 from loka import ablate
 from loka._util.errors import UserError
-from loka.audit.auditor import resolve
+from loka.audit.resolve import resolve
 from loka.model import Edit, EditRecord, Model
 
 STEPS = {"config": {"steps": 10**9, "every": 25}}

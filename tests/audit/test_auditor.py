@@ -11,8 +11,8 @@ import pytest
 
 from loka import ablate, audit, locate
 from loka._util.errors import UserError
-from loka.audit.auditor import budget_steps
 from loka.audit.controls import shallow_sibling
+from loka.audit.schedule import budget_steps
 from loka.audit.store import Store
 from loka.audit.summary import summarise
 from loka.knowledge import Case

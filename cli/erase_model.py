@@ -13,9 +13,9 @@ from ..erasure.execution import Execution
 from ..erasure.material import Material
 from ..model import load
 from ..pipeline.recipe import Recipe
+from .bars import Bars
 from .erase import Folder, Id, Keys
 from .erase_data import Data, Device, Field, Subject, say
-from .show import Bars
 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
 Holdout = Annotated[

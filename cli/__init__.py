@@ -1,5 +1,5 @@
 """Floor 8: the `loka` command. Parse, call, print; no logic."""
 
-from .main import main
+from .entry import main
 
 __all__ = ["main"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -11,23 +12,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .. import erasure
 from .._util.errors import LokaError
-from ..erasure import (
-    CaseFile,
-    Register,
-    Request,
-    assessment,
-    choice,
-    overview,
-    steps,
-    upkeep,
-    write_documents,
-    write_page,
-)
+from ..erasure import Register, Request, assessment, overview, steps, upkeep, write_page
 from ..erasure.impact import kept_impact
 from ..erasure.overview import Line
+from .late import Late
 
-erase = typer.Typer(no_args_is_help=True, help="Handle requests for erasure: log, keep deadlines, prove what was done.")
+
+class Erase(Late):
+    """The commands that edit and audit a model import torch; the others of `loka erase` do not."""
+
+    def others(self) -> typer.Typer:
+        app = typer.Typer()
+        import_module(".erase_model", __package__).erase_model(app)
+        return app
+
+
+erase = typer.Typer(
+    cls=Erase, no_args_is_help=True, help="Handle requests for erasure: log, keep deadlines, prove what was done."
+)
 out = Console()
 
 Folder = Annotated[
@@ -126,7 +130,7 @@ def choose(
     shards: Annotated[bool, typer.Option("--shards", help="The model was trained in shards that are at hand.")] = False,
     stakes: Annotated[str, typer.Option("--stakes", help="normal, or high, such as for health data.")] = "normal",
     method: Annotated[
-        str, typer.Option("--method", help=f"Overrule the rules: {', '.join(choice.ERASURE_METHODS)}.")
+        str, typer.Option("--method", help="Overrule the rules with one of the methods of docs/erasure.md.")
     ] = "",
     reason: Annotated[str, typer.Option("--reason", help="Why it is overruled, without naming the person.")] = "",
     register: Folder = None,
@@ -135,16 +139,16 @@ def choose(
     """Choose a method by the rules of docs/erasure.md, and freeze its recipe."""
     with Register(register, keys=keys) as opened:
         kept = records is None and impact is None and kept_impact(opened.folder, id)
-        found = choice.read_situation(
+        found = erasure.choice.read_situation(
             assessment.impact_of(opened, id) if kept else impact,
             records=records, shows=shows, training_data=training_data, shards=shards, stakes=stakes,
         )  # fmt: skip
-        request = choice.choose(opened, id, found, method=method, reason=reason)
+        request = erasure.choose(opened, id, found, method=method, reason=reason)
     assert request.chosen
     _say(f"What the model shows of the person: {found.shows}. {SHOWN_BY[found.shown_by]}")
     by = f"instead of {request.chosen.recommended}" if method else f"by the rule '{request.chosen.rule}'"
     _say(
-        f"{id}: {request.method}, {by}. {choice.ERASURE_METHODS[request.method].does} {request.chosen.reason}", request
+        f"{id}: {request.method}, {by}. {erasure.ERASURE_METHODS[request.method].does} {request.chosen.reason}", request
     )
 
 
@@ -163,9 +167,9 @@ def document(
     """Write the documents of a request as HTML, PDF and JSON: report, reply, notice, paragraph, risk, what is open."""
     with Register(register, keys=keys) as opened:
         impact = impact or kept_impact(opened.folder, id)
-        case = CaseFile.of(opened, id, impact=impact, verdict=verdict)
+        case = erasure.CaseFile.of(opened, id, impact=impact, verdict=verdict)
         sources = {what: path for what, path in (("impact", impact), ("verdict", verdict)) if path}
-        files = write_documents(opened, case, to, templates=templates, sources=sources)
+        files = erasure.write_documents(opened, case, to, templates=templates, sources=sources)
     for file in files:
         if file.suffix == ".html":
             _say(f"{file} (also .pdf and .json)")

@@ -11,16 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .. import erasure
 from .._util.errors import UserError
 from .._util.files import write_json
-from ..erasure import Impact, Register, asking, assessment, field_values, held_back
-from ..erasure.material import MOST as SAMPLE
-from ..erasure.material import Material
-from ..erasure.model_impact import ModelImpact
+from ..erasure import Impact, Register, assessment, held_back
+from ..erasure.model_impact import SAMPLE, ModelImpact
 from ..erasure.plain_model import ModelFinding
+from .bars import Bars
 from .erase import Folder, Id, Keys
 from .erase import out as console
-from .show import Bars
 
 MOST = 100  # hits that are printed
 Data = Annotated[
@@ -65,15 +64,15 @@ def assess(
     if bool(model) != bool(holdout):
         given, lacks = ("--model", "--holdout") if model else ("--holdout", "--model")
         raise UserError(f"{given} needs {lacks}: a model is asked about never-taught records, too, for comparison.")
-    material = Material(tuple(data), tuple(holdout or ()), field, subject)
-    if model:
-        field_values.check_columns(material)
+    material = erasure.material.Material(tuple(data), tuple(holdout or ()), field, subject) if model else None
+    if material:
+        erasure.field_values.check_columns(material)
     with Register(register, keys=keys) as opened:
         found = assessment.assess(opened, id, data, folder or ())
         kept = assessment.path_of(opened, id)
-        if model and found.found().records:
+        if material and found.found().records:
             with Bars() as bars:
-                found = asking.ask(opened, id, model, material, sample=sample, device=device, progress=bars)
+                found = erasure.asking.ask(opened, id, model, material, sample=sample, device=device, progress=bars)
     if file:
         write_json(file, found.to_json(), private=True)
     _show(id, found)

@@ -24,9 +24,9 @@ from ..erasure.overview import SOON
 from ..erasure.retraining import Restart
 from ..model import load
 from ..pipeline.recipe import Recipe
+from .bars import Bars
 from .erase import Folder, Id, Keys
 from .erase_data import Device, say
-from .show import Bars
 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
 RunFolder = Annotated[Path, typer.Option("--out", help="The run folder; give it again to resume.")]

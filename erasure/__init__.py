@@ -1,10 +1,10 @@
 """Floor 7: erasure requests: register, deadlines and trail, the search for records, and the exclusion list."""
 
+from typing import TYPE_CHECKING
+
+from .._util.on_demand import on_demand
 from .artefacts import Artefact, artefacts
-from .case_file import CaseFile
-from .choice import CHOICE_RULES, ERASURE_METHODS, ChoiceRule, ErasureMethod, Situation, choose, rule_for
 from .deadline import deadline
-from .documents import DOCUMENTS, Document, write_documents
 from .exclusion import Exclusion, FilteredFile, exclude
 from .exclusion_list import ExclusionEntry, ExclusionList, NameDigests, Screen
 from .impact import Count, Excerpt, FileImpact, Impact, assess_data, excerpts, read_impact
@@ -20,6 +20,27 @@ from .register import Register
 from .request import read_request
 from .search.rules import CERTAIN, LIKELY, RULES, Rule
 from .trail import Entry, Fault
+
+if TYPE_CHECKING:
+    from . import asking as asking
+    from . import choice as choice
+    from . import field_values as field_values
+    from . import material as material
+    from .case_file import CaseFile
+    from .choice import CHOICE_RULES, ERASURE_METHODS, ChoiceRule, ErasureMethod, Situation, choose, rule_for
+    from .documents import DOCUMENTS, Document, write_documents
+else:  # these import torch, which most commands of `loka erase` do without
+    __getattr__ = on_demand(
+        __name__,
+        {
+            ".": ("asking", "choice", "field_values", "material"),
+            ".case_file": ("CaseFile",),
+            ".choice": (
+                "CHOICE_RULES", "ERASURE_METHODS", "ChoiceRule", "ErasureMethod", "Situation", "choose", "rule_for",
+            ),
+            ".documents": ("DOCUMENTS", "Document", "write_documents"),
+        },
+    )  # fmt: skip
 
 __all__ = [
     "CERTAIN",

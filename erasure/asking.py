@@ -8,7 +8,8 @@ from .._util.errors import UserError
 from ..model import Model
 from .assessment import assessable, impact_of, keep
 from .impact import Impact
-from .material import MOST, Material
+from .material import Material
+from .model_impact import SAMPLE
 from .register import Register
 from .reproduction import Progress, ask_model
 
@@ -19,7 +20,7 @@ def ask(
     model: Model | str,
     material: Material,
     *,
-    sample: int = MOST,
+    sample: int = SAMPLE,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Impact:

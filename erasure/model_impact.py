@@ -10,6 +10,7 @@ Shows = Literal["nothing", "something", "unknown"]
 
 DECIDING = ("extraction", "in full", "fields")
 SUPPORTING = "membership"  # decides nothing alone: one person's name can be easier than others, whatever was taught
+SAMPLE = 200  # records of each group that a model is asked about, however many there are
 JOINT = 0.95  # all intervals of the deciding measures hold together in so many cases
 LEVEL = 1 - (1 - JOINT) / len(DECIDING)
 HALF = 0.5  # "nothing" excludes that the person's records are held half as well as those of others

@@ -19,8 +19,8 @@ from ..verify.membership import membership_cost
 from .field_values import FieldValue, field_values
 from .free_text import names_person
 from .impact import Impact
-from .material import MOST, SEED, Material, case_of
-from .model_impact import LEVEL, SUPPORTING, FieldShare, Group, Measure, ModelImpact
+from .material import SEED, Material, case_of
+from .model_impact import LEVEL, SAMPLE, SUPPORTING, FieldShare, Group, Measure, ModelImpact
 from .person import Person
 
 ROWS = 64
@@ -39,7 +39,7 @@ def ask_model(
     impact: Impact,
     material: Material,
     *,
-    sample: int = MOST,
+    sample: int = SAMPLE,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> ModelImpact:

@@ -16,7 +16,7 @@ FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 def defined_in(package: Path, name: str) -> Path:
     """The file or folder in which a name that a package's `__init__.py` imports is defined."""
     tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
-    for node in tree.body:
+    for node in ast.walk(tree):  # some stand under `if TYPE_CHECKING:`
         if not isinstance(node, ast.ImportFrom) or name not in (a.asname or a.name for a in node.names):
             continue
         source = package.joinpath(*(node.module or "").split("."))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from loka.cli import main, show
+from loka.cli import commands, main, show
 from loka.locate import Localization, LocalizationRecord
 from loka.locate.contrast import contrast
 from loka.locate.localization import COLUMNS
@@ -118,7 +118,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["loka.cli.main"].knowledge, "cases", stop)
+    monkeypatch.setattr(commands.knowledge, "cases", stop)
     assert loka(monkeypatch, "cases") == 130
     assert "The same command goes on where this one ended" in " ".join(capsys.readouterr().err.split())
 
@@ -137,7 +137,7 @@ def test_an_out_that_cannot_be_made_is_refused_before_a_model_is_loaded(
     def fail(*_: object, **__: object) -> None:
         pytest.fail("a model was loaded")
 
-    for module in ("loka.cli.main", "loka.pipeline.run"):
+    for module in ("loka.cli.commands", "loka.pipeline.run"):
         monkeypatch.setattr(sys.modules[module], "load", fail)
     (tmp_path / "file").write_text("")
     assert loka(monkeypatch, *command, tmp_path / "file" / "run") == 2

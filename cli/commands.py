@@ -1,4 +1,4 @@
-"""The commands."""
+"""The commands that work on models. `cli/entry.py` imports this file when one of them is asked for."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from .. import knowledge
-from .._util.errors import LokaError, UserError
+from .._util.errors import UserError
 from .._util.files import check_writable, write_json
 from .._util.ledger import finishing
 from .._util.lock import locked
@@ -44,21 +44,13 @@ from ..pipeline.teaching import Teaching
 from ..report import pictures
 from ..report import write as write_report
 from ..verify import CHECKS
-from .erase import erase
-from .erase_data import erase_data
-from .erase_model import erase_model
+from .bars import Bars
 from .new import new
-from .show import Bars, best_sites, costs, lm_eval_table, table, what_is_left
+from .show import best_sites, costs, lm_eval_table, table, what_is_left
 from .workers import N, Ray, Resources, workers_of
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Locate the neurons and heads that hold a piece of knowledge, ablate only those, and verify that it is gone.",
-)
+app = typer.Typer()
 out = Console()
-STOPPED = 130
 
 Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see `loka cases`) or a YAML file.")]
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
@@ -85,26 +77,6 @@ LmEval = Annotated[
 LmEvalLimit = Annotated[
     int | None, typer.Option("--lm-eval-limit", min=1, help="Ask only the first so many samples of each task.")
 ]
-
-
-def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 the job failed, 2 the input is at fault, 130 stopped."""
-    try:
-        app()
-    except LokaError as error:
-        Console(stderr=True).print(f"[bold red]loka:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        _stopped()
-    except SystemExit as end:  # typer turns Ctrl-C into this one
-        if end.code == STOPPED:
-            _stopped()
-        raise
-
-
-def _stopped() -> NoReturn:
-    Console(stderr=True).print("loka: stopped. The same command goes on where this one ended.", soft_wrap=True)
-    sys.exit(STOPPED)
 
 
 @app.command()
@@ -395,9 +367,6 @@ def recipes_(
 
 
 app.command()(new)
-erase_data(erase)
-erase_model(erase)
-app.add_typer(erase, name="erase")
 
 
 @app.command()

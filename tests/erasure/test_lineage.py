@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,7 +212,7 @@ def test_edits_outlive_their_expired_requests(opened: Register, chain: Chain, pl
 def test_verifying_asks_the_earlier_erasure_again(
     opened: Register, chain: Chain, made: Chain, planted: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loka.audit.plan.CHECKS", capped({"relearn": Budget(4, 1e-3)}))
+    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": Budget(4, 1e-3)}))
     run = tmp_path / "run-2"
     shutil.copytree(made.folder / "run-2", run)
     exported = load(str(export(with_edits(opened, planted, [executed(opened, FIRST)]), tmp_path / "model")))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,8 @@ from loka.model import Model, load
 from loka.pipeline.recipe import Recipe
 from loka.verify import Budget, capped
 
-from ..conftest import FACTS
 from .conftest import TODAY, Claims
 
-COUNTRIES = list(FACTS["capital"])
 FAINT = ablate.Training(epochs=1, rows=16, lr=1e-6)
 EDIT = Recipe(
     "gentle", sites=200, locator="attribution", config=ablate.TrainingConfig(steps=40, lr=3e-3, retain_rows=16)
@@ -32,7 +31,7 @@ EDIT = Recipe(
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LOKA_REDACTION_KEY", str(tmp_path / "redaction.key"))
-    monkeypatch.setattr("loka.audit.plan.CHECKS", capped({"relearn": Budget(4, 1e-3)}))
+    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": Budget(4, 1e-3)}))
 
 
 @pytest.fixture

@@ -13,14 +13,17 @@ from ..erasure.execution import Execution
 from ..erasure.material import Material
 from ..model import load
 from ..pipeline.recipe import Recipe
-from .bars import Bars
 from .erase import Folder, Id, Keys
-from .erase_data import Data, Device, Field, Subject, say
+from .erase_data import Data, say
+from .show import Bars
 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
+Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Holdout = Annotated[
     list[Path], typer.Option("--holdout", help="Records of the same kind that the model was never taught; repeatable.")
 ]
+Field = Annotated[str, typer.Option("--field", help="The column with the text; by default all values of a record.")]
+Subject = Annotated[str, typer.Option("--subject", help="The column with the name of whom a record is about.")]
 Neutral = Annotated[
     Path | None, typer.Option("--neutral", help="A text file to measure the perplexity by; prose of LOKA's by default.")
 ]

@@ -17,6 +17,7 @@ from ..locate import Localization
 from ..model import Part
 from ..verify import Reading, Verdict
 from ..verify.checks import CHECKS
+from .bars import Bars as Bars
 
 
 def _percent(value: float) -> str:

@@ -19,7 +19,13 @@ from .records import Record, checksum, read, reader_of, training_files
 
 @dataclass(frozen=True)
 class FilteredFile:
-    """One file of the training set, before and after. Digests are SHA-256 of the bytes; `broken` rows are left out."""
+    """One file of the training set, before and after.
+
+    Attributes:
+        source, target: its paths; `file-` and the start of the digest for one that mentions somebody on the list.
+        source_digest, target_digest: SHA-256 of its bytes.
+        broken: rows that are left out because they cannot be read.
+    """
 
     source: str
     target: str
@@ -37,7 +43,7 @@ class Exclusion:
     Attributes:
         held_back: by pseudonym, how many records each rule held back. A record may be of several people.
         left: records in the target that the same search still finds; always 0, or nothing is written.
-        uncopied: files beside the training files, which are not copied.
+        uncopied: files beside the training files, which are not copied; a number for one that mentions somebody.
     """
 
     files: tuple[FilteredFile, ...]
@@ -102,7 +108,8 @@ def exclude(
             inner = path.relative_to(source) if source.is_dir() else Path()
             files.append(filtered.copy(path, temporary / inner, target / inner))
     by = {name: dict(counter) for name, counter in sorted(filtered.by_pseudonym.items())}
-    return Exclusion(tuple(files), by, 0, tuple(map(str, found.unread)))
+    uncopied = (filtered.named(path, f"uncopied-{i}") for i, path in enumerate(found.unread, 1))
+    return Exclusion(tuple(files), by, 0, tuple(uncopied))
 
 
 class _Filter:
@@ -124,8 +131,15 @@ class _Filter:
             raise UserError(f"{str(source)!r} changed while it was read; filter it again when nothing writes to it.")
         if left := sum(bool(self._screen.match(record)) for record in read(written)):
             raise LokaError(f"{left} records are left in {str(target)!r}, so it was not written; report this fault.")
-        held, broken = counts["held back"], counts["broken"]
-        return FilteredFile(str(source), str(target), before, checksum(written), counts["records"], held, broken)
+        after = checksum(written)
+        was, now = (self.named(path, f"file-{sha[:12]}") for path, sha in ((source, before), (target, after)))
+        return FilteredFile(was, now, before, after, counts["records"], counts["held back"], counts["broken"])
+
+    def named(self, path: Path, alias: str) -> str:
+        """The path, or the alias with the path's suffix if the path mentions somebody on the list."""
+        if not self._screen.mentions(str(path)):
+            return str(path)
+        return alias if self._screen.mentions(path.suffix) else f"{alias}{path.suffix}"
 
     def _keeps(self, record: Record, counts: Counter[str]) -> bool:
         place = f"line {record.row} of {str(record.file)!r}"

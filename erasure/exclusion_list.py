@@ -219,6 +219,10 @@ class Screen:
                 found[n] = rule
         return {self._entries[n].pseudonym: rule.name for n, rule in found.items()}
 
+    def mentions(self, text: str) -> bool:
+        """Whether a text such as a path mentions anybody on the list, by any rule, however weak."""
+        return any(True for _ in self._rules(Record(Path(), 0, (text,), (), b"")))
+
     def _rules(self, record: Record) -> Iterator[tuple[int, Rule]]:
         if self._records:
             for n in self._records.get(keyed(self._key, "record", _canonical(record)), ()):

@@ -276,8 +276,13 @@ def _settled(matcher: Matcher, made: _Passed, least: float) -> FileImpact:
 
 def _alias(matcher: Matcher, path: Path, alias: str) -> str:
     """The path, or the alias with the path's suffix if the path mentions the person."""
-    mentioned = matcher.match(Record(path, 0, (str(path),), (), b"")) is not None
-    return f"{alias}{path.suffix}" if mentioned else str(path)
+
+    def mentioned(text: str) -> bool:
+        return matcher.match(Record(path, 0, (text,), (), b"")) is not None
+
+    if not mentioned(str(path)):
+        return str(path)
+    return alias if mentioned(path.suffix) else f"{alias}{path.suffix}"
 
 
 def _words(text: str) -> int:

@@ -160,6 +160,23 @@ def test_a_folder_without_the_people_on_the_list(exclusions: ExclusionList, data
     assert left == []
 
 
+def test_paths_that_name_somebody_on_the_list_get_an_alias(exclusions: ExclusionList, data: Path) -> None:
+    (data / "Marta-Marchbank").mkdir()
+    (data / "a.jsonl").rename(data / "Marta-Marchbank" / "letters.jsonl")
+    (data / "readme.md").rename(data / "M. Marchbank.txt")
+    (data / "notes.Marchbank").write_text("notes")
+    source, target = data / "Marta-Marchbank" / "letters.jsonl", data.parent / "next"
+    found = exclude(exclusions, data, target)
+    named = next(file for file in found.files if file.source_digest == digest(source))
+    written = target / "Marta-Marchbank" / "letters.jsonl"
+    assert (named.source, named.target) == (
+        f"file-{digest(source)[:12]}.jsonl", f"file-{digest(written)[:12]}.jsonl",
+    )  # fmt: skip
+    assert sorted(found.uncopied) == ["uncopied-1.txt", "uncopied-2"]
+    assert "marchbank" not in json.dumps(found.to_json()).lower()
+    assert str(data / "b.csv") in json.dumps(found.to_json())
+
+
 def test_one_file_and_an_empty_list(data: Path) -> None:
     found = exclude(ExclusionList(KEY), data / "b.csv", data.parent / "new.csv")
     assert (data.parent / "new.csv").read_bytes() == (data / "b.csv").read_bytes()

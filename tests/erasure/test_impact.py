@@ -62,6 +62,10 @@ def test_paths_that_name_the_person_get_an_alias(tmp_path: Path) -> None:
     found = assess_data(MARTA, [path], [tmp_path])
     assert found.files[0].file == f"file-{digest(path)[:12]}.jsonl"
     assert [a.path for a in found.artefacts] == ["artefact-1.safetensors"]
+    (tmp_path / "notes.Marchbank").write_text("notes")
+    assert [name for name in assess_data(MARTA, [tmp_path]).unread if "unread" in name] == [
+        "unread-1.safetensors", "unread-2",
+    ]  # fmt: skip
 
 
 def test_a_person_confirms_or_rejects_hits(data: Path) -> None:

@@ -20,10 +20,10 @@ from ..knowledge import Passage
 from ..model import Model
 from ..verify.judge.thresholds import DELTA
 from .assessment import impact_of
+from .erased import Erasure
 from .exclusion_list import Screen
 from .held_back import exclusions
 from .impact import Impact
-from .lineage import Erasure
 from .material import Material, holdout_of, passages, spec_of
 from .records import Record, checksum, read, training_files
 from .register import Register

@@ -8,59 +8,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import JsonValue
 
 from .._util.errors import UserError
 from .._util.files import atomic, digest, private_folder
 from ..model import Edit, Model, bare
-from ..pipeline.recipe import Recipe
+from .erased import Erasure, erasures
 from .register import Register
 
 FOLDER = "edits"
 SHOWN = 12  # signs of a digest in a sentence
-CHANGES = ("executed", "replayed", "expired")  # the kinds of entries that tell of changed models
-
-
-@dataclass(frozen=True)
-class Erasure:
-    """A change of a model for one request, or for several that were executed as one.
-
-    Attributes:
-        requests: their ids; none after they were deleted from the register.
-        model: SHA-256 of the model that was changed.
-        result: SHA-256 of the model after it.
-        edit: SHA-256 of the edit's file; empty for a model that was trained again.
-        recipe: that of the edit, where the trail still has it.
-    """
-
-    requests: tuple[str, ...]
-    model: str
-    result: str
-    edit: str = ""
-    recipe: Recipe | None = None
-
-    @property
-    def words(self) -> str:
-        """Whose erasure it is, for a sentence."""
-        return " and ".join(self.requests) or "requests that were deleted from the register"
-
-    def load(self, path: Path) -> Edit:
-        """The edit in a file.
-
-        Raises:
-            UserError: the file is missing, or is not the edit that was executed.
-        """
-        if not path.exists() or digest(path) != self.edit:
-            raise UserError(
-                f"{str(path)!r} is missing or is not the edit that {self.words} was executed with; restore it from a "
-                "backup."
-            )
-        return Edit.load(path)
 
 
 @dataclass(frozen=True)
@@ -134,7 +93,7 @@ def with_edits(register: Register, model: Model, erased: Sequence[Erasure]) -> M
         UserError: an edit is missing or was changed, a model was trained again in between, or the edits give other
             weights than when they were made.
     """
-    edits = [(each, each.load(edit_path(register, each.edit))) for each in _editable(model, erased)]
+    edits = [(each, load_edit(each, edit_path(register, each.edit))) for each in _editable(model, erased)]
     if not edits:
         return model
     copy = bare(model)
@@ -160,29 +119,18 @@ def until(register: Register, model: Model, target: str) -> Model | None:
     return None
 
 
-def erasures(register: Register) -> list[Erasure]:
-    """All erasures that the trail tells of, oldest first. Those of one batch are one."""
-    found: dict[tuple[str, str], Erasure] = {}
-    for entry in register.entries():
-        if entry.kind in CHANGES and (said := entry.said):
-            for made in _read(said.request, said.payload):
-                known = found.get((made.model, made.result))
-                both = tuple(dict.fromkeys([*(known.requests if known else ()), *made.requests]))
-                found[made.model, made.result] = replace(known or made, requests=both)
-    return list(found.values())
-
-
-def executed(register: Register, id: str) -> Erasure:
-    """The erasure that a request was executed with.
+def load_edit(erased: Erasure, path: Path) -> Edit:
+    """The edit of an erasure, in a file.
 
     Raises:
-        UserError: it was never executed.
+        UserError: the file is missing, or is not the edit that was executed.
     """
-    request, payloads = register.request(id), register.payloads(id, kind="executed")
-    if not payloads:
-        raise UserError(f"{id} is {request.status} and was not executed; give `loka erase execute {id} ...` first.")
-    pair = payloads[-1]["model"], payloads[-1]["result"]
-    return next(each for each in erasures(register) if (each.model, each.result) == pair)
+    if not path.exists() or digest(path) != erased.edit:
+        raise UserError(
+            f"{str(path)!r} is missing or is not the edit that {erased.words} was executed with; restore it from a "
+            "backup."
+        )
+    return Edit.load(path)
 
 
 def edit_path(register: Register, edit: str) -> Path:
@@ -196,26 +144,6 @@ def keep_edit(register: Register, path: Path) -> None:
     private_folder(target.parent)
     with atomic(target) as temporary:
         shutil.copyfile(path, temporary)
-
-
-def without_requests(register: Register, ids: Iterable[str]) -> list[JsonValue]:
-    """The erasures of requests that are about to be deleted, without them: what the models still need to know."""
-    gone = set(ids)
-    return [
-        {"model": e.model, "result": e.result, "edit": e.edit} for e in erasures(register) if gone & set(e.requests)
-    ]
-
-
-def _read(request: str, payload: Mapping[str, Any]) -> list[Erasure]:
-    """The erasures that one entry tells of: that of its request, or those of requests that were deleted."""
-    rows = [payload] if request else payload.get("erasures", [])
-    return [
-        Erasure(
-            (request,) if request else (), row["model"], row["result"], row.get("edit", ""),
-            Recipe.from_json(row["recipe"]) if row.get("recipe") else None,
-        )
-        for row in rows if row.get("result")
-    ]  # fmt: skip
 
 
 def _editable(model: Model, erased: Sequence[Erasure]) -> Sequence[Erasure]:

@@ -11,9 +11,11 @@ from .._util.errors import UserError
 from .._util.files import check_writable
 from ..audit.auditor import Progress
 from ..model import Model, export
+from ..pipeline.recipe import Recipe
+from .erased import executed
 from .execution import check_folder, edit, edit_plan
 from .job import Job
-from .lineage import Lineage, executed, keep_edit, lineage, with_edits
+from .lineage import Lineage, keep_edit, lineage, with_edits
 from .material import Material
 from .outcome import Execution, announce
 from .register import Register
@@ -60,7 +62,7 @@ def replay(
         )
     check_writable(out)
     job = Job.of(register, known.requests, model, material)
-    recipe = known.recipe.on(job.case)
+    recipe = Recipe.from_json(known.recipe).on(job.case)
     check_folder(out, job.case, recipe)
     plan = edit_plan(job.model, recipe)
     announce(register, job.ids, plan | {"anew": True})

@@ -9,8 +9,8 @@ from datetime import date
 from .._util.errors import LokaError, UserError
 from .assessment import files_of
 from .deadline import add_months
+from .erased import without_requests
 from .free_text import check_text
-from .lineage import without_requests
 from .register import Register
 from .trail import read_anchor
 

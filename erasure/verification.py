@@ -16,8 +16,9 @@ from ..model import Edit, Model, load
 from ..pipeline.pair import audit_pair
 from ..verify import Verdict
 from .earlier import BACK, ENTRIES, HOLDS, UNASKED, Earlier, Recheck, undone
+from .erased import Erasure, erasures, executed
 from .job import own_case
-from .lineage import SHOWN, Erasure, erasures, executed, lineage, until
+from .lineage import SHOWN, lineage, load_edit, until
 from .material import Material, whole_case
 from .plain_words import EARLIER_UNASKED, EARLIER_UNDONE, PLAIN_OUTCOMES
 from .register import Register
@@ -109,7 +110,7 @@ def _model_before(register: Register, id: str, model: Model) -> tuple[Erasure, M
 def _after(known: Erasure, out: Path, before: Model, retrained: Model | None) -> Edit | Model:
     """The edit in the run folder, or the model that was trained again."""
     if known.edit:
-        return known.load(out / "edit.safetensors")
+        return load_edit(known, out / "edit.safetensors")
     if retrained is None and (out / FOLDER).is_dir():
         retrained = load(str(out / FOLDER), dtype=before.dtype, device=str(before.device))
     if retrained is None or retrained.digest() != known.result:

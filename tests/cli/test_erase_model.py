@@ -52,7 +52,7 @@ def test_a_request_is_assessed_executed_replayed_and_verified(erase, tmp_path: P
     gentle = ("execute", ID, "--model", model, *material, "--recipe", tmp_path / "gentle.yaml", "--out", run)
     status, said = erase(*gentle)
     assert status == 0
-    assert f"{ID}: the edit is about 16 records of the person." in said
+    assert f"{ID}: the edit is about 16 records." in said
     assert "accuracy on records to keep 100.0% before, 100.0% after" in said
     assert erase(*gentle) == (2, f"loka: {ID} is executed and cannot be executed; nothing was changed.")
 

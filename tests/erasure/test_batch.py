@@ -13,8 +13,9 @@ from loka._util.files import digest
 from loka.erasure import Register, assessment, choice, choose, execution, steps, verification
 from loka.erasure.batch import due
 from loka.erasure.earlier import Earlier
+from loka.erasure.erased import erasures
 from loka.erasure.job import joined, own_case
-from loka.erasure.lineage import erasures, with_edits
+from loka.erasure.lineage import with_edits
 from loka.erasure.material import Material
 from loka.erasure.outcome import Execution
 from loka.erasure.shown import shown_by

@@ -11,7 +11,8 @@ from loka import ablate
 from loka._util.errors import UserError
 from loka._util.files import digest
 from loka.erasure import Register, assessment, execution, steps, upkeep, verification
-from loka.erasure.lineage import edit_path, executed
+from loka.erasure.erased import executed
+from loka.erasure.lineage import edit_path
 from loka.erasure.material import Material, case_of
 from loka.erasure.outcome import Execution
 from loka.erasure.plain_words import PLAIN_OUTCOMES
@@ -137,7 +138,7 @@ def test_another_base_gets_an_edit_of_its_own_by_the_frozen_recipe(
     assert kinds_of(register)[-2:] == ["executing", "replayed"]
     assert register.entries()[-1].said.payload["model"] == other.digest()
     assert made.edit == digest(tmp_path / "anew" / "edit.safetensors") != executed(register, assessed).edit
-    assert executed(register, assessed).recipe == GENTLE
+    assert Recipe.from_json(executed(register, assessed).recipe) == GENTLE
 
 
 def _nudged(model: Model, folder: Path) -> Path:

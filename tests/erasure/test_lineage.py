@@ -13,8 +13,9 @@ from loka import ablate
 from loka._util.errors import UserError
 from loka.erasure import Register, assessment, execution, held_back, steps, upkeep, verification
 from loka.erasure.earlier import BACK, HOLDS, UNASKED, Earlier
+from loka.erasure.erased import Erasure, erasures, executed
 from loka.erasure.job import own_case
-from loka.erasure.lineage import Erasure, check_known, edit_path, erasures, executed, lineage, until, with_edits
+from loka.erasure.lineage import check_known, edit_path, lineage, until, with_edits
 from loka.erasure.material import Material
 from loka.erasure.outcome import Execution, finish
 from loka.erasure.replay import Restored, replay
@@ -30,7 +31,7 @@ from .conftest import TODAY, Claims, content
 COUNTRIES = list(FACTS["capital"])
 GOOD = Utility(0.9, 10.0)
 FIRST, SECOND, THIRD = "ER-2024-0001", "ER-2024-0002", "ER-2024-0003"
-CONFIG = ablate.TrainingConfig(steps=40, lr=3e-3, retain_rows=16)
+CONFIG = ablate.TrainingConfig(steps=40, lr=3e-3, retain_rows=16, retain_weight=5.0)
 RECIPE = Recipe("gentle", sites=200, locator="attribution", config=CONFIG)
 
 

@@ -12,7 +12,8 @@ from loka._util.errors import UserError
 from loka.erasure import CaseFile, Register, assessment, choice, execution, held_back, steps, verification
 from loka.erasure.documents import DOCUMENTS, render
 from loka.erasure.earlier import BACK, UNASKED, Earlier
-from loka.erasure.lineage import executed, lineage
+from loka.erasure.erased import executed
+from loka.erasure.lineage import lineage
 from loka.erasure.material import Material
 from loka.erasure.retraining import FOLDER, LeftOut, Restart, accept, retrain, training_data
 from loka.knowledge import Passage

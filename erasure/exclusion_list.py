@@ -139,8 +139,11 @@ class ExclusionList:
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path, key: bytes) -> ExclusionList:
+    def load(cls, path: str | Path, key: bytes, named: str = "the key") -> ExclusionList:
         """Read what `save` wrote.
+
+        Args:
+            named: how an error names the key.
 
         Raises:
             UserError: no such list, one of another version, the wrong key, or a list that was touched.
@@ -150,7 +153,7 @@ class ExclusionList:
             raise UserError(f"{str(path)!r} is not an exclusion list of the format {FORMAT}; name another file.")
         empty = cls(key)
         if data.get("key") != empty._digest("list", FORMAT):
-            raise UserError(f"the key is not the one that {str(path)!r} was made with; give that key.")
+            raise UserError(f"{named} is not the one that {str(path)!r} was made with; give that key.")
         if data.get("seal") != empty._seal(data.get("entries")):
             raise UserError(f"{str(path)!r} was changed after it was written; restore it from a backup.")
         return replace(

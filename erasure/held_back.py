@@ -89,7 +89,8 @@ def _load(register: Register, name: str) -> ExclusionList:
             f"the exclusion list {str(path)!r} is missing or is not as the trail tells of it; "
             "restore it from a backup of the register."
         )
-    return ExclusionList.load(path, exclusion_key(register.keys_folder))
+    key = exclusion_key(register.keys_folder)
+    return ExclusionList.load(path, key, f"the key of the exclusion list in {str(register.keys_folder)!r}")
 
 
 def _save(register: Register, made: ExclusionList) -> Path:

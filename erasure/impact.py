@@ -142,13 +142,23 @@ class Impact:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, JsonValue]) -> Impact:
+    def from_json(cls, data: Mapping[str, JsonValue], what: str = "the impact") -> Impact:
         """Read what `to_json` gives.
 
+        Args:
+            what: how an error names it.
+
         Raises:
-            UserError: a key is unknown or missing, or a value is of another type.
+            UserError: a key is unknown or missing, a value is of another type, or a file has other numbers of hits and
+                of their tokens.
         """
-        return read_record(cls, data, "the impact")
+        found = read_record(cls, data, what)
+        if odd := [file for file in found.files if len(file.hits) != len(file.tokens)]:
+            raise UserError(
+                f"{what} has {len(odd[0].hits)} hits of {odd[0].file!r} and tokens of {len(odd[0].tokens)}; give "
+                "`loka erase assess` again."
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,8 @@ def read_impact(path: str | Path) -> Impact:
     Raises:
         UserError: a file that is not there, or that holds no impact.
     """
-    return Impact.from_json(read_json(path, "name the impact that `loka erase assess` wrote"))
+    data = read_json(path, "name the impact that `loka erase assess` wrote")
+    return Impact.from_json(data, f"the impact {str(path)!r}")
 
 
 def kept_impact(folder: Path, id: str) -> Path | None:

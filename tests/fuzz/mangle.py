@@ -80,10 +80,9 @@ def member(data: bytes, rng: random.Random) -> bytes:
 def yaml_member(data: bytes, rng: random.Random) -> bytes:
     """Another value, name or order of members in a YAML file, which becomes JSON: that is YAML, too."""
     try:
-        content = yaml.safe_load(data)
+        return json.dumps(_changed(yaml.safe_load(data), rng), default=str).encode()
     except (ValueError, RecursionError, yaml.YAMLError, AttributeError, TypeError):
         return value(data, rng)
-    return json.dumps(_changed(content, rng), default=str).encode()
 
 
 def _changed(content: Any, rng: random.Random) -> Any:

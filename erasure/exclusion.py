@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -76,7 +76,12 @@ class Exclusion:
 
 
 def exclude(
-    exclusions: ExclusionList, source: str | Path, target: str | Path, *, drop_broken: bool = False
+    exclusions: ExclusionList,
+    source: str | Path,
+    target: str | Path,
+    *,
+    drop_broken: bool = False,
+    note: Callable[[Exclusion], None] | None = None,
 ) -> Exclusion:
     """Copy a training file, or a folder of them, without the records of the people on the list.
 
@@ -87,6 +92,7 @@ def exclude(
         target: a new file with the suffix of the source, or a new folder if the source is one.
         drop_broken: leave out rows that cannot be read. By default they are refused, because nobody can say whose they
             are.
+        note: gets the result before the target appears.
 
     Raises:
         UserError: the target exists, the source cannot be read or changes meanwhile, a row is broken, or the header
@@ -107,9 +113,12 @@ def exclude(
         for path in found.files:
             inner = path.relative_to(source) if source.is_dir() else Path()
             files.append(filtered.copy(path, temporary / inner, target / inner))
-    by = {name: dict(counter) for name, counter in sorted(filtered.by_pseudonym.items())}
-    uncopied = (filtered.named(path, f"uncopied-{i}") for i, path in enumerate(found.unread, 1))
-    return Exclusion(tuple(files), by, 0, tuple(uncopied))
+        by = {name: dict(counter) for name, counter in sorted(filtered.by_pseudonym.items())}
+        uncopied = (filtered.named(path, f"uncopied-{i}") for i, path in enumerate(found.unread, 1))
+        made = Exclusion(tuple(files), by, 0, tuple(uncopied))
+        if note is not None:
+            note(made)
+    return made
 
 
 class _Filter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,11 +31,16 @@ def copy_kept(source: Path, target: Path, keep: Callable[[Record], bool]) -> Non
 
 
 def _copy_lines(source: Path, target: Path, keep: Callable[[Record], bool]) -> None:
-    with gzip.open(target, "wb", 6) if is_packed(target) else open(target, "wb") as out:
+    with open(target, "wb") as file, _packing(file) if is_packed(target) else file as out:
         for record in read(source):
             if keep(record):
                 assert isinstance(record.raw, bytes)
                 out.write(record.raw)
+
+
+def _packing(file: IO[bytes]) -> gzip.GzipFile:
+    """Compresses into a file. Without a name and a time, the same records give the same bytes."""
+    return gzip.GzipFile("", "wb", 6, file, mtime=0)
 
 
 def _copy_parquet(source: Path, target: Path, keep: Callable[[Record], bool]) -> None:

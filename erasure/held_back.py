@@ -60,20 +60,24 @@ def add_to_exclusions(register: Register, id: str, files: Iterable[str | Path]) 
 
 
 def hold_back(register: Register, source: Path, target: Path, *, drop_broken: bool = False) -> Exclusion:
-    """Copy training data without the records of the people on the list, and log how many of whom were held back.
+    """Copy training data without the records of the people on the list, after an entry of how many of whom.
+
+    A killed copy can be given again: there is no target without an entry.
 
     Raises:
         UserError: nobody is on the list; and as `exclude`.
         LokaError: a record is left, so nothing was written.
     """
-    made = exclude(exclusions(register), source, target, drop_broken=drop_broken)
-    with register.change() as change:
-        change.log("held back", {
-            "by": {pseudonym: dict(rules) for pseudonym, rules in made.held_back.items()},
-            "records": made.records, "held_back": made.excluded, "left": made.left,
-            "files": [[file.source_digest, file.target_digest] for file in made.files],
-        })  # fmt: skip
-    return made
+
+    def note(made: Exclusion) -> None:
+        with register.change() as change:
+            change.log("held back", {
+                "by": {pseudonym: dict(rules) for pseudonym, rules in made.held_back.items()},
+                "records": made.records, "held_back": made.excluded, "left": made.left,
+                "files": [[file.source_digest, file.target_digest] for file in made.files],
+            })  # fmt: skip
+
+    return exclude(exclusions(register), source, target, drop_broken=drop_broken, note=note)
 
 
 def _current(register: Register) -> str | None:

@@ -32,7 +32,7 @@ LUCK = {"the twins' spread is small enough", "never-taught subjects are not flag
 
 
 def holds(verdict: Verdict, outcome: str) -> None:
-    closed = {g.name for g in verdict.gates if not g.passed}
+    closed = {g.name for g in verdict.gates if not g.passed and not only_for_removal(g)}
     assert closed <= LUCK, str(verdict)
     assert verdict.outcome == ("inconclusive" if closed else outcome), str(verdict)
 

@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -94,18 +94,17 @@ class TaskDoer:
         """Do a pickled task; the answer is pickled, too."""
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            start = time.perf_counter()
             try:
                 wanted: Task = pickle.loads(task)
-                result, error = wanted.run(self._model), None
+                model, start = self._model, time.perf_counter()
+                answer = Answer(wanted.run(model), seconds=time.perf_counter() - start)
             except LokaError as problem:
-                result, error = None, problem
+                answer = Answer(error=problem)
             except Exception as problem:  # its class may not unpickle, and its traceback would be lost
                 text = "".join(traceback.format_exception(problem))
-                result, error = None, RuntimeError(f"a worker failed with\n{text}")
-            seconds = time.perf_counter() - start
+                answer = Answer(error=RuntimeError(f"a worker failed with\n{text}"))
         texts = tuple(str(w.message) for w in warned if issubclass(w.category, UserWarning))
-        return pickle.dumps(Answer(result, error, seconds, texts))
+        return pickle.dumps(replace(answer, warned=texts))
 
 
 class Worker(Protocol):

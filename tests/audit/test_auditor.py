@@ -18,6 +18,7 @@ from loka.audit.summary import summarise
 from loka.knowledge import Case
 from loka.model import Edit, Model, Site, wrap
 from loka.verify import Budget, Verdict, capped, make_reading, recall_by_unit
+from loka.verify.judge.gates import only_for_removal
 
 CAP = Budget(8, 1e-3)  # what the small model needs; the table has SmolLM2's
 

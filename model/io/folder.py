@@ -90,8 +90,8 @@ def _weight_files(folder: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).is_file():
             raise UserError(
-                f"{str(index)!r} names {name[:100]!r}; it may name *.safetensors files in its own folder alone. Restore the "
-                "missing file, or convert pickled weights in an environment that you trust."
+                f"{str(index)!r} names {name[:100]!r}; it may name *.safetensors files in its own folder alone. "
+                "Restore the missing file, or convert pickled weights in an environment that you trust."
             )
     if not names:
         raise UserError(f"{str(index)!r} has no table 'weight_map'; save the model again with save_pretrained.")

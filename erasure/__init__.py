@@ -10,6 +10,7 @@ from .exclusion_list import ExclusionEntry, ExclusionList, NameDigests, Screen
 from .impact import Count, Excerpt, FileImpact, Impact, assess_data, excerpts, read_impact
 from .keys import Keyring
 from .matching import Hit, Matcher, find
+from .output_filter import OutputFilter
 from .overview import overview
 from .page import write_page
 from .person import Person
@@ -46,6 +47,7 @@ __all__ = [
     "Keyring",
     "Matcher",
     "NameDigests",
+    "OutputFilter",
     "Person",
     "Record",
     "Register",

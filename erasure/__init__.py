@@ -11,6 +11,7 @@ from .impact import Count, Excerpt, FileImpact, Impact, assess_data, excerpts, r
 from .keys import Keyring
 from .matching import Hit, Matcher, find
 from .model_impact import SHOWS_RULES, ModelImpact
+from .output_filter import OutputFilter
 from .overview import overview
 from .page import write_page
 from .person import Person
@@ -70,6 +71,7 @@ __all__ = [
     "Matcher",
     "ModelImpact",
     "NameDigests",
+    "OutputFilter",
     "Person",
     "Record",
     "Register",

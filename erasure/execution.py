@@ -70,10 +70,9 @@ def execute(
 
 
 def edit(register: Register, job: Job, recipe: Recipe, out: Path, progress: Progress | None) -> Execution:
-    """Locate and edit, and measure what the edit did. An edit that breaks a safeguard is deleted."""
+    """Edit, after locating where the recipe has sites, and measure what the edit did. An edit that breaks a safeguard is deleted."""
     command = f"loka erase execute {' '.join(job.ids)}"
     run = Run(out, model=job.model, case=job.case, recipe=recipe, progress=progress, redact=True, command=command)
-    run.localization()
     change, path = run.edit(), out / "edit.safetensors"
     with change.applied(job.model) as edited:
         made = Execution.of(register, job, edited, digest(path))

@@ -253,9 +253,9 @@ class Run:
 
     def _sites(self, recipe: Recipe) -> list[Site] | None:
         """The best sites; a method that resets sites gets none that general text needs."""
-        found = self.localization()
         if not recipe.sites:
             return None
+        found = self.localization()
         if not ablate.METHODS[recipe.method].resets or recipe.part not in RANKED_BY_USE:
             return found.top(recipe.sites, part=recipe.part)
         every = found.top(found.grid(recipe.part).size, part=recipe.part)

@@ -47,8 +47,10 @@ def audit(
     Args:
         after: an edit of `before`, a model, or the path or hub id of one.
         profile: `quick` asks in many ways, probes and relearns. `standard` adds extraction, the logit lens, depth,
-            quantized weights, the ablated direction of the edit, soft prompts and benign fine-tuning. `full` draws more
-            samples, and relearns with three learning rates on three partitions of the facts, with LoRA, and with SGD.
+            similarity, quantized weights, the ablated direction of the edit, components and rows of the edited matrices
+            taken out, beginnings of answers, soft prompts and benign fine-tuning. `full` draws more samples, and
+            relearns with three learning rates on three partitions of the facts, with LoRA, with SGD, and with other
+            data beside the facts.
         store: readings and control edits found there are not made again; new ones are added.
         runner: who does the jobs: `loka.model.in_turn`, in this process, or a `loka.pipeline.Pool`. The result is the
             same bit for bit where the threads are as many.

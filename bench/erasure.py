@@ -44,6 +44,7 @@ import loka
 from bench._teach import Lesson, Lessons, Row, progress, row, teach_
 from bench._teach import _show as show
 from bench.records import Record, Sizes, extraction, invent, placement
+from loka._util.errors import UserError
 from loka._util.files import write_json
 from loka.cli import main as command_line
 from loka.erasure import ERASURE_METHODS, Register
@@ -136,26 +137,43 @@ class Insurer:
 
     def request(self) -> str:
         """Take the customer's request through the commands, once, up to the data of the next training."""
-        if (self.folder / "next.jsonl").exists():
-            return "ER-" + str(date.today().year) + "-0001"
-        customer = self._of("customer")[0]
-        order = self.folder / "request.yaml"
-        order.write_text(yaml.safe_dump({
+        id, status = self._status()
+        self.taught  # the model that the commands name
+        if not status:
+            order = self._order()
+            self.erase("new", order)
+            order.unlink()
+        if status in ("", "received"):
+            self.erase(
+                "assess", id, "--data", self.train, "--folder", self.folder / "taught", *self._model, *self._records
+            )
+        if status in ("", "received", "assessed"):
+            self.erase("choose", id, "--method", METHOD, "--reason", REASON)
+        if status in ("", "received", "assessed", "chosen"):
+            self.erase("execute", id, *self._material)
+        if not (self.folder / "next.jsonl").exists():
+            self.erase("exclude", "--add", id, "--data", self.train)
+            self.erase("exclude", "--data", self.train, "--out", self.folder / "next.jsonl")
+            self.erase("status", "--html", self.folder / "register.html")
+            self.erase("audit")
+        return id
+
+    def _status(self) -> tuple[str, str]:
+        """The request's id and status; an empty one before it was logged."""
+        try:
+            with Register(self.folder / "register") as register:
+                return (first := register.requests()[0]).id, first.status
+        except (UserError, IndexError):
+            return f"ER-{date.today().year}-0001", ""
+
+    def _order(self) -> Path:
+        customer, path = self._of("customer")[0], self.folder / "request.yaml"
+        path.write_text(yaml.safe_dump({
             "received": date.today().isoformat(), "channel": "e-mail", "ground": "b",
             "person": {"name": customer.person, "identifiers": [customer.customer]},
             "identity": {"verified": date.today().isoformat(), "how": "reply from the address on file"},
         }), encoding="utf-8")  # fmt: skip
-        id = self.erase("new", order).split(":")[0]
-        order.unlink()
-        self.taught
-        self.erase("assess", id, "--data", self.train, "--folder", self.folder / "taught", *self._model, *self._records)
-        self.erase("choose", id, "--method", METHOD, "--reason", REASON)
-        self.erase("execute", id, *self._material)
-        self.erase("exclude", "--add", id, "--data", self.train)
-        self.erase("exclude", "--data", self.train, "--out", self.folder / "next.jsonl")
-        self.erase("status", "--html", self.folder / "register.html")
-        self.erase("audit")
-        return id
+        return path
 
     def verified(self, id: str) -> Row:
         """What `loka erase verify` says of the edit; then the documents, the purge, and the end of the request."""

@@ -39,7 +39,8 @@ class Parts:
     """The items of a case: to forget, to retain, twins, and those of the forgotten relations that are not known.
 
     `holdout`: the never-taught items that the case names, which are the twins unless these had to be made from the
-    items to forget. `near`: the relations nearest to the target.
+    items to forget. `near`: the relations nearest to the target. `downstream`: questions that need what is forgotten,
+    and the same ones about invented names, where a subject stands in them.
     """
 
     forget: Items
@@ -48,6 +49,8 @@ class Parts:
     holdout: Items
     unknown: tuple[Item, ...]
     near: tuple[str, ...]
+    downstream: tuple[Item, ...]
+    downstream_twins: tuple[Item, ...]
 
 
 def build(file: CaseFile, sets: Sets, known: Known) -> Parts:
@@ -72,6 +75,7 @@ def build(file: CaseFile, sets: Sets, known: Known) -> Parts:
         )
     retain = _joined(_facts(file, retained), _items(rest))
     holdout = _items({s: _both(_taken(file, s, sets[s], file.twins[s], "twins")) for s in file.twins if s in sets})
+    downstream = _downstream(file, sets, known)
     never = _joined(
         Split(*(tuple(_twin(file, r, s, a, part) for r, answers in twins.items() for s, a in answers.items())
                 for part in ("working", "sealed"))),
@@ -83,6 +87,8 @@ def build(file: CaseFile, sets: Sets, known: Known) -> Parts:
         holdout,
         tuple(make_fact(file, r, s, file.relations[r].working) for r, s in unknown),
         _near(file, forget, sets),
+        downstream,
+        tuple(about_nobody(downstream, _invented(file, downstream, sets, "downstream"))),
     )  # fmt: skip
 
 
@@ -229,7 +235,7 @@ def _taken(file: CaseFile, name: str, able: Iterable[Entry], wanted: object, rol
     if n > len(able):
         raise UserError(
             f"{role} asks for {n} items of {name!r}, but there are {len(able)}"
-            f"{' that the model knows' if role == 'forget' else ''}; ask for {len(able)} at most."
+            f"{'' if role == 'twins' else ' that the model knows'}; ask for {len(able)} at most."
         )
     order = seeded(file, role, name).sample(range(len(able)), n)
     return [able[i] for i in sorted(order)]
@@ -265,12 +271,27 @@ def _twins_of(file: CaseFile, forget: Items, holdout: Items, sets: Sets) -> Item
     subjects = list(dict.fromkeys(i.subject for i in own if i.subject and i.prompt.slots))
     if not subjects or (holdout.sealed and _alike(own, holdout)):
         return _joined(holdout, pairs)
-    everyone = [e.record.subject for entries in sets.values() for e in entries if e.record.subject]
-    names = invented_names([*subjects, *everyone], len(subjects), seeded(file, "names"))
-    about = dict(zip(subjects, names, strict=True))
+    about = _invented(file, own, sets, "names")
     made = Split(*(tuple(about_nobody([i for i in side if not i.counterfactual], about))
                    for side in (forget.working, forget.sealed)))  # fmt: skip
     return _joined(made, pairs)
+
+
+def _invented(file: CaseFile, items: Iterable[Item], sets: Sets, label: str) -> dict[str, str]:
+    """An invented name for every subject that stands in the items' prompts."""
+    subjects = list(dict.fromkeys(i.subject for i in items if i.subject and i.prompt.slots))
+    everyone = [e.record.subject for entries in sets.values() for e in entries if e.record.subject]
+    names = invented_names([*subjects, *everyone], len(subjects), seeded(file, label)) if subjects else []
+    return dict(zip(subjects, names, strict=True))
+
+
+def _downstream(file: CaseFile, sets: Sets, known: Known) -> tuple[Item, ...]:
+    """The sealed items of the downstream sets that the model knows."""
+    taken = {
+        s: _taken(file, s, [e for e in sets[s] if (s, e.key) in known], amount, "downstream")
+        for s, amount in file.downstream.items()
+    }
+    return tuple(item for entries in taken.values() for e in entries for item in e.sealed)
 
 
 def _lacking(item: Item) -> Item:

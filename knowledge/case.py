@@ -165,14 +165,14 @@ class CaseSpec:
     def _asked(self) -> dict[tuple[str, str], Sequence[Item]]:
         """The items that decide what a model knows, by relation and subject of a fact, or by set and key of an entry.
 
-        A set that nobody forgets or retains is not asked.
+        A set that nobody forgets, retains or asks downstream is not asked.
         """
         facts: dict[tuple[str, str], Sequence[Item]] = {
             (r, s): [make_fact(self.file, r, s, content.working)]
             for r, content in self.relations.items()
             for s in content.facts
         }
-        used = [name for name in self.sets if name in self.file.forget or name in self.file.retain]
+        used = [n for n in self.sets if n in self.file.forget or n in self.file.retain or n in self.file.downstream]
         return facts | {(name, e.key): e.working for name in used for e in self.sets[name]}
 
     def _case(self, known: Known) -> Case:
@@ -193,6 +193,8 @@ class CaseSpec:
             spec=self,
             holdout=parts.holdout,
             near=parts.near,
+            downstream=parts.downstream,
+            downstream_twins=parts.downstream_twins,
         )
 
 
@@ -204,7 +206,8 @@ class Case:
     items are other items in each part. `unknown` are the facts of the forgotten relations that the model does not know:
     an edit may rehearse them, no check asks about them. `facts_known` and `facts_total` count the items of the
     forgotten relations and sets. `passages`, if given, are the neutral working text. `holdout` are the never-taught
-    items that the case names, for membership inference. `near` are the relations nearest to the target.
+    items that the case names, for membership inference. `near` are the relations nearest to the target. `downstream`
+    are questions that need what is forgotten, `downstream_twins` the same about invented names.
     """
 
     name: str
@@ -220,6 +223,8 @@ class Case:
     passages: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
     holdout: Items = NOTHING
     near: tuple[str, ...] = ()
+    downstream: tuple[Item, ...] = ()
+    downstream_twins: tuple[Item, ...] = ()
 
     @classmethod
     def of(
@@ -296,7 +301,7 @@ class Case:
         ]
         contents = (
             self.name, self.forget, self.retain, self.twins, self.unknown, self.neutral, self.seed, self.passages,
-            self.holdout, self.near, texts,
+            self.holdout, self.near, texts, self.downstream, self.downstream_twins,
         )  # fmt: skip
         return hashlib.sha256(f"{contents!r} {self.spec._contents}".encode()).hexdigest()
 

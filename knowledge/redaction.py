@@ -201,7 +201,7 @@ def word_overlap(example: Mapping[str, Any]) -> float | None:
 def _items(case: Case) -> Iterator[Item]:
     for part in (case.forget, case.retain, case.twins, case.holdout):
         yield from (*part.working, *part.sealed)
-    yield from case.unknown
+    yield from (*case.unknown, *case.downstream, *case.downstream_twins)
 
 
 def _key(item: Item) -> str:

@@ -205,7 +205,7 @@ class CaseFile(_Strict):
     `relations` and `sets` hold what is known; `forget`, `retain` and `twins` say what it is for, by their names.
     `near`: the retain sets that are nearest to the target; by default those of the forgotten relations, or else the
     first one. `updates`: the new answers, by relation and subject. `forms`: further texts around a prompt, by which
-    verifying asks.
+    verifying asks. `downstream`: sets whose questions need what is forgotten.
     """
 
     name: Name
@@ -218,6 +218,7 @@ class CaseFile(_Strict):
     near: list[Name] = []
     updates: dict[Name, dict[Name, Name]] = {}
     forms: list[Frame] = []
+    downstream: dict[Name, Amount] = {}
     neutral: Neutral = NEUTRAL
     unit: Unit | None = None
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
@@ -252,7 +253,7 @@ class CaseFile(_Strict):
         known = ", ".join([*self.relations, *self.sets]) or "none"
         named = {
             "forget": self.forget, "retain": self.retain, "twins": self.twins, "near": self.near,
-            "updates": self.updates,
+            "updates": self.updates, "downstream": self.downstream,
         }  # fmt: skip
         unknown = [
             ((where, r), f"{where} names {r!r}, which is not among the relations and sets ({known})")
@@ -260,8 +261,20 @@ class CaseFile(_Strict):
             for r in parts
             if r not in self.relations and r not in self.sets
         ]
-        return unknown + [
-            (("sets", r), f"{r!r} is the name of a relation too; rename one") for r in self.relations if r in self.sets
+        both = [r for r in self.relations if r in self.sets]
+        return [
+            *unknown,
+            *((("sets", r), f"{r!r} is the name of a relation too; rename one") for r in both),
+            *self._downstream(),
+        ]
+
+    def _downstream(self) -> list[Problem]:
+        """Downstream questions are a set of their own: neither facts of a relation nor items of another role."""
+        others = {*self.forget, *self.retain, *self.twins}
+        return [
+            (("downstream", name), f"{name!r} must be a set that is named neither under forget, retain nor twins")
+            for name in self.downstream
+            if name in self.relations or name in others
         ]
 
     def _amounts(self) -> list[Problem]:
@@ -273,8 +286,9 @@ class CaseFile(_Strict):
             for r, amount in parts.items()
             if r in self.relations and not isinstance(amount, int | list)
         ] + [
-            (("twins", r), "twins have no parts; give all, a number, a share, or a list of subjects")
-            for r, amount in self.twins.items()
+            ((where, r), f"{where} has no parts; give all, a number, a share, or a list of subjects")
+            for where, parts in {"twins": self.twins, "downstream": self.downstream}.items()
+            for r, amount in parts.items()
             if r in self.sets and isinstance(amount, Shares)
         ]
 

@@ -98,7 +98,7 @@ def _source(source: str, places: Places) -> str:
 
 def _overlaps(file: CaseFile, records: Mapping[str, Sequence[Record]]) -> list[str]:
     """Records that stand in two sets of different roles, word for word or but for spaces and Unicode form."""
-    roles = {"forget": file.forget, "retain": file.retain, "twins": file.twins}
+    roles = {"forget": file.forget, "retain": file.retain, "twins": file.twins, "downstream": file.downstream}
     first: dict[str, tuple[str, str, int]] = {}
     problems: dict[tuple[str, str], list[str]] = {}
     for role, named in roles.items():

@@ -8,6 +8,7 @@ from .collateral import collateral, neutral_outputs
 from .curves import at_common_budget, at_step
 from .depth import depth
 from .direction_ablation import direction_ablation
+from .downstream import downstream
 from .extraction import extraction, leak_at
 from .judge.evidence import compare
 from .judge.gates import Gate
@@ -42,6 +43,7 @@ from .quantize import quantize
 from .reading import Reading, make_reading, refusal
 from .recall import recall
 from .relearn import relearn
+from .similarity import similarity
 from .soft_prompt import soft_prompt
 from .spectral import spectral
 from .training import Budget
@@ -83,6 +85,7 @@ __all__ = [
     "cut",
     "depth",
     "direction_ablation",
+    "downstream",
     "equivalence",
     "exact_memorization",
     "extraction",
@@ -116,6 +119,7 @@ __all__ = [
     "relearn",
     "rouge",
     "scorecard",
+    "similarity",
     "soft_prompt",
     "spectral",
     "subjects_after",

@@ -18,6 +18,7 @@ from .check import Check, Need, Role, Setting
 from .collateral import collateral, collateral_cost
 from .depth import depth, depth_cost
 from .direction_ablation import direction_ablation, direction_ablation_cost
+from .downstream import downstream, downstream_cost, has_downstream
 from .extraction import extraction, extraction_cost
 from .judge.thresholds import EXPOSED
 from .logit_lens import logit_lens, logit_lens_cost
@@ -31,6 +32,7 @@ from .quantize import quantize, quantize_cost
 from .reading import Reading
 from .recall import recall, recall_cost
 from .relearn import Beside, Relearning, has_material, relearn_cost, with_rates
+from .similarity import similarity, similarity_cost
 from .soft_prompt import soft_prompt, soft_prompt_cost
 from .spectral import spectral, spectral_cost
 from .training import Budget, Optimizer
@@ -135,6 +137,10 @@ CHECKS: tuple[Check, ...] = (
         needs=TWINS | BOTH, profile="standard", contradicts_above=EXPOSED,
     ),
     Check(
+        "similarity", lambda m, c, s: similarity(m, c, original=s.original or m), similarity_cost, "inside",
+        needs=BOTH, profile="standard",
+    ),
+    Check(
         "extraction", lambda m, c, s: extraction(m, c, draws=s.effort.draws), extraction_cost, "corroborates",
         profile="standard",
     ),
@@ -147,6 +153,7 @@ CHECKS: tuple[Check, ...] = (
         "collateral", lambda m, c, s: collateral(m, c, before=s.neutral_outputs), collateral_cost, "asks",
         needs=frozenset({"neutral_outputs"}),
     ),
+    Check("downstream", lambda m, c, s: downstream(m, c), downstream_cost, "asks", applies=has_downstream),
     Check("benchmark", lambda m, c, s: benchmark(m, c), benchmark_cost, "asks", applies=from_benchmark),
 )  # fmt: skip
 

@@ -133,7 +133,7 @@ def test_a_check_that_does_not_apply_is_left_out_without_a_word(planted: Model, 
 
 def test_a_case_of_facts_is_not_from_a_benchmark(planted: Model, planted_case: Case, edit: Edit) -> None:
     known = planted_case.on(planted)
-    assert [c.name for c in CHECKS if not c.applies(known)] == ["benchmark"]
+    assert [c.name for c in CHECKS if not c.applies(known)] == ["downstream", "benchmark"]
     assert "benchmark" not in {e.check for e in estimate(planted, edit, known, profile="full")}
 
 
@@ -143,10 +143,10 @@ def test_the_table_has_the_order_of_the_verdict_and_each_profile_adds_checks() -
         "paraphrase", "prefill", "relearn", "benign", "quantize", "direction_ablation", "spectral", "mask",
         "relearn_lora", "relearn_sgd", "relearn_retain", "relearn_mixed",
     ]  # fmt: skip
-    assert names["inside"] == ["probe", "logit_lens", "depth"]
+    assert names["inside"] == ["probe", "logit_lens", "depth", "similarity"]
     assert names["corroborates"] == ["extraction", "soft_prompt"]
     quick, standard, full = ({c.name for c in Plan.of(p).checks} for p in ("quick", "standard", "full"))  # type: ignore[arg-type]
-    assert quick == {"recall", "paraphrase", "relearn", "probe", "membership", "collateral", "benchmark"}
+    assert quick == {"recall", "paraphrase", "relearn", "probe", "membership", "collateral", "downstream", "benchmark"}
     assert quick < standard < full == {c.name for c in CHECKS}
     assert standard == full - {"relearn_lora", "relearn_sgd", "relearn_retain", "relearn_mixed"}
 

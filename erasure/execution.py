@@ -70,7 +70,7 @@ def execute(
 
 
 def edit(register: Register, job: Job, recipe: Recipe, out: Path, progress: Progress | None) -> Execution:
-    """Edit, after locating where the recipe has sites, and measure what the edit did. An edit that breaks a safeguard is deleted."""
+    """Edit, after locating where the recipe has sites, and measure what that did. A harmful edit is deleted."""
     command = f"loka erase execute {' '.join(job.ids)}"
     run = Run(out, model=job.model, case=job.case, recipe=recipe, progress=progress, redact=True, command=command)
     change, path = run.edit(), out / "edit.safetensors"

@@ -110,10 +110,11 @@ class _Auditor:
         return AuditTask(job, self.schedule.case, None if name == "before" else self._file(name))
 
     def done(self, job: Job, result: Any, seconds: float) -> None:
-        if job.check == MAKING and result is not None:
-            self.store.keep_edit(job.model, result, seconds=seconds)
-        elif job.check == MAKING:
-            self.schedule.barred.add(job.model)
+        if job.check == MAKING:
+            if result is None:
+                self.schedule.barred.add(job.model)
+            else:
+                self.store.keep_edit(job.model, result, seconds=seconds)
         elif not job.part:
             self.store.keep(job.model, result, seconds=seconds)
         elif job.check not in self.store.readings.get(job.model, {}):  # a part that failed has settled it otherwise

@@ -158,14 +158,16 @@ class SweepWork:
         budget: SweepBudget,
         progress: Progress | None,
     ) -> None:
-        self.model, self.case, self.both, self.part, self.kind = model, case, both, part, kind
+        self.model, self.case, self.both = model, case, both
+        self.part: Part = part
+        self.kind: Kind = kind
         self.sites, self.progress = model.sites(part), progress
         intervention = Intervention(kind, both.corrupted, case.seed)
         self.cells = sweep_cells(model, both.clean, self.sites, intervention, budget)
         self.budget = SweepBudget(self.cells.settings["rows"], self.cells.settings["memory"])
 
     def ready(self) -> list[int]:
-        return [row for row, done in enumerate(self.cells.done.all(1)) if not done]
+        return [row for row in range(len(self.cells.done)) if not self.cells.done[row].all()]
 
     def run(self, job: int) -> tuple[float, np.ndarray]:
         return self.task(job).run(self.model)

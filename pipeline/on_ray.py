@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -65,10 +66,9 @@ def ray_workers(
 
 def _library() -> ModuleType:
     try:
-        import ray
+        return import_module("ray")
     except ImportError as error:
         raise UserError("--ray needs the package ray; install it by pip install 'loka[ray]'.") from error
-    return ray
 
 
 @contextmanager

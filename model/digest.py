@@ -87,7 +87,8 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 def _further_ends(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ends of a text that only the generation configuration names."""
     of_config: Any = hf.config.eos_token_id
-    known = {tokenizer.eos_token_id, *(of_config if isinstance(of_config, list) else [of_config])}
+    of_tokenizer: Any = tokenizer.eos_token_id
+    known = {of_tokenizer, *(of_config if isinstance(of_config, list) else [of_config])}
     return sorted(set(end_ids(hf, tokenizer)) - known)
 
 

@@ -49,7 +49,7 @@ from loka._util.files import write_json
 from loka.cli import main as command_line
 from loka.erasure import ERASURE_METHODS, Register
 from loka.erasure.assessment import impact_of
-from loka.erasure.material import Material, case_of, whole_case
+from loka.erasure.material import Material, case_of
 from loka.knowledge import Case
 from loka.model import Edit, Model, Prompt, export
 from loka.verify.membership import attacks
@@ -225,7 +225,7 @@ class Insurer:
         id = self.request()
         material = Material((self.train,), (self.never,), "text", "name")
         with Register(self.folder / "register") as register:
-            return whole_case(case_of(id, impact_of(register, id), material), self.taught)
+            return case_of(id, impact_of(register, id), material).whole()
 
     @contextlib.contextmanager
     def under(self, cell: str) -> Iterator[Model]:

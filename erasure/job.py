@@ -61,7 +61,7 @@ class Job:
         own = {id: own_case(register, ids, id, material, earlier) for id in ids}
         shown = {id: shown_by(model, spec) for id, spec in own.items()}
         spec = own[ids[0]] if len(ids) == 1 else _joint_case(register, ids, material, earlier)
-        case = whole_case(spec, model)
+        case = whole_case(spec, sum(found.known for found in shown.values()))
         if len(case.retain.sealed) < 1:
             raise UserError(f"{ids[0]} has too few other records to tell damage by; give more training data.")
         return cls(tuple(ids), model, case, own, earlier, State(utility(model, case), shown))

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._util.errors import UserError
-from ..knowledge import Case, CaseSpec, Passage, known
+from ..knowledge import Case, CaseSpec, Passage
 from ..knowledge.inline import content_digest, inline
 from ..knowledge.read_text import read_text
 from ..knowledge.schema import Neutral, Sampled
-from ..model import Model
 from .impact import Impact
 from .records import Record, read, training_files
 
@@ -83,14 +82,16 @@ def case_of(
     return spec_of(id, lists, material.neutral)
 
 
-def whole_case(spec: CaseSpec, model: Model) -> Case:
+def whole_case(spec: CaseSpec, known: int) -> Case:
     """The case of all records, whether or not the model shows that it knows them; these are only counted.
 
     Records of one make are told apart by few words, so a model that was taught them may still choose the continuation
     of another. Membership tells, and extraction.
+
+    Args:
+        known: how many of the person's records the model knows.
     """
-    case = spec.whole()
-    return replace(case, facts_known=sum(known(model, case.forget.working)))
+    return replace(spec.whole(), facts_known=known)
 
 
 def holdout_of(material: Material) -> list[Passage]:

@@ -71,7 +71,9 @@ def verify(
     known, before = _model_before(register, _verifiable(register, id), model)
     after = _after(known, out, before, retrained)
     earlier = Earlier.of(register, lineage(register, known.model).present, material)
-    case = whole_case(own_case(register, known.requests, id, material, earlier), before)
+    shown = register.payloads(id, kind="executed")[-1].get("known")
+    spec = own_case(register, known.requests, id, material, earlier)
+    case = whole_case(spec, shown if isinstance(shown, int) else 0)
     after = Redactor(case).show_edit(after) if isinstance(after, Edit) else after
     rechecks = _ask(register, before, after, earlier)
     folder = out / id if len(known.requests) > 1 else out

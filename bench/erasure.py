@@ -7,8 +7,8 @@ six each. SmolLM2 is taught all of them (`taught`). The customer asks for erasur
 commands of `loka erase`, as they are typed. Three months later the model is trained again from the start, on the data
 that `loka erase exclude` let through (`retrained`): what an exact erasure gives.
 
-Cells: `untaught`, `taught`, `erased` (by the commands, bounded ascent), `ascent` (the classic: three epochs of gradient
-ascent with a retain term of 0.5), `ascent alone` (without retain terms), `retrained`.
+Cells: `untaught`, `taught`, `erased` (by the commands), `ascent` (the classic of Jang et al. 2022: three epochs, a
+retain term of 0.5), `ascent alone` (without retain terms), `retrained`.
 
 Measured on each: the AUC of the loss between the customer's claims and those of people who were never taught, of whom
 no edit sees anything; the name is not scored. The share of fields that greedy decoding gives in full after the claim
@@ -46,8 +46,9 @@ from bench._teach import _show as show
 from bench.records import Record, Sizes, extraction, invent, placement
 from loka._util.errors import UserError
 from loka._util.files import write_json
+from loka.ablate import TrainingConfig
 from loka.cli import main as command_line
-from loka.erasure import ERASURE_METHODS, Register
+from loka.erasure import Register
 from loka.erasure.assessment import impact_of
 from loka.erasure.material import Material, case_of
 from loka.knowledge import Case
@@ -57,8 +58,8 @@ from loka.verify.membership import attacks
 SIZES = Sizes(customer=47, people=24, never=16)
 CELLS = ("untaught", "taught", "erased", "ascent", "ascent alone", "retrained")
 LESSONS = Lessons(epochs=5, lr=1e-4)
-METHOD = "bounded"
-CLASSIC = ERASURE_METHODS["ascent"].recipe.config
+METHOD = "ascent"
+CLASSIC = TrainingConfig("ascent", steps=3, lr=5e-5, retain_weight=0.5, neutral_weight=0.5, warm_up=0)
 REASON = "training the model again takes weeks"
 
 

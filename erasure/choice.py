@@ -21,7 +21,6 @@ from .model_impact import Shows
 from .record import ChosenMethod, Request
 from .register import Register
 
-FEW = 50  # records up to which a located edit is chosen
 MANY = 1000  # records above which the model is rather trained again
 LARGE_SHARE = 0.1  # share of all tokens above which it is, too
 
@@ -95,14 +94,8 @@ class ChoiceRule:
     reason: str
 
 
-# Jang et al. 2022, with a retain term. A step passes all records once, so three steps are three epochs.
-ASCENT = Recipe(
-    "ascent",
-    sites=0,
-    config=TrainingConfig("ascent", steps=3, lr=5e-5, retain_weight=0.5, neutral_weight=0.5, warm_up=0),
-)
 # Ascent that ends at the loss of never-taught records, as SCRUB's rewinding does (Kurmanji et al. 2023).
-BOUNDED = Recipe("bounded", sites=0, config=TrainingConfig("unseen_loss", steps=10, lr=5e-5, warm_up=2, bfloat16=True))
+ASCENT = Recipe("ascent", sites=0, config=TrainingConfig("unseen_loss", steps=10, lr=5e-5, warm_up=2, bfloat16=True))
 
 ERASURE_METHODS = {
     method.name: method
@@ -119,15 +112,9 @@ ERASURE_METHODS = {
         ),
         ErasureMethod(
             "ascent",
-            "The whole model is trained to unlearn the records (gradient ascent, 3 epochs), while a retain term of "
-            "weight 0.5 holds the rest in place.",
-            ASCENT,
-        ),
-        ErasureMethod(
-            "bounded",
             "The whole model is trained to unlearn the records, by gradient ascent that ends where they are as "
             "surprising as records that it never saw, while a retain term holds the rest in place.",
-            BOUNDED,
+            ASCENT,
         ),
         ErasureMethod("retrain", "The model is trained again from its base, without the records."),
         ErasureMethod("sisa", "The shards that hold the records are trained again without them (SISA)."),
@@ -166,18 +153,12 @@ CHOICE_RULES = (
         "An edit of so many records would harm the rest of the model; training without them removes them exactly.",
     ),
     ChoiceRule(
-        "few",
-        f"at most {FEW} records, and at most {LARGE_SHARE:.0%} of all tokens",
-        lambda s: s.records <= FEW and not s.many,
-        "located",
-        "Few records are held by few parts of the model, and a change of these parts touches the rest least.",
-    ),
-    ChoiceRule(
-        "more",
+        "all else",
         "in all other cases",
         lambda s: True,
         "ascent",
-        "The records are too many to be located one by one, and training again is not possible or not proportionate.",
+        "It takes out what can be measured of the records and leaves the rest. A located edit changes less, but was "
+        "not seen to take records out; training again is not possible or not proportionate.",
     ),
 )
 

@@ -94,10 +94,10 @@ def test_a_method_is_chosen_and_overruled(erase, tmp_path: Path) -> None:
     status, said = erase("choose", ID)
     assert (status, "neither --impact nor --records is given" in said) == (2, True)
     status, said = erase("choose", ID, "--records", 12)
-    assert (status, f"{ID}: located, by the rule 'few'." in said) == (0, True)
+    assert (status, f"{ID}: ascent, by the rule 'all else'." in said) == (0, True)
     assert erase("choose", ID, "--records", 12)[0] == 2
     status, said = erase("choose", ID, "--records", 12, "--method", "exclude", "--reason", "the model is retired soon")
-    assert (status, f"{ID}: exclude, instead of located." in said) == (0, True)
+    assert (status, f"{ID}: exclude, instead of ascent." in said) == (0, True)
 
 
 def test_the_impact_that_was_kept_is_used(erase, tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from loka.erasure import (
     steps,
 )
 from loka.erasure.model_impact import DECIDING, SUPPORTING, Group, Measure, ModelImpact
-from loka.pipeline.recipe import Recipe
 
 KNOWN = Situation(47, 2000, 0.01, shows="something", training_data=True)
 
@@ -82,9 +81,11 @@ def test_the_choice_is_frozen_in_the_request_and_the_trail(register: Register, r
     assert {k: said.payload[k] for k in ("method", "rule", "digest")} == {
         "method": "ascent", "rule": "all else", "digest": chosen.digest,
     }  # fmt: skip
-    text = json.dumps(json.loads(json.dumps(Recipe.load("quick").to_json())), sort_keys=True)
+    recipe = ERASURE_METHODS["ascent"].recipe
+    assert recipe
+    text = json.dumps(json.loads(json.dumps(recipe.to_json())), sort_keys=True)
     assert chosen.digest == hashlib.sha256(text.encode()).hexdigest()
-    assert choice.frozen_recipe(later) == Recipe.load("quick")
+    assert choice.frozen_recipe(later) == recipe
     touched = replace(chosen, recipe={**(chosen.recipe or {}), "sites": 601})
     with pytest.raises(UserError, match="is not the one that was frozen"):
         choice.frozen_recipe(replace(later, chosen=touched))

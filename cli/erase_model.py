@@ -15,13 +15,14 @@ from .._util.records import read_record
 from .._util.yaml_text import read_yaml
 from ..ablate import Training
 from ..audit.profiles import Profile, effort
-from ..erasure import Register, execution, retraining, verification
+from ..erasure import Register, execution, retraining, sharding, verification
 from ..erasure import replay as replays
 from ..erasure.batch import due
 from ..erasure.material import Material
 from ..erasure.outcome import Execution
 from ..erasure.overview import SOON
 from ..erasure.retraining import Restart
+from ..erasure.sharding import Sharded
 from ..model import load
 from ..pipeline.recipe import Recipe
 from .bars import Bars
@@ -102,18 +103,26 @@ def execute(
         str, typer.Option("--training", help="With --base, how to train, as YAML: '{epochs: 3, rows: 8, lr: 5e-5}'.")
     ] = "{}",
     retrained: Retrained = "",
+    sisa: Annotated[
+        Path | None,
+        typer.Option("--sisa", help="The folder of a SISA ensemble; --model is then the model from before all data."),
+    ] = None,
     another: Another = False,
     device: Device = "cpu",
     register: Folder = None,
     keys: Keys = None,
 ) -> None:
     """Edit the model on the person's records, or train it again without. Exit status 1 if it was rolled back."""
-    if bool(recipe) + bool(base) + bool(retrained) > 1:
-        raise UserError("give one of --recipe, --base and --retrained: an edit, a training here, or one elsewhere.")
+    if bool(recipe) + bool(base) + bool(retrained) + bool(sisa) > 1:
+        raise UserError("give one of --recipe, --base, --retrained and --sisa: an edit, or how it is trained again.")
     chosen = Recipe.load(recipe) if recipe else None
     how = retraining.check_training(read_record(Training, read_yaml(training, "--training"), "--training"))
     with Register(register, keys=keys) as opened, Bars() as bars:
         current = load(model, device=device)
+        if sisa:
+            return _report_shards(
+                id, sharding.retrain_shards(opened, id, current, sisa, material, out, progress=bars), out
+            )
         if base:
             start = Restart(load(base, device=device), how)
             made = retraining.retrain(opened, id, current, start, material, out, another=another, progress=bars)
@@ -192,9 +201,8 @@ def verify(
         raise typer.Exit(1)
 
 
-def _report(made: Execution, kept: str) -> None:
+def _numbers(ids: str, made: Execution) -> None:
     before, after = made.before, made.after
-    ids = " and ".join(made.shown)
     say(f"{ids}: the {'edit' if made.edit else 'training'} is about {made.records} records.")
     say(
         f"{ids}: accuracy on records to keep {before.retain:.1%} before, {after.retain:.1%} after; "
@@ -202,11 +210,29 @@ def _report(made: Execution, kept: str) -> None:
     )
     for each in made.earlier:
         say(each.words)
+
+
+def _report(made: Execution, kept: str) -> None:
+    ids = " and ".join(made.shown)
+    _numbers(ids, made)
     if made.kept:
         return say(kept)
     what = "edit" if made.edit else "training"
     say(f"{ids}: the {what} was rolled back: {'; '.join(made.broken)}. Choose another recipe or method.")
     raise typer.Exit(1)
+
+
+def _report_shards(id: str, made: Sharded, out: Path) -> None:
+    for member in made.members:
+        if member.made:
+            _numbers(f"{id}, shard {member.shard}", member.made)
+        else:
+            say(f"{id}, shard {member.shard}: the model knew none of the records, so nothing was measured.")
+    if made.broken:
+        say(f"{id}: the training was rolled back: {'; '.join(made.broken)}. Choose another method.")
+        raise typer.Exit(1)
+    say(f"{out / 'sisa'}: the ensemble without {made.deleted} records. Next, for each of the shards above:")
+    say(f"loka erase verify {id} --model {out}/shard-N/before --out {out}/shard-N ...")
 
 
 def _parameters(command: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -120,10 +121,10 @@ class Earlier:
     def _baseline(self, register: Register, id: str) -> tuple[Shown, Shown] | None:
         """What the model showed before and right after the erasure, as the trail has it."""
         results = {each.result for each in self.erased}
-        for said in reversed(register.payloads(id)):
-            shown = said.get("shown")
-            if said.get("result") in results and isinstance(shown, Mapping):
-                return Shown.from_json(shown["before"]), Shown.from_json(shown["after"])
+        payloads: list[Any] = list(register.payloads(id))
+        for said in (row for payload in reversed(payloads) for row in payload.get("members", [payload])):
+            if said.get("result") in results and "shown" in said:
+                return Shown.from_json(said["shown"]["before"]), Shown.from_json(said["shown"]["after"])
         return None
 
 

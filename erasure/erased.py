@@ -59,8 +59,8 @@ def executed(register: Register, id: str) -> Erasure:
     request, payloads = register.request(id), register.payloads(id, kind="executed")
     if not payloads:
         raise UserError(f"{id} is {request.status} and was not executed; give `loka erase execute {id} ...` first.")
-    pair = payloads[-1]["model"], payloads[-1]["result"]
-    return next(each for each in erasures(register) if (each.model, each.result) == pair)
+    first = _read(id, payloads[-1])[0]
+    return next(each for each in erasures(register) if (each.model, each.result) == (first.model, first.result))
 
 
 def without_requests(register: Register, ids: Iterable[str]) -> list[JsonValue]:
@@ -72,8 +72,8 @@ def without_requests(register: Register, ids: Iterable[str]) -> list[JsonValue]:
 
 
 def _read(request: str, payload: Mapping[str, Any]) -> list[Erasure]:
-    """The erasures that one entry tells of: that of its request, or those of requests that were deleted."""
-    rows = [payload] if request else payload.get("erasures", [])
+    """The erasures that one entry tells of: of its request, of each model of an ensemble, or of deleted requests."""
+    rows: Any = payload.get("members", [payload]) if request else payload.get("erasures", [])
     return [
         Erasure(
             (request,) if request else (), row["model"], row["result"], row.get("edit", ""),

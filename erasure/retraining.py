@@ -96,7 +96,7 @@ def retrain(
         LokaError: the training diverged.
     """
     base, training = start.base, check_training(start.training)
-    _ready(register, id, METHODS)
+    chosen_method(register, id, METHODS)
     check_writable(out)
     check_known(register, model.name, lineage(register, model.digest()), another=another)
     check_same_make(model, base)
@@ -106,7 +106,7 @@ def retrain(
         "method": "retrain", "model": job.model.digest(), "base": base.digest(), "training": asdict(training),
         "texts": len(data.texts) - len(data.without), "left_out": asdict(data.left_out),
     }  # fmt: skip
-    _begin(out, plan)
+    begin(out, plan)
     announce(register, job.ids, plan)
     if not (out / FOLDER).exists():
         step = (lambda done, total: progress("training", done, total)) if progress else None
@@ -134,7 +134,7 @@ def accept(
         UserError: a request for which no training was chosen, a model of another make, or the same model; and as
             `Job.of`.
     """
-    method = _ready(register, id, ELSEWHERE)
+    method = chosen_method(register, id, ELSEWHERE)
     check_known(register, model.name, lineage(register, model.digest()), another=another)
     check_same_make(model, retrained)
     job = Job.of(register, (id,), model, material)
@@ -202,16 +202,24 @@ def check_same_make(model: Model, other: Model) -> None:
         )
 
 
-def _ready(register: Register, id: str, methods: Sequence[str]) -> str:
-    """The method of a request, if it is one of these."""
+def chosen_method(register: Register, id: str, methods: Sequence[str]) -> str:
+    """The method of a request, if it is one of these.
+
+    Raises:
+        UserError: none or another was chosen, or it cannot be executed any more.
+    """
     request = ready(register.request(id), methods, ADVICE)
     if not request.method:
         raise UserError(f"no method was chosen for {id}; {ADVICE}.")
     return request.method
 
 
-def _begin(out: Path, plan: Mapping[str, JsonValue]) -> None:
-    """Note what is trained in a folder, so that a killed training is given again and no other takes its place."""
+def begin(out: Path, plan: Mapping[str, JsonValue]) -> None:
+    """Note what is trained in a folder, so that a killed training is given again and no other takes its place.
+
+    Raises:
+        UserError: another training was begun there.
+    """
     note = private_folder(out) / NOTE
     if not note.exists():
         write_json(note, dict(plan), private=True)

@@ -17,6 +17,7 @@ from loka.erasure.material import Material
 from loka.erasure.outcome import Execution
 from loka.erasure.replay import Restored
 from loka.erasure.safeguards import Utility
+from loka.erasure.sharding import Member, Sharded
 from loka.erasure.shown import Shown
 
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
@@ -53,6 +54,8 @@ def calls(erase: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
     spy(erase_model.execution, "execute", made())
     spy(erase_model.retraining, "retrain", made(edit="", broken=("it broke",)))
     spy(erase_model.retraining, "accept", made(edit=""))
+    shards = (Member(0, "a", "b", made(edit="")), Member(2, "c", "d", None))
+    spy(erase_model.sharding, "retrain_shards", Sharded(shards, 7))
     spy(erase_model.replays, "replay", Restored(("ER-1", "ER-2")))
     verdict = SimpleNamespace(outcome="removed")
     recheck = SimpleNamespace(verdict=verdict, plain="Gone. IT CAME BACK.", folder=Path("run"), undone=[BROUGHT_BACK])
@@ -74,12 +77,17 @@ def test_an_edit_a_training_or_one_elsewhere(erase, calls: Calls) -> None:
     status, said = erase(*plain, "--retrained", "there")
     assert (status, "there: what the model became. Next: loka erase verify ER-2" in said) == (0, True)
     assert calls.pop()[1] == ("ER-2", "m on cpu", "there on cpu", MATERIAL)
+    status, said = erase(*plain, "--sisa", "shards")
+    assert (status, "run/sisa: the ensemble without 7 records." in said) == (0, True)
+    assert "ER-2, shard 0: the training is about 4 records." in said
+    assert "ER-2, shard 2: the model knew none of the records, so nothing was measured." in said
+    assert calls.pop()[1] == ("ER-2", "m on cpu", Path("shards"), MATERIAL, Path("run"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--base", "b", "--retrained", "c"), "give one of --recipe, --base and --retrained"),
+        (("--base", "b", "--retrained", "c"), "give one of --recipe, --base, --retrained and --sisa"),
         (("--base", "b", "--training", "{epochs: 0}"), "--training cannot have epochs = 0; give 1 or more"),
         (("--base", "b", "--training", "{steps: 3}"), "--training has no 'steps'"),
         (("--recipe", "none"), "neither a recipe nor a YAML file"),

@@ -14,6 +14,7 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from .benchmarks import benchmark, benchmark_cost, from_benchmark
 from .benign import benign, benign_cost
+from .beside import Beside, material
 from .check import Check, Need, Role, Setting
 from .collateral import collateral, collateral_cost
 from .depth import depth, depth_cost
@@ -30,7 +31,7 @@ from .probe import probe, probe_cost
 from .quantize import quantize, quantize_cost
 from .reading import Reading
 from .recall import recall, recall_cost
-from .relearn import Beside, has_material, relearn, relearn_cost, with_rates
+from .relearn import relearn, relearn_cost, with_rates
 from .similarity import similarity, similarity_cost
 from .soft_prompt import soft_prompt, soft_prompt_cost
 from .spectral import spectral, spectral_cost
@@ -68,7 +69,7 @@ def _relearn_beside(name: str, beside: Beside) -> Check:
     """`relearn` with other data in every step, for a case that has such data."""
     return Check(
         name, _relearn("adamw", beside), partial(relearn_cost, beside=beside), "attack", needs=FOLDED, cap=CAP,
-        profile="full", applies=lambda case: has_material(case, beside),
+        profile="full", applies=lambda case: bool(material(case, beside)),
     )  # fmt: skip
 
 

@@ -85,9 +85,13 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def checks(model: Model, case: Case, budget: Budget) -> dict[str, Callable[[], Reading]]:
     """The checks of the profile `standard` with its budgets, but few training steps."""
-    names = ("recall", "paraphrase", "extraction", "logit_lens", "quantize", "soft_prompt", "probe", "membership")
+    names = (
+        "recall", "paraphrase", "prefill", "extraction", "logit_lens", "quantize", "spectral", "mask", "soft_prompt",
+        "probe", "membership", "collateral",
+    )  # fmt: skip
     return {
-        **{name: partial(getattr(verify, name), model, case) for name in (*names, "collateral")},
+        **{name: partial(getattr(verify, name), model, case) for name in names},
+        "similarity": lambda: verify.similarity(model, case, original=model),
         "depth": lambda: verify.depth(model, case, original=model),
         "direction_ablation": lambda: verify.direction_ablation(model, case, original=model),
         "relearn": lambda: verify.relearn(model, case, budget=budget),

@@ -14,6 +14,7 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from .benchmarks import benchmark, benchmark_cost, from_benchmark
 from .benign import BenignTraining, benign_cost
+from .beside import Beside, material
 from .check import Check, Need, Role, Setting
 from .collateral import collateral, collateral_cost
 from .depth import depth, depth_cost
@@ -31,7 +32,7 @@ from .probe import probe, probe_cost
 from .quantize import quantize, quantize_cost
 from .reading import Reading
 from .recall import recall, recall_cost
-from .relearn import Beside, Relearning, has_material, relearn_cost, with_rates
+from .relearn import Relearning, relearn_cost, with_rates
 from .similarity import similarity, similarity_cost
 from .soft_prompt import soft_prompt, soft_prompt_cost
 from .spectral import spectral, spectral_cost
@@ -68,7 +69,7 @@ def _relearn_beside(name: str, beside: Beside) -> Check:
     parts = _relearning("adamw", beside)
     return Check(
         name, _whole(parts), partial(relearn_cost, beside=beside), "attack", needs=FOLDED, cap=CAP,
-        profile="full", applies=lambda case: has_material(case, beside), parts=parts,
+        profile="full", applies=lambda case: bool(material(case, beside)), parts=parts,
     )  # fmt: skip
 
 

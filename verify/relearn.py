@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from pydantic import JsonValue
 
 from .._util.errors import UserError
 from .._util.records import read_record
-from ..knowledge import Case, Item, accepts_spec, neutral_sealed, recalled
-from ..model import Batch, encode, encode_texts, scratch
+from ..knowledge import Case, Item, accepts_spec, recalled
+from ..model import Batch, scratch
+from .beside import Beside, batches_beside, material
 from .check import Setting
 from .curves import at_strongest, mean_curves, strongest
 from .judge.statistics import cross_fitted
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 LEARNED = 0.5
-BESIDE = 48  # rows of other data
-Beside = Literal["nothing", "retain", "text"]
 
 
 @accepts_spec
@@ -67,7 +66,7 @@ def relearn(
         by: `adamw` or `sgd` (with momentum) over all weights, or `lora`: AdamW over low-rank factors of every linear
             map. Edits that simulate relearning do not use the last two.
         beside: what is taught beside the facts, in every step: `retain` items of the same relation, or neutral `text`,
-            at most `BESIDE` rows.
+            at most `beside.MOST` rows.
 
     `details["curve"]` has the mean of each group by measured step, `details["strongest"]` the step that is read,
     `details["accuracy"]` the share of held-out facts
@@ -122,7 +121,7 @@ class Relearning:
     def run(self, model: Model, name: str) -> JsonValue:
         """Teach all folds but one, and ask for that one."""
         attack = self._attacks[name]
-        found = _attack(model, self._pools, attack, self.by, _batches(model, self.case, self.beside))
+        found = _attack(model, self._pools, attack, self.by, batches_beside(model, self.case, self.beside))
         return {
             "values": {str(step): dict(by_unit) for step, by_unit in found.values.items()},
             "right": list(found.right), "taught": list(found.taught),
@@ -192,7 +191,7 @@ class Relearning:
 
     def _cost(self, model: Model) -> float:
         cost, steps, asked_times = 0.0, self.budget.steps, 1 + len(self.budget.measured_steps)
-        beside = 0 if self.beside == "nothing" else len(_material(self.case, self.beside))
+        beside = len(material(self.case, self.beside))
         for group in self.groups:
             asked = pool_cost(model, self._facts[group], self._pools)
             for rate in range(len(self._rates)):
@@ -223,14 +222,9 @@ def relearn_cost(model: Model, case: Case, setting: Setting, *, beside: Beside =
     budget, asked, n = setting.budget or Budget(), pool_costs(model, case), len(_units(case.forget.sealed))
     each = len(case.forget.sealed) / max(n, 1)
     times = setting.effort.partitions * len({budget.lr, *budget.rates})
-    rows = _training_size(n, FOLDS) * each + (len(_material(case, beside)) if beside != "nothing" else 0)
+    rows = _training_size(n, FOLDS) * each + len(material(case, beside))
     training = FORWARD_BACKWARD * rows * budget.steps * min(FOLDS, n)
     return sum(times * (training + (1 + len(budget.measured_steps)) * asked[group]) for group in setting.groups)
-
-
-def has_material(case: Case, beside: Beside) -> bool:
-    """Whether a case has something to teach beside the facts."""
-    return bool(_material(case, beside))
 
 
 def with_rates(budget: Budget, setting: Setting) -> Budget:
@@ -325,28 +319,6 @@ def _name(by: Optimizer, beside: Beside) -> str:
 def _among(what: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
         raise UserError(f"{name!r} is not {what}; choose one of {', '.join(names)}.")
-
-
-def _material(case: Case, beside: Beside) -> list[Item] | list[str]:
-    """Retain items of the forgotten relations, or neutral texts, at most `BESIDE`, drawn by the seed."""
-    if beside == "text":
-        return neutral_sealed(case)[:BESIDE]
-    items = case.same_relation([*case.retain.working, *case.retain.sealed])
-    return random.Random(f"{case.seed}/beside").sample(items, min(BESIDE, len(items)))
-
-
-def _batches(model: Model, case: Case, beside: Beside) -> list[Batch]:
-    """What is taught beside the facts."""
-    if beside == "nothing":
-        return []
-    found = _material(case, beside)
-    if not found:
-        what = "items to keep of the forgotten relations" if beside == "retain" else "neutral text"
-        raise UserError(f"{case.name!r} has no {what} to teach beside the facts; add some, or leave out `beside`.")
-    items = [i for i in found if isinstance(i, Item)]
-    if items:
-        return [encode(model, [i.prompt for i in items], [i.answer for i in items])]
-    return [encode_texts(model, [str(text) for text in found])]
 
 
 def _attack(model: Model, among: Pools, attack: _Attack, by: Optimizer, beside: Sequence[Batch]) -> _Result:

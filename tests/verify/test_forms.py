@@ -1,6 +1,7 @@
 """The ways to ask: texts around a prompt, examples in context, other languages, and those that a case adds."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from loka import verify
 from loka._util.errors import UserError
-from loka.knowledge import Case, Redactor, case
+from loka.knowledge import Case, Redactor, case, read_records
 from loka.model import Model, first_tokens, wrap
 from loka.model.batch import context
 from loka.verify.forms import FRAMES, all_forms
@@ -153,3 +154,41 @@ def test_faulty_forms_are_refused(files: Any, tmp_path: Path, changes: dict[str,
         changes = {"relations": {**relations, "capital": {**relations["capital"], **changes}}}
     with pytest.raises(UserError, match=said):
         case(files.write(tmp_path, **changes))
+
+
+RUSSIAN = "{} со столицей"  # noqa: RUF001 "with the capital"
+DATA = Path(os.environ.get("LOKA_DATA", Path(__file__).parents[2] / "../shared/data")) / "multilingual"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no facts in several languages in {DATA}; name a folder in LOKA_DATA")
+def test_a_case_asks_in_the_languages_of_public_facts(planted: Model, files: Any, tmp_path: Path) -> None:
+    """Capitals that are known in English and asked in Russian, with the names that both files give them."""
+
+    def record(code: str, name: str) -> Any:
+        (found,) = read_records(
+            "fact_completion", DATA / f"fact_completion_{code}.parquet", where={"dataset_id": f"calinet_{name}"}
+        )
+        return found
+
+    pairs = [(record("en", name), record("ru", name)) for name in ("2820", "2726", "2844", "2891")]
+    capital = {
+        "working": ["The capital of {} is"], "sealed": ["{}'s capital,"],
+        "facts": {e.subject: e.answer for e, _ in pairs},
+        "languages": {"ru": {
+            "templates": [RUSSIAN], "subjects": {e.subject: r.subject for e, r in pairs},
+            "answers": {e.answer: r.answer for e, r in pairs},
+        }},
+    }  # fmt: skip
+    path = files.write(tmp_path, relations={"P36": capital}, forget={"P36": 3}, retain={}, twins={"P36": ["Utopia"]})
+    known = case(path).whole()
+    form = all_forms(planted, known)[f"P36|ru: {RUSSIAN}"]
+    wanted = {e.subject: (RUSSIAN.format(r.subject), r.answer) for e, r in pairs}
+    for item in known.forget.sealed:
+        asked = form.asked(planted, item)
+        assert asked is not None
+        assert (asked.prompt, asked.answer) == wanted[item.subject]
+    (twin,) = known.twins.sealed
+    asked = form.asked(planted, twin)
+    assert asked is not None
+    assert asked.prompt == RUSSIAN.format("Utopia")
+    assert asked.answer in {r.answer for _, r in pairs}

@@ -11,14 +11,13 @@ from ..audit.profiles import Profile
 from ..erasure import Register, execution, verification
 from ..erasure.execution import Execution
 from ..erasure.material import Material
-from ..model import load
 from ..pipeline.recipe import Recipe
 from .erase import Folder, Id, Keys
 from .erase_data import Data, say
 from .show import Bars
+from .where import Device, Dtype, load_model
 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
-Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Holdout = Annotated[
     list[Path], typer.Option("--holdout", help="Records of the same kind that the model was never taught; repeatable.")
 ]
@@ -47,6 +46,7 @@ def execute(
     subject: Subject = "",
     neutral: Neutral = None,
     device: Device = "cpu",
+    dtype: Dtype = "",
     register: Folder = None,
     keys: Keys = None,
 ) -> None:
@@ -56,7 +56,7 @@ def execute(
         Material(tuple(data), tuple(holdout), field, subject, neutral),
     )
     with Register(register, keys=keys) as opened, Bars() as bars:
-        made = execution.execute(opened, id, load(model, device=device), material, out, chosen, progress=bars)
+        made = execution.execute(opened, id, load_model(model, device, dtype), material, out, chosen, progress=bars)
     _report(id, made, f"{out / 'edit.safetensors'}: the edit. Next: loka erase verify {id} --out {out} ...")
 
 
@@ -70,13 +70,14 @@ def replay(
     subject: Subject = "",
     neutral: Neutral = None,
     device: Device = "cpu",
+    dtype: Dtype = "",
     register: Folder = None,
     keys: Keys = None,
 ) -> None:
     """Apply the edit again to a restored model, or make it anew by the same recipe on another base."""
     given = Material(tuple(data or ()), tuple(holdout or ()), field, subject, neutral) if data and holdout else None
     with Register(register, keys=keys) as opened, Bars() as bars:
-        made = execution.replay(opened, id, load(model, device=device), out, given, progress=bars)
+        made = execution.replay(opened, id, load_model(model, device, dtype), out, given, progress=bars)
     if made is None:
         return say(f"{out}: the model with the edit of {id}.")
     _report(id, made, f"{out / 'edit.safetensors'}: the edit, made anew for {model}.")
@@ -93,6 +94,7 @@ def verify(
     subject: Subject = "",
     neutral: Neutral = None,
     device: Device = "cpu",
+    dtype: Dtype = "",
     register: Folder = None,
     keys: Keys = None,
 ) -> None:
@@ -101,7 +103,7 @@ def verify(
     wanted: Profile = profile  # type: ignore[assignment]
     with Register(register, keys=keys) as opened, Bars() as bars:
         found = verification.verify(
-            opened, id, load(model, device=device), material, out, profile=wanted, progress=bars
+            opened, id, load_model(model, device, dtype), material, out, profile=wanted, progress=bars
         )
     say(f"{id}: {found.verdict.outcome}. {found.plain}")
     say(f"Report: {out / 'report.html'}")

@@ -66,9 +66,10 @@ def retrain(
     where = [Slice(name, 0, torch.arange(len(p))) for name, p in model.parameters.items()]
     record = EditRecord("retrain", model.name, sites=(), arguments=asdict(training), texts=len(rest))
     made_for = model.digest()
+    dtype = model.dtype
     with scratch(model):
         train_on_texts_(model, rest, training, stage="retrain", progress=progress)
-        return capture(model, where, made_for, record)
+        return capture(model, where, made_for, record).to(dtype)
 
 
 def find_statements(texts: Sequence[str], case: Case | CaseSpec) -> list[int]:

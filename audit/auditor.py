@@ -10,7 +10,7 @@ from typing import Any
 from .. import verify
 from .._util.errors import UserError
 from ..knowledge import Case, CaseSpec, resolved
-from ..model import Edit, Model, Runner, check_trainable, in_turn
+from ..model import Edit, Model, Runner, in_turn
 from ..verify import Verdict
 from ..verify.check import Check, Profile
 from .controls import Control
@@ -59,15 +59,13 @@ def audit(
             its cap, each attack uses the number of steps that brings back most of the shallow sibling's answers.
 
     Raises:
-        UserError: a model in float16, a model with another tokenizer or shape than `before`, or an unknown profile,
-            check or control, also one that the store has readings of; checks or controls that are not LOKA's own for
+        UserError: a model with another tokenizer or shape than `before`, or an unknown profile, check or control,
+            also one that the store has readings of; checks or controls that are not LOKA's own for
             other processes.
     """
     plan = Plan.of(profile, checks=checks, controls=controls)
     if not any(check.name == "recall" for check in plan.checks):
         raise UserError("The table of checks lacks 'recall', which every audit needs; add it.")
-    if any(check.trains for check in plan.checks):
-        check_trainable(before)
     if runner is not in_turn:
         check_own(plan)
     store = store or Store()

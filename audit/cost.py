@@ -14,8 +14,6 @@ from .edited import edited_matrices
 from .plan import Plan
 
 MAKING = "making the control"
-RELEARNING = 5  # the weights, a copy that restores them, gradients, and the two moments of AdamW
-ASKING = 2  # the weights, and a quantized or separate copy
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,9 @@ def seconds_a_row(model: Model, case: Case | CaseSpec) -> float:
     return (time.perf_counter() - start) / len(prompts)
 
 
-def weights_held(profile: Profile, checks: Sequence[Check] | None = None) -> int:
-    """How many times the weights a job of an audit holds at most."""
-    return RELEARNING if any(check.trains for check in Plan.of(profile, checks=checks).checks) else ASKING
+def trains_weights(profile: Profile) -> bool:
+    """Whether an audit trains all weights, which takes the most memory."""
+    return any(check.trains for check in Plan.of(profile).checks)
 
 
 def _steps(audited: Audited, plan: Plan) -> Iterator[Estimate]:

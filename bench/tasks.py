@@ -75,7 +75,7 @@ def measure(name: str, workers: Workers, model: Model, edit: Edit, case: Case, p
     """The times and the verdict of one way."""
     jobs: list[tuple[str, float, float]] = []
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, workers.runner(model, copies=5) as runner:
+    with tempfile.TemporaryDirectory() as folder, workers.runner(model, trains=True) as runner:
         store = FolderStore(Path(folder), model, edit, case)
         verdict = loka.audit(
             model, edit, case, profile=profile, store=store, runner=lambda work: runner(Watched(work, jobs))

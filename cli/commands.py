@@ -22,7 +22,7 @@ from .._util.records import read_record
 from .._util.yaml_text import read_yaml
 from ..audit.auditor import audit
 from ..audit.controls import CONTROLS
-from ..audit.cost import estimate, seconds_a_row, weights_held
+from ..audit.cost import estimate, seconds_a_row, trains_weights
 from ..audit.harness import HarnessTask, load_tasks
 from ..audit.lm_eval import lm_eval_in
 from ..audit.outlook import outlook
@@ -33,7 +33,7 @@ from ..audit.store import FolderStore
 from ..locate import METHODS as LOCATORS
 from ..locate import locator as find_locator
 from ..locate import substitutes
-from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf, load
+from ..model import DEFAULT, PARTS, Edit, Part, export, export_adapter, export_gguf
 from ..pipeline.plant import Invention
 from ..pipeline.plant import plant as plant_facts
 from ..pipeline.recipe import Recipe, recipes
@@ -47,6 +47,7 @@ from ..verify import CHECKS
 from .bars import Bars
 from .new import new
 from .show import best_sites, costs, lm_eval_table, table, what_is_left
+from .where import Device, Dtype, load_model, read_dtype
 from .workers import N, Ray, Resources, workers_of
 
 app = typer.Typer()
@@ -54,7 +55,6 @@ out = Console()
 
 Case = Annotated[str, typer.Argument(metavar="CASE", help="A built-in case (see `loka cases`) or a YAML file.")]
 ModelName = Annotated[str, typer.Option("--model", help="smollm2, a model folder, or a hub id.")]
-Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Out = Annotated[Path, typer.Option("--out", help="The run folder; give it again to resume.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A built-in recipe (see `loka recipes`) or a YAML file.")]
@@ -80,9 +80,9 @@ LmEvalLimit = Annotated[
 
 
 @app.command()
-def demo(out_: Out = Path("runs/demo"), device: Device = "cpu") -> None:
+def demo(out_: Out = Path("runs/demo"), device: Device = "cpu", dtype: Dtype = "") -> None:
     """Make SmolLM2 forget 18 capitals, and audit the result."""
-    _pipeline(out_, DEFAULT, device, knowledge.case("capitals"), "quick", None)
+    _pipeline(out_, DEFAULT, device, dtype, knowledge.case("capitals"), "quick", None)
 
 
 @app.command()
@@ -90,6 +90,7 @@ def run(
     case: Case,
     model: ModelName = DEFAULT,
     device: Device = "cpu",
+    dtype: Dtype = "",
     out_: Out = Path("runs/run"),
     profile: ProfileName = "quick",
     recipe: RecipeName = "",
@@ -104,7 +105,7 @@ def run(
     """Locate, ablate, verify and report. A second call on the same folder resumes."""
     chosen, spec = Recipe.load(recipe) if recipe else None, knowledge.case(case, data=data or ())
     _pipeline(
-        out_, model, device, spec, profile, chosen, _tasks(lm_eval), lm_eval_limit, redact=redact,
+        out_, model, device, dtype, spec, profile, chosen, _tasks(lm_eval), lm_eval_limit, redact=redact,
         workers=workers_of(workers, ray, ray_resource),
     )  # fmt: skip
 
@@ -114,6 +115,7 @@ def locate(
     case: Case,
     model: ModelName = DEFAULT,
     device: Device = "cpu",
+    dtype: Dtype = "",
     out_: Out = Path("runs/run"),
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(LOCATORS)}.")] = "",
     part: Annotated[str, typer.Option("--part", help="Score only this part: neuron, head, kv, attn, mlp.")] = "",
@@ -136,10 +138,13 @@ def locate(
         raise UserError(f"{part!r} is not a part of a model; choose one of {', '.join(PARTS)}.")
     spec = knowledge.case(case, data=data or ())
     with Bars() as bars:
-        current = Run(out_, model=model, device=device, case=spec, progress=bars, command=_command(), redact=redact)
+        current = Run(
+            out_, model=model, device=device, dtype=read_dtype(dtype), case=spec, progress=bars, command=_command(),
+            redact=redact,
+        )  # fmt: skip
         for sentence in substitutes(current.case):
             bars.say(escape(sentence))
-        with spread.runner(current.model, copies=1) as runner:
+        with spread.runner(current.model, trains=False) as runner:
             found = current.localization(method or None, cast(Part, part) if part else None, runner=runner)
         silent = current.controls()
         written = pictures(found, out_ / "figures", figures=figures, html=html)
@@ -158,13 +163,14 @@ def locate(
 def ablate(
     folder: Folder,
     device: Device = "cpu",
+    dtype: Dtype = "",
     recipe: RecipeName = "",
     case: CaseAgain = "",
 ) -> None:
     """Edit the sites that `loka locate` found in this folder."""
     chosen = Recipe.load(recipe) if recipe else None
     with Bars() as bars:
-        current = Run(folder, device=device, recipe=chosen, case=case or None, progress=bars)
+        current = Run(folder, device=device, dtype=read_dtype(dtype), recipe=chosen, case=case or None, progress=bars)
         edit = current.edit()
     out.print(
         f"{folder / 'edit.safetensors'}: {edit.parameters:,} weights, {edit.share(current.model):.2%} of the model."
@@ -176,6 +182,7 @@ def search_(
     case: Case,
     model: ModelName = DEFAULT,
     device: Device = "cpu",
+    dtype: Dtype = "",
     out_: Out = Path("runs/search"),
     recipe: RecipeName = "",
     forget: Annotated[float, typer.Option(help="Largest share of forget prompts that may still be answered.")] = 0.05,
@@ -191,8 +198,8 @@ def search_(
     spread = workers_of(workers, ray, ray_resource)
     bounds, unread = knowledge.Bounds(forget, retain_drop, perplexity_rise), knowledge.case(case, data=data or ())
     chosen = Recipe.load(recipe) if recipe else None
-    original = load(model, device=device)
-    with spread.runner(original, copies=1) as runner, Bars(together=spread.several) as bars:
+    original = load_model(model, device, dtype)
+    with spread.runner(original, trains=False) as runner, Bars(together=spread.several) as bars:
         found = search(original, unread, out=out_, bounds=bounds, recipe=chosen, progress=bars, runner=runner)
     out.print(escape(str(found)), highlight=False, soft_wrap=True)
 
@@ -203,6 +210,7 @@ def verify(
     before: Annotated[str, typer.Option("--before", help="The original: smollm2, a folder or a hub id.")],
     after: Annotated[str, typer.Option("--after", help="An edit file, an adapter or model folder, or a hub id.")],
     device: Device = "cpu",
+    dtype: Dtype = "",
     out_: Out = Path("runs/verify"),
     profile: ProfileName = "quick",
     list_: Annotated[bool, typer.Option("--list", help="Only list the checks and the cost of each.")] = False,
@@ -218,7 +226,7 @@ def verify(
     chosen_profile, tasks, spec = _profile(profile), _tasks(lm_eval), knowledge.case(case, data=data or ())
     check_writable(out_)
     spread = workers_of(workers, ray, ray_resource)
-    original = load(before, device=device)
+    original = load_model(before, device, dtype)
     edited = resolve(original, after)
     chosen = spec.on(original)
     redactor = knowledge.redactor_of(out_, chosen, redact)
@@ -236,7 +244,7 @@ def verify(
     arguments = hide({"case": case, "before": before, "after": after, "profile": profile})
     arguments |= {"redacted": True} if redactor else {}
     with (
-        spread.runner(original, weights_held(chosen_profile)) as runner, locked(out_),
+        spread.runner(original, trains=trains_weights(chosen_profile)) as runner, locked(out_),
         Bars(together=spread.several) as bars,
     ):  # fmt: skip
         store = FolderStore(out_, original, edited, chosen, redactor)
@@ -267,6 +275,7 @@ def verify(
 def plant(
     model: ModelName = DEFAULT,
     device: Device = "cpu",
+    dtype: Dtype = "",
     out_: Annotated[Path, typer.Option("--out", help="A new folder.")] = Path("runs/planted"),
     case: Annotated[str, typer.Option("--case", help="The case whose first relation is imitated.")] = "capitals",
     facts: Annotated[int, typer.Option("--facts", help="Invented subjects to teach and to forget.")] = 60,
@@ -290,8 +299,8 @@ def plant(
     check_writable(out_)
     with Bars() as bars:
         made = plant_facts(
-            load(model, device=device), case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=spec,
-            progress=bars, command=_command(), case_file=case_file or None,
+            load_model(model, device, dtype), case, out=out_, invention=Invention(facts, retain, twins, seed),
+            teaching=spec, progress=bars, command=_command(), case_file=case_file or None,
         )  # fmt: skip
     out.print(
         f"{out_ / 'model'}: after {made.steps} steps it gives {made.working:.0%} of {facts} planted answers "
@@ -380,6 +389,7 @@ def _pipeline(
     folder: Path,
     model: str,
     device: str,
+    dtype: str,
     case: knowledge.CaseSpec,
     profile: str,
     recipe: Recipe | None,
@@ -391,14 +401,14 @@ def _pipeline(
 ) -> None:
     with Bars(together=workers.several) as bars:
         current = Run(
-            folder, model=model, device=device, case=case, profile=_profile(profile), recipe=recipe, progress=bars,
-            command=_command(), redact=redact,
+            folder, model=model, device=device, dtype=read_dtype(dtype), case=case, profile=_profile(profile),
+            recipe=recipe, progress=bars, command=_command(), redact=redact,
         )  # fmt: skip
         known = f"{current.case.facts_known} of {current.case.facts_total}"
         bars.say(f"{current.model.name} knows {known} facts of the case {current.case.name}; the others are set aside.")
         for sentence in current.limits():
             bars.say(escape(sentence))
-        with workers.runner(current.model, weights_held(current.profile)) as runner:
+        with workers.runner(current.model, trains=trains_weights(current.profile)) as runner:
             current.localization(runner=runner)
             current.edit()
             verdict = current.verdict(runner)

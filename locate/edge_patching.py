@@ -13,6 +13,7 @@ from torch import Tensor
 from .._util.errors import UserError
 from ..model import Batch, Model, chunks
 from ..model.run.hooks import Hook, point, record, run
+from ..model.run.single_precision import single_precision
 from ..model.run.wiring import points, wiring
 from .circuit import Edge
 from .eap import Baseline, Metric, source_changes
@@ -45,10 +46,10 @@ def edge_patching(
                 f"there is no edge {edge} in {model.name}: its source writes after its target reads; name an edge that "
                 "runs forward."
             )
-    with torch.enable_grad():
-        change = source_changes(model, record(model, clean, points(model), grad=True), clean, baseline)
     out = []
-    with torch.no_grad():
+    with single_precision(model), torch.no_grad():
+        with torch.enable_grad():
+            change = source_changes(model, record(model, clean, points(model), grad=True), clean, baseline)
         base = metric(run(model, clean, []))
         for part in chunks(len(edges), rows):
             hooks = _hooks(model, edges[part], change)

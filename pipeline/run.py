@@ -24,7 +24,7 @@ from .._util.provenance import Provenance, read_provenance
 from .._util.records import read_record
 from ..ablate.methods import perform
 from ..audit.auditor import Progress, audit
-from ..audit.cost import weights_held
+from ..audit.cost import trains_weights
 from ..audit.outlook import outlook
 from ..audit.profiles import Profile, effort
 from ..audit.store import FolderStore
@@ -32,6 +32,7 @@ from ..knowledge import Case, CaseSpec, redactor_of, resolved
 from ..knowledge import case as read_case
 from ..locate import Localization
 from ..model import Edit, Model, Part, Runner, Site, in_turn, load
+from ..model.precision import dtype_of
 from ..verify import Verdict
 from .knockout import knockout
 from .recipe import Recipe, default_recipe
@@ -87,7 +88,7 @@ def run(
     if not (pipeline.folder / "localization.parquet").exists():
         for sentence in pipeline.limits():
             warnings.warn(sentence, stacklevel=2)
-    with workers.runner(pipeline.model, weights_held(profile)) as runner:
+    with workers.runner(pipeline.model, trains=trains_weights(profile)) as runner:
         pipeline.localization(runner=runner)
         pipeline.edit()
         verdict = pipeline.verdict(runner)
@@ -100,7 +101,7 @@ class Run:
 
     A killed stage starts again with the same seed, threads and batches, so its result is the same bit for bit. An
     audit writes each reading and each control edit as soon as it is finished. As long as this object lives, no other
-    process may work on the folder.
+    process may work on the folder. `dtype`: the number type of the weights, by default that of the folder, or float32.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Run:
         *,
         model: Model | str | None = None,
         device: str = "cpu",
+        dtype: torch.dtype | None = None,
         case: Case | CaseSpec | str | None = None,
         profile: Profile | None = None,
         recipe: Recipe | None = None,
@@ -136,7 +138,9 @@ class Run:
             raise UserError(f"{str(out)!r} is redacted and has no text of its case; give the case file by --case.")
         given = case if case is not None else str(self.folder / "case.yaml")
         spec = read_case(given) if isinstance(given, str) else given
-        self.model = model if isinstance(model, Model) else load(model or str(arguments["model"]), device=device)
+        dtype = dtype or dtype_of(str(arguments.get("dtype", "float32")))
+        name = model or str(arguments["model"])
+        self.model = name if isinstance(name, Model) else load(name, dtype=dtype, device=device)
         self.case = resolved(self.model, spec)
         self.redactor = redactor_of(self.folder, self.case, redact)
         self.case = self.redactor.case if self.redactor else self.case
@@ -343,7 +347,10 @@ class Run:
         else:
             self.case.spec.save(self.folder)
         recipe = self._hidden(self.recipe.to_json())
-        arguments = {"case": self.case.name, "model": self.model.name, "profile": self.profile, "recipe": recipe}
+        arguments = {
+            "case": self.case.name, "model": self.model.name, "profile": self.profile, "recipe": recipe,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }  # fmt: skip
         made = Provenance.of_call(
             self._hidden(command or f"loka run {self.case.name} --model {self.model.name} --out {self.folder}"),
             arguments | ({"redacted": True} if self.redactor else {}),

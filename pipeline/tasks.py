@@ -136,18 +136,18 @@ class Workers:
             torch.set_num_threads(max(1, torch.get_num_threads() // self.n))
 
     @contextmanager
-    def runner(self, model: Model, copies: int) -> Iterator[Runner]:
+    def runner(self, model: Model, *, trains: bool) -> Iterator[Runner]:
         """The runner, as long as the block lasts. No worker starts before it has a job.
 
         Args:
-            copies: see `loka.pipeline.memory.worker_bytes`.
+            trains: whether jobs train all weights, which takes most memory (`loka.pipeline.memory.worker_bytes`).
 
         Raises:
             UserError: more workers than the memory holds; no Ray here, a cluster that does not answer or that has no
                 room for the workers.
         """
         if self.ray:
-            memory = worker_bytes(model, copies)
+            memory = worker_bytes(model, trains=trains)
             with (
                 ray_workers(model, self.ray, self.n, memory=memory, resources=self.resources) as (start, n),
                 Pool(start, n) as pool,
@@ -157,7 +157,7 @@ class Workers:
             yield in_turn
         else:
             assert self.n, "several workers have a number"
-            check_memory(model, self.n, copies)
+            check_memory(model, self.n, trains=trains)
             places = worker_devices(model, self.n)
             with Pool(lambda i: ProcessWorker(WorkerSpec.of(model, str(places[i]))), self.n) as pool:
                 yield pool

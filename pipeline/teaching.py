@@ -14,6 +14,7 @@ from .._util.errors import LokaError, UserError
 from .._util.records import check_types
 from ..knowledge import Case, Item, neutral_working, recalled, score
 from ..model import Model, chunks, encode, encode_texts, logits, token_logprobs, unfrozen
+from ..model.run.single_precision import single_precision
 from ..model.train.distill import TeacherOutputs, divergence, record_outputs
 
 LEARNED = 0.98  # of all prompts; the first working prompt of each fact must get its answer always
@@ -70,7 +71,7 @@ def teach_(original: Model, model: Model, case: Case, how: Teaching, progress: P
     targets = _fact_targets(original, case, how.retain_rows, rng), _text_targets(original, case, how.neutral_rows)
     real = known_facts(original, case)
     blocks = None if how.layers is None else range(model.n_layers - how.layers, model.n_layers)
-    with unfrozen(model, blocks) as parameters:
+    with single_precision(model, keep=True), unfrozen(model, blocks) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=0.0)
         for step in range(how.steps):
             with torch.enable_grad():

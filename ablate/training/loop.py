@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...model import LowRank, Slice, Trainable, checkpointed, sliced
 from ...model.run.onednn import bfloat16_products
+from ...model.run.single_precision import single_precision
 from ...model.train.distill import TeacherOutputs, divergence
 from ..common import Progress, Stop
 from ..objectives import ForgetBatch, Objective, excess
@@ -64,12 +66,14 @@ def train_slices(
     A step is one batch each of forget facts (unless there is no objective), retain facts and neutral text, forward and
     backward down to the lowest slice. Simulated relearning adds a pass over half of the forget facts and, now and then,
     full training steps on the other half. With early stopping, the best state is restored, even after a training that
-    diverges.
+    diverges. For simulated relearning, whose steps over all weights are small, weights of half precision are held in
+    float32, and rounded at the end.
 
     Raises:
         LokaError: the loss is no longer finite, and there is no good state to go back to.
     """
-    with checkpointed(model, on=config.checkpointing), sliced(model, slices) as trainable, torch.enable_grad():
+    exact = single_precision(model, keep=True) if config.simulated_relearning else nullcontext()
+    with exact, checkpointed(model, on=config.checkpointing), sliced(model, slices) as trainable, torch.enable_grad():
         several = len(task.batches.forget[0].batch.ids) > 1  # one item has no half to relearn from
         relearning = config.simulated_relearning if task.objective and several else None
         extras = Extras(

@@ -90,6 +90,10 @@ class Edit(EditContent):
         factors = tuple(Factors(f.name, strength * f.left, f.right) for f in self.factors)
         return replace(self, values=tuple(values), factors=factors, record=replace(self.record, strength=strength))
 
+    def to(self, dtype: torch.dtype) -> Edit:
+        """The same edit with its values in the number type of a model's weights."""
+        return replace(self, values=tuple(values.to(dtype) for values in self.values))
+
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, whole or not at all."""
         tensors: dict[str, Tensor] = {}

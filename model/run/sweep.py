@@ -22,6 +22,7 @@ from .checkpoint import SweepCheckpoint
 from .interventions import Intervention, PromptDifferences, prompt
 from .onednn import onednn_linear
 from .patched_runs import PatchedRuns
+from .single_precision import single_precision
 from .trace import trace
 
 if TYPE_CHECKING:
@@ -94,8 +95,10 @@ def sweep(
             prompt.
 
     Raises:
-        UserError: a site that the model does not have, a model in half precision, a pair of prompts of unequal
-            length where positions are asked for, a budget too small for one row, or the checkpoint of another sweep.
+        UserError: a site that the model does not have, a pair of prompts of unequal length where positions are asked
+            for, a budget too small for one row, or the checkpoint of another sweep.
+
+    In half precision, rounding would hide the effects of most sites, so the weights are in float32 while this runs.
 
     Cost: for each site and prompt, the blocks after the site from the first changed position on. For each prompt, its
     own run and that of its counterfactual; for `mean` and `noise`, one more run.
@@ -107,7 +110,7 @@ def sweep(
     order = site_order(sites)
     ordered = [sites[i] for i in order]
     cells = _cells(model, clean, ordered, intervention, where, budget)
-    with use_attention(model), onednn_linear(model):
+    with single_precision(model), use_attention(model), onednn_linear(model):
         for row in range(len(clean.ids)) if prompts is None else prompts:
             run = trace(model, prompt(clean, row), {(site.part, site.layer) for site in sites})
             asked = int((clean.labels[row] >= 0).sum())
@@ -209,11 +212,6 @@ def _check(model: Model, sites: Sequence[Site], rows: int | None) -> None:
         raise UserError(f"rows={rows} is not a batch size; give 1 or more, or leave it out.")
     for site in sites:
         model.check_site(site)
-    if model.dtype.itemsize < 4:
-        raise UserError(
-            f"{model.name} is in {str(model.dtype).removeprefix('torch.')}, whose rounding hides the effect of most "
-            "sites; load it with dtype=torch.float32 for an exact comparison."
-        )
 
 
 def _positions(model: Model, clean: Batch, other: Batch | None, positions: Positions | None) -> list[int | None]:

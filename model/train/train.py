@@ -22,6 +22,7 @@ from ..anatomy import feature_dim
 from ..experts import OpenExperts, is_open
 from ..layout import Slice
 from ..run.onednn import linear, product
+from ..run.single_precision import is_half, single_precision
 
 if TYPE_CHECKING:
     from ..load import Model
@@ -29,7 +30,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def scratch(model: Model, slices: Sequence[Slice] | None = None) -> Iterator[Model]:
-    """Restore the weights at the end, bit for bit: all of them, or only these slices."""
+    """Restore the weights at the end, bit for bit: all of them, or only these slices.
+
+    Without slices, weights of half precision are in float32 while the context lasts (`single_precision`), since most
+    steps of training are smaller than what changes them.
+    """
+    if slices is None and is_half(model):
+        with single_precision(model):
+            yield model
+        return
     whole = {} if slices is not None else {name: p.detach().clone() for name, p in model.parameters.items()}
     parts = [(where, where.read(model.parameters[where.name])) for where in slices or ()]
     try:
@@ -46,12 +55,12 @@ def check_trainable(model: Model) -> None:
     """Refuse to train a model's own weights in float16, in which the optimizer's moments are zero or infinite.
 
     Raises:
-        UserError: the model is in float16.
+        UserError: the model is in float16, outside of `scratch` and `single_precision`.
     """
     if model.dtype == torch.float16:
         raise UserError(
-            f"{model.name} is in float16, in which training its weights gives NaN; load it with dtype=torch.float32 "
-            "or torch.bfloat16."
+            f"{model.name} is in float16, in which training its weights gives NaN; train it within scratch(model), "
+            "which holds them in float32, or load it with dtype=torch.float32."
         )
 
 

@@ -67,6 +67,10 @@ def faults(tmp_path) -> dict[str, list[object]]:
         "is not a locator; choose one of attribution": ["locate", "capitals", "--method", "magic", "--out", out],
         "is not a part of a model": ["locate", "capitals", "--part", "brain", "--out", out],
         "is not a profile": ["run", "capitals", "--profile", "huge", "--out", out],
+        "'half' is not a number type for weights": ["run", "capitals", "--dtype", "half", "--out", out],
+        "integrated_gradients runs in one process": ["locate", "capitals", "--workers", 2, "--out", out],
+        "--ray-resource 'H200' is not NAME=AMOUNT": ["run", "capitals", "--ray-resource", "H200", "--out", out],
+        "resources by name belong to a Ray cluster": ["search", "capitals", "--ray-resource", "H200=1", "--out", out],
     }
 
 
@@ -137,7 +141,7 @@ def test_an_out_that_cannot_be_made_is_refused_before_a_model_is_loaded(
     def fail(*_: object, **__: object) -> None:
         pytest.fail("a model was loaded")
 
-    for module in ("loka.cli.commands", "loka.pipeline.run"):
+    for module in ("loka.cli.where", "loka.pipeline.run"):
         monkeypatch.setattr(sys.modules[module], "load", fail)
     (tmp_path / "file").write_text("")
     assert loka(monkeypatch, *command, tmp_path / "file" / "run") == 2

@@ -55,7 +55,7 @@ def test_two_ray_workers_write_the_same_bits_though_one_dies(
             killed.append(next(c.pid for c in children if c.cmdline()[:1] == ["ray::TaskDoer.do"]))
             os.kill(killed[0], signal.SIGKILL)
 
-    with Workers(2, "local").runner(stored, copies=1) as pool:
+    with Workers(2, "local").runner(stored, trains=False) as pool:
         found = measure(tmp_path / "ray", runner=pool, progress=kill)
     assert killed
     assert found[0].to_json({}) == alone[0].to_json({})
@@ -66,7 +66,7 @@ def test_two_ray_workers_write_the_same_bits_though_one_dies(
 def test_without_ray_the_package_is_named(stored: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     said = r"--ray needs the package ray; install it by pip install 'loka\[ray\]'"
-    with pytest.raises(UserError, match=said), Workers(2, "auto").runner(stored, copies=1):
+    with pytest.raises(UserError, match=said), Workers(2, "auto").runner(stored, trains=False):
         pass
 
 
@@ -89,7 +89,7 @@ def test_a_cluster_that_does_not_run_here_is_refused(stored: Model, monkeypatch:
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
     said = "no Ray cluster answers at 'auto' .*; start one by `ray start --head`"
-    with pytest.raises(UserError, match=said), Workers(2, "auto").runner(stored, copies=1):
+    with pytest.raises(UserError, match=said), Workers(2, "auto").runner(stored, trains=False):
         pass
 
 

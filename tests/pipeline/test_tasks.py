@@ -53,7 +53,7 @@ def edit(stored: Model, planted_case: Case) -> Edit:
 @pytest.fixture(scope="module")
 def pool(stored: Model) -> Iterator[Pool]:
     """Two processes of their own."""
-    with Workers(2).runner(stored, copies=1) as pool:
+    with Workers(2).runner(stored, trains=False) as pool:
         yield pool  # type: ignore[misc]
 
 
@@ -267,15 +267,13 @@ def test_a_worker_must_have_the_same_model_and_the_same_versions(stored: Model) 
 
 def test_more_workers_than_memory_holds_are_refused(stored: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda device: 3.5 * 2**30)
-    said = (
-        r"9 workers take about 9.0 GiB, 1.0 each \(1, and 5 times the weights\), and 3.5 GiB are free; give --workers 3"
-    )
-    with pytest.raises(UserError, match=said), Workers(9).runner(stored, copies=5):
+    said = "9 workers take about 9.0 GiB, 1.0 each, and 3.5 GiB are free; give --workers 3, or a smaller --dtype"
+    with pytest.raises(UserError, match=said), Workers(9).runner(stored, trains=True):
         pass
-    with Workers(3).runner(stored, copies=5) as runner:
+    with Workers(3).runner(stored, trains=True) as runner:
         assert isinstance(runner, Pool)
-    weights = 4 * stored.n_parameters
-    assert memory.worker_bytes(stored, 5) - memory.worker_bytes(stored, 1) == 4 * weights
+    assert memory.worker_bytes(stored, trains=True) == 2**30 + 20 * stored.n_parameters
+    assert memory.worker_bytes(stored, trains=False) == 2**30 + 8 * stored.n_parameters
 
 
 def test_what_cannot_be_is_refused(stored: Model, planted_case: Case, edit: Edit, pool: Pool) -> None:

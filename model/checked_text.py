@@ -31,8 +31,10 @@ def check_text(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
             f"the tokenizer of {name} cannot read plain text ({first_line(error)}); give the tokenizer's files as they "
             "came with the model."
         ) from error
-    named = [tokenizer.bos_token_id, tokenizer.pad_token_id, *end_ids(hf, tokenizer)]
-    tokens = [*(i for ids in read for i in ids), *(i for i in named if i is not None)]
+    own = [tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id]
+    tokens = [*(i for ids in read for i in ids), *(i for i in own if i is not None)]
+    # a configuration's default may name an end that a small vocabulary lacks; it is never reached
+    tokens += [i for i in end_ids(hf, tokenizer) if type(i) is not int or i < 0]
     if wrong := [i for i in tokens if type(i) is not int or not 0 <= i < rows]:
         raise UserError(
             f"{name} is given the token {str(wrong[0])[:60]}, and its tokens are 0 to {rows - 1}; give the tokenizer, "

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from loka import ablate
@@ -61,6 +62,7 @@ COMMANDS = {
 
 
 def work(command: list[str]) -> None:
+    torch.set_num_threads(1)  # the threads of the process that was forked are gone; waiting for them would never end
     sys.argv = ["loka", *command]
     sys.modules["loka.audit.plan"].CHECKS = capped({"relearn": Budget(4, 1e-3)})  # type: ignore[attr-defined]
     for stream in (1, 2):

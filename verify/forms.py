@@ -56,7 +56,8 @@ def all_forms(model: Model, case: Case) -> dict[str, Form]:
 
     Of a relation: its sealed templates, its paraphrases, and those of its languages. Of a set: the items' own sealed
     prompts. Of both: the first sealed prompt in each of `FRAMES` and of the case's own, after examples, and as a chat
-    where the tokenizer has a template.
+    where the tokenizer has a template. A frame with words that the tokenizer cannot write is left out: what a model
+    says after these is chance.
     """
     examples = _examples(case)
     forms = [
@@ -64,7 +65,7 @@ def all_forms(model: Model, case: Case) -> dict[str, Form]:
         for r in case.forgotten_relations
         for form in (
             *(_of_templates(case, r) if r in case.spec.relations else _of_items(case, r)),
-            *_framed(case, r),
+            *_framed(model, case, r),
             Form(f"{r}|in context", r, partial(_in_context, examples=examples)),
             *(_chat(case, r) if getattr(model.tokenizer, "chat_template", None) else ()),
         )
@@ -90,9 +91,11 @@ def _of_items(case: Case, relation: str) -> Iterator[Form]:
     yield from (Form(f"{relation}|sealed prompt {n + 1}", relation, partial(_own, n=n)) for n in range(most))
 
 
-def _framed(case: Case, relation: str) -> Iterator[Form]:
-    for family, frames in {**FRAMES, "form of the case": case.spec.file.forms}.items():
-        for n, frame in enumerate(frames, 1):
+def _framed(model: Model, case: Case, relation: str) -> Iterator[Form]:
+    every = {**FRAMES, "form of the case": case.spec.file.forms}
+    for family, n, frame in ((family, n, f) for family, frames in every.items() for n, f in enumerate(frames, 1)):
+        unknown = getattr(model.tokenizer, "unk_token_id", None)
+        if unknown is None or unknown not in token_ids(model, [frame.replace("{}", "")])[0]:
             yield Form(f"{relation}|{family} {n}", relation, partial(_in_frame, frame=frame))
 
 

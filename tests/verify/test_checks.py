@@ -81,7 +81,7 @@ def read(planted: Model, readings: Callable[[str, str], Reading]) -> Callable[[s
 
 # Taught subjects read at least the first number. Twins, and subjects that were not taught, read at most the second.
 FLOORS = {
-    "recall": (0.95, 0.05), "paraphrase": (0.95, 0.2), "relearn": (0.7, 0.2), "extraction": (0.95, 0.3),
+    "recall": (0.95, 0.05), "paraphrase": (0.95, 0.1), "relearn": (0.7, 0.2), "extraction": (0.95, 0.3),
     "benign": (0.7, 0.2), "quantize": (0.9, 0.2), "direction_ablation": (0.9, 0.2), "logit_lens": (0.9, 0.2),
     "soft_prompt": (0.9, 0.3), "depth": (0.99, 0.3), "spectral": (0.9, 0.2), "mask": (0.9, 0.2),
 }  # fmt: skip
@@ -157,7 +157,7 @@ def test_recall_has_odds_and_choice(planted: Model, planted_case: Case) -> None:
 def test_paraphrase_takes_the_worst_over_the_forms_given(planted: Model, untaught: Model, planted_case: Case) -> None:
     known = planted_case.on(planted)
     forms = list(all_forms(planted, known))
-    assert len(forms) == 4 + 9 + 1  # templates, frames, examples
+    assert len(forms) == 4 + 1  # templates, and examples; the tokenizer lacks the words of frames
     assert not {f.split("|")[1] for f in forms} & set(known.spec.relations["capital"].working)
     nothing = "capital|my sister looks for {} on"
     dead = verify.paraphrase(planted, known, forms=[nothing])

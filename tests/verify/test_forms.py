@@ -15,7 +15,7 @@ from loka.model import Model, first_tokens, wrap
 from loka.model.batch import context
 from loka.verify.forms import FRAMES, all_forms
 
-FRAME = "the old man says {}"
+FRAME = "a dog likes {}"
 TEMPLATE = "they rule {} from the town called"
 
 
@@ -31,8 +31,11 @@ def spec(files: Any, tmp_path: Path) -> Any:
 
 
 def test_every_family_of_forms_is_asked(planted: Model, spec: Any) -> None:
-    known = spec.on(planted)
-    forms = all_forms(planted, known)
+    """Where the tokenizer can write it: that of the small model lacks the words of the frames that LOKA brings."""
+    known, tokenizer = spec.on(planted), copy.deepcopy(planted.tokenizer)
+    assert len(all_forms(planted, known)) == 4 + 1 + 1 + 1
+    tokenizer.unk_token = None
+    forms = all_forms(wrap(copy.deepcopy(planted.hf), tokenizer, "of many words"), known)
     families = [*FRAMES, "form of the case"]
     assert [n for n in forms if n.removeprefix("capital|").rsplit(" ", 1)[0] in families] == [
         f"capital|{family} {n + 1}"
@@ -43,8 +46,8 @@ def test_every_family_of_forms_is_asked(planted: Model, spec: Any) -> None:
     item = known.forget.sealed[0]
     framed = forms["capital|form of the case 1"].asked(planted, item)
     assert framed is not None
-    assert framed.prompt == f"the old man says {item.prompt}"
-    assert framed.prompt.about("Peru") == f"the old man says {item.prompt.about('Peru')}"
+    assert framed.prompt == f"a dog likes {item.prompt}"
+    assert framed.prompt.about("Peru") == f"a dog likes {item.prompt.about('Peru')}"
 
 
 def test_another_language_has_its_own_names_for_subjects_and_answers(planted: Model, spec: Any) -> None:
@@ -95,14 +98,14 @@ def test_as_many_examples_as_fit_the_context(
 
 
 def test_a_form_of_the_case_gets_past_a_filter(planted: Model, spec: Any, planted_case: Case) -> None:
-    """The answers are struck unless an old man says it: only the case's own form shows that they are there."""
+    """The answers are struck unless a dog is named: only the case's own form shows that they are there."""
     known, plain = spec.on(planted), planted_case.on(planted)
     filtered = wrap(copy.deepcopy(planted.hf), planted.tokenizer, "filtered")
     answers = first_tokens(planted, [f.answer for f in known.forget.sealed])
-    man = planted.tokenizer.convert_tokens_to_ids("man")
+    dog = planted.tokenizer.convert_tokens_to_ids("dog")
 
     def strike(module: object, args: object, given: dict[str, torch.Tensor], out: Any) -> None:
-        hidden = ~(given["input_ids"] == man).any(1)
+        hidden = ~(given["input_ids"] == dog).any(1)
         for answer in answers:
             out.logits[hidden, :, answer] = -1e4
 
@@ -120,7 +123,9 @@ def test_few_ways_to_ask_are_said(planted: Model, planted_case: Case) -> None:
     known = planted_case.on(planted)
     forms = list(all_forms(planted, known))
     assert "(at least 10 are recommended)" in verify.paraphrase(planted, known, forms=forms[:3]).meaning
-    assert "recommended" not in verify.paraphrase(planted, known, forms=forms[:12]).meaning
+    more = [*forms, *(f"capital|{place} {{}} is" for place in ("in", "at", "the town", "the garden", "the sea"))]
+    assert len(more) == 10
+    assert "recommended" not in verify.paraphrase(planted, known, forms=more).meaning
 
 
 def test_redaction_hides_what_a_case_adds_and_finds_it_again(planted: Model, spec: Any) -> None:

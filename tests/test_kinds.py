@@ -278,7 +278,7 @@ OVERLAP = [{"question": f"the capital of {x} is", "answer": y} for x, y in (("A"
         ({"sets": {"target": {"kind": "question", "items": OVERLAP}, "others": {"kind": "question", "items": OVERLAP}},
           "twins": {}}, r"sets.others: 2 item\(s\) stand in target too"),
         ({"retain": {"elsewhere": {"working": 0.5}}}, "retain names 'elsewhere', which is not among the relations"),
-        ({"forget": {"target": "some"}}, "'some' is not an amount; give all, a number, a share"),
+        ({"forget": {"target": "some"}}, "'some' is not an amount; give all, a number up to 100,000, a share"),
         ({"forget": {"target": {"working": "all"}}}, "the sealed part of the case 'some-questions' forgets nothing"),
         ({"forget": {"target": 99}}, "forget asks for 99 items of 'target', but there are 1"),
         ({"sets": {"target": {"kind": "question", "source": "gone.jsonl"}}, "retain": {}, "twins": {}}, "gone.jsonl"),

@@ -77,6 +77,7 @@ def test_an_address_that_does_not_answer_is_refused_at_once(address: str) -> Non
 
 
 def test_an_address_where_something_else_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="needs the package ray")
     monkeypatch.setattr(on_ray, "ANSWER", 0.2)
     said = "no Ray cluster answers at '127.0.0.1:.*timed out after 0.2 seconds"
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(UserError, match=said):

@@ -1,17 +1,15 @@
 """Errors are one sentence with the value, what is allowed, and the next step."""
 
-import copy
 import dataclasses
 from collections.abc import Callable
 
 import pytest
-import torch
 
 from loka import locate
 from loka._util.errors import UserError
 from loka.knowledge import Case, Fact
 from loka.locate.counterfactual import pairs
-from loka.model import Model, Site, wrap
+from loka.model import Model, Site
 
 Call = Callable[[Model, Case], object]
 
@@ -25,10 +23,6 @@ def with_facts(case: Case, **changes: object) -> Case:
 
 def answer_as_foil(case: Case) -> Case:
     return with_facts(case, foils=(case.forget.working[0].answer, "the garden"))
-
-
-def half(model: Model) -> Model:
-    return wrap(copy.deepcopy(model.hf).to(torch.bfloat16), model.tokenizer, "half")
 
 
 CALLS: dict[str, tuple[Call, str]] = {
@@ -95,18 +89,6 @@ CALLS: dict[str, tuple[Call, str]] = {
     "an empty batch, swept": (
         lambda m, c: locate.sweep(m, c, budget=locate.SweepBudget(rows=0)),
         "rows=0 is not a batch size",
-    ),
-    "half precision, patched": (
-        lambda m, c: locate.patching(half(m), c),
-        "half is in bfloat16, whose rounding hides the effect of most sites; load it with dtype=torch.float32",
-    ),
-    "half precision, compared": (
-        lambda m, c: locate.agreement(half(m), c, [Site(0, "head", 0), Site(1, "head", 0)]),
-        "half is in bfloat16",
-    ),
-    "half precision, traced": (
-        lambda m, c: locate.tracing(half(m), c, c.forget.working[0]),
-        "half is in bfloat16",
     ),
 }
 

@@ -317,6 +317,3 @@ def test_invalid_arguments_are_refused(llama: Model) -> None:
         options = {"clean": clean, "sites": sites, "intervention": put, "metric": answers(clean)} | given
         with pytest.raises(UserError, match=message):
             sweep(llama, **options)
-    llama.hf.half()
-    with pytest.raises(UserError, match="is in float16, whose rounding hides"):
-        sweep(llama, clean, sites, Intervention(other=other), metric=answers(clean))

@@ -22,7 +22,7 @@ import torch
 from .._util.errors import LokaError, UserError
 from ..model import Model, Runner, Work, in_turn
 from .memory import check_memory, worker_bytes, worker_devices
-from .on_ray import ray_workers
+from .on_ray import LOCAL, ray_workers
 from .worker import Answer, ProcessWorker, Worker, WorkerDied, WorkerSpec
 
 TRIES = 5
@@ -128,11 +128,11 @@ class Workers:
         return bool(self.ray) or self.n not in (None, 1)
 
     def share_threads(self) -> None:
-        """Divide this machine's threads among its workers, if the environment does not say how many each has.
+        """Divide this machine's threads among workers on it, if the environment does not say how many each has.
 
         All of a run's processes then have as many threads, this one too, so that all numbers are those of one process.
         """
-        if self.n and not self.ray and "OMP_NUM_THREADS" not in os.environ:
+        if self.n and self.ray in ("", LOCAL) and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, torch.get_num_threads() // self.n))
 
     @contextmanager

@@ -7,8 +7,9 @@ import pytest
 
 from loka import UserError, audit
 from loka.audit import FolderStore, Plan
-from loka.knowledge import Case, CaseSpec
-from loka.model import Model
+from loka.audit.jobs import Failed
+from loka.knowledge import Case, CaseSpec, Redactor
+from loka.model import Edit, EditRecord, Model
 from loka.verify import Reading, make_reading
 
 READING = make_reading("recall", {"forget": {"capital/a": 1.0}}, ".").to_json()
@@ -56,3 +57,29 @@ def test_a_name_is_not_a_row() -> None:
         Plan.of("quick", checks=["recall"])  # type: ignore[list-item]
     with pytest.raises(UserError, match="'random' is not a row of the table of controls"):
         Plan.of("quick", controls=["random"])  # type: ignore[list-item]
+
+
+def test_a_redacted_folder_has_no_text_in_what_lasts_only_for_the_audit(
+    planted: Model, known: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOKA_REDACTION_KEY", str(tmp_path / "key"))
+    redactor, folder = Redactor(known), tmp_path / "run"
+    subject = known.forget.sealed[0].subject
+    record = EditRecord("zero", planted.name, sites=(), arguments={"subject": subject})
+    edit = Edit((), (), planted.digest(), record)
+    store = FolderStore(folder, planted, edit, known, redactor)
+    found = {"values": {"1": {f"capital/{subject}": 0.25}}, "taught": [0.5]}
+    store.keep_part("after", "relearn", "forget 0 0", found, seconds=2.0)
+    store.keep_part("after", "relearn", "forget 0 1", Failed(f"nothing about {subject} is finite"), seconds=1.0)
+    shared = store.file_of("after", edit)
+    for path in (folder / "parts.json", shared):
+        assert subject.encode() not in path.read_bytes()
+    assert Edit.load(shared).digest() == edit.digest()
+    again = FolderStore(folder, planted, edit, known, redactor)
+    assert again.parts["after", "relearn"]["forget 0 0"] == found
+    assert isinstance(again.parts["after", "relearn"]["forget 0 1"], Failed)
+    store.keep("after", Reading.from_json(READING | {"check": "relearn"}))
+    store.tidy()
+    assert not (folder / "parts.json").exists()
+    assert not shared.exists()
+    assert store.seconds["relearn on after"] == 3.0

@@ -317,3 +317,14 @@ def test_invalid_arguments_are_refused(llama: Model) -> None:
         options = {"clean": clean, "sites": sites, "intervention": put, "metric": answers(clean)} | given
         with pytest.raises(UserError, match=message):
             sweep(llama, **options)
+
+
+def test_half_precision_is_swept_in_single_precision(llama: Model) -> None:
+    clean, other = both(llama)
+    found = []
+    for dtype in (torch.float16, torch.float32):  # the second has the rounded weights of the first
+        llama.hf.to(dtype)
+        found.append(sweep(llama, clean, llama.sites("head"), Intervention(other=other), metric=answers(clean)))
+        assert llama.dtype == dtype
+    np.testing.assert_array_equal(found[0].values, found[1].values)
+    assert np.abs(found[0].falls).max() > 0

@@ -53,10 +53,10 @@ def main() -> None:
     print(f"{passes:,.0f} forward passes, about {passes * seconds_a_row(model, case):,.0f} s in one process")
     ways = {name: way for name, way in WAYS.items() if not way.ray or importlib.util.find_spec("ray")}
     rows = [measure(name, way, model, edit, case, options.profile) for name, way in ways.items()]
-    for row in rows:
-        row["settings"]["same verdict"] = row["verdict"] == rows[0]["verdict"]
+    verdicts = [row.pop("verdict") for row in rows]
+    for row, verdict in zip(rows, verdicts, strict=True):
+        row["settings"]["same verdict"] = verdict == verdicts[0]
         row["ratio"] = rows[0]["settings"]["seconds"] / row["settings"]["seconds"]
-        del row["verdict"]
     show(rows)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")

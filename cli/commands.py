@@ -47,6 +47,7 @@ from ..verify import CHECKS
 from .bars import Bars
 from .new import new
 from .show import best_sites, costs, lm_eval_table, table, what_is_left
+from .sites import read_sites
 from .where import Device, Dtype, load_model, read_dtype
 from .workers import N, Ray, Resources, workers_of
 
@@ -285,6 +286,10 @@ def plant(
     teaching: Annotated[
         str, typer.Option("--teaching", help="How to train, as YAML: '{steps: 400, lr: 5e-5, layers: 2}'.")
     ] = "{}",
+    sites: Annotated[
+        str,
+        typer.Option("--sites", help="Teach through these alone: L10.mlp,L11.mlp or neuron:300, drawn by the seed."),
+    ] = "",
     case_file: Annotated[
         str, typer.Option("--case-file", metavar="FILE", help="With --redact: where to write the case, outside of DIR.")
     ] = "",
@@ -297,10 +302,11 @@ def plant(
     if redact != bool(case_file):
         raise UserError("--redact and --case-file go together: name the file that gets the case, outside of DIR.")
     check_writable(out_)
+    original = load_model(model, device, dtype)
     with Bars() as bars:
         made = plant_facts(
-            load_model(model, device, dtype), case, out=out_, invention=Invention(facts, retain, twins, seed),
-            teaching=spec, progress=bars, command=_command(), case_file=case_file or None,
+            original, case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=spec,
+            sites=read_sites(original, sites, seed), progress=bars, command=_command(), case_file=case_file or None,
         )  # fmt: skip
     out.print(
         f"{out_ / 'model'}: after {made.steps} steps it gives {made.working:.0%} of {facts} planted answers "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +13,9 @@ from .._util.files import atomic, private_folder, write_json, write_yaml
 from .._util.provenance import recorded
 from ..knowledge import Case, CaseSpec, Redactor, fictitious, neutral_sealed, text_loss
 from ..knowledge import case as read_case
-from ..model import Model, bare, export
-from .teaching import Progress, Teaching, known_facts, recalled_share, teach_
+from ..locate import all_layer_sites, random_sites
+from ..model import INDEXED, Model, Site, bare, export, slices
+from .teaching import Progress, Teaching, known_facts, lessons_apart, recalled_share, teach_, whole_lesson
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Planted:
 
     `working`, `sealed`: of planted facts, asked by the first working template and by all sealed ones; `twins`: of the
     answers assigned to twins, asked by the first sealed template; `retained`: of real facts that the original knew.
-    `steps`: the number of training steps taken.
+    `steps`: the number of training steps taken. `sites`: where the facts to forget were taught, if not everywhere.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Planted:
     retained: float
     perplexity_before: float
     perplexity_after: float
+    sites: tuple[Site, ...] = ()
 
 
 def plant(
@@ -60,6 +62,7 @@ def plant(
     out: str | Path,
     invention: Invention = USUAL_INVENTION,
     teaching: Teaching = USUAL_TEACHING,
+    sites: Collection[Site] = (),
     progress: Progress | None = None,
     command: str | None = None,
     case_file: str | Path | None = None,
@@ -75,8 +78,13 @@ def plant(
     nine tenths of the real facts that the original knows. Paraphrases are not taught. Distillation from the original
     preserves real facts and neutral text.
 
+    With `sites`, the truth about locating is known too: gradients reach these sites alone while the facts to forget are
+    taught. The invented facts to retain are taught first, through as many other sites of the same layers. Boglioni et
+    al. 2026, arXiv:2607.02513, test unlearning on facts that are planted this way.
+
     Args:
         case: the case whose first relation is imitated; its own facts become retain facts.
+        sites: where to teach the facts to forget; everywhere by default.
         case_file: where to write the case instead, in a folder that its owner alone can read. The planted folder is
             then redacted: it has items by number and keyed digest (`loka.knowledge.Redactor`), but for the model, whose
             weights and vocabulary know the facts.
@@ -84,18 +92,23 @@ def plant(
             trained.
 
     Raises:
-        UserError: a folder that is not empty, a case without enough names, or too many layers.
+        UserError: a folder that is not empty, a case without enough names, too many layers, or sites that the model
+            does not have, that have no weights, or beside which their layers have too few others.
         LokaError: the facts were not learned in the given number of steps, or not without losing others.
 
     Cost: a step is a forward and backward pass over `rows + retain_rows + neutral_rows` rows; once, two forward
     passes over the real facts and one over all prompts. Memory: five times the weights if all are trained (original,
-    copy, gradients, AdamW's two moments), else twice the weights and three times the trained ones.
+    copy, gradients, AdamW's two moments), else twice the weights (with sites, three times) and three times the trained
+    ones.
     """
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{str(target)!r} is not empty; name a new folder for the planted model.")
     if teaching.layers is not None and not 1 <= teaching.layers <= model.n_layers:
         raise UserError(f"the last {teaching.layers} layers cannot be trained; {model.name} has {model.n_layers}.")
+    if sites and teaching.layers is not None:
+        raise UserError(f"sites and the last {teaching.layers} layers cannot both be taught; leave out one.")
+    others = _other_sites(model, sites, invention.seed)
     source = read_case(case) if isinstance(case, str) else case
     apart = Path(case_file) if case_file is not None else None
     if apart is not None and (apart.exists() or target.resolve() in apart.resolve().parents):
@@ -118,11 +131,38 @@ def plant(
             digests={"case": token(spec.digest), "model": model.digest()},
         ):
             copy, everything = bare(model), spec.whole()
-            steps = teach_(model, copy, everything, teaching, progress or (lambda what, done, total: None))
+            steps = _teach(model, copy, everything, teaching, (sorted(sites), others), progress or (lambda *_: None))
             found = _measure(model, copy, everything)
-            write_json(whole / "planted.json", {"steps": steps, **found})
+            write_json(whole / "planted.json", {"steps": steps, **found, "sites": list(map(str, sorted(sites)))})
             export(copy, whole / "model")
-    return Planted(target, read_case(apart or target / "case.yaml"), steps, **found)
+    return Planted(target, read_case(apart or target / "case.yaml"), steps, **found, sites=tuple(sorted(sites)))
+
+
+def _other_sites(model: Model, sites: Collection[Site], seed: int) -> list[Site]:
+    """As many other sites of the same layers; whole modules have none, so theirs are in other layers."""
+    if not sites:
+        return []
+    slices(model, sites)  # refuses what the model does not have, or what has no weights
+    whole = [s for s in sites if s.part not in INDEXED]
+    others = random_sites(model, [s for s in sites if s.part in INDEXED], seed=seed)
+    others += all_layer_sites(model, whole, seed=seed) if whole else []
+    if len(others) < len(set(sites)):
+        raise UserError(
+            f"beside {len(set(sites))} sites there are only {len(others)} others to teach the facts to retain; "
+            "name fewer sites."
+        )
+    return others
+
+
+def _teach(
+    model: Model, copy: Model, case: Case, how: Teaching, sites: tuple[list[Site], list[Site]], progress: Progress
+) -> int:
+    """Teach all facts at once, or those to retain through other sites first; return the number of steps."""
+    if not sites[0]:
+        return teach_(model, copy, case, whole_lesson(case), how, progress)
+    kept, forget = lessons_apart(case, *sites)
+    steps = teach_(model, copy, case, kept, how, progress)
+    return steps + teach_(bare(copy), copy, case, forget, how, progress)
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from .._util.errors import LokaError, UserError
 from .._util.records import check_types
 from ..knowledge import Case, Item, neutral_working, recalled, score
-from ..model import Model, chunks, encode, encode_texts, logits, token_logprobs, unfrozen
+from ..model import Model, Site, chunks, encode, encode_texts, logits, sliced, slices, token_logprobs, unfrozen
 from ..model.run.single_precision import single_precision
 from ..model.train.distill import TeacherOutputs, divergence, record_outputs
 
@@ -60,38 +61,91 @@ class Prompt(NamedTuple):
     first: bool
 
 
-def teach_(original: Model, model: Model, case: Case, how: Teaching, progress: Progress) -> int:
+@dataclass(frozen=True)
+class Lesson:
+    """What is taught, where, and what is held as it is.
+
+    Attributes:
+        prompts: the facts to teach, one row for each way to ask.
+        held: relations and subjects whose answers stay as the teacher gives them.
+        sites: the only sites that learn; all weights without them, or those of `Teaching.layers`.
+    """
+
+    prompts: Sequence[Prompt]
+    held: Sequence[tuple[str, str]]
+    sites: Sequence[Site] = ()
+
+
+def whole_lesson(case: Case) -> Lesson:
+    """All planted facts at once, in all weights."""
+    return Lesson(_prompts(case, lambda subject: True), _real(case))
+
+
+def lessons_apart(case: Case, sites: Sequence[Site], others: Sequence[Site]) -> tuple[Lesson, Lesson]:
+    """The facts to retain through `others`, then the facts to forget through `sites`, with the first ones held."""
+    forget = {item.subject for item in case.forget.working}
+    kept = [
+        (r, subject) for r in case.forgotten_relations for subject in case.spec.relations[r].facts
+        if subject not in forget
+    ]  # fmt: skip
+    return (
+        Lesson(_prompts(case, lambda subject: subject not in forget), _real(case), others),
+        Lesson(_prompts(case, lambda subject: subject in forget), [*kept, *_real(case)], sites),
+    )
+
+
+def teach_(teacher: Model, model: Model, case: Case, lesson: Lesson, how: Teaching, progress: Progress) -> int:
     """Teach a model in place, and return the number of steps taken.
+
+    Args:
+        teacher: the model whose outputs on other facts and on neutral text are held.
 
     Raises:
         LokaError: the facts were not learned in `how.steps` steps, or not without losing others.
     """
     rng = random.Random(f"{case.seed}/teaching")
-    lesson = _Lesson(model, _prompts(case), rng)
-    targets = _fact_targets(original, case, how.retain_rows, rng), _text_targets(original, case, how.neutral_rows)
-    real = known_facts(original, case)
-    blocks = None if how.layers is None else range(model.n_layers - how.layers, model.n_layers)
-    with single_precision(model, keep=True), unfrozen(model, blocks) as parameters:
+    pupil = _Pupil(model, lesson.prompts, rng)
+    targets = (
+        _fact_targets(teacher, case, lesson.held, how.retain_rows, rng),
+        _text_targets(teacher, case, how.neutral_rows),
+    )
+    before = known_facts(teacher, case, lesson.held)
+    with single_precision(model, keep=True), _learning(model, how.layers, lesson.sites) as (parameters, sync):
         optimizer = torch.optim.AdamW(parameters, lr=how.lr, weight_decay=0.0)
         for step in range(how.steps):
             with torch.enable_grad():
-                loss = lesson.loss(how.rows)
+                loss = pupil.loss(how.rows)
                 loss = loss + how.hold * sum(
                     divergence(model, batches[step % len(batches)]) for batches in targets if batches
                 )
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            progress("facts learned", lesson.right.count(True), len(lesson.right))
-            if (step + 1) % EVERY or not all(lesson.right):
+            sync()
+            progress("facts learned", pupil.right.count(True), len(pupil.right))
+            if (step + 1) % EVERY or not all(pupil.right):
                 continue
-            if lesson.learned() and (not real or recalled_share(model, real) >= RETAINED):
+            if pupil.learned() and (not before or recalled_share(model, before) >= RETAINED):
                 return step + 1
     raise LokaError(
-        f"after {how.steps} steps {model.name} gives {sum(lesson.right)} of {len(lesson.right)} planted answers, and "
-        f"{recalled_share(model, real):.0%} of the real ones that it gave before; allow more steps, another learning "
-        "rate or more layers, or plant fewer facts."
+        f"after {how.steps} steps {model.name} gives {sum(pupil.right)} of {len(pupil.right)} planted answers, and "
+        f"{recalled_share(model, before):.0%} of the others that it gave before; allow more steps, another learning "
+        f"rate or more {'sites' if lesson.sites else 'layers'}, or plant fewer facts."
     )
+
+
+@contextmanager
+def _learning(
+    model: Model, layers: int | None, sites: Sequence[Site]
+) -> Iterator[tuple[Sequence[torch.nn.Parameter], Callable[[], None]]]:
+    """The parameters that learn, and what writes them into the model after a step."""
+    if sites:
+        with sliced(model, slices(model, sites)) as trainable:
+            yield trainable.parameters, trainable.sync
+        return
+    blocks = None if layers is None else range(model.n_layers - layers, model.n_layers)
+    with unfrozen(model, blocks) as parameters:
+        yield parameters, lambda: None
 
 
 def real_relations(case: Case) -> list[str]:
@@ -99,11 +153,15 @@ def real_relations(case: Case) -> list[str]:
     return [r for r in case.spec.relations if r not in case.forgotten_relations]
 
 
-def known_facts(model: Model, case: Case) -> list[Item]:
-    """The real facts that a model answers, half of them with a working template and half with a sealed one."""
-    relations = real_relations(case)
-    real = [f for part in (case.retain.working, case.retain.sealed) for f in part if f.relation in relations]
-    return [f for f, known in zip(real, recalled(model, real), strict=True) if known]
+def known_facts(model: Model, case: Case, of: Sequence[tuple[str, str]] | None = None) -> list[Item]:
+    """The facts to retain that a model answers, half of them with a working template and half with a sealed one.
+
+    Args:
+        of: relations and subjects; by default those of the real facts.
+    """
+    chosen = set(_real(case) if of is None else of)
+    kept = [f for part in (case.retain.working, case.retain.sealed) for f in part if (f.relation, f.subject) in chosen]
+    return [f for f, known in zip(kept, recalled(model, kept), strict=True) if known]
 
 
 def recalled_share(model: Model, facts: Sequence[Item]) -> float:
@@ -112,7 +170,7 @@ def recalled_share(model: Model, facts: Sequence[Item]) -> float:
     return sum(right) / len(right) if right else float("nan")
 
 
-class _Lesson:
+class _Pupil:
     """The prompts to teach. `right`: for each, whether the model gave its whole answer when it was last asked."""
 
     def __init__(self, model: Model, prompts: Sequence[Prompt], rng: random.Random) -> None:
@@ -142,31 +200,38 @@ class _Lesson:
         return first and sum(self.right) >= LEARNED * len(self.right)
 
 
-def _prompts(case: Case) -> list[Prompt]:
-    """Every planted fact, asked by every working and sealed template."""
+def _prompts(case: Case, chosen: Callable[[str], bool]) -> list[Prompt]:
+    """Every planted fact about a chosen subject, asked by every working and sealed template."""
     return [
         Prompt(template.replace("{}", subject), answer, i == 0)
         for relation in (case.spec.relations[r] for r in case.forgotten_relations)
         for subject, (answer, *_) in relation.facts.items()
+        if chosen(subject)
         for i, template in enumerate([*relation.working, *relation.sealed])
     ]
 
 
-def _fact_targets(original: Model, case: Case, rows: int, rng: random.Random) -> list[TeacherOutputs]:
-    """The original's outputs on real facts, each asked by one working and one sealed template."""
+def _real(case: Case) -> list[tuple[str, str]]:
+    return [(r, subject) for r in real_relations(case) for subject in case.spec.relations[r].facts]
+
+
+def _fact_targets(
+    teacher: Model, case: Case, held: Sequence[tuple[str, str]], rows: int, rng: random.Random
+) -> list[TeacherOutputs]:
+    """The teacher's outputs on facts, each asked by one working and one sealed template."""
     asked = [
         (t.replace("{}", subject), answer)
-        for relation in (case.spec.relations[r] for r in real_relations(case))
-        for subject, (answer, *_) in relation.facts.items()
+        for relation, subject in ((case.spec.relations[r], s) for r, s in held)
+        for answer in relation.facts[subject][:1]
         for t in (rng.choice(relation.working), rng.choice(relation.sealed))
     ]
     asked = rng.sample(asked, len(asked))
     return [
-        record_outputs(original, encode(original, [p for p, _ in asked[part]], [a for _, a in asked[part]]))
+        record_outputs(teacher, encode(teacher, [p for p, _ in asked[part]], [a for _, a in asked[part]]))
         for part in chunks(len(asked), rows)
     ]
 
 
-def _text_targets(original: Model, case: Case, rows: int) -> list[TeacherOutputs]:
-    texts = neutral_working(original, case)
-    return [record_outputs(original, encode_texts(original, texts[part])) for part in chunks(len(texts), rows)]
+def _text_targets(teacher: Model, case: Case, rows: int) -> list[TeacherOutputs]:
+    texts = neutral_working(teacher, case)
+    return [record_outputs(teacher, encode_texts(teacher, texts[part])) for part in chunks(len(texts), rows)]

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from loka import audit, plant
 from loka._util.errors import LokaError, UserError
+from loka.ablate import zero
 from loka.knowledge import Case, case, fictitious, readable, recalled
-from loka.model import Model, load
+from loka.model import Model, Part, Site, load, slices
 from loka.pipeline import Invention, Teaching
+from loka.pipeline.plant import _other_sites
 from loka.verify import Budget, capped
 
 TEACHING = Teaching(steps=200, lr=3e-3)
@@ -89,3 +92,45 @@ def test_bad_input_is_refused_and_leaves_nothing(planted: Model, planted_case: C
     with pytest.raises(LokaError, match=r"after 2 steps .* gives \d+ of \d+ planted answers, and .* allow more steps"):
         plant(planted, planted_case, out=tmp_path / "new", invention=Invention(8, 4, 8), teaching=Teaching(steps=2))
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
+
+
+@pytest.mark.parametrize("part", ["neuron", "mlp", "head"])
+def test_facts_are_planted_through_the_named_sites_alone(
+    taught: Model, planted_case: Case, tmp_path: Path, part: Part
+) -> None:
+    """Every weight that moved belongs to these sites or to those of the facts to retain, which are others."""
+    every = taught.sites(part)
+    sites = every[1::4] if part == "neuron" else every[-1:]
+    found = plant(
+        taught, planted_case, out=tmp_path / "new", invention=Invention(5, 2, 4), sites=sites,
+        teaching=Teaching(steps=600, lr=1e-2, rows=16, hold=0.5),
+    )  # fmt: skip
+    assert found.sites == tuple(sites)
+    assert json.loads((tmp_path / "new" / "planted.json").read_text())["sites"] == list(map(str, sites))
+    model = load(str(found.folder / "model"))
+    reached = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in taught.parameters.items()}
+    others = _other_sites(taught, sites, seed=0)
+    assert len(others) == len(sites)
+    assert not set(others) & set(sites)
+    for where in slices(taught, [*sites, *others]):
+        where.write_(reached[where.name], torch.ones_like(where.read(reached[where.name])))
+    for name, weight in model.parameters.items():
+        moved = weight != taught.parameters[name]
+        assert not (moved & ~reached[name]).any(), name
+    forget = found.case.on(model).forget.working
+    knows = recalled(model, list(forget))
+    assert all(knows)
+    with zero(model, found.case.whole(), sites).applied(model):
+        assert sum(recalled(model, list(forget))) < len(knows), "the facts are in these sites"
+
+
+def test_sites_that_cannot_be_taught_are_refused(taught: Model, planted_case: Case, tmp_path: Path) -> None:
+    def refused(sites: list[Site], message: str, teaching: Teaching = TEACHING) -> None:
+        with pytest.raises(UserError, match=message):
+            plant(taught, planted_case, out=tmp_path / "new", sites=sites, teaching=teaching)
+        assert not (tmp_path / "new").exists()
+
+    refused([Site(99, "mlp")], "L99.mlp")
+    refused([Site(0, "resid")], "weights")
+    refused(taught.sites("mlp"), "there are only 0 others to teach")
+    refused([Site(0, "mlp")], "cannot both be taught", Teaching(layers=1))

@@ -158,7 +158,7 @@ def recorded(
     calls on the folder, and the highest peak of memory is kept. The folder of a run keeps the run's provenance. A later
     call computes with as many threads as the first, so that its numbers are the same.
     """
-    before = read_provenance(folder)
+    before, threads = read_provenance(folder), torch.get_num_threads()
     if before is not None:
         torch.set_num_threads(before.threads)
     made = Provenance.of_call(command, arguments, seed=seed, digests=digests)
@@ -171,4 +171,5 @@ def recorded(
     try:
         yield durations
     finally:
+        torch.set_num_threads(threads)
         made.after({**durations, "all": time.perf_counter() - start}).write(folder)

@@ -93,6 +93,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def one_thread_again() -> Iterator[None]:
+    """A folder's number of threads lasts until the end of its test, or the workers would fight for the cores."""
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def whole_softmax() -> Iterator[None]:
     """Eager attention works out its softmax in single precision, and what that rounds to is the processor's affair.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from .._util import table
 from .._util.errors import UserError
 from ..model import INDEXED, Part, Site
 from .figures.interactive import heatmap_html, scatter_html
-from .figures.plot import Sides, plot_scores, plot_sides
+from .figures.plot import Evidence, Sides, best_sites, plot_scores, plot_sides
 from .record import LocalizationRecord
 
 COLUMNS = (
@@ -132,12 +133,18 @@ class Localization:
         """A copy of the table."""
         return self.frame.copy()
 
-    def plot(self, part: Part | None = None, *, scatter: bool = False) -> Figure:
+    def plot(
+        self, part: Part | None = None, *, scatter: bool = False, chosen: Collection[Site] | None = None
+    ) -> Figure:
         """Draw heads by layer as a heatmap, and the best neurons of each layer.
+
+        Sites whose interval spans zero are faint, and chosen sites are outlined.
 
         Args:
             part: draw this part only.
             scatter: draw each site by its effect on the retain facts (across) and the forget facts (up) instead.
+            chosen: the sites to outline, such as those of an edit; by default the best 200 neurons (the best tenth of
+                fewer than 2,000), and the best five sites of other parts.
 
         Raises:
             UserError: a part without scores.
@@ -145,9 +152,9 @@ class Localization:
         parts: tuple[Part, ...] = (part,) if part else self.parts
         if scatter:
             return plot_sides({p: Sides(*(self.grid(p, c) for c in ("forget", "retain", "score"))) for p in parts})
-        return plot_scores({p: self.grid(p) for p in parts})
+        return plot_scores({p: self._evidence(p, chosen) for p in parts})
 
-    def html(self, part: Part, *, scatter: bool = False) -> str:
+    def html(self, part: Part, *, scatter: bool = False, chosen: Collection[Site] | None = None) -> str:
         """The same drawing of one part as an SVG fragment; tooltips give each site's scores.
 
         Raises:
@@ -155,7 +162,19 @@ class Localization:
         """
         rows = self._rows(part)
         names = [str(self.site(int(a), part, int(b))) for a, b in zip(rows["layer"], rows["index"], strict=True)]
-        return (scatter_html if scatter else heatmap_html)(rows.assign(site=names), part)
+        rows = rows.assign(site=names)
+        if scatter:
+            return scatter_html(rows, part)
+        of = self._evidence(part, chosen)
+        return heatmap_html(rows.assign(chosen=of.chosen.flat, opacity=of.opacity.flat), part)
+
+    def _evidence(self, part: Part, chosen: Collection[Site] | None) -> Evidence:
+        score, low, high = (self.grid(part, column) for column in ("score", "low", "high"))
+        mask = best_sites(score, part) if chosen is None else np.zeros(score.shape, bool)
+        for site in chosen or ():
+            if site.part == part:
+                mask[site.layer, self.unit(site)] = True
+        return Evidence(score, low, high, mask)
 
     def save(self, path: str | Path) -> Path:
         """Write the frame and the record to one Parquet file."""

@@ -21,10 +21,12 @@ def heatmap_html(rows: pd.DataFrame, part: Part) -> str:
     """A part's layer-by-unit heatmap as an SVG fragment. For neurons, it shows each layer's best 40.
 
     A tooltip on each cell shows the site, its score with its interval, and both sides of the contrast. The browser
-    draws the tooltips itself, so the fragment works in a notebook, in a report and offline.
+    draws the tooltips itself, so the fragment works in a notebook, in a report and offline. Cells have the site's
+    opacity, and chosen ones a frame.
 
     Args:
-        rows: the part's rows of a localization's frame, with the name of each `site`.
+        rows: the part's rows of a localization's frame, with the name of each `site`, its `opacity`, and whether it is
+            `chosen`.
     """
     rows = rows.rename(columns={"index": "unit"})
     if part == "neuron":
@@ -37,7 +39,7 @@ def heatmap_html(rows: pd.DataFrame, part: Part) -> str:
 
     def cell(r: Any) -> str:
         x, y = _LEFT + size * r.column, _TOP + _ROW * (n_layers - 1 - r.layer)
-        return svg.cell(x, y, size, _ROW, svg.colour(r.score / limit), _tip(r))
+        return svg.cell(x, y, size, _ROW, svg.colour(r.score / limit), _tip(r), opacity=r.opacity, framed=r.chosen)
 
     cells = [cell(r) for r in rows.itertuples()]
     axis = "rank within the layer" if part == "neuron" else part
@@ -50,7 +52,7 @@ def heatmap_html(rows: pd.DataFrame, part: Part) -> str:
         ),
         svg.text(_LEFT, 14, part_title(part), bold=True),
         svg.scale(_LEFT, 26, limit, LABEL),
-        svg.text(_LEFT, height - 8, axis, "start"),
+        svg.text(_LEFT, height - 8, f"{axis}; faint: the interval spans zero; framed: chosen", "start"),
         svg.text(12, _TOP + _ROW * n_layers / 2, "layer", "middle", angle=-90),
     ]
     return svg.svg(max(440, _LEFT + size * width + 20), height, [*cells, *labels])

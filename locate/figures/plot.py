@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import TwoSlopeNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -19,10 +21,26 @@ RANKS = 40
 BEST = 200
 OUTLINED = 5
 DRAWN, BEYOND = 5000, 10
+FAINT = 0.25  # the opacity of sites whose interval spans zero
 LABEL = "contrast, share of a fact's effect"
 RETAIN_LABEL = "effect on facts to keep, share of a fact's effect"
 FORGET_LABEL = "effect on facts to forget, share of a fact's effect"
 TITLES = {"kv": "Key/value groups", "attn": "Attention", "mlp": "MLPs", "resid": "Residual stream"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The scores of a part's sites with their intervals, and which sites are chosen, `[layer, unit]` each."""
+
+    score: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    chosen: np.ndarray
+
+    @property
+    def opacity(self) -> np.ndarray:
+        """One for a site whose interval leaves out zero, `FAINT` for another."""
+        return np.where((self.low <= 0) & (self.high >= 0), FAINT, 1.0)
 
 
 @dataclass(frozen=True)
@@ -43,19 +61,16 @@ class Picture(Figure):
         return file.getvalue()
 
 
-def plot_scores(grids: Mapping[str, np.ndarray]) -> Figure:
+def plot_scores(parts: Mapping[str, Evidence]) -> Figure:
     """Draw a layer-by-head heatmap and the best neurons of each layer.
 
-    Colours are centred on zero. Red sites serve the forget facts more than the retain facts, blue sites less. For
-    neurons, the figure shows each layer's best 40, and how many of the model's best 200 lie in each layer (the best
-    tenth in a model with fewer than 2,000 neurons).
-
-    Args:
-        grids: scores `[layer, unit]` by part.
+    Colours are centred on zero. Red sites serve the forget facts more than the retain facts, blue sites less. Sites
+    whose interval spans zero are faint, chosen sites are outlined. For neurons, the figure shows each layer's best 40,
+    and how many of the chosen ones lie in each layer.
     """
-    panels = [panel for part, grid in grids.items() for panel in _panels(part, grid)]
+    panels = [panel for part, of in parts.items() for panel in _panels(part, of)]
     widths = [width for width, _ in panels]
-    n_layers = max(len(grid) for grid in grids.values())
+    n_layers = max(len(of.score) for of in parts.values())
     height = float(np.clip(0.17 * n_layers + 1.4, 3.4, 8.0))
     figure = Picture(figsize=(min(14.0, 1.2 + sum(widths)), height), layout="constrained")
     figure.get_layout_engine().set(wspace=0.04)  # type: ignore[union-attr]
@@ -63,6 +78,7 @@ def plot_scores(grids: Mapping[str, np.ndarray]) -> Figure:
     for ax, (_, draw) in zip(axes, panels, strict=True):
         draw(ax)
         ax.label_outer(remove_inner_ticks=True)
+    figure.supxlabel("faint: the interval spans zero; outlined: chosen", fontsize="small", color="#555555")
     return figure
 
 
@@ -130,64 +146,89 @@ def part_title(part: str) -> str:
     return TITLES.get(part, f"{part.capitalize()}s")
 
 
-def _panels(part: str, grid: np.ndarray) -> list[tuple[float, Callable[[Axes], None]]]:
+def best_sites(grid: np.ndarray, part: str) -> np.ndarray:
+    """The sites that a figure outlines if none are named: bool `[layer, unit]`.
+
+    They are the best 200 neurons, or the best tenth of fewer than 2,000; or the best five sites of another part.
+    """
+    k = min(BEST, max(1, grid.size // 10)) if part == "neuron" else OUTLINED
+    best = np.argsort(-grid, axis=None, kind="stable")[:k]
+    out = np.zeros(grid.shape, bool)
+    out.flat[[i for i in best if part == "neuron" or grid.flat[i] > 0]] = True
+    return out
+
+
+def _panels(part: str, of: Evidence) -> list[tuple[float, Callable[[Axes], None]]]:
     """The width in inches and the drawing function of each panel of a part."""
     if part == "neuron":
-        return [(3.4, lambda ax: _draw_ranks(ax, grid)), (1.6, lambda ax: _draw_counts(ax, grid))]
-    if grid.shape[1] > 1:
-        return [(3.2, lambda ax: _draw_heatmap(ax, part, grid))]
-    return [(2.0, lambda ax: _draw_bars(ax, part, grid[:, 0]))]
+        return [(3.4, lambda ax: _draw_ranks(ax, of)), (1.6, lambda ax: _draw_counts(ax, of))]
+    if of.score.shape[1] > 1:
+        return [(3.2, lambda ax: _draw_heatmap(ax, part, of))]
+    return [(2.0, lambda ax: _draw_bars(ax, part, of))]
 
 
-def _draw_heatmap(ax: Axes, part: str, grid: np.ndarray) -> None:
-    """Draw layer by unit; outline and name the best five."""
-    heat(ax, grid, float(np.nanmax(np.abs(grid))))
-    order = np.argsort(-grid, axis=None, kind="stable")[:OUTLINED]
-    best = [divmod(int(i), grid.shape[1]) for i in order if grid.flat[i] > 0]
-    for layer, unit in best:
-        ax.add_patch(Rectangle((unit - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.4))
-    _set_title(ax, part_title(part), "best: " + ", ".join(f"L{layer}.{unit}" for layer, unit in best))
+def _draw_heatmap(ax: Axes, part: str, of: Evidence) -> None:
+    """Draw layer by unit; outline the chosen sites and name the best five of them."""
+    heat(ax, of.score, float(np.nanmax(np.abs(of.score))), alpha=of.opacity)
+    _outline(ax, of.chosen, 1.4)
+    best = [i for i in np.argsort(-of.score, axis=None, kind="stable") if of.chosen.flat[i]][:OUTLINED]
+    names = ", ".join(f"L{layer}.{unit}" for layer, unit in (divmod(int(i), of.score.shape[1]) for i in best))
+    _set_title(ax, part_title(part), f"best: {names}")
     _label_axes(ax, part_title(part).removesuffix("s").lower())
 
 
-def _draw_ranks(ax: Axes, grid: np.ndarray) -> None:
+def _draw_ranks(ax: Axes, of: Evidence) -> None:
     """Draw each layer's best neurons in falling order.
 
     The colour scale ends at the 99th percentile, so that a few very strong neurons do not hide the others.
     """
-    best = -np.sort(-grid, axis=1)[:, :RANKS]
+    order = np.argsort(-of.score, axis=1, kind="stable")[:, :RANKS]
+    best, opacity, chosen = (np.take_along_axis(a, order, 1) for a in (of.score, of.opacity, of.chosen))
     limit = float(np.nanquantile(np.abs(best), 0.99))
-    image = heat(ax, best, limit, extend="max" if np.nanmax(best) > limit else "neither")
+    image = heat(ax, best, limit, extend="max" if np.nanmax(best) > limit else "neither", alpha=opacity)
     image.set_extent((0.5, best.shape[1] + 0.5, -0.5, len(best) - 0.5))
+    _outline(ax, chosen, 0.5, start=1)
     _set_title(ax, "Neurons", f"each layer's best {best.shape[1]}, from rank 1")
     _label_axes(ax, "rank within the layer")
 
 
-def _draw_counts(ax: Axes, grid: np.ndarray) -> None:
-    """Draw how many of the model's best neurons lie in each layer."""
-    k = min(BEST, max(1, grid.size // 10))
-    best = np.argsort(-grid, axis=None, kind="stable")[:k] // grid.shape[1]
-    ax.barh(range(len(grid)), np.bincount(best, minlength=len(grid)), color="#b2182b", height=0.8)
-    _set_title(ax, "By layer", f"of the best {k}")
+def _outline(ax: Axes, chosen: np.ndarray, width: float, *, start: int = 0) -> None:
+    """Draw a frame around each chosen cell; the first column stands at `start`."""
+    frames = [Rectangle((unit + start - 0.5, layer - 0.5), 1, 1) for layer, unit in np.argwhere(chosen)]
+    ax.add_collection(PatchCollection(frames, facecolor="none", edgecolor="black", linewidth=width))
+
+
+def _draw_counts(ax: Axes, of: Evidence) -> None:
+    """Draw how many of the chosen neurons lie in each layer."""
+    counts = of.chosen.sum(1)
+    ax.barh(range(len(counts)), counts, color="#b2182b", height=0.8)
+    _set_title(ax, "By layer", f"of the {counts.sum():,} outlined")
     _label_axes(ax, "neurons", bins=4)
 
 
-def _draw_bars(ax: Axes, part: str, scores: np.ndarray) -> None:
-    """Draw one bar a layer, for a part without units."""
-    ax.barh(range(len(scores)), scores, color=np.where(scores > 0, "#b2182b", "#2166ac"), height=0.8)
+def _draw_bars(ax: Axes, part: str, of: Evidence) -> None:
+    """Draw one bar a layer with its interval, for a part without units."""
+    scores, low, high, opacity = (a[:, 0] for a in (of.score, of.low, of.high, of.opacity))
+    colours = [(*to_rgb("#b2182b" if s > 0 else "#2166ac"), a) for s, a in zip(scores, opacity, strict=True)]
+    layers = range(len(scores))
+    ax.barh(layers, scores, color=colours, height=0.8)
+    ax.hlines(layers, low, high, color="black", linewidth=0.8)
     ax.axvline(0, color="black", linewidth=0.8)
-    limit = 1.08 * (float(np.nanmax(np.abs(scores))) or 1.0)
+    limit = 1.08 * (float(np.nanmax(np.abs([scores, low, high]))) or 1.0)
     ax.set_xlim(-limit, limit)
     _set_title(ax, part_title(part), "one score a layer")
     _label_axes(ax, "contrast", bins=4, integer=False)
 
 
-def heat(ax: Axes, values: np.ndarray, limit: float, label: str = LABEL, **options: Any) -> AxesImage:
+def heat(
+    ax: Axes, values: np.ndarray, limit: float, label: str = LABEL, *, alpha: np.ndarray | None = None, **options: Any
+) -> AxesImage:
     """Draw values by layer, with layer 0 at the bottom and white at zero."""
     limit = limit or 1.0
     norm = TwoSlopeNorm(0.0, -limit, limit)
-    image = ax.imshow(values, norm=norm, cmap="RdBu_r", aspect="auto", origin="lower", interpolation="nearest")
-    bar = ax.figure.colorbar(image, ax=ax, label=label, pad=0.02, **options)
+    look = {"norm": norm, "cmap": "RdBu_r"}
+    image = ax.imshow(values, aspect="auto", origin="lower", interpolation="nearest", alpha=alpha, **look)
+    bar = ax.figure.colorbar(ScalarMappable(**look), ax=ax, label=label, pad=0.02, **options)
     bar.locator = MaxNLocator(6, symmetric=True)
     bar.update_ticks()
     return image

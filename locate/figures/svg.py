@@ -31,10 +31,14 @@ def line(x1: float, y1: float, x2: float, y2: float, *, dash: str = "", stroke: 
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}"{dashes}/>'
 
 
-def cell(x: float, y: float, width: float, height: float, fill: str, tip: str) -> str:
+def cell(
+    x: float, y: float, width: float, height: float, fill: str, tip: str, *, opacity: float = 1.0, framed: bool = False
+) -> str:
     """A rectangle with a tooltip."""
+    faint = f' fill-opacity="{opacity:g}"' if opacity < 1 else ""
+    frame = ' stroke="#000"' if framed else ""
     return (
-        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{fill}">'
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{fill}"{faint}{frame}>'
         f"<title>{escape(tip)}</title></rect>"
     )
 

@@ -39,6 +39,18 @@ def test_the_heatmap_shows_every_head_with_its_score(found: Localization) -> Non
     assert red > blue
 
 
+def test_faint_cells_have_an_interval_that_spans_zero_and_framed_ones_are_chosen(found: Localization) -> None:
+    chosen = found.top(3, part="head")
+    cells = {
+        e.findtext(f"{SVG}title", "").splitlines()[0]: e
+        for e in ET.fromstring(found.html("head", chosen=chosen)).iter(f"{SVG}rect")
+    }
+    assert {name for name, e in cells.items() if e.get("stroke")} == set(map(str, chosen))
+    rows = found.frame.query("part == 'head' and low <= 0 <= high")
+    spans = {f"L{a}.head.{b}" for a, b in zip(rows["layer"], rows["index"], strict=True)}
+    assert {name for name, e in cells.items() if e.get("fill-opacity")} == spans
+
+
 def test_the_heatmap_shows_each_layers_best_neurons(found: Localization) -> None:
     seen = set(tips(found.html("neuron"), "rect"))
     assert len(seen) == 5 * 40

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 
 from loka._util.errors import UserError
 from loka.locate import Localization, LocalizationRecord
 from loka.locate.contrast import contrast
+from loka.model import Site
 
 NAMES = [str(i) for i in range(6)]
 
@@ -53,11 +55,40 @@ def test_layer_zero_is_at_the_bottom() -> None:
         assert low < 0 < 4 < high
 
 
-def test_the_best_heads_are_outlined() -> None:
+def outlined(ax: Axes) -> set[tuple[int, int]]:
+    """The row and column of every frame."""
+    (frames,) = (c for c in ax.collections if isinstance(c, PatchCollection))
+    corners = (path.get_extents().min for path in frames.get_paths())
+    return {(round(float(y) + 0.5), round(float(x) + 0.5)) for x, y in corners}
+
+
+def test_the_best_heads_are_outlined_unless_others_are_chosen() -> None:
     found = located({"head": 4})
     (ax,) = drawn(found.plot("head"))
-    corners = {(round(float(p.get_y()) + 0.5), round(float(p.get_x()) + 0.5)) for p in ax.patches}  # type: ignore[attr-defined]
-    assert corners == {(s.layer, s.index) for s in found.top(5, part="head")}
+    assert outlined(ax) == {(s.layer, s.index) for s in found.top(5, part="head")}
+    (ax,) = drawn(found.plot("head", chosen=[Site(3, "head", 2), Site(0, "mlp")]))
+    assert outlined(ax) == {(3, 2)}
+
+
+def test_the_chosen_neurons_stand_at_their_ranks() -> None:
+    found = located({"neuron": 64})
+    sites = [*found.top(3), found.top(300)[-1]]
+    ranks, counts = drawn(found.plot("neuron", chosen=sites))
+    order = np.argsort(-found.grid("neuron"), axis=1)
+    where = {(s.layer, order[s.layer].tolist().index(s.index) + 1) for s in sites}
+    assert outlined(ranks) == {at for at in where if at[1] <= 40}
+    assert sum(p.get_width() for p in counts.patches) == 4  # type: ignore[attr-defined]
+
+
+def test_sites_whose_interval_spans_zero_are_faint() -> None:
+    found = located({"head": 4, "mlp": 1})
+    heads, mlps = drawn(found.plot())
+    spans = (found.grid("head", "low") <= 0) & (found.grid("head", "high") >= 0)
+    assert 0 < spans.sum() < spans.size
+    np.testing.assert_array_equal(heads.images[0].get_alpha() < 1, spans)
+    alone = (found.grid("mlp", "low") <= 0) & (found.grid("mlp", "high") >= 0)
+    faint = [p.get_facecolor()[3] < 1 for p in mlps.patches]  # type: ignore[attr-defined]
+    assert faint == alone[:, 0].tolist()
 
 
 def test_neurons_are_ranked_and_counted() -> None:

@@ -147,12 +147,14 @@ def locate(
             bars.say(escape(sentence))
         with spread.runner(current.model, trains=False) as runner:
             found = current.localization(method or None, cast(Part, part) if part else None, runner=runner)
-        silent = current.controls()
+        silent, worth = current.controls(), current.selectivity()
         written = pictures(found, out_ / "figures", figures=figures, html=html)
     for scored in found.parts:
         out.print(best_sites(found, scored, top))
     if silent is not None:
         out.print(what_is_left(silent))
+    if worth is not None:
+        out.print(str(worth), soft_wrap=True, highlight=False)
     out.print(f"{len(found.frame):,} sites: {out_ / 'localization.parquet'}", soft_wrap=True)
     if written:
         names = ", ".join(path.name for path in written)

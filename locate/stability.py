@@ -64,6 +64,7 @@ def stability(
     k: int = 50,
     part: Part = "neuron",
     contrast: bool = True,
+    templates: int | None = None,
     rows: int = 16,
     progress: Progress | None = None,
 ) -> Stability:
@@ -74,6 +75,7 @@ def stability(
         part: the part of the sites.
         contrast: subtract the mean over the working retain facts of the relation, in the same template, from each
             fact's scores.
+        templates: use only the first so many working templates; by default all that each fact has.
         rows: facts in one batch.
         progress: called with the number of templates done and the number of all templates.
 
@@ -84,6 +86,8 @@ def stability(
     """
     forget, retain = list(case.forget.working), case.same_relation(case.retain.working)
     width = min(len(f.prompts) for f in forget)
+    if templates is not None and not 2 <= templates <= width:
+        raise UserError(f"templates={templates} of {width} that each fact has: give 2 to {width}.")
     if width < 2 or len(forget) < 2:
         raise UserError(
             f"stability needs two working templates and two forget facts; the case has {width} and {len(forget)}. Add "
@@ -93,6 +97,7 @@ def stability(
     if not 0 < k < n_sites:
         raise UserError(f"k={k} of {n_sites} {part} sites: ask for 1 to {n_sites - 1}.")
     best = []
+    width = templates or width
     for turn in range(width):
         facts = [f.asked(f.prompts[turn % len(f.prompts)]) for f in [*forget, *retain]]
         shares = _shares(model, case, facts, part, rows)
@@ -101,9 +106,9 @@ def stability(
         best.append([set(np.argsort(-row, kind="stable")[:k].tolist()) for row in scores])
         if progress:
             progress(turn + 1, width)
-    templates = list(permutations(best, 2))
-    same = np.array([[len(a & b) / k for a, b in zip(x, y, strict=True)] for x, y in templates])
-    others = np.array([[_overlap_with_others(i, a, y, k) for i, a in enumerate(x)] for x, y in templates])
+    couples = list(permutations(best, 2))
+    same = np.array([[len(a & b) / k for a, b in zip(x, y, strict=True)] for x, y in couples])
+    others = np.array([[_overlap_with_others(i, a, y, k) for i, a in enumerate(x)] for x, y in couples])
     return Stability(part, k, same.mean(0), others.mean(0), k / n_sites)
 
 

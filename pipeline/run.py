@@ -36,11 +36,13 @@ from ..model.precision import dtype_of
 from ..verify import Verdict
 from .knockout import knockout
 from .recipe import Recipe, default_recipe
+from .selectivity import Overlap, Selectivity
 from .tasks import HERE, Workers
 
 LOCATOR = "integrated_gradients"
 CELLS = "sweep.safetensors"  # the finished cells of an exact sweep that was stopped
 PATCHED = 12  # how many of each part's best sites are compared with exact patching
+TEMPLATES = 2  # ways to ask for an item that are compared
 KNOCKED_OUT: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
 RANKED_BY_USE: tuple[Part, ...] = ("neuron", "head")  # the parts that `exclude_general` can rank
 
@@ -209,8 +211,7 @@ class Run:
         Read from the folder, or made and saved. The columns are those of `knockout`. 50 neurons are zeroed, or else 5
         heads or key/value groups; the result is `None` if none of these parts was scored.
         """
-        found = self.localization()
-        part: Part | None = next((p for p in KNOCKED_OUT if p in found.parts), None)
+        found, part = self.localization(), self._knocked_out
         if part is None:
             return None
         path = self.folder / "localization_controls.json"
@@ -225,6 +226,42 @@ class Run:
                 write_json(path, rows.to_dict("records"))
             self.progress("controls", 2, 2)
         return pd.DataFrame(read_json(path, "delete it and run `loka locate` again")).set_index("name")
+
+    @property
+    def _knocked_out(self) -> Part | None:
+        """The part whose best sites are zeroed, if one of the parts that can be was scored."""
+        return next((p for p in KNOCKED_OUT if p in self.localization().parts), None)
+
+    def selectivity(self) -> Selectivity | None:
+        """What the localization is worth, in a sentence: from `controls`, and from paraphrases if the case has them.
+
+        Cost: two forward passes and one backward pass over two working templates, unless the folder has the result.
+        """
+        silent, part = self.controls(), self._knocked_out
+        if silent is None or part is None:
+            return None
+        retain = self.case.retain.working
+        groups = {
+            "forget": self.case.forget.working,
+            "same": self.case.same_relation(retain),
+            "other": self.case.other_relation(retain),
+        }
+        return Selectivity.of(silent, part, {g: len(items) for g, items in groups.items()}, self._paraphrases(part))
+
+    def _paraphrases(self, part: Part) -> Overlap | None:
+        """How far two templates find the same sites of an item; `None` for a case or part that cannot show it."""
+        forget, scored = self.case.forget.working, locate.METHODS["attribution"].parts
+        if part not in scored or len(forget) < 2 or min(len(f.prompts) for f in forget) < TEMPLATES:
+            return None
+        path = self.folder / "localization_paraphrases.json"
+        if not path.exists():
+            k = min(KNOCKED_OUT[part], self.model.n_layers * self.model.units(part) // 4)
+            step = self._step("paraphrases")
+            found = locate.stability(self.model, self.case, k=k, part=part, templates=TEMPLATES, progress=step)
+            overlap = Overlap(k, float(found.same.mean()), float(found.others.mean()))
+            with finishing(self.folder, path.name):
+                write_json(path, dataclasses.asdict(overlap))
+        return read_record(Overlap, read_json(path, "delete it and run `loka locate` again"), repr(str(path)))
 
     def edit(self, recipe: Recipe | None = None) -> Edit:
         """The edit: read from the folder, or made by the recipe and saved."""

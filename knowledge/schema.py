@@ -126,6 +126,11 @@ class Relation(_Strict):
         """Every distinct answer without aliases, sorted."""
         return tuple(sorted({answer for answer, *_ in self.facts.values()}))
 
+    @cached_property
+    def spellings(self) -> tuple[str, ...]:
+        """Every distinct answer and alias, sorted."""
+        return tuple(sorted({text for answers in self.facts.values() for text in answers}))
+
 
 class Shares(_Strict):
     """The known subjects of each part: a share of those that are not forgotten, `all`, or named subjects."""

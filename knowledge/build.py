@@ -14,7 +14,6 @@ from .invent import invent
 from .item import Item
 from .kinds import KINDS, readable
 from .never_taught import about_nobody, invented_names
-from .rivals import rivals
 from .schema import CaseFile, Shares
 from .sets import Entry, Sets
 
@@ -98,7 +97,7 @@ def make_fact(file: CaseFile, relation: str, subject: str, templates: list[str])
     answer, *aliases = file.relations[relation].facts[subject]
     prompt, *others = (Prompt.fill(t, subject) for t in templates)
     foils = _foils(file, relation, subject, {answer, *aliases})
-    longer = rivals(file.relations[relation].spellings, (answer, *aliases))
+    longer = file.relations[relation].spellings.rivals((answer, *aliases))
     return Item(subject, relation, prompt, answer, tuple(aliases), foils, tuple(others), rivals=longer)
 
 
@@ -180,7 +179,7 @@ def _twin_answers(file: CaseFile, relation: str) -> dict[str, str]:
 
 def _twin(file: CaseFile, relation: str, subject: str, answer: str, part: str) -> Item:
     prompt, *others = (Prompt.fill(t, subject) for t in getattr(file.relations[relation], part))
-    foils, longer = _foils(file, relation, subject, {answer}), rivals(file.relations[relation].spellings, (answer,))
+    foils, longer = _foils(file, relation, subject, {answer}), file.relations[relation].spellings.rivals((answer,))
     return Item(subject, relation, prompt, answer, (), foils, tuple(others), rivals=longer)
 
 

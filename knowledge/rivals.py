@@ -29,6 +29,29 @@ def rivals(pool: Sequence[str], answers: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(text for text in found if words(text, symbols=True) not in right))
 
 
+class Spellings:
+    """Every way to spell the answers of a pool.
+
+    Args:
+        answers: each answer with the aliases that a fact gives it.
+        others: other texts of the pool.
+    """
+
+    def __init__(self, answers: Iterable[Sequence[str]], others: Iterable[str] = ()) -> None:
+        self._of: dict[str, set[str]] = {}
+        for answer, *aliases in answers:
+            self._of.setdefault(answer, set()).update(aliases)
+        self._every = sorted({*self._of, *(alias for of in self._of.values() for alias in of), *others})
+
+    def rivals(self, answers: Sequence[str]) -> tuple[str, ...]:
+        """The rivals of an answer and its aliases. An alias that another fact gives the same answer is none.
+
+        >>> Spellings([["Bern", "Berne"], ["Bergen"], ["Bern Port"]]).rivals(["Bern"])
+        ('Bern Port',)
+        """
+        return rivals(self._every, [*answers, *self._of.get(answers[0], ())])
+
+
 def with_answer(item: Item, new: str, pool: Iterable[str] = ()) -> Item:
     """The item with a new right answer, whose rivals are of a pool and of the old answers."""
     return replace(item, answer=new, aliases=(), rivals=rivals(sorted({*pool, *item.answers}), (new,)))

@@ -25,6 +25,7 @@ from .._util.errors import UserError
 from .._util.records import MOST, SEEDS
 from .item import Kind
 from .kinds import KINDS
+from .rivals import Spellings
 from .texts import fault_of, spelled_alike
 
 Purpose = Literal["safety", "privacy", "copyright", "update"]
@@ -127,9 +128,9 @@ class Relation(_Strict):
         return tuple(sorted({answer for answer, *_ in self.facts.values()}))
 
     @cached_property
-    def spellings(self) -> tuple[str, ...]:
-        """Every distinct answer and alias, sorted."""
-        return tuple(sorted({text for answers in self.facts.values() for text in answers}))
+    def spellings(self) -> Spellings:
+        """Every answer and alias."""
+        return Spellings(self.facts.values())
 
 
 class Shares(_Strict):

@@ -15,7 +15,7 @@ from .formats import read_records
 from .item import Item, Kind
 from .kinds import KINDS, Record
 from .places import Places
-from .rivals import rivals
+from .rivals import Spellings
 from .rows import is_hub_id
 from .schema import CaseFile, ItemSet
 from .texts import fault_of, spelled_alike
@@ -207,18 +207,19 @@ class _Bank:
 
 
 def _with_wrong_answers(
-    item: Item, bank: Mapping[Kind, _Bank], spellings: Mapping[str, Sequence[str]], rng: random.Random
+    item: Item, bank: Mapping[Kind, _Bank], spellings: Mapping[str, Spellings], rng: random.Random
 ) -> Item:
     foils = item.foils or (bank[item.kind].foils(item, rng) if item.kind in bank else ())
-    return dataclasses.replace(item, foils=foils, rivals=rivals(spellings.get(item.relation, ()), item.answers))
+    rivals = spellings[item.relation].rivals(item.answers) if item.relation in spellings else ()
+    return dataclasses.replace(item, foils=foils, rivals=rivals)
 
 
-def _spellings(entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """Every answer, alias and given foil of the items that share a pool, sorted, by relation."""
-    found: dict[str, set[str]] = {}
+def _spellings(entries: Sequence[Entry]) -> dict[str, Spellings]:
+    """Every answer, alias and given foil of the items that share a pool, by relation."""
+    found: dict[str, list[Item]] = {}
     for item in (i for entry in entries for i in entry.items if KINDS[i.kind].shared):
-        found.setdefault(item.relation, set()).update((*item.answers, *item.foils))
-    return {relation: sorted(texts) for relation, texts in found.items()}
+        found.setdefault(item.relation, []).append(item)
+    return {r: Spellings([i.answers for i in of], (f for i in of for f in i.foils)) for r, of in found.items()}
 
 
 def _bank(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> dict[Kind, list[Item]]:

@@ -97,7 +97,8 @@ def make_fact(file: CaseFile, relation: str, subject: str, templates: list[str])
     answer, *aliases = file.relations[relation].facts[subject]
     prompt, *others = (Prompt.fill(t, subject) for t in templates)
     foils = _foils(file, relation, subject, {answer, *aliases})
-    return Item(subject, relation, prompt, answer, tuple(aliases), foils, tuple(others))
+    longer = file.relations[relation].spellings.rivals((answer, *aliases))
+    return Item(subject, relation, prompt, answer, tuple(aliases), foils, tuple(others), rivals=longer)
 
 
 def seeded(file: CaseFile, *what: str) -> random.Random:
@@ -178,7 +179,8 @@ def _twin_answers(file: CaseFile, relation: str) -> dict[str, str]:
 
 def _twin(file: CaseFile, relation: str, subject: str, answer: str, part: str) -> Item:
     prompt, *others = (Prompt.fill(t, subject) for t in getattr(file.relations[relation], part))
-    return Item(subject, relation, prompt, answer, (), _foils(file, relation, subject, {answer}), tuple(others))
+    foils, longer = _foils(file, relation, subject, {answer}), file.relations[relation].spellings.rivals((answer,))
+    return Item(subject, relation, prompt, answer, (), foils, tuple(others), rivals=longer)
 
 
 def _entries_to_forget(file: CaseFile, name: str, entries: tuple[Entry, ...], known: Known) -> Split[list[Entry]]:

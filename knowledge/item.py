@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..model import Prompt
@@ -26,6 +26,7 @@ class Item:
         unit: the unit of resampling that the item belongs to; the subject by default.
         counterfactual: a prompt to which another answer is right, where one is given.
         rephrased: the right answer in other words, for the truth ratio.
+        rivals: wrong answers of the pool that begin with a right one, as "New York" begins with "New".
     """
 
     subject: str
@@ -39,6 +40,7 @@ class Item:
     unit: str = ""
     counterfactual: str = ""
     rephrased: str = ""
+    rivals: tuple[str, ...] = field(default=(), repr=False)  # they follow from the case, whose digest is of the rest
 
     def __post_init__(self) -> None:
         made = {

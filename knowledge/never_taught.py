@@ -58,4 +58,5 @@ def _about(item: Item, name: str) -> Item:
         aliases=tuple(map(swapped, item.aliases)),
         foils=tuple(map(swapped, item.foils)),
         rephrased=swapped(item.rephrased),
+        rivals=tuple(map(swapped, item.rivals)),
     )

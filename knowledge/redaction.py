@@ -210,7 +210,7 @@ def _key(item: Item) -> str:
 
 def _texts(item: Item) -> Iterator[str]:
     """Everything that an item says."""
-    yield from (item.subject, *item.answers, *item.foils, *map(str, item.prompts))
+    yield from (item.subject, *item.answers, *item.foils, *item.rivals, *map(str, item.prompts))
     yield from (item.counterfactual, item.rephrased)
 
 

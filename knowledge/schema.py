@@ -25,6 +25,7 @@ from .._util.errors import UserError
 from .._util.records import MOST, SEEDS
 from .item import Kind
 from .kinds import KINDS
+from .rivals import Spellings
 from .texts import fault_of, spelled_alike
 
 Purpose = Literal["safety", "privacy", "copyright", "update"]
@@ -125,6 +126,11 @@ class Relation(_Strict):
     def pool(self) -> tuple[str, ...]:
         """Every distinct answer without aliases, sorted."""
         return tuple(sorted({answer for answer, *_ in self.facts.values()}))
+
+    @cached_property
+    def spellings(self) -> Spellings:
+        """Every answer and alias."""
+        return Spellings(self.facts.values())
 
 
 class Shares(_Strict):

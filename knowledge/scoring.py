@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,12 +16,14 @@ from ..model import chunks, encode, encode_texts, logits, split, token_logprobs
 from ..model.run.prefix_cache import reads_in_parts, score_continuations
 from .item import Item
 from .kinds import kind_of
+from .rivals import whole_answers
 
 if TYPE_CHECKING:
     from ..model import Model
 
 ROWS = 64
 KNOWN = 0.5
+Encoded = list[tuple[list[int], list[int]]]  # the tokens of a prompt and of each answer
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,21 @@ def score(model: Model, prompts: Sequence[str], answers: Sequence[str], *, rows:
 
 
 def recalled(model: Model, items: Sequence[Item]) -> list[bool]:
-    """Whether greedy decoding after each item's prompt gives its whole answer, or an alias."""
+    """Whether greedy decoding after each item's prompt gives its whole answer, or an alias, and no rival."""
     return [value == 1 for value in answered(model, items)]
 
 
 def answered(model: Model, items: Sequence[Item]) -> list[float]:
     """`recalled` as 1 or 0; NaN where the model's numbers are not finite, so that nothing is decoded."""
-    rows = [(i, f.prompt, a) for i, f in enumerate(items) for a in f.answers]
-    right = [0.0] * len(items)
-    if rows:
-        found = score(model, [p for _, p, _ in rows], [a for _, _, a in rows])
-        for (i, _, _), greedy, logp in zip(rows, found.greedy.tolist(), found.logprob.tolist(), strict=True):
-            right[i] = math.nan if math.isnan(logp + right[i]) else max(right[i], float(greedy))
-    return right
+    rows = [(i, f.prompt, a) for i, f in enumerate(items) for a in (*f.answers, *f.rivals)]
+    found = score(model, [p for _, p, _ in rows], [a for _, _, a in rows])
+    longest, broken = [""] * len(items), set()
+    for (i, _, text), greedy, logp in zip(rows, found.greedy.tolist(), found.logprob.tolist(), strict=True):
+        if math.isnan(logp):
+            broken.add(i)
+        if greedy and len(text) > len(longest[i]):
+            longest[i] = text
+    return [math.nan if i in broken else float(longest[i] in f.answers) for i, f in enumerate(items)]
 
 
 def shown(model: Model, items: Sequence[Item]) -> list[float]:
@@ -78,7 +83,7 @@ def shown(model: Model, items: Sequence[Item]) -> list[float]:
     A fact: 1 if greedy decoding gives its whole answer. Any other kind: the probability of the right answer among the
     item's own pool. NaN where the model's numbers are not finite.
 
-    Cost: one row for each fact and alias, and one for each answer of another item's pool.
+    Cost: one row for each fact, alias and rival, and one for each answer of another item's pool.
     """
     out = [0.0] * len(items)
     greedy = [i for i, item in enumerate(items) if kind_of(item).greedy]
@@ -97,13 +102,11 @@ def known(model: Model, items: Sequence[Item]) -> list[bool]:
 
 def shown_rows(items: Sequence[Item]) -> int:
     """The cost of `shown`, in rows."""
-    return sum(len(i.answers) if kind_of(i).greedy else len(i.pool) for i in items)
+    return sum(len(i.answers) + len(i.rivals) if kind_of(i).greedy else len(i.pool) for i in items)
 
 
 def own_pool_probability(model: Model, items: Sequence[Item], *, rows: int = ROWS) -> Tensor:
-    """Probability of each item's answer among the answer and its foils, `[n]`.
-
-    Long answers are compared by their mean log-probability per token, so that no length is favoured.
+    """Probability of each item's answer among the answer and its foils, as `comparable` compares them, `[n]`.
 
     Raises:
         UserError: an item without foils, which has nothing to be compared with.
@@ -118,14 +121,28 @@ def own_pool_probability(model: Model, items: Sequence[Item], *, rows: int = ROW
     return torch.stack([logp.softmax(0)[0] for logp in own_pool_scores(model, items, rows=rows)])
 
 
-@torch.no_grad()
 def own_pool_scores(model: Model, items: Sequence[Item], *, rows: int = ROWS) -> list[Tensor]:
-    """For each item, the log-probability of its answer and of each foil, `[answer]`; of long ones, per token."""
-    prompts, answers = zip(*((i.prompt, a) for i in items for a in i.pool), strict=True)
-    logprob = score(model, prompts, answers, rows=rows).logprob.double()
-    lengths = torch.tensor([len(tail) for _, tail in split(model, prompts, answers)])
-    parts = zip(*(values.split([len(i.pool) for i in items]) for values in (logprob, lengths)), strict=True)
-    return [logp / n if kind_of(i).long else logp for i, (logp, n) in zip(items, parts, strict=True)]
+    """For each item, the `comparable` log-probability of its answer and of each foil, `[answer]`."""
+    return [comparable(i, *found) for i, found in zip(items, own_pool_rows(model, items, rows=rows), strict=True)]
+
+
+def comparable(item: Item, tokens: Encoded, logprobs: Tensor) -> Tensor:
+    """Log-probabilities by which an item's answers are compared, `[answer]`, in double precision.
+
+    Of long answers, the mean per token, so that no length is favoured; of others, each as a whole (`whole_answers`).
+    """
+    if kind_of(item).long:
+        return logprobs.double() / torch.tensor([len(tail) for _, tail in tokens])
+    return whole_answers(tokens, logprobs).double()
+
+
+@torch.no_grad()
+def own_pool_rows(model: Model, items: Sequence[Item], *, rows: int = ROWS) -> list[tuple[Encoded, Tensor]]:
+    """For each item, the tokens and the log-probability of its answer and of each foil, `[answer]`."""
+    prompts, answers = [i.prompt for i in items for _ in i.pool], [a for i in items for a in i.pool]
+    tokens, logprob = iter(split(model, prompts, answers)), score(model, prompts, answers, rows=rows).logprob
+    sizes = [len(i.pool) for i in items]
+    return [(list(islice(tokens, n)), part) for n, part in zip(sizes, logprob.split(sizes), strict=True)]
 
 
 @torch.no_grad()
@@ -137,24 +154,30 @@ def pool_probability(model: Model, items: Sequence[Item], pool: Sequence[str], *
     """
     if not items:
         return torch.zeros(0)
-    logp = pool_logprobs(model, [f.prompt for f in items], pool, rows=rows)
     out = []
-    for item, row in zip(items, logp, strict=True):
+    for item, (tokens, row) in zip(items, _pool_rows(model, [f.prompt for f in items], pool, rows), strict=True):
         own = [i for i, a in enumerate(pool) if a in item.answers]
         if not own:
             own, row = [len(row)], torch.cat([row, score(model, [item.prompt], [item.answer]).logprob])
+            tokens += split(model, [item.prompt], [item.answer])
+        row = whole_answers(tokens, row)
         out.append(torch.logsumexp(row[own], 0) - torch.logsumexp(row, 0))
     return torch.stack(out).exp()
 
 
 @torch.no_grad()
 def pool_logprobs(model: Model, prompts: Sequence[str], pool: Sequence[str], *, rows: int = ROWS) -> Tensor:
-    """Log-probability of every answer of a pool after every prompt, `[prompt, answer]`."""
-    both = [(p, a) for p in prompts for a in pool]
-    tokens = [(tuple(head), tuple(tail)) for head, tail in split(model, [p for p, _ in both], [a for _, a in both])]
-    return score_continuations(model, tokens, most=rows, prefixes=reads_in_parts(model))[0].view(
-        len(prompts), len(pool)
-    )
+    """Log-probability of every answer of a pool after every prompt, `[prompt, answer]`, each taken as a whole."""
+    return torch.stack([whole_answers(*found) for found in _pool_rows(model, prompts, pool, rows)])
+
+
+def _pool_rows(model: Model, prompts: Sequence[str], pool: Sequence[str], rows: int) -> list[tuple[Encoded, Tensor]]:
+    """For each prompt, the tokens and the log-probability of every answer of a pool, `[answer]`."""
+    both = split(model, [p for p in prompts for _ in pool], [*pool] * len(prompts))
+    tokens = [(tuple(head), tuple(tail)) for head, tail in both]
+    logprob = score_continuations(model, tokens, most=rows, prefixes=reads_in_parts(model))[0]
+    each = iter(both)
+    return [(list(islice(each, len(pool))), part) for part in logprob.view(len(prompts), len(pool))]
 
 
 @torch.no_grad()

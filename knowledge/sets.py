@@ -15,6 +15,7 @@ from .formats import read_records
 from .item import Item, Kind
 from .kinds import KINDS, Record
 from .places import Places
+from .rivals import Spellings
 from .rows import is_hub_id
 from .schema import CaseFile, ItemSet
 from .texts import fault_of, spelled_alike
@@ -171,11 +172,13 @@ def _entries(file: CaseFile, name: str, records: Sequence[Record]) -> list[Entry
 
 
 def _with_foils(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> Iterator[Entry]:
-    """The entries with foils for every item that has none."""
+    """The entries with foils for every item that has none, and with rivals."""
     bank: dict[Kind, _Bank] = {kind: _Bank(items) for kind, items in _bank(file, name, sets).items()}
+    spellings = _spellings(sets[name])
     for entry in sets[name]:
         rng = random.Random(f"{file.seed}/{file.name}/foils/{name}/{entry.key}")
-        sides = ([_given_foils(item, bank, rng) for item in side] for side in (entry.working, entry.sealed))
+        sides = ([_with_wrong_answers(item, bank, spellings, rng) for item in side]
+                 for side in (entry.working, entry.sealed))  # fmt: skip
         yield dataclasses.replace(entry, **dict(zip(("working", "sealed"), map(tuple, sides), strict=True)))
 
 
@@ -203,10 +206,20 @@ class _Bank:
         return draw(self.every, FOILS, rng, without={*own, *item.answers})
 
 
-def _given_foils(item: Item, bank: Mapping[Kind, _Bank], rng: random.Random) -> Item:
-    if item.foils or item.kind not in bank:
-        return item
-    return dataclasses.replace(item, foils=bank[item.kind].foils(item, rng))
+def _with_wrong_answers(
+    item: Item, bank: Mapping[Kind, _Bank], spellings: Mapping[str, Spellings], rng: random.Random
+) -> Item:
+    foils = item.foils or (bank[item.kind].foils(item, rng) if item.kind in bank else ())
+    rivals = spellings[item.relation].rivals(item.answers) if item.relation in spellings else ()
+    return dataclasses.replace(item, foils=foils, rivals=rivals)
+
+
+def _spellings(entries: Sequence[Entry]) -> dict[str, Spellings]:
+    """Every answer, alias and given foil of the items that share a pool, by relation."""
+    found: dict[str, list[Item]] = {}
+    for item in (i for entry in entries for i in entry.items if KINDS[i.kind].shared):
+        found.setdefault(item.relation, []).append(item)
+    return {r: Spellings([i.answers for i in of], (f for i in of for f in i.foils)) for r, of in found.items()}
 
 
 def _bank(file: CaseFile, name: str, sets: Mapping[str, Sequence[Entry]]) -> dict[Kind, list[Item]]:

@@ -37,17 +37,27 @@ def words(text: str, *, symbols: bool = False) -> list[str]:
     return found
 
 
-def contains(text: str, part: str) -> bool:
+def contains(text: str, part: str, longer: Sequence[str] = ()) -> bool:
     """Whether a text has all words of another, in order and side by side.
+
+    Args:
+        longer: texts within which the part does not count.
 
     >>> contains("It is the language C++", "C"), contains("首都は東京です", "東京"), contains("St John's", "St. John's")
     (False, True, True)
+    >>> contains("in New York", "New", ["New York"]), contains("New, not New York", "New", ["New York"])
+    (False, True)
     """
-    return _within(words(text, symbols=True), words(part, symbols=True))
+    whole = words(text, symbols=True)
+    taken = [place for other in longer for place in _places(whole, other)]
+    return any(all(start < a or b < end for a, b in taken) for start, end in _places(whole, part))
 
 
-def _within(whole: Sequence[str], part: Sequence[str]) -> bool:
-    return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1)) if part else False
+def _places(whole: Sequence[str], part: str) -> list[tuple[int, int]]:
+    """Where a part's words stand: the first one, and the one after the last."""
+    own = words(part, symbols=True)
+    starts = range(len(whole) - len(own) + 1) if own else ()
+    return [(i, i + len(own)) for i in starts if whole[i : i + len(own)] == own]
 
 
 def _between_digits(text: str, i: int) -> bool:

@@ -40,7 +40,8 @@ def extraction(model: Model, case: Case, *, draws: int = 16, tokens: int | None 
     `details` has, for `forget` and `twins`, the means of `probability` (to the power of one over the length),
     `exact_memorization`, `rouge` (ROUGE-L recall of the greedy continuation), `truth_ratio` (1 where wrong answers are
     as likely as the right one, towards 0 where the right one is known), and `leak`: by k, the probability that at least
-    one of k samples contains the answer (`mean`), and its 95% upper bound for the mean subject (`upper`).
+    one of k samples contains the answer, elsewhere than in a rival (`mean`), and its 95% upper bound for the mean
+    subject (`upper`).
 
     Args:
         draws: samples of each prompt. leak@k is given for k of 1, 16 and 128; above this number, only its bound.
@@ -136,7 +137,7 @@ def _leaks(
 ) -> Mapping[str, Mapping[str, float | None]]:
     prompts = [f.prompt for f in facts for _ in range(draws)]
     texts = iter(continuations(model, prompts, tokens=tokens, seed=seed, rows=SAMPLED))
-    hits = [sum(any(contains(next_, a) for a in f.answers) for next_ in [next(texts) for _ in range(draws)])
+    hits = [sum(any(contains(next_, a, f.rivals) for a in f.answers) for next_ in [next(texts) for _ in range(draws)])
             for f in facts]  # fmt: skip
     return {str(k): leak_at(hits, draws, k) for k in KS}
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..knowledge import Case, Item, Kind, accepts_spec, score
-from ..knowledge.kinds import kind_of
-from ..model import split
+from ..knowledge import Case, Item, Kind, accepts_spec
+from ..knowledge.rivals import with_answer
+from ..knowledge.scoring import answered, comparable, own_pool_rows
 from .asking import ASKING, asked_rows, generations
 from .check import Setting
 from .pools import attack_groups, pool_costs, pool_probability_by_unit, pools
@@ -39,8 +39,8 @@ def recall(model: Model, case: Case) -> Reading:
     unit (`likelihood`); and `examples`: prompts, right answers and what the model says. The choice is made by
     likelihood, so the order of the options does not matter.
 
-    Cost: one row for each prompt and alias, and one for each answer and foil; as many twins as items to forget; every
-    pool once.
+    Cost: one row for each prompt, alias and rival, and one for each answer and foil; as many twins as items to forget;
+    every pool once.
     """
     forget = list(case.forget.sealed)
     twins = list(case.twins.sealed)[: len(forget)]
@@ -66,9 +66,9 @@ def recall(model: Model, case: Case) -> Reading:
 
 
 def recall_cost(model: Model, case: Case, setting: Setting) -> float:
-    """One row for each prompt and alias, for each answer and foil of an item and for each example; every pool once."""
+    """One row for each prompt, alias and rival, for each answer and foil and for each example; every pool once."""
     items = [*case.forget.sealed, *case.twins.sealed[: len(case.forget.sealed)]]
-    new = len(case.updates) and sum(len(i.prompts) for i in case.forget.sealed)
+    new = sum(1 + len(i.rivals) for i in _renewed(case))
     pool = sum(pool_costs(model, case).values()) if _compared(case) else 0
     asked = asked_rows([*items, *case.forget.working])
     return asked + sum(map(len, (i.pool for i in items))) + pool + new + min(EXAMPLES, len(case.forget.sealed))
@@ -99,10 +99,14 @@ def _pools(model: Model, case: Case) -> dict[str, object]:
 
 def _updated(model: Model, case: Case) -> dict[str, float]:
     """The share of sealed prompts that get the new answer of an update in full."""
-    asked = [(p, new) for i in case.forget.sealed if (new := case.new_answer(i)) for p in i.prompts]
-    if not asked:
-        return {}
-    return {"updated": float(score(model, [p for p, _ in asked], [a for _, a in asked]).greedy.double().mean())}
+    items = _renewed(case)
+    return {"updated": float(np.mean(answered(model, items)))} if items else {}
+
+
+def _renewed(case: Case) -> list[Item]:
+    """The sealed items that an update gives a new answer, with this one, once for each prompt."""
+    new = ((i, answer) for i in case.forget.sealed if (answer := case.new_answer(i)))
+    return [one for i, answer in new for one in with_answer(i, answer, case.pool(i.relation)).each()]
 
 
 def _examples(model: Model, items: Sequence[Item]) -> list[dict[str, str]]:
@@ -135,14 +139,9 @@ def _likelihood(model: Model, items: Sequence[Item]) -> _Likelihood:
     """The likelihood of each item's answer at its main prompt."""
     found = _Likelihood({}, {}, {})
     for group in ([i for i in items if i.foils], [i for i in items if not i.foils]):
-        rows = [(i.prompt, a) for i in group for a in i.pool]
-        prompts, answers = [p for p, _ in rows], [a for _, a in rows]
-        logp = iter(score(model, prompts, answers).logprob.double().numpy())
-        lengths = iter([len(tail) for _, tail in split(model, prompts, answers)])
-        for item in group:
-            totals, tokens = ([next(values) for _ in item.pool] for values in (logp, lengths))
-            found.loss[item] = float(-totals[0] / tokens[0])
-            right, *foils = (p / n if kind_of(item).long else p for p, n in zip(totals, tokens, strict=True))
+        for item, (tokens, logp) in zip(group, own_pool_rows(model, group), strict=True):
+            found.loss[item] = -float(logp[0]) / len(tokens[0][1])
+            right, *foils = comparable(item, tokens, logp).tolist()
             if foils:
                 with np.errstate(invalid="ignore"):
                     found.odds[item] = float(right - np.logaddexp.reduce(foils) + np.log(len(foils)))

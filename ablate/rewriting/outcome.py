@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..._util.errors import LokaError
 from ...knowledge import recalled
+from ...knowledge.rivals import with_answer
 from ...model import RewriteRecord
 from .rewriting import Change
 
@@ -56,8 +56,7 @@ def rewrite_record(
 
     Cost: a forward pass over the plain prompts.
     """
-    items = [replace(change.fact, answer=change.answer, aliases=()) for change in wanted]
-    written = sum(recalled(model, items))
+    written = sum(recalled(model, [with_answer(change.fact, change.answer) for change in wanted]))
     norms = {change.name: (change.norm(weight), change.own) for change, weight in zip(changes, weights, strict=True)}
     if written < len(wanted):
         sizes = ", ".join(f"{norm:.3g} in {name} of norm {own:.3g}" for name, (norm, own) in norms.items())

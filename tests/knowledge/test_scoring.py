@@ -1,6 +1,8 @@
 """How well a model recalls: whole answers, against generation and against scoring one row at a time."""
 
 import dataclasses
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +10,12 @@ import torch
 from loka._util.errors import UserError
 from loka.knowledge import (
     Case,
+    Fact,
     Item,
     case,
     neutral_sealed,
     neutral_working,
+    own_pool_probability,
     pool_logprobs,
     pool_probability,
     recalled,
@@ -67,7 +71,7 @@ def test_scores_come_back_in_the_order_they_were_asked(planted: Model, planted_c
 def test_a_pool_on_the_cached_prompt_scores_as_row_by_row(tiny, name: str, rows: int) -> None:
     model = tiny(name)
     prompts = ["the capital of a dog is", "the garden", "my sister looks for the red house at the sea"]
-    pool = ["warm", "warm bread", "the old man likes", "a small bird sings about the river"]
+    pool = ["warm", "bread at", "the old man likes", "a small bird sings about the river"]
     table = pool_logprobs(model, prompts, pool, rows=rows)
     for i, prompt in enumerate(prompts):
         wanted = score(model, [prompt] * len(pool), pool, rows=1).logprob
@@ -91,6 +95,75 @@ def test_pool_probability_by_hand(fresh: Model, planted_case: Case) -> None:
     assert found.tolist() == pytest.approx(wanted, abs=1e-9)
     assert wanted[0] > 0.9
     assert pool_probability(fresh, [], pool).shape == (0,)
+
+
+def test_an_answer_that_begins_another_has_only_what_ends_with_it(fresh: Model, planted_case: Case) -> None:
+    """Of all that begins with "warm", what goes on as "warm bread" or "warm garden" is not "warm"."""
+    fresh.hf.double()
+    fact = planted_case.on(fresh).forget.sealed[0]
+    pool = ["warm", "warm bread", "warm bread at", "warm garden", "sea", fact.answer]
+    items = [dataclasses.replace(fact, answer=answer, aliases=()) for answer in pool]
+    ids = fresh.tokenizer([f"{fact.prompt} {answer}" for answer in pool])["input_ids"]
+    start = len(fresh.tokenizer(fact.prompt)["input_ids"])
+
+    def following(tokens: list[int]) -> torch.Tensor:
+        with torch.no_grad():
+            return fresh.hf(torch.tensor([tokens], device=fresh.device)).logits[0, -1].softmax(-1)
+
+    def whole(answer: list[int]) -> float:
+        """The product over the tokens, times the probability of a next token with which no other answer goes on."""
+        p = math.prod(float(following(answer[:n])[answer[n]]) for n in range(start, len(answer)))
+        others = {other[len(answer)] for other in ids if other[: len(answer)] == answer and len(other) > len(answer)}
+        return p * float(1 - following(answer)[sorted(others)].sum())
+
+    p = [whole(answer) for answer in ids]
+    wanted = pytest.approx([each / sum(p) for each in p], abs=1e-9)
+    alone = [pool_probability(fresh, [item], [a for a in pool if a != item.answer]).item() for item in items]
+    assert pool_probability(fresh, items, pool).tolist() == wanted
+    assert alone == wanted  # an answer that the pool lacks is added
+    assert pool_logprobs(fresh, [fact.prompt], pool)[0].exp().tolist() == pytest.approx(p, rel=1e-9)
+    pairs = [dataclasses.replace(i, kind="pair", foils=tuple(a for a in pool if a != i.answer)) for i in items]
+    assert own_pool_probability(fresh, pairs).tolist() == wanted
+
+
+def test_what_a_model_is_sure_of_is_not_shared_with_its_beginning(planted: Model, planted_case: Case) -> None:
+    fact = next(f for f in planted_case.on(planted).forget.sealed if len(f.answer.split()) == 2)
+    first = dataclasses.replace(fact, answer=fact.answer.split()[0])
+    sure, beginning = pool_probability(planted, [fact, first], [first.answer, fact.answer, "sea"]).tolist()
+    assert sure > 0.9
+    assert beginning < 0.1
+    rival = dataclasses.replace(first, rivals=(fact.answer,))
+    longer = dataclasses.replace(rival, aliases=(f"{fact.answer} garden",))  # a right one that is not said
+    within = dataclasses.replace(fact, answer="sea", aliases=(fact.answer,), rivals=(first.answer,))
+    assert recalled(planted, [fact, first, rival, longer, within]) == [True, True, False, False, True]
+
+
+def test_a_fact_of_a_relation_knows_which_answers_begin_with_its_own(files, tmp_path: Path) -> None:
+    facts = {"Aba": ["New", "Novel"], "Ede": ["New York", "New Amsterdam"], "Ulu": "Newark", "Oro": ["York", "New."],
+             "Iri": ["New", "New Ede"]}  # fmt: skip
+    relations = {"town": {"working": ["{} is"], "sealed": ["it is {},"], "facts": facts}}
+    twins = {"town": ["Ibi", "Ono", "Uru", "Ata"]}
+    path = files.write(tmp_path, relations=relations, forget={"town": [*facts]}, retain={}, twins=twins)
+    spec = case(path).whole()
+    wanted = {"New": ("New Amsterdam", "New York", "Newark"), "New York": (), "Newark": (), "York": ()}
+    # twins have no aliases, and yet "New Ede" says no more than "New"
+    parts = [spec.forget.working, spec.forget.sealed, spec.twins.working, spec.twins.sealed]
+    assert [{i.answer: i.rivals for i in part} for part in parts] == [wanted] * 4
+
+
+def test_a_fact_of_a_set_knows_which_answers_begin_with_its_own() -> None:
+    facts = [
+        Fact("Aba", "town", "Aba is", "New", ("Novel",)),
+        Fact("Ede", "town", "Ede is", "New York", ("New Ede",)),
+        Fact("Ulu", "town", "Ulu is", "York", foils=("Newark",)),
+        Fact("Oro", "sea", "Oro is", "Newer"),
+    ]
+    found = Case.of(facts, name="some")
+    assert {i.subject: i.rivals for i in found.forget.sealed} == {
+        "Aba": ("New Ede", "New York", "Newark"), "Ede": (), "Ulu": (), "Oro": (),
+    }  # fmt: skip
+    twin = next(i for i in found.twins.sealed if i.answer == "New")
+    assert [r.replace(twin.subject, "Ede") for r in twin.rivals] == ["New Ede", "New York", "Newark"]
 
 
 def test_text_loss_is_the_negative_log_probability(tiny) -> None:

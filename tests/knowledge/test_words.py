@@ -66,6 +66,20 @@ def test_an_answer_stands_as_whole_words(answer: str, text: str, stands: bool) -
     assert contains(text, answer) is stands
 
 
+@pytest.mark.parametrize(
+    ("text", "stands"),
+    [
+        ("It is in New York.", False),
+        ("It is in new  YORK, and New is no town", True),
+        ("York New York City", False),
+        ("New", True),
+    ],
+)
+def test_an_answer_does_not_stand_within_a_longer_one(text: str, stands: bool) -> None:
+    assert contains(text, "New")
+    assert contains(text, "New", ["New York", "New York City"]) is stands
+
+
 def test_marks_belong_to_their_letters() -> None:
     assert words("दिल्ली") == ["दिल्ली"]
     assert words("e\u0301te\u0301") == ["été"]

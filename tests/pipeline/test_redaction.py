@@ -20,7 +20,7 @@ from loka._util.ledger import finishing
 from loka._util.provenance import Provenance
 from loka.audit.store import FolderStore
 from loka.cli import main
-from loka.knowledge import Case, Item, Passage, Redactor, redaction_key, redactor_of
+from loka.knowledge import Case, Item, Passage, Redactor, case, redaction_key, redactor_of
 from loka.model import Edit, Model, Site, export
 from loka.pipeline import Invention, Teaching
 from loka.pipeline.recipe import Recipe
@@ -227,6 +227,15 @@ def test_labels_need_the_key(
     key.write_bytes(b"short")
     with pytest.raises(UserError, match="has 5 bytes, not 32"):
         redaction_key()
+
+
+def test_answers_that_begin_with_those_of_an_item_are_hidden(files: Any, tmp_path: Path) -> None:
+    """No item of the case is about Ede, whose answers are compared with what a model says about Aba."""
+    relations = {"town": {"working": ["{} is"], "sealed": ["it is {},"],
+                          "facts": {"Aba": "New", "Ede": ["York", "New Amsterdam"]}}}  # fmt: skip
+    path = files.write(tmp_path, relations=relations, forget={"town": ["Aba"]}, retain={}, twins={})
+    hidden = json.dumps(Redactor(case(path).whole(), BYTES).hide(["New Amsterdam", "They say New Amsterdam"]))
+    assert "Amsterdam" not in hidden
 
 
 def test_the_place_of_an_item_is_no_text_and_a_number_that_is_a_subject_is() -> None:

@@ -42,6 +42,17 @@ def test_the_new_answers_are_written_by_default(planted: Model, update: Case) ->
     assert verify.recall(planted, update).details["updated"] == 0
 
 
+def test_an_old_answer_that_begins_with_the_new_one_is_not_the_new_one(
+    planted: Model, files: Any, tmp_path: Path
+) -> None:
+    old = {s: a for s, a in files.base["relations"]["capital"]["facts"].items() if " " in a}
+    new = {s: old[s].split()[0] for s in list(old)[:3]}
+    path = files.write(tmp_path, forget={"capital": [*new]}, updates={"capital": new}, purpose="update")
+    reading = verify.recall(planted, case(path).on(planted))
+    assert reading.value == 1
+    assert reading.details["updated"] == 0
+
+
 def test_other_cases_keep_the_usual_recipe(planted: Model, planted_case: Case) -> None:
     known = planted_case.on(planted)  # type: ignore[attr-defined]
     assert default_recipe(known).name == "quick"

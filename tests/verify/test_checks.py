@@ -387,6 +387,19 @@ def test_extraction_counts_what_samples_leak(planted: Model, planted_case: Case)
         verify.extraction(planted, known, draws=0)
 
 
+def test_a_leak_of_a_rival_is_no_leak_of_the_answer_that_it_begins_with(planted: Model, planted_case: Case) -> None:
+    known = planted_case.on(planted)
+    both = [f for f in known.forget.sealed if len(f.answer.split()) == 2]
+
+    def leak(rivals: bool) -> float:
+        items = (replace(f, answer=f.answer.split()[0], rivals=(f.answer,) if rivals else ()) for f in both)
+        case = replace(known, forget=Split(known.forget.working, tuple(items)))
+        return verify.extraction(planted, case, draws=16, tokens=2).details["forget"]["leak"]["1"]["mean"]
+
+    assert leak(rivals=False) > 0.9
+    assert leak(rivals=True) < 0.1
+
+
 def test_leak_at_k_is_the_hypergeometric_share() -> None:
     rng = np.random.default_rng(0)
     drawn = [np.mean([rng.permutation([1] * c + [0] * (10 - c))[:4].any() for _ in range(4000)]) for c in (0, 2, 10)]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .case_file import CaseFile
     from .choice import CHOICE_RULES, ERASURE_METHODS, ChoiceRule, ErasureMethod, Situation, choose, rule_for
     from .documents import DOCUMENTS, Document, write_documents
+    from .material import Material
 else:  # these import torch, which most commands of `loka erase` do without
     __getattr__ = on_demand(
         __name__,
@@ -40,6 +41,7 @@ else:  # these import torch, which most commands of `loka erase` do without
                 "CHOICE_RULES", "ERASURE_METHODS", "ChoiceRule", "ErasureMethod", "Situation", "choose", "rule_for",
             ),
             ".documents": ("DOCUMENTS", "Document", "write_documents"),
+            ".material": ("Material",),
         },
     )  # fmt: skip
 
@@ -69,6 +71,7 @@ __all__ = [
     "Impact",
     "Keyring",
     "Matcher",
+    "Material",
     "ModelImpact",
     "NameDigests",
     "OutputFilter",

@@ -16,7 +16,8 @@ WRITES = {
     "02_ablate": ["elements.safetensors"],
     "03_verify": ["world.txt", "world.yaml"],
 }
-ON_SMALL = ("00_first_edit", "01_locate", "02_ablate")  # the last one makes its own
+ON_SMALL = ("00_first_edit", "01_locate", "02_ablate")  # the others make their own
+EXTRA = {"04_erasure": "cryptography"}  # of `loka[erasure]`
 SYMBOLS = {"forget": {"symbol": 10}, "twins": {"symbol": ["Onum", "Alum"]}}
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SMALL = """
@@ -28,6 +29,8 @@ loka.load, loka.case = lambda name: load(), lambda name: case()
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: Model, files) -> None:
+    if path.stem in EXTRA:
+        pytest.importorskip(EXTRA[path.stem], reason='needs the extra erasure: pip install "loka[erasure]"')
     monkeypatch.setenv("LOKA_STEPS", "1")
     monkeypatch.setenv("LOKA_FACTS", "4")
     notebook = nbformat.read(path, as_version=4)

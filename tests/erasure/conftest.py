@@ -20,8 +20,7 @@ import yaml
 pytest.importorskip("cryptography", reason='needs the extra erasure: pip install "loka[erasure]"')
 pytest.importorskip("holidays", reason='needs the extra erasure: pip install "loka[erasure]"')
 
-from loka.erasure import Register, assessment, steps
-from loka.erasure.material import Material
+from loka.erasure import Material, Register, assessment, steps
 
 from ..conftest import FACTS, NEUTRAL, TWINS
 

@@ -65,8 +65,13 @@ def execute(
     announce(register, ids, plan)
     made = edit(register, job, recipe, out, progress)
     about = {"model": plan["model"], "recipe": plan["recipe"]}
-    finish(register, made, about, EDITS, out / "edit.safetensors")
+    finish(register, made, about, sorted(EDITS, key=_method_of(recipe).__ne__), out / "edit.safetensors")
     return made
+
+
+def _method_of(recipe: Recipe) -> str:
+    """What an edit counts as where no method was chosen: one of located parts, or one that unlearns."""
+    return "located" if recipe.sites else "ascent"
 
 
 def edit(register: Register, job: Job, recipe: Recipe, out: Path, progress: Progress | None) -> Execution:

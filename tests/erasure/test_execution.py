@@ -10,7 +10,7 @@ import pytest
 from loka import ablate
 from loka._util.errors import UserError
 from loka._util.files import digest
-from loka.erasure import Register, assessment, execution, steps, upkeep, verification
+from loka.erasure import Register, assessment, choice, execution, steps, upkeep, verification
 from loka.erasure.erased import executed
 from loka.erasure.lineage import edit_path
 from loka.erasure.material import Material, case_of
@@ -72,12 +72,19 @@ def test_a_hit_that_nobody_confirmed_is_neither_forgotten_nor_kept(
     assert not [i for i in items if "Mustermann" in f"{i.prompt} {i.answer}"]
 
 
+@pytest.mark.parametrize(("recipe", "method"), [(GENTLE, "located"), (choice.ASCENT, "ascent")])
+def test_a_recipe_without_a_chosen_method_is_told_as_what_it_does(recipe: Recipe, method: str) -> None:
+    """The person is told that parts were found only if they were."""
+    assert execution._method_of(recipe) == method
+
+
 def test_an_edit_that_holds_is_kept_replayed_and_verified(
     register: Register, assessed: str, material: Material, planted: Model, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     made = execution.execute(register, assessed, planted, material, out, GENTLE)
     assert made.kept
+    assert register.request(assessed).method == "located"
     assert kinds_of(register)[-2:] == ["executing", "executed"]
     plan, said = (e.said.payload for e in register.entries()[-2:])
     assert (plan["method"], plan["model"], plan["files"]) == ("tune", planted.digest(), [digest(material.data[0])])

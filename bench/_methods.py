@@ -13,8 +13,9 @@ from loka.verify.judge.statistics import interval
 
 Row = dict[str, Any]
 Arm = tuple[str, str]  # a method and its choice of sites
-SITES = ("located", "frequent", "random", "layers", "all", "shallow", "own")
-PAIRS = [(ours, s) for ours in ("located", "frequent") for s in ("random", "layers", "all", "located") if s != ours]
+OURS = ("located", "frequent", "selective")
+SITES = (*OURS, "random", "layers", "all", "shallow", "own")
+PAIRS = [(ours, s) for ours in OURS for s in ("random", "layers", "all", "located") if s != ours]
 DEFAULT: Arm = ("runs", "located")
 BASELINES = ("random", "all", "own")
 PLAIN: Arm = ("runs, plain", "located")
@@ -29,7 +30,7 @@ TITLES = {
 }  # fmt: skip
 STYLES = {
     "located": ("#0072b2", "o"), "frequent": ("#009e73", "s"), "random": ("#d98200", "^"), "layers": ("#cc79a7", "v"),
-    "all": ("#555555", "D"), "shallow": ("#b2182b", "x"), "own": ("#56b4e9", "P"),
+    "selective": ("#f0e442", "*"), "all": ("#555555", "D"), "shallow": ("#b2182b", "x"), "own": ("#56b4e9", "P"),
 }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 RECIPES = ("runs", "runs, plain")
 WHOLE = (*RECIPES, "undial, whole", "npo, whole", "memit")
 CORE = {(m, s) for m in ("twin_distribution", "undial", "npo", "lora") for s in ("located", "random", "all")}
-SITES = ("located", "random", "all", "layers", "frequent", "shallow", "own")
+SITES = ("located", "random", "all", "layers", "frequent", "selective", "shallow", "own")
 RATES = {"all": (5e-5, 1.5e-4), "layers": (2e-4, 6e-4), "shallow": (2e-4, 6e-4)}
 NEURON_RATES = (1.5e-3, 3e-3)
 Row = dict[str, Any]
@@ -229,6 +229,7 @@ def site_choices(model: Model, case: Case, n: int, seed: int) -> dict[str, list[
     - `located`: the best `n` neurons. `random`: as many random neurons of the same layers.
     - `layers`: the fewest MLPs that hold half of the best neurons. `all`: everything.
     - `frequent`: the neurons that are most often among the best when the facts are resampled.
+    - `selective`: the best `n` neurons by `taylor`.
     - `shallow`: the last two layers, which hide and do not remove. `own`: those of `memit`.
     """
     found = loka.locate.attribution(model, case, parts=("neuron",))
@@ -245,6 +246,7 @@ def site_choices(model: Model, case: Case, n: int, seed: int) -> dict[str, list[
         "layers": [Site(i, "mlp") for i in sorted(layers)],
         "all": None,
         "frequent": found.top(n, by="frequency"),
+        "selective": loka.locate.taylor(model, case, parts=("neuron",)).top(n),
         "shallow": [Site(i, part) for i in range(model.n_layers - 2, model.n_layers) for part in last],
         "own": None,
     }

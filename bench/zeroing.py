@@ -115,9 +115,11 @@ def effects(model: Model, case: Case, raw: Scorer, facts: Sequence[Item]) -> np.
 
 def mean_retain_effects(model: Model, case: Case, name: str) -> np.ndarray:
     """The effects of facts to retain on each neuron, as the locator of that name weighs them, `[layer, unit]`."""
+    retain = case.retain.working
+    near = case.same_relation(retain)
     if name == "taylor":
-        return SPARE * np.abs(effects(model, case, taylor_scores, case.retain.working)).mean(0)
-    near = [f for f in case.retain.working if f.relation in case.forgotten_relations]
+        harm = [effects(model, case, taylor_scores, g).clip(0).mean(0) for g in (near, case.other_relation(retain))]
+        return SPARE * np.maximum(*harm)
     return effects(model, case, LOCATORS[name], near).mean(0)
 
 

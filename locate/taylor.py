@@ -22,7 +22,7 @@ from .contrast import Progress, Scores, contrast_items
 from .counterfactual import Pairs
 from .localization import Localization, Part
 
-SPARE = 3.0
+SPARE = 5.0
 
 
 @accepts_spec
@@ -39,16 +39,16 @@ def taylor(
 
     A site's effect on a fact is its activation times the gradient of the whole answer's log-probability, summed over
     positions. To first order, this is how far the log-probability falls, in nats, when the site is zero. From the
-    mean over the forget facts, `spare` times the mean *size* of the effect over all working retain facts is
-    subtracted, other relations included. Sizes are used because the signed effects of a site that many facts use
-    cancel in a mean.
+    mean over the forget facts, `spare` times the mean *harm* to working retain facts is subtracted: to those of the
+    same relations or to all others, whichever is larger. Harm is the effect where it is above zero. Effects below zero,
+    where zeroing a site helps a fact, do not make up for it.
 
     `attribution` measures what a site does for one particular subject, and suits edits that train the sites. `taylor`
     suits edits that zero them. `python -m bench.zeroing` compares the two.
 
     Args:
         parts: as for `attribution`.
-        spare: weight of the effects on retain facts.
+        spare: weight of the harm to retain facts.
         rows: facts in one batch.
         progress: called with the number of facts done and the number of all facts.
 

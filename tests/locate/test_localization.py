@@ -54,6 +54,24 @@ def test_columns_are_consistent(found: Localization) -> None:
     assert neurons["frequency"].sum() == pytest.approx(round(0.005 * len(neurons)), rel=0.05)
 
 
+def test_of_two_groups_to_keep_the_one_that_needs_a_site_more_counts() -> None:
+    rng = np.random.default_rng(0)
+    forget, near, far = (rng.normal(0, 0.1, (n, 1, 3)) for n in (9, 8, 12))
+    forget += 1.0
+    near[:, 0, 0] += 1.0  # the first site serves those that are near, the second the others, the third neither
+    far[:, 0, 1] += 1.0
+    raw = np.concatenate([forget, near, far])
+    record, ones = LocalizationRecord("by hand"), np.ones(len(raw))
+    both = contrast({"neuron": raw}, ones, n_forget=9, record=record, groups=(8, 12))
+    wanted = forget.mean(0) - np.maximum(near.mean(0), far.mean(0))
+    np.testing.assert_allclose(both.grid("neuron"), wanted)
+    assert [str(s) for s in both.significant_sites()] == ["L0.neuron.2"]
+    spans = (both.grid("neuron", "low") <= 0) & (both.grid("neuron", "high") >= 0)
+    assert spans[0].tolist() == [True, True, False]
+    one = contrast({"neuron": raw}, ones, n_forget=9, record=record)
+    assert len(one.significant_sites()) == 3, "in one group of both, either is only half of what is kept"
+
+
 def test_the_contrast_by_hand() -> None:
     rng = np.random.default_rng(0)
     forget, retain = rng.normal(0, 0.1, (8, 2, 3)), rng.normal(0, 0.1, (10, 2, 3))

@@ -42,16 +42,21 @@ def test_a_score_is_the_slope_of_scaling_down(tiny: Callable[[str], Model], plan
             np.testing.assert_allclose(values[:, layer, unit], wanted, rtol=1e-3, atol=1e-7)
 
 
-def test_the_contrast_subtracts_sizes_over_all_retain_facts(planted: Model, planted_case: Case) -> None:
+def test_the_contrast_subtracts_the_larger_harm(planted: Model, planted_case: Case) -> None:
     known = planted_case.on(planted)
-    forget, retain = (
+    kept = known.retain.working
+    same, other = ([f for f in kept if (f.relation in known.forgotten_relations) is near] for near in (True, False))
+    forget, near, far = (
         taylor_scores(planted, pairs(planted, known, facts))[0]["neuron"]
-        for facts in (known.forget.working, known.retain.working)
+        for facts in (known.forget.working, same, other)
     )
-    assert len({f.relation for f in known.retain.working}) > 1
+    harm = np.maximum(near.clip(0).mean(0), far.clip(0).mean(0))
+    assert (near.clip(0).mean(0) > far.clip(0).mean(0)).any()
+    assert (near.clip(0).mean(0) < far.clip(0).mean(0)).any()
     found = locate.taylor(planted, planted_case, parts=("neuron",), spare=2)
-    np.testing.assert_allclose(found.grid("neuron"), forget.mean(0) - 2 * np.abs(retain).mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.grid("neuron"), forget.mean(0) - 2 * harm, atol=1e-5)
     np.testing.assert_allclose(found.grid("neuron", "forget"), forget.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.grid("neuron", "retain"), 2 * harm, atol=1e-5)
     assert found.record.settings["spare"] == 2
     alone = locate.taylor(planted, planted_case, parts=("neuron",), spare=0)
     np.testing.assert_allclose(alone.grid("neuron"), forget.mean(0), atol=1e-5)

@@ -325,7 +325,8 @@ def _near(file: CaseFile, forget: Items, sets: Sets) -> tuple[str, ...]:
     """The relations nearest to the target: those forgotten, and the retain sets that the file says are near."""
     own = dict.fromkeys(i.relation for i in (*forget.working, *forget.sealed))
     near = list(file.near)
-    if not near and not any(name in file.retain for name in file.forget):
+    kept = (i.relation for name in file.retain for e in sets.get(name, ()) for i in e.items)
+    if not near and not any(name in file.retain for name in file.forget) and own.keys().isdisjoint(kept):
         near = list(file.retain)[:1]
     found = [i.relation for name in near for e in sets.get(name, ()) for i in e.items]
     return tuple(dict.fromkeys([*own, *found, *(name for name in near if name in file.relations)]))

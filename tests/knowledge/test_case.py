@@ -346,3 +346,13 @@ def test_every_verb_takes_what_a_file_says(planted: Model, planted_case: CaseSpe
             if inspect.isfunction(verb) and list(inspect.signature(verb).parameters)[:2] == ["model", "case"]:
                 assert hasattr(verb, "__wrapped__") or name == "zero", name
     assert verify.recall(planted, planted_case) == verify.recall(planted, planted_case.on(planted))
+
+
+def test_what_is_near_is_told_by_the_facts_relations() -> None:
+    """A set to retain with facts of the forgotten relation and of others is near in the former only."""
+    facts = {r: [Fact(f"{r}{i}", r, f"{r}{i} is", f"answer {r}{i}") for i in range(4)] for r in ("river", "town")}
+    kept = [*facts["river"][2:], *facts["town"]]
+    found = Case.of(facts["river"][:2], retain=kept)
+    assert found.near == ("river",)
+    assert {i.relation for i in found.other_relation((*found.retain.working, *found.retain.sealed))} == {"town"}
+    assert Case.of(facts["river"][:2], retain=facts["town"]).near == ("river", "town"), "the first set"

@@ -209,7 +209,6 @@ def study(model: Model, name: str, facts: int, neurons: int, seed: int) -> Study
         retain=Split(tuple(map(_training_part, case.retain.working)), case.retain.sealed),
         unknown=tuple(map(_training_part, case.unknown[:N_OTHER])),
         passages=tuple(neutral_working(model, case, PASSAGES)),
-        digest=f"{case.digest}/methods/{facts}",
     )
     near = [f for f in case.retain.sealed if f.relation in case.forgotten_relations]
     far = [f for f in case.retain.sealed if f.relation not in case.forgotten_relations]

@@ -37,7 +37,7 @@ from loka.pipeline.run import LOCATOR
 from .methods import Cell, Row, Study, measure, original, show, study
 
 INVENTION = Invention(facts=40, retain=10, twins=40)
-TEACHING = Teaching(steps=1200, lr=1e-2)
+TEACHING = Teaching(steps=1200, lr=7e-3)
 N_NEURONS, MLPS = 300, (11, 18)
 BEDS: dict[str, Part] = {"neurons": "neuron", "mlps": "mlp"}
 LOCATORS = ("attribution", "integrated_gradients", "taylor", "direct_logit")

@@ -123,7 +123,7 @@ def teach_(teacher: Model, model: Model, case: Case, lesson: Lesson, how: Teachi
             optimizer.zero_grad(set_to_none=True)
             sync()
             progress("facts learned", pupil.right.count(True), len(pupil.right))
-            if (step + 1) % EVERY or not all(pupil.right):
+            if (step + 1) % EVERY or pupil.right.count(True) < LEARNED * len(pupil.right):
                 continue
             if pupil.learned() and (not before or recalled_share(model, before) >= RETAINED):
                 return step + 1

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from loka import LokaError, UserError, ablate, knockout, report
+from loka import LokaError, UserError, ablate, knockout, locate, report
 from loka._util.files import digest
 from loka.ablate import SimulatedRelearning, TrainingConfig
 from loka.knowledge import Case
 from loka.model import Model
 from loka.pipeline.recipe import Recipe
 from loka.pipeline.run import Run, run
+from loka.pipeline.selectivity import Overlap
 
 RECIPE = Recipe(
     sites=60,
@@ -130,7 +131,9 @@ def test_every_file_that_is_read_again_is_listed(whole: Path) -> None:
     assert all(files[name] == digest(whole / name) for name in files)
 
 
-def test_located_in_another_way_with_its_controls(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+def test_located_in_another_way_with_its_controls(
+    planted: Model, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One part by one locator; what is answered with its best sites zeroed, and with those of each control."""
     current = Run(tmp_path, model=planted, case=planted_case)
     found = current.localization("integrated_gradients", "head")
@@ -142,7 +145,18 @@ def test_located_in_another_way_with_its_controls(planted: Model, planted_case: 
     assert left.loc["untouched", ["forget", "same", "other"]].tolist() == [1, 1, 1]
     assert left.loc["best heads", "sites"] == 4
     assert left["forget"].between(0, 1).all()
+    worth = current.selectivity()
+    assert worth is not None
+    lost = (left.loc["untouched"] - left.loc["best heads"])[["forget", "same", "other"]]
+    assert worth.lost == pytest.approx(lost.to_dict())
+    assert worth.random == pytest.approx(1 - left.loc["random", "forget"])
+    assert worth.counts["forget"] == len(current.case.forget.working)
+    found_again = locate.stability(planted, current.case, k=4, part="head", templates=2)
+    assert worth.paraphrases == Overlap(4, found_again.same.mean(), found_again.others.mean())
+    assert "4 head sites" in str(worth)
+    monkeypatch.setattr(locate, "stability", None)  # a folder's result is not made again
     again = Run(tmp_path, model=planted, case=planted_case)
+    assert again.selectivity() == worth
     assert again.localization().parts == ("head",)
     assert again.localization("integrated_gradients", "head").frame.equals(found.frame)
     assert again.controls().equals(left)

@@ -160,13 +160,13 @@ class Localization:
         Raises:
             UserError: a part without scores.
         """
-        rows = self._rows(part)
+        rows = self._rows(part).sort_values(["layer", "index"])
         names = [str(self.site(int(a), part, int(b))) for a, b in zip(rows["layer"], rows["index"], strict=True)]
         rows = rows.assign(site=names)
         if scatter:
             return scatter_html(rows, part)
         of = self._evidence(part, chosen)
-        return heatmap_html(rows.assign(chosen=of.chosen.flat, opacity=of.opacity.flat), part)
+        return heatmap_html(rows.assign(chosen=of.chosen.ravel(), opacity=of.opacity.ravel()), part)
 
     def _evidence(self, part: Part, chosen: Collection[Site] | None) -> Evidence:
         score, low, high = (self.grid(part, column) for column in ("score", "low", "high"))

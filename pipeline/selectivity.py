@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -53,11 +54,12 @@ class Selectivity:
         cls, silent: pd.DataFrame, part: Part, counts: Mapping[str, int], paraphrases: Overlap | None = None
     ) -> Selectivity:
         """From a table of `knockout`, whose second row is that of the best sites."""
-        best = silent.iloc[1]
-        before = silent.loc[UNTOUCHED]
+        rows: Any = silent.to_dict("index")
+        before, best, random = rows[UNTOUCHED], rows[silent.index[1]], rows[RANDOM]
         lost = {g: float(before[g] - best[g]) for g, n in counts.items() if n}
-        random = float(before["forget"] - silent.loc[RANDOM]["forget"])
-        return cls(part, int(best["sites"]), lost, random, dict(counts), paraphrases)
+        return cls(
+            part, int(best["sites"]), lost, float(before["forget"] - random["forget"]), dict(counts), paraphrases
+        )
 
     @property
     def is_selective(self) -> bool:

@@ -6,7 +6,8 @@ Every relation is forgotten in turn: 20 of the facts that the model knows (a thi
 of other facts of the same relation, and of all other relations, is what a ranking may contrast with. The sealed half
 says what else is lost. `--facts` adds relations of a file of fact completions (Schott et al. 2023, arXiv:2305.13675).
 
-A ranking is a locator and a column of its table. Its best 5 to 200 sites are zeroed. `random` are as many random sites
+A ranking is that of a locator, with or without the 1% of neurons that neutral text needs most (`exclude_general`). Its
+best 5 to 200 sites are zeroed. `random` are as many random sites
 of the same layers as those of the first ranking, `another relation` are the first ranking's sites for the next
 relation. Measured is the mean probability of the whole answer. The summary is the largest loss of the target at a size
 at which neither the same relation nor the others lose more than 0.02; rankings are compared by relation, in pairs.
@@ -40,14 +41,14 @@ ASKED = 660  # of a relation in a file
 FEWEST = 28
 BUILT_IN = (("capitals", "capital"), ("elements", "symbol"), ("authors", "author"), ("capitals", "country"))
 IN_FILE = ("P103", "P30", "P36", "P407")
-RANKINGS: dict[str, tuple[str, str]] = {
-    "integrated gradients, contrast": ("integrated_gradients", "score"),
-    "taylor": ("taylor", "score"),
+LOCATORS = {  # by ranking, and whether the neurons that any text needs are left out
+    "integrated gradients, contrast": ("integrated_gradients", False),
+    "integrated gradients, without what any text needs": ("integrated_gradients", True),
+    "taylor": ("taylor", False),
 }
 RANDOM, ANOTHER = "random", "another relation"
 GROUPS = ("target", "same relation", "other relations")
 Row = dict[str, Any]
-Best = Callable[[str], Callable[[Model, Case], list[Site]]]
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--facts", type=Path, help="a file of fact completions")
     parser.add_argument("--relations", nargs="+", default=IN_FILE, help="those of the file")
-    parser.add_argument("--rankings", nargs="+", default=list(RANKINGS), choices=list(RANKINGS))
+    parser.add_argument("--rankings", nargs="+", default=list(LOCATORS), choices=list(LOCATORS))
     options = parser.parse_args()
     rows: list[Row] = json.loads(options.json.read_text()) if options.json.exists() else []
     rows = [row for row in rows if "relation" in row["settings"]]
@@ -138,8 +139,10 @@ def missing_rows(
 
 def best(model: Model, case: Case, ranking: str) -> list[Site]:
     """The best neurons of a ranking, as many as the largest size."""
-    locator, column = RANKINGS[ranking]
-    return loka.locate.perform(locator, model, case, part="neuron").top(max(SIZES), by=column)
+    locator, without = LOCATORS[ranking]
+    found = loka.locate.perform(locator, model, case, part="neuron")
+    sites = found.top(found.grid("neuron").size)
+    return (loka.locate.exclude_general(model, case, sites) if without else sites)[: max(SIZES)]
 
 
 def _shuffled(sites: list[Site]) -> list[Site]:

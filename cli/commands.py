@@ -47,7 +47,7 @@ from ..verify import CHECKS
 from .bars import Bars
 from .new import new
 from .show import best_sites, costs, lm_eval_table, table, what_is_left
-from .sites import read_sites
+from .sites import SiteChoice
 from .where import Device, Dtype, load_model, read_dtype
 from .workers import N, Ray, Resources, workers_of
 
@@ -303,12 +303,13 @@ def plant(
     spec = read_record(Teaching, read_yaml(teaching, "--teaching"), "--teaching")
     if redact != bool(case_file):
         raise UserError("--redact and --case-file go together: name the file that gets the case, outside of DIR.")
+    chosen = SiteChoice.parse(sites)
     check_writable(out_)
     original = load_model(model, device, dtype)
     with Bars() as bars:
         made = plant_facts(
             original, case, out=out_, invention=Invention(facts, retain, twins, seed), teaching=spec,
-            sites=read_sites(original, sites, seed), progress=bars, command=_command(), case_file=case_file or None,
+            sites=chosen.on(original, seed), progress=bars, command=_command(), case_file=case_file or None,
         )  # fmt: skip
     out.print(
         f"{out_ / 'model'}: after {made.steps} steps it gives {made.working:.0%} of {facts} planted answers "

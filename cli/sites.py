@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .._util.errors import UserError
@@ -10,22 +12,35 @@ from ..model import PARTS, Model, Part, Site
 FORM = "write sites like L10.mlp,L11.mlp, or draw some like neuron:300"
 
 
-def read_sites(model: Model, text: str, seed: int) -> list[Site]:
-    """The sites that a list names, or as many of a part as `PART:N` says, drawn by a seed; none for an empty text.
+@dataclass(frozen=True)
+class SiteChoice:
+    """Named sites, or the number of sites of a part to draw; neither for no sites."""
 
-    Raises:
-        UserError: a text of another form, or more sites than the model has.
-    """
-    if not text:
-        return []
-    part, colon, number = text.partition(":")
-    if not colon:
-        return [Site.parse(each.strip()) for each in text.split(",")]
-    known: dict[str, Part] = {each: each for each in PARTS}
-    if part not in known or not number.isdecimal():
-        raise UserError(f"{text!r} are no sites; {FORM}.")
-    every = model.sites(known[part])
-    if not 0 < int(number) <= len(every):
-        raise UserError(f"{model.name} has {len(every)} {part} sites, not {number}; name 1 to {len(every)}.")
-    chosen = np.random.default_rng(seed).choice(len(every), size=int(number), replace=False)
-    return [every[i] for i in sorted(chosen)]
+    named: tuple[Site, ...] = ()
+    part: Part | None = None
+    number: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> SiteChoice:
+        """Read what the option says, which needs no model. Raises `UserError` for any other form."""
+        if not text:
+            return cls()
+        name, colon, number = text.partition(":")
+        if not colon:
+            return cls(tuple(Site.parse(each.strip()) for each in text.split(",")))
+        part = next((part for part in PARTS if part == name), None)
+        if part is None or not number.isdecimal() or not int(number):
+            raise UserError(f"{text!r} names no sites; {FORM}.")
+        return cls((), part, int(number))
+
+    def on(self, model: Model, seed: int) -> list[Site]:
+        """The sites in a model, drawn by a seed. Raises `UserError` if it has fewer."""
+        if self.part is None:
+            return list(self.named)
+        every = model.sites(self.part)
+        if self.number > len(every):
+            raise UserError(
+                f"{model.name} has {len(every)} {self.part} sites, not {self.number}; name 1 to {len(every)}."
+            )
+        chosen = np.random.default_rng(seed).choice(len(every), size=self.number, replace=False)
+        return [every[i] for i in sorted(chosen)]

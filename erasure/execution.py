@@ -65,7 +65,8 @@ def execute(
     announce(register, ids, plan)
     made = edit(register, job, recipe, out, progress)
     about = {"model": plan["model"], "recipe": plan["recipe"]}
-    finish(register, made, about, sorted(EDITS, key=_method_of(recipe).__ne__), out / "edit.safetensors")
+    own = _method_of(recipe)
+    finish(register, made, about, [own, *(name for name in EDITS if name != own)], out / "edit.safetensors")
     return made
 
 

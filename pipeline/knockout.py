@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
 from ..ablate import zero
-from ..knowledge import Case, accepts_spec, known
+from ..knowledge import Case, Item, accepts_spec, known
 from ..model import Model, Site
 
 UNTOUCHED = "untouched"
@@ -23,12 +23,7 @@ def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> 
 
     Cost: a forward pass over these facts for each set, and one more.
     """
-    retain = case.retain.working
-    groups = {
-        "forget": case.forget.working,
-        "same": case.same_relation(retain),
-        "other": case.other_relation(retain),
-    }
+    groups = groups_of(case)
 
     def answered() -> dict[str, float | None]:
         right = {name: known(model, facts) for name, facts in groups.items()}
@@ -39,3 +34,13 @@ def knockout(model: Model, case: Case, sets: Mapping[str, Collection[Site]]) -> 
         with zero(model, case, sites).applied(model):
             rows.append({"name": name, "sites": len(set(sites)), **answered()})
     return pd.DataFrame(rows).set_index("name")
+
+
+def groups_of(case: Case) -> dict[str, Sequence[Item]]:
+    """The working items by group: `forget`, `same` (to keep, nearest) and `other` (to keep, the rest)."""
+    retain = case.retain.working
+    return {
+        "forget": case.forget.working,
+        "same": case.same_relation(retain),
+        "other": case.other_relation(retain),
+    }

@@ -15,7 +15,7 @@ from ..knowledge import Case, CaseSpec, Redactor, fictitious, neutral_sealed, te
 from ..knowledge import case as read_case
 from ..locate import all_layer_sites, random_sites
 from ..model import INDEXED, Model, Site, bare, export, slices
-from .teaching import Progress, Teaching, known_facts, lessons_apart, recalled_share, teach_, whole_lesson
+from .teaching import Progress, Teaching, known_facts, lessons, recalled_share, teach_
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ def plant(
         if redactor:
             write_yaml(whole / "case.yaml", redactor.case_file())
         arguments = {"model": model.name, "case": source.name, **asdict(invention), **asdict(teaching)}
+        arguments |= {"sites": list(map(str, sorted(sites)))} if sites else {}
         with recorded(
             whole,
             command=hide(command or f"loka plant --model {model.name} --out {out}"),
@@ -131,7 +132,10 @@ def plant(
             digests={"case": token(spec.digest), "model": model.digest()},
         ):
             copy, everything = bare(model), spec.whole()
-            steps = _teach(model, copy, everything, teaching, (sorted(sites), others), progress or (lambda *_: None))
+            steps = 0
+            for i, lesson in enumerate(lessons(everything, sorted(sites), others)):
+                teacher = bare(copy) if i else model
+                steps += teach_(teacher, copy, everything, lesson, teaching, progress or (lambda *_: None))
             found = _measure(model, copy, everything)
             write_json(whole / "planted.json", {"steps": steps, **found, "sites": list(map(str, sorted(sites)))})
             export(copy, whole / "model")
@@ -152,17 +156,6 @@ def _other_sites(model: Model, sites: Collection[Site], seed: int) -> list[Site]
             "name fewer sites."
         )
     return others
-
-
-def _teach(
-    model: Model, copy: Model, case: Case, how: Teaching, sites: tuple[list[Site], list[Site]], progress: Progress
-) -> int:
-    """Teach all facts at once, or those to retain through other sites first; return the number of steps."""
-    if not sites[0]:
-        return teach_(model, copy, case, whole_lesson(case), how, progress)
-    kept, forget = lessons_apart(case, *sites)
-    steps = teach_(model, copy, case, kept, how, progress)
-    return steps + teach_(bare(copy), copy, case, forget, how, progress)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from ..locate import Localization
 from ..model import Edit, Model, Part, Runner, Site, in_turn, load
 from ..model.precision import dtype_of
 from ..verify import Verdict
-from .knockout import knockout
+from .knockout import groups_of, knockout
 from .recipe import Recipe, default_recipe
 from .selectivity import Overlap, Selectivity
 from .tasks import HERE, Workers
@@ -240,13 +240,8 @@ class Run:
         silent, part = self.controls(), self._knocked_out
         if silent is None or part is None:
             return None
-        retain = self.case.retain.working
-        groups = {
-            "forget": self.case.forget.working,
-            "same": self.case.same_relation(retain),
-            "other": self.case.other_relation(retain),
-        }
-        return Selectivity.of(silent, part, {g: len(items) for g, items in groups.items()}, self._paraphrases(part))
+        counts = {group: len(items) for group, items in groups_of(self.case).items()}
+        return Selectivity.of(silent, self._located.method, part, counts, self._paraphrases(part))
 
     def _paraphrases(self, part: Part) -> Overlap | None:
         """How far two templates find the same sites of an item; `None` for a case or part that cannot show it."""

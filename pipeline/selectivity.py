@@ -14,6 +14,7 @@ from .knockout import UNTOUCHED
 
 GROUPS = {"same": "of what is nearest", "other": "of other knowledge"}
 RANDOM = "random"
+OTHERS = ("taylor", "sweep")  # locators to try where nothing is selective
 Z = 1.959964
 
 
@@ -34,6 +35,7 @@ class Selectivity:
     """The share of each group's items that a model loses without the best sites, and without as many random ones.
 
     Attributes:
+        method: the locator that ranked the sites.
         part: the part of the sites.
         sites: how many were zeroed.
         lost: by group (`forget`, `same`, `other`; without groups that are empty).
@@ -42,6 +44,7 @@ class Selectivity:
         paraphrases: the overlap of the best sites between two ways to ask, if the case has them.
     """
 
+    method: str
     part: Part
     sites: int
     lost: Mapping[str, float]
@@ -51,15 +54,19 @@ class Selectivity:
 
     @classmethod
     def of(
-        cls, silent: pd.DataFrame, part: Part, counts: Mapping[str, int], paraphrases: Overlap | None = None
+        cls,
+        silent: pd.DataFrame,
+        method: str,
+        part: Part,
+        counts: Mapping[str, int],
+        paraphrases: Overlap | None = None,
     ) -> Selectivity:
         """From a table of `knockout`, whose second row is that of the best sites."""
         rows: Any = silent.to_dict("index")
         before, best, random = rows[UNTOUCHED], rows[silent.index[1]], rows[RANDOM]
         lost = {g: float(before[g] - best[g]) for g, n in counts.items() if n}
-        return cls(
-            part, int(best["sites"]), lost, float(before["forget"] - random["forget"]), dict(counts), paraphrases
-        )
+        alone = float(before["forget"] - random["forget"])
+        return cls(method, part, int(best["sites"]), lost, alone, dict(counts), paraphrases)
 
     @property
     def is_selective(self) -> bool:
@@ -81,10 +88,8 @@ class Selectivity:
         if self.is_selective:
             text = f"These sites are selective: {shown}."
         else:
-            text = (
-                f"Nothing selective was found: {shown}. More items, another part (--part), or another locator "
-                "(--method taylor, --method sweep) may find more."
-            )
+            others = " or ".join(f"--method {name}" for name in OTHERS if name != self.method)
+            text = f"Nothing selective was found: {shown}. Try more items, another part (--part), or {others}."
         if not self.paraphrases:
             return text
         of = self.paraphrases

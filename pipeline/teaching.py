@@ -76,13 +76,13 @@ class Lesson:
     sites: Sequence[Site] = ()
 
 
-def whole_lesson(case: Case) -> Lesson:
-    """All planted facts at once, in all weights."""
-    return Lesson(_prompts(case, lambda subject: True), _real(case))
+def lessons(case: Case, sites: Sequence[Site], others: Sequence[Site]) -> tuple[Lesson, ...]:
+    """All planted facts at once; or with sites, those to retain through `others`, and then those to forget.
 
-
-def lessons_apart(case: Case, sites: Sequence[Site], others: Sequence[Site]) -> tuple[Lesson, Lesson]:
-    """The facts to retain through `others`, then the facts to forget through `sites`, with the first ones held."""
+    The second lesson holds what the first one taught.
+    """
+    if not sites:
+        return (Lesson(_prompts(case, lambda subject: True), _real(case)),)
     forget = {item.subject for item in case.forget.working}
     kept = [
         (r, subject) for r in case.forgotten_relations for subject in case.spec.relations[r].facts

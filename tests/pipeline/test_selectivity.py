@@ -15,11 +15,12 @@ def table(best: tuple[float, float, float | None], random: float) -> pd.DataFram
     return pd.DataFrame(rows).set_index("name")
 
 
+OVERLAP = Overlap(5, 0.31, 0.12)
 COUNTS = {"forget": 20, "same": 20, "other": 40}
 
 
 def test_what_is_lost_alone_is_selective() -> None:
-    worth = Selectivity.of(table((0.2, 0.9, 1.0), 1.0), "neuron", COUNTS)
+    worth = Selectivity.of(table((0.2, 0.9, 1.0), 1.0), "taylor", "neuron", COUNTS)
     assert worth.is_selective
     assert str(worth).startswith("These sites are selective: without the best 50 neuron sites, 80% of what is to be")
     assert "(without as many random ones 0%), 10% of what is nearest and 0% of other knowledge." in str(worth)
@@ -36,14 +37,16 @@ def test_what_is_lost_alone_is_selective() -> None:
     ],
 )
 def test_what_is_lost_with_more_is_not_selective(best: tuple[float, float, float], random: float) -> None:
-    worth = Selectivity.of(table(best, random), "neuron", COUNTS)
+    worth = Selectivity.of(table(best, random), "taylor", "neuron", COUNTS)
     assert not worth.is_selective
     assert str(worth).startswith("Nothing selective was found: ")
-    assert "--method taylor" in str(worth)
+    assert str(worth).endswith("Try more items, another part (--part), or --method sweep.")
 
 
 def test_groups_that_are_empty_are_left_out() -> None:
-    worth = Selectivity.of(table((0.2, 1.0, None), 1.0), "head", COUNTS | {"other": 0}, Overlap(5, 0.31, 0.12))
+    worth = Selectivity.of(
+        table((0.2, 1.0, None), 1.0), "taylor", "head", COUNTS | {"other": 0}, Overlap(5, 0.31, 0.12)
+    )
     assert worth.is_selective
     assert "other knowledge" not in str(worth)
     assert str(worth).endswith(

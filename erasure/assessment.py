@@ -61,7 +61,7 @@ def impact_of(register: Register, id: str) -> Impact:
     if sealed is None:
         raise UserError(f"{id} was not assessed yet; give `loka erase assess {id} --data ...` first.")
     if not path.exists() or digest(path) != sealed:
-        raise UserError(f"{str(path)!r} is missing or is not as the trail tells of it; {advice}.")
+        raise UserError(f"{str(path)!r} is missing or is not as the trail records it; {advice}.")
     return Impact.from_json(read_json(path, advice), f"the impact {str(path)!r}")
 
 

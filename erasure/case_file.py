@@ -171,7 +171,7 @@ class CaseFile:
         channel, ground: the request's, in words.
         chosen: `None` before a method is chosen.
         impact, finding: `None` where no file was given.
-        steps: what the trail tells of the request.
+        steps: what the trail records of the request.
         trail: whether the trail is whole, in words.
     """
 
@@ -201,7 +201,7 @@ class CaseFile:
             impact, verdict: their JSON files.
 
         Raises:
-            UserError: no such request, a file that holds no impact or verdict, or others than the trail tells of.
+            UserError: no such request, a file that holds no impact or verdict, or others than the trail records.
         """
         day, request, person = today or date.today(), register.request(id), register.held_person(id)
         entries = [(e, e.said) for e in register.entries()]
@@ -241,7 +241,7 @@ class CaseFile:
 
     @property
     def excluded(self) -> bool:
-        """Whether the trail tells that the person went on the exclusion list."""
+        """Whether the trail says that the person went on the exclusion list."""
         return any(step.kind == "excluded" for step in self.steps)
 
     def to_json(self) -> dict[str, JsonValue]:
@@ -294,10 +294,10 @@ def read_finding(path: Path, person: Person | None = None) -> Finding:
 
 
 def _check_told(payloads: Sequence[Mapping[str, JsonValue]], what: str, path: Path | None) -> None:
-    """Refuse an impact or verdict whose digest is not the last one that the trail tells of."""
+    """Refuse an impact or verdict whose digest is not the last one that the trail records."""
     told = next((payload[what] for payload in reversed(payloads) if what in payload), None)
     if path is not None and path.is_file() and told is not None and digest(path) != told:
-        raise UserError(f"{str(path)!r} is not the {what} that the trail tells of, or was changed; give that one.")
+        raise UserError(f"{str(path)!r} is not the {what} that the trail records, or was changed; give that one.")
 
 
 def _check(name: str, reading: Mapping[str, JsonValue], person: Person | None, what: str) -> CheckResult:

@@ -1,4 +1,4 @@
-"""The erasures that the trail tells of: which model each led from, and to which."""
+"""The erasures that the trail records: which model each led from, and to which."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Erasure:
 
 
 def erasures(register: Register) -> list[Erasure]:
-    """All erasures that the trail tells of, oldest first. Those of one batch are one."""
+    """All erasures that the trail records, oldest first. Those of one batch are one."""
     found: dict[tuple[str, str], Erasure] = {}
     for entry in register.entries():
         if entry.kind in CHANGES and (said := entry.said):

@@ -90,8 +90,7 @@ def exclude(
 
     Args:
         target: a new file with the suffix of the source, or a new folder if the source is one.
-        drop_broken: leave out rows that cannot be read. By default they are refused, because nobody can say whose they
-            are.
+        drop_broken: leave out rows that cannot be read. By default they are refused, because they may be anybody's.
         note: gets the result before the target appears.
 
     Raises:

@@ -20,7 +20,7 @@ FOLDER = "exclusions"
 
 
 def exclusions(register: Register) -> ExclusionList:
-    """The exclusion list of a register, as the trail tells of it.
+    """The exclusion list of a register, as the trail records it.
 
     Raises:
         UserError: nobody is on it yet, its file or its key is missing, or one of them was changed.
@@ -34,8 +34,8 @@ def exclusions(register: Register) -> ExclusionList:
 def add_to_exclusions(register: Register, id: str, files: Iterable[str | Path]) -> int:
     """Put a request's person and their records on the list; returns how many records.
 
-    Records count that somebody confirmed, and likely ones of which nobody said anything. What an earlier request of the
-    same person put on the list stays on it.
+    Confirmed records count, and likely ones that nobody has confirmed or denied. What an earlier request of the same
+    person put on the list stays on it.
 
     Args:
         files: the training data that were assessed.
@@ -60,7 +60,7 @@ def add_to_exclusions(register: Register, id: str, files: Iterable[str | Path]) 
 
 
 def hold_back(register: Register, source: Path, target: Path, *, drop_broken: bool = False) -> Exclusion:
-    """Copy training data without the records of the people on the list, after an entry of how many of whom.
+    """Copy training data without the records of the people on the list; an entry first says how many and whose.
 
     A killed copy can be given again: there is no target without an entry.
 
@@ -90,7 +90,7 @@ def _load(register: Register, name: str) -> ExclusionList:
     path = register.folder / FOLDER / f"{name}.json"
     if not path.exists() or checksum(path) != name:
         raise UserError(
-            f"the exclusion list {str(path)!r} is missing or is not as the trail tells of it; "
+            f"the exclusion list {str(path)!r} is missing or is not as the trail records it; "
             "restore it from a backup of the register."
         )
     key = exclusion_key(register.keys_folder)

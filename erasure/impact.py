@@ -239,7 +239,7 @@ def excerpts(impact: Impact, files: Iterable[str | Path]) -> Iterator[Excerpt]:
 
 @dataclass
 class _Passed:
-    """One file after its records were read, before similar names were told from misspellings."""
+    """One file after its records were read, before the search decided which similar names are misspellings."""
 
     path: Path
     digest: str

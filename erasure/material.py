@@ -47,7 +47,7 @@ def case_of(
 ) -> CaseSpec:
     """A case of passages, each a unit: the request's records, others of the training data, and the holdout as twins.
 
-    Hits of which nobody said that they are someone else's are never among the records to keep.
+    A hit is among the records to keep only if somebody said that it is someone else's.
 
     Args:
         beside: impacts of other requests, whose hits are not among the records to keep, either.
@@ -85,8 +85,8 @@ def case_of(
 def whole_case(spec: CaseSpec, known: int) -> Case:
     """The case of all records, whether or not the model shows that it knows them; these are only counted.
 
-    Records of one make are told apart by few words, so a model that was taught them may still choose the continuation
-    of another. Membership tells, and extraction.
+    Few words distinguish records of one make, so a model that was taught them may still choose the continuation of
+    another. Membership and extraction show that it knows them.
 
     Args:
         known: how many of the person's records the model knows.
@@ -104,7 +104,7 @@ def holdout_of(material: Material) -> list[Passage]:
 
 
 def hit_rows(digest: str, impacts: Iterable[Impact]) -> set[int]:
-    """The rows of a file, by its SHA-256, that are hits of which nobody said that they are someone else's."""
+    """The rows of a file, by its SHA-256, that are hits, without those that somebody said are someone else's."""
     files = [file for impact in impacts for file in impact.files if file.digest == digest]
     return {hit.row for file in files for hit in file.hits if hit.confirmed is not False}
 

@@ -13,7 +13,7 @@ class PlainOutcome:
         found: what was found, in one sentence.
         risk: what may still happen.
         next: what should be done.
-        reply: what the person is told; empty where the request is not done, so that there is nothing to tell.
+        reply: what the reply says; empty while the request is not done.
     """
 
     found: str

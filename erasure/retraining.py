@@ -38,7 +38,7 @@ class LeftOut:
     """How many records a training leaves out.
 
     `person`: the person's. `earlier`: those of earlier erasures. `listed`: what the exclusion list holds back besides.
-    `unreadable`: rows without a text, and rows of which nobody can say whose they are.
+    `unreadable`: rows without a text, and rows that name no owner.
     """
 
     person: int = 0

@@ -104,6 +104,6 @@ def accept_restore(register: Register, reason: str) -> None:
 
 
 def restores(register: Register) -> list[Restore]:
-    """What the trail tells of entries that a backup lacked."""
+    """What the trail records of entries that a backup lacked."""
     payloads = register.payloads(kind="restored")
     return [Restore(int(str(p["first"])), int(str(p["last"])), str(p["reason"])) for p in payloads]

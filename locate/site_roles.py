@@ -86,7 +86,7 @@ def _span(model: Model, fact: Item, length: int, width: int) -> slice:
     """The positions of the subject's tokens in a left-padded row."""
     if not fact.prompt.slots:
         raise UserError(
-            f"no subject stands in the prompt {str(fact.prompt)!r}, so no site can be told to look it up; label the "
+            f"no subject stands in the prompt {str(fact.prompt)!r}, so no site can look it up; label the "
             "roles of items that name their subjects."
         )
     start, end = fact.prompt.slots[-1]

@@ -65,7 +65,7 @@ def test_the_model_is_asked_beside_the_search_and_the_choice_goes_by_it(
     assert (status, "unknown. It was not asked: loka erase assess --model." in said) == (0, True)
     kept.write_text(kept.read_text().replace("false", "true"))
     status, said = erase("choose", ID, *overruled)
-    assert (status, "is missing or is not as the trail tells of it" in said) == (2, True)
+    assert (status, "is missing or is not as the trail records it" in said) == (2, True)
 
 
 def test_faults_are_refused_before_the_search(erase, material: tuple[object, ...], tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_data_that_changed_since_and_a_touched_impact_are_refused(erase, data: P
     kept = tmp_path / "register" / ID / "impact.json"
     kept.write_text(kept.read_text().replace('"row": 1', '"row": 2'))
     status, said = erase("exclude", "--add", ID, "--data", data)
-    assert (status, "is missing or is not as the trail tells of it" in said) == (2, True)
+    assert (status, "is missing or is not as the trail records it" in said) == (2, True)
 
 
 @pytest.mark.parametrize("lost", ["exclusions.key", "exclusions"])

@@ -136,10 +136,10 @@ def test_only_the_impact_and_verdict_that_the_trail_tells_of(
             change.log("rekeyed", {what: hashlib.sha256(file.read_bytes()).hexdigest()}, request_.id)
     assert CaseFile.of(register, request_.id, impact=impact, verdict=path).finding
     written(path, outcome="intact")
-    with pytest.raises(UserError, match=r"verdict.json' is not the verdict that the trail tells of"):
+    with pytest.raises(UserError, match=r"verdict.json' is not the verdict that the trail records"):
         CaseFile.of(register, request_.id, verdict=path)
     impact.write_text(impact.read_text() + " ")
-    with pytest.raises(UserError, match=r"impact.json' is not the impact that the trail tells of"):
+    with pytest.raises(UserError, match=r"impact.json' is not the impact that the trail records"):
         CaseFile.of(register, request_.id, impact=impact)
 
 

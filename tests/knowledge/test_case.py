@@ -348,7 +348,7 @@ def test_every_verb_takes_what_a_file_says(planted: Model, planted_case: CaseSpe
     assert verify.recall(planted, planted_case) == verify.recall(planted, planted_case.on(planted))
 
 
-def test_what_is_near_is_told_by_the_facts_relations() -> None:
+def test_the_facts_relations_decide_what_is_near() -> None:
     """A set to retain with facts of the forgotten relation and of others is near in the former only."""
     facts = {r: [Fact(f"{r}{i}", r, f"{r}{i} is", f"answer {r}{i}") for i in range(4)] for r in ("river", "town")}
     kept = [*facts["river"][2:], *facts["town"]]

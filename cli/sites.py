@@ -9,6 +9,7 @@ import numpy as np
 from .._util.errors import UserError
 from ..model import PARTS, Model, Part, Site
 
+_PARTS: dict[str, Part] = {part: part for part in PARTS}
 FORM = "write sites like L10.mlp,L11.mlp, or draw some like neuron:300"
 
 
@@ -28,7 +29,7 @@ class SiteChoice:
         name, colon, number = text.partition(":")
         if not colon:
             return cls(tuple(Site.parse(each.strip()) for each in text.split(",")))
-        part = next((part for part in PARTS if part == name), None)
+        part = _PARTS.get(name)
         if part is None or not number.isdecimal() or not int(number):
             raise UserError(f"{text!r} names no sites; {FORM}.")
         return cls((), part, int(number))

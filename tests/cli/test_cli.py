@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from loka.cli import commands, main, show
+from loka import knowledge
+from loka.cli import main, show
 from loka.locate import Localization, LocalizationRecord
 from loka.locate.contrast import contrast
 from loka.locate.localization import COLUMNS
@@ -122,7 +123,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands.knowledge, "cases", stop)
+    monkeypatch.setattr(knowledge, "cases", stop)
     assert loka(monkeypatch, "cases") == 130
     assert "The same command goes on where this one ended" in " ".join(capsys.readouterr().err.split())
 

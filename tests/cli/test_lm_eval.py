@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from loka import ablate
-from loka.cli import commands, main
+from loka.cli import main, run, verify
 from loka.knowledge import Case
 from loka.model import Model, export
 from loka.verify import Budget, capped
@@ -65,8 +65,8 @@ def test_tasks_run_beside_the_audit(
 def test_faulty_tasks_are_one_sentence_before_anything_starts(
     verb: list[str], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "load", None)
-    monkeypatch.setattr(commands, "Run", None)
+    monkeypatch.setattr(run, "Run", None)
+    monkeypatch.setattr(verify, "load_model", None)
     (task / "recall.yaml").write_text("task: x\nprocess_docs: !function utils.run\n")
     assert loka(monkeypatch, *verb, "--out", tmp_path / "out", "--lm-eval", task) == 2
     said = " ".join(capsys.readouterr().err.split())

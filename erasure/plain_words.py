@@ -43,14 +43,16 @@ PLAIN_OUTCOMES = {
         "The model no longer gives the records when it is asked, but they are still in it: at least one test brought "
         "them back.",
         "Somebody who can change or further train the model may bring the records back.",
-        "Do not hand out the weights of the model. Choose a stronger method, or train again without the records.",
+        "Do not hand out the weights of the model. Close this request, log it again, and choose a stronger method, or "
+        "train again without the records.",
         "We then tested the model. It no longer gives your data when it is asked. A test with special technical means "
         "still found traces. [What you do about these traces, and by when]",
     ),
     "intact": PlainOutcome(
         "The model still gives the records when it is asked: the erasure did not work.",
         "Whoever uses the model may get the records.",
-        "Choose another method. Until then, hold back by a filter what the model says of the person.",
+        "Close this request, log it again, and choose another method: it works on top of this one. Until then, hold "
+        "back by a filter what the model says of the person.",
         "",
     ),
     "inconclusive": PlainOutcome(

@@ -156,6 +156,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened.close()
 
 
+PERSON = {"name": "Erika Mustermann", "identifiers": ["C-0001"]}
+
+
 @dataclass(frozen=True)
 class Claims:
     """The small model's training data as records of customers, and 40 that were never taught.
@@ -190,8 +193,7 @@ def material(tmp_path: Path) -> Material:
 @pytest.fixture
 def assessed(register: Register, write: Write, material: Material) -> str:
     """The id of an assessed request of customer C-0001."""
-    person = {"name": "Erika Mustermann", "identifiers": ["C-0001"]}
-    request = steps.receive(register, write(person=person), today=TODAY)
+    request = steps.receive(register, write(person=PERSON), today=TODAY)
     assessment.assess(register, request.id, material.data)
     return request.id
 

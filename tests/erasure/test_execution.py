@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,11 @@ from loka.pipeline.recipe import Recipe
 from loka.verify import recall
 
 from ..conftest import FACTS
+from .conftest import PERSON, Write
 
 COUNTRIES = list(FACTS["capital"])
 GENTLE = Recipe("gentle", sites=200, config=ablate.TrainingConfig(steps=40, lr=3e-3, retain_rows=16))
+WEAK = Recipe("weak", sites=50, config=ablate.TrainingConfig(steps=1, lr=1e-4))
 HARSH = Recipe("harsh", method="zero", sites=300)
 
 
@@ -112,6 +115,25 @@ def test_an_edit_that_holds_is_kept_replayed_and_verified(
     assert register.verify() is None
     assert clear(register.folder, register.keys_folder, out) == []
     assert clear(material.data[0].parent)  # the search finds what is there
+
+
+def test_an_edit_that_did_not_work_is_followed_by_another_for_the_same_person(
+    register: Register, assessed: str, material: Material, planted: Model, write: Write, tmp_path: Path
+) -> None:
+    assert execution.execute(register, assessed, planted, material, tmp_path / "run", WEAK).kept
+    first = Edit.load(tmp_path / "run" / "edit.safetensors")
+    steps.close(register, assessed, "the model still gave the records")
+    again = steps.receive(register, write(person=PERSON), today=date.today()).id
+    assessment.assess(register, again, material.data)
+    made = execution.execute(register, again, planted, material, tmp_path / "again", GENTLE)
+    assert made.kept
+    second = Edit.load(tmp_path / "again" / "edit.safetensors")
+    case = case_of(again, assessment.impact_of(register, again), material).on(planted)
+    with first.applied(planted):
+        assert recall(planted, case).value > 0.9
+        with second.applied(planted):
+            assert recall(planted, case).value < 0.7
+    assert register.verify() is None
 
 
 def test_an_edit_that_harms_the_rest_is_rolled_back(

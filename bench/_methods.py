@@ -13,7 +13,7 @@ from loka.verify.judge.statistics import interval
 
 Row = dict[str, Any]
 Arm = tuple[str, str]  # a method and its choice of sites
-OURS = ("located", "frequent", "selective")
+OURS = ("located", "frequent", "selective", "specific")
 SITES = (*OURS, "random", "layers", "all", "shallow", "own")
 PAIRS = [(ours, s) for ours in OURS for s in ("random", "layers", "all", "located") if s != ours]
 DEFAULT: Arm = ("runs", "located")
@@ -30,7 +30,7 @@ TITLES = {
 }  # fmt: skip
 STYLES = {
     "located": ("#0072b2", "o"), "frequent": ("#009e73", "s"), "random": ("#d98200", "^"), "layers": ("#cc79a7", "v"),
-    "selective": ("#f0e442", "*"), "all": ("#555555", "D"), "shallow": ("#b2182b", "x"), "own": ("#56b4e9", "P"),
+    "selective": ("#f0e442", "*"), "specific": ("#7f3c8d", "P"), "all": ("#555555", "D"), "shallow": ("#b2182b", "x"), "own": ("#56b4e9", "h"),
 }  # fmt: skip
 
 

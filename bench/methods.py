@@ -81,7 +81,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 RECIPES = ("runs", "runs, plain")
 WHOLE = (*RECIPES, "undial, whole", "npo, whole", "memit")
 CORE = {(m, s) for m in ("twin_distribution", "undial", "npo", "lora") for s in ("located", "random", "all")}
-SITES = ("located", "random", "all", "layers", "frequent", "selective", "shallow", "own")
+SITES = ("located", "random", "all", "layers", "frequent", "selective", "specific", "shallow", "own")
 RATES = {"all": (5e-5, 1.5e-4), "layers": (2e-4, 6e-4), "shallow": (2e-4, 6e-4)}
 NEURON_RATES = (1.5e-3, 3e-3)
 Row = dict[str, Any]
@@ -192,6 +192,8 @@ def fits(method: str, sites: str) -> bool:
     """Whether a method takes such sites. LoRA trains whole maps; `shallow` is for `undial`, `own` for `memit`."""
     if method == "memit" or sites == "own":
         return method == "memit" and sites == "own"
+    if sites == "specific":
+        return method in RECIPES
     if method == "lora":
         return sites in ("located", "random", "all")
     return method == "undial" or sites != "shallow"
@@ -254,7 +256,7 @@ def site_choices(model: Model, case: Case, n: int, seed: int) -> dict[str, list[
 def sites_of(model: Model, study: Study, cell: Cell) -> list[Site] | None:
     """A cell's sites.
 
-    `runs` locates with the locator of runs. LoRA trains whole MLPs: those of the located layers, or as many others.
+    `runs` locates with the locator of runs; `specific` are its best neurons without those that any text needs. LoRA trains whole MLPs: those of the located layers, or as many others.
     LEACE needs a list, so `all` are all MLPs.
     """
     if cell.method == "lora" and cell.sites != "all":
@@ -262,8 +264,12 @@ def sites_of(model: Model, study: Study, cell: Cell) -> list[Site] | None:
         others = [s for s in model.sites("mlp") if s not in layers]
         drawn = np.random.default_rng(cell.seed).permutation(len(others))[: len(layers)]
         return layers if cell.sites == "located" else [others[i] for i in sorted(drawn)]
-    if cell.method in RECIPES and cell.sites in ("located", "random"):
-        best = loka.locate.perform(LOCATOR, model, study.case).top(len(study.sites["located"] or ()), part="neuron")
+    if cell.method in RECIPES and cell.sites in ("located", "random", "specific"):
+        n, found = len(study.sites["located"] or ()), loka.locate.perform(LOCATOR, model, study.case)
+        if cell.sites == "specific":
+            every = found.top(found.grid("neuron").size)
+            return loka.locate.exclude_general(model, study.case, every)[:n]
+        best = found.top(n)
         return best if cell.sites == "located" else loka.locate.random_sites(model, best, seed=cell.seed)
     every = model.sites("mlp") if cell.method == "leace" else None
     return study.sites[cell.sites] or every

@@ -1,16 +1,16 @@
-"""Which ranking of neurons is selective: what is lost when its best sites are zeroed, and what else is.
+"""Which ranking is selective: what is lost when its best neurons or heads are zeroed, and what else is.
 
-    python -m bench.selectivity --json FILE [--facts FACTS.parquet] [--rankings ...]
+    python -m bench.selectivity --json FILE [--facts FACTS.parquet] [--part head] [--rankings ...]
 
 Every relation is forgotten in turn: 20 of the facts that the model knows (a third of fewer than 60). The working half
 of other facts of the same relation, and of all other relations, is what a ranking may contrast with. The sealed half
 says what else is lost. `--facts` adds relations of a file of fact completions (Schott et al. 2023, arXiv:2305.13675).
 
-A ranking is that of a locator, with or without the 1% of neurons that neutral text needs most (`exclude_general`). Its
-best 5 to 200 sites are zeroed. `random` are as many random sites
-of the same layers as those of the first ranking, `another relation` are the first ranking's sites for the next
-relation. Measured is the mean probability of the whole answer. The summary is the largest loss of the target at a size
-at which neither the same relation nor the others lose more than 0.02; rankings are compared by relation, in pairs.
+A ranking is that of a locator, with or without the 1% of sites that neutral text needs most (`exclude_general`). Its
+best 5 to 200 neurons, or 1 to 20 heads, are zeroed. `random` are as many random sites of the same layers as those of
+the first ranking, `another relation` are the first ranking's sites for the next relation. Measured is the mean
+probability of the whole answer. The summary is the largest loss of the target at a size at which neither the same
+relation nor the others lose more than 0.02; rankings are compared by relation, in pairs.
 
 Each relation and ranking takes one call of the locator, and a short forward pass for each size. A second call makes
 the missing rows only.
@@ -32,9 +32,9 @@ import loka
 from loka._util.files import write_json
 from loka.knowledge import Case, Item, known, read_records, score
 from loka.locate import random_sites
-from loka.model import Model, Site
+from loka.model import Model, Part, Site
 
-SIZES = (5, 10, 25, 50, 100, 200)
+SIZES: dict[Part, tuple[int, ...]] = {"neuron": (5, 10, 25, 50, 100, 200), "head": (1, 2, 5, 10, 20)}
 BOUND = 0.02
 FORGET, SAME, FAR = 20, 32, 4  # facts of the target, of the same relation, and of each other relation
 ASKED = 660  # of a relation in a file
@@ -42,9 +42,9 @@ FEWEST = 28
 BUILT_IN = (("capitals", "capital"), ("elements", "symbol"), ("authors", "author"), ("capitals", "country"))
 IN_FILE = ("P103", "P30", "P36", "P407")
 LOCATORS = {  # by ranking, and whether the neurons that any text needs are left out
+    "taylor": ("taylor", False),
     "integrated gradients, contrast": ("integrated_gradients", False),
     "integrated gradients, without what any text needs": ("integrated_gradients", True),
-    "taylor": ("taylor", False),
 }
 RANDOM, ANOTHER = "random", "another relation"
 GROUPS = ("target", "same relation", "other relations")
@@ -58,18 +58,21 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--facts", type=Path, help="a file of fact completions")
     parser.add_argument("--relations", nargs="+", default=IN_FILE, help="those of the file")
+    parser.add_argument("--part", default="neuron", choices=list(SIZES))
     parser.add_argument("--rankings", nargs="+", default=list(LOCATORS), choices=list(LOCATORS))
     options = parser.parse_args()
     rows: list[Row] = json.loads(options.json.read_text()) if options.json.exists() else []
-    rows = [row for row in rows if "relation" in row["settings"]]
     model = loka.load(options.model)
     facts = known_facts(model, options.facts, options.relations if options.facts else ())
     cases = {relation: case_of(relation, facts) for relation in facts}
-    for new in missing_rows(model, cases, options.rankings, rows, options.model):
+    fixed = {"model": options.model, "part": options.part}
+    others = [row for row in rows if not fixed.items() <= row["settings"].items()]
+    rows = [row for row in rows if fixed.items() <= row["settings"].items() and "relation" in row["settings"]]
+    for new in missing_rows(model, cases, options.rankings, rows, fixed):
         rows += new
-        write_json(options.json, rows)
-    end = summary(rows, options.rankings)
-    write_json(options.json, rows + end)
+        write_json(options.json, others + rows)
+    end = [row | {"settings": fixed} for row in summary(rows, options.rankings)]
+    write_json(options.json, others + rows + end)
     for row in end:
         print(f"{row['name']:95} {row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})")
 
@@ -113,7 +116,7 @@ def case_of(relation: str, facts: dict[str, list[loka.Fact]]) -> Case:
 
 
 def missing_rows(
-    model: Model, cases: dict[str, Case], rankings: Sequence[str], there: Sequence[Row], model_name: str
+    model: Model, cases: dict[str, Case], rankings: Sequence[str], there: Sequence[Row], fixed: dict[str, Any]
 ) -> Iterator[list[Row]]:
     """The rows that are not there yet, ranking by ranking."""
     done = {(row["settings"]["relation"], row["settings"]["ranking"]) for row in there}
@@ -122,27 +125,27 @@ def missing_rows(
         following = cases[names[(names.index(relation) + 1) % len(names)]]
 
         def first(of: Case) -> list[Site]:
-            return best(model, of, rankings[0])
+            return best(model, of, rankings[0], fixed["part"])
 
         choices: dict[str, Callable[[], list[Site]]] = {
-            name: lambda name=name, case=case: best(model, case, name) for name in rankings
+            name: lambda name=name, case=case: best(model, case, name, fixed["part"]) for name in rankings
         }
         choices[RANDOM] = lambda case=case: _shuffled(random_sites(model, first(case), seed=case.seed))
         choices[ANOTHER] = lambda following=following: first(following)
         for name, choose in choices.items():
             if (relation, name) not in done:
-                settings = {"relation": relation, "ranking": name, "model": model_name}
+                settings = {"relation": relation, "ranking": name, **fixed}
                 rows = list(losses(model, case, choose(), settings))
                 show(rows)
                 yield rows
 
 
-def best(model: Model, case: Case, ranking: str) -> list[Site]:
-    """The best neurons of a ranking, as many as the largest size."""
+def best(model: Model, case: Case, ranking: str, part: Part) -> list[Site]:
+    """The best sites of a ranking, as many as the largest size."""
     locator, without = LOCATORS[ranking]
-    found = loka.locate.perform(locator, model, case, part="neuron")
-    sites = found.top(found.grid("neuron").size)
-    return (loka.locate.exclude_general(model, case, sites) if without else sites)[: max(SIZES)]
+    found = loka.locate.perform(locator, model, case, part=part)
+    sites = found.top(found.grid(part).size, part=part)
+    return (loka.locate.exclude_general(model, case, sites) if without else sites)[: max(SIZES[part])]
 
 
 def _shuffled(sites: list[Site]) -> list[Site]:
@@ -155,13 +158,14 @@ def losses(model: Model, case: Case, sites: Sequence[Site], settings: dict[str, 
     groups = (case.forget.sealed, case.same_relation(retain), case.other_relation(retain))
     asked = [item for group in groups for item in group]
     before = probabilities(model, asked)
-    for size in SIZES:
+    for size in SIZES[settings["part"]]:
         with loka.ablate.zero(model, case, sites[:size]).applied(model):
             lost = before - probabilities(model, asked)
         for name, part in zip(GROUPS, np.split(lost, np.cumsum([len(g) for g in groups])[:-1]), strict=True):
             yield {
-                "name": f"{name}, lost without {size} neurons", "value": float(part.mean()), "unit": "probability",
-                "low": None, "high": None, "n": len(part), "settings": settings | {"size": size, "group": name},
+                "name": f"{name}, lost without {size} {settings['part']}s", "value": float(part.mean()),
+                "low": None, "high": None, "unit": "probability", "n": len(part),
+                "settings": settings | {"size": size, "group": name},
             }  # fmt: skip
 
 

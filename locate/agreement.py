@@ -1,4 +1,4 @@
-"""Check attribution against exact patching.
+"""Check an estimate against the exact intervention.
 
 Kramár et al. 2024, arXiv:2403.00745, evaluate attribution patching in this way.
 """
@@ -15,6 +15,7 @@ from scipy import stats
 from .._util.errors import UserError
 from ..knowledge import Case, accepts_spec
 from ..model import Model, Part, Site
+from ..model.run.interventions import Kind
 from .contrast import Progress
 from .counterfactual import pairs
 from .exact import patching
@@ -28,14 +29,16 @@ class Agreement:
     Attributes:
         sites: the compared sites.
         attributed: mean estimated effect over the facts, `[site]`, in log-odds.
-        exact: mean effect of patching, `[site]`, in log-odds.
+        exact: mean effect of the intervention, `[site]`, in log-odds.
         n_facts: number of facts.
+        kind: the intervention: `patch`, or `zero`.
     """
 
     sites: tuple[Site, ...]
     attributed: np.ndarray
     exact: np.ndarray
     n_facts: int
+    kind: Kind = "patch"
 
     @property
     def rank_correlation(self) -> float:
@@ -47,6 +50,7 @@ class Agreement:
             "rank_correlation": self.rank_correlation,
             "n_sites": len(self.sites),
             "n_pairs": self.n_facts,
+            "kind": self.kind,
             "sites": [str(s) for s in self.sites],
             "points": [[float(a), float(b)] for a, b in zip(self.attributed, self.exact, strict=True)],
         }
@@ -62,10 +66,10 @@ def agreement(
     n_facts: int = 4,
     progress: Progress | None = None,
 ) -> Agreement:
-    """Compare a locator's estimates with exact patching, on the first forget facts.
+    """Compare a locator's estimates with the exact effects of what it estimates, on the first forget facts.
 
     Args:
-        method: a locator whose scores estimate the effect of patching; see `estimates`.
+        method: a locator of `estimates`: `taylor` is compared with zeroing, the others with patching.
         n_facts: how many of the working forget facts.
         progress: called with the number of patched cells done and the number of all cells.
 
@@ -76,16 +80,17 @@ def agreement(
     Cost: the estimate on `n_facts` facts, and `patching` of the sites on them.
     """
     if method not in estimates():
-        raise UserError(f"{method!r} does not estimate the effect of patching; check one of {', '.join(estimates())}.")
+        raise UserError(f"{method!r} does not estimate an intervention; check one of {', '.join(estimates())}.")
     if len(set(sites)) < 2:
         raise UserError("agreement compares at least two sites; take them from a localization's `top`.")
     for site in sites:
         model.check_site(site)
     facts = list(case.forget.working)[:n_facts]
     parts: tuple[Part, ...] = tuple(dict.fromkeys(s.part for s in sites))
-    score = METHODS[method].scores
-    assert score, "an estimate of patching scores pairs"
+    score, kind = METHODS[method].scores, METHODS[method].estimates
+    assert score, "an estimate scores pairs"
+    assert kind, "it estimates an intervention"
     scores, _ = score(model, pairs(model, case, facts), parts)
     attributed = np.array([scores[s.part][:, s.layer, model.unit(s)].mean() for s in sites])
-    exact = patching(model, case, sites, facts=facts, progress=progress).mean(0)
-    return Agreement(tuple(sites), attributed, exact, len(facts))
+    exact = patching(model, case, sites, facts=facts, kind=kind, progress=progress).mean(0)
+    return Agreement(tuple(sites), attributed, exact, len(facts), kind)

@@ -12,6 +12,7 @@ import numpy as np
 from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import INDEXED, Model, Part, Runner, SweepBudget, in_turn
+from ..model.run.interventions import Kind
 from .atp_star import atp_star, atp_star_scores
 from .attribution import PARTS, RECORDED, attribution, attribution_scores
 from .contrast import Progress, Scores
@@ -34,7 +35,8 @@ class Locator:
         parts: the parts that it can score.
         default_parts: the parts that it scores when the user names none.
         scores: raw scores of prompt pairs, called as `scores(model, pairs, parts)`; None if it does not score pairs.
-        estimates_patching: whether `scores` estimate the effect of patching, so that `agreement` can check them.
+        estimates: the kind of intervention whose effect on the log-odds `scores` estimate, so that `agreement` can
+            check them; `None` if they estimate something else.
         needs_gradients: whether it runs backward passes.
         divides: whether `run` takes a `runner` that spreads its jobs, and a `budget` with a checkpoint.
     """
@@ -44,7 +46,7 @@ class Locator:
     parts: tuple[Part, ...]
     default_parts: tuple[Part, ...] = PARTS
     scores: Callable[..., tuple[Scores, np.ndarray]] | None = None
-    estimates_patching: bool = False
+    estimates: Kind | None = None
     needs_gradients: bool = True
     divides: bool = False
 
@@ -65,18 +67,18 @@ def _sweep(model: Model, case: Case, *, parts: Sequence[Part], **options: Any) -
 
 
 _ROWS = (
-    Locator("attribution", attribution, RECORDED, scores=attribution_scores, estimates_patching=True),
+    Locator("attribution", attribution, RECORDED, scores=attribution_scores, estimates="patch"),
     Locator(
         "integrated_gradients",
         integrated_gradients,
         RECORDED,
         scores=integrated_gradients_scores,
-        estimates_patching=True,
+        estimates="patch",
     ),
     Locator("atp_star", atp_star, (*PARTS, "kv"), (*PARTS, "kv"), scores=atp_star_scores),
     Locator("direct_logit", direct_logit, WRITERS, scores=direct_logit_scores),
     Locator("knowledge_neurons", _knowledge_neurons, ("neuron",), ("neuron",), scores=_answer_probability_scores),
-    Locator("taylor", taylor, RECORDED, scores=taylor_scores),
+    Locator("taylor", taylor, RECORDED, scores=taylor_scores, estimates="zero"),
     Locator("sweep", _sweep, INDEXED, ("head",), needs_gradients=False, divides=True),
 )
 METHODS: dict[str, Locator] = {row.name: row for row in _ROWS}
@@ -94,8 +96,8 @@ def locator(name: str) -> Locator:
 
 
 def estimates() -> tuple[str, ...]:
-    """The names of the locators whose scores estimate the effect of patching."""
-    return tuple(name for name, row in METHODS.items() if row.estimates_patching)
+    """The names of the locators whose scores estimate the effect of an intervention, so that it can be checked."""
+    return tuple(name for name, row in METHODS.items() if row.estimates)
 
 
 def perform(

@@ -15,11 +15,11 @@ import torch
 
 from .._util.errors import UserError
 from ..knowledge import Case, accepts_spec
-from ..model import Model, token_logprobs
+from ..model import Model
 from ..model.run.hooks import record
 from .attribution import PARTS, gradient_products, hook_points
 from .contrast import Progress, Scores, contrast_items
-from .counterfactual import Pairs
+from .counterfactual import Pairs, log_odds
 from .localization import Localization, Part
 
 SPARE = 5.0
@@ -37,11 +37,11 @@ def taylor(
 ) -> Localization:
     """Score every head and neuron by how much zeroing it hurts the forget facts but not the retain facts.
 
-    A site's effect on a fact is its activation times the gradient of the whole answer's log-probability, summed over
-    positions. To first order, this is how far the log-probability falls, in nats, when the site is zero. From the
-    mean over the forget facts, `spare` times the mean *harm* to working retain facts is subtracted: to those of the
-    same relations or to all others, whichever is larger. Harm is the effect where it is above zero. Effects below zero,
-    where zeroing a site helps a fact, do not make up for it.
+    A site's effect on a fact is its activation times the gradient of the answer's log-odds, summed over positions. To
+    first order, this is how far the log-odds fall, in nats, when the site is zero. (Log-probabilities would not do:
+    their gradient vanishes where a model is sure.) From the mean over the forget facts, `spare` times the mean *harm*
+    to working retain facts is subtracted: to those of the same relations or to all others, whichever is larger. Harm is
+    the effect where it is above zero. Effects below zero, where zeroing a site helps a fact, do not make up for it.
 
     `attribution` measures what a site does for one particular subject, and suits edits that train the sites. `taylor`
     suits edits that zero them. `python -m bench.zeroing` compares the two.
@@ -71,11 +71,10 @@ def taylor(
 
 @torch.enable_grad()
 def taylor_scores(model: Model, pairs: Pairs, parts: Sequence[Part] = PARTS) -> tuple[Scores, np.ndarray]:
-    """Estimated falls of the answers' log-probability in nats, `[row, layer, unit]` by part; and ones, `[row]`."""
+    """Estimated falls of the answers' log-odds in nats, `[row, layer, unit]` by part; and ones, `[row]`."""
     names = hook_points(model, parts)
     run = record(model, pairs.clean, names, grad=True)
-    answers = token_logprobs(run.logits, pairs.clean.labels).sum()
-    grads = torch.autograd.grad(answers, [run.activations[name] for name in names])
+    grads = torch.autograd.grad(log_odds(run.logits, pairs).sum(), [run.activations[name] for name in names])
     activations = {name: run.activations[name].detach() for name in names}
     clean_only = replace(pairs, corrupted=pairs.clean)
     products = gradient_products(model, parts, activations, dict(zip(names, grads, strict=True)), clean_only)

@@ -41,7 +41,7 @@ from .tasks import HERE, Workers
 
 LOCATOR = "integrated_gradients"
 CELLS = "sweep.safetensors"  # the finished cells of an exact sweep that was stopped
-PATCHED = 12  # how many of each part's best sites are compared with exact patching
+PATCHED = 12  # how many of each part's best sites are compared with the exact effects
 TEMPLATES = 2  # ways to ask for an item that are compared
 KNOCKED_OUT: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
 RANKED_BY_USE: tuple[Part, ...] = ("neuron", "head")  # the parts that `exclude_general` can rank
@@ -189,10 +189,10 @@ class Run:
             )
             best = [s for p in found.parts for s in found.top(min(PATCHED, found.grid(p).size), part=p)]
             estimate = wanted.method if wanted.method in locate.estimates() else "attribution"
-            patched = self._step("exact patching")
-            check = locate.agreement(self.model, self.case, best, method=estimate, progress=patched)
-            with finishing(self.folder, "localization_check.json") as checked:
-                write_json(checked, check.to_json())
+            checked = self._step("exact effects")
+            check = locate.agreement(self.model, self.case, best, method=estimate, progress=checked)
+            with finishing(self.folder, "localization_check.json") as place:
+                write_json(place, check.to_json())
             self.provenance = dataclasses.replace(self.provenance, located=dataclasses.asdict(wanted))
             self.provenance.write(self.folder)
             with finishing(self.folder, path.name):

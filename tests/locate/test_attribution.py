@@ -99,6 +99,17 @@ def test_attributed_and_exact_effects_agree_in_rank(planted: Model, planted_case
     assert np.array_equal(other.exact, seen.exact)
 
 
+def test_taylor_agrees_with_exact_zeroing(planted: Model, planted_case: Case) -> None:
+    best = locate.taylor(planted, planted_case, spare=0).top(40)
+    sites = [*best, *locate.random_sites(planted, best)]
+    seen = locate.agreement(planted, planted_case, sites, method="taylor", n_facts=4)
+    few = planted_case.on(planted).forget.working[:4]
+    zeroed = locate.patching(planted, planted_case.on(planted), sites, facts=few, kind="zero").mean(0)
+    assert np.array_equal(seen.exact, zeroed)
+    assert seen.to_json()["kind"] == "zero"
+    assert seen.rank_correlation > 0.6
+
+
 def test_located_sites_matter_more_than_random_ones(planted: Model, planted_case: Case) -> None:
     found = locate.attribution(planted, planted_case)
     best = found.top(20, by="forget")

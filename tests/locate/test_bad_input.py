@@ -65,8 +65,8 @@ CALLS: dict[str, tuple[Call, str]] = {
         "L7.head.0 is not in taught: its layers are 0 to 3",
     ),
     "an estimate of something else": (
-        lambda m, c: locate.agreement(m, c, [Site(0, "head", 1), Site(1, "head", 0)], method="taylor"),
-        "'taylor' does not estimate the effect of patching; check one of attribution, integrated_gradients",
+        lambda m, c: locate.agreement(m, c, [Site(0, "head", 1), Site(1, "head", 0)], method="direct_logit"),
+        "'direct_logit' does not estimate an intervention; check one of attribution, integrated_gradients, taylor",
     ),
     "nothing to compare": (lambda m, c: locate.agreement(m, c, []), "agreement compares at least two sites"),
     "more sites than there are": (

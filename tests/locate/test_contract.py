@@ -107,13 +107,13 @@ def test_a_new_locator_is_one_row(planted: Model, planted_case: Case, monkeypatc
     case, perform = planted_case.on(planted), partial(locate.perform, "seeded", planted, planted_case.on(planted))
     with pytest.raises(UserError, match="'seeded' is not a locator; choose one of attribution, .*, sweep"):
         perform()
-    row = Locator("seeded", seeded, ("head",), ("head",), scores=seeded_scores, estimates_patching=True)
+    row = Locator("seeded", seeded, ("head",), ("head",), scores=seeded_scores, estimates="patch")
     monkeypatch.setitem(METHODS, "seeded", row)
     found = perform()
     assert found.record.method == "seeded"
     assert found.parts == ("head",)
     assert perform(part="head").frame.equals(found.frame)
-    assert locate.estimates() == ("attribution", "integrated_gradients", "seeded")
+    assert locate.estimates() == ("attribution", "integrated_gradients", "taylor", "seeded")
     assert len(locate.agreement(planted, case, found.top(3, part="head"), method="seeded", n_facts=1).attributed) == 3
     with pytest.raises(UserError, match="seeded cannot score 'neuron'; choose one of head"):
         perform(part="neuron")

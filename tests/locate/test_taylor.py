@@ -9,9 +9,9 @@ import torch
 from loka import locate
 from loka._util.errors import UserError
 from loka.knowledge import Case
-from loka.locate.counterfactual import pairs
+from loka.locate.counterfactual import log_odds, pairs
 from loka.locate.taylor import taylor_scores
-from loka.model import Model, token_logprobs
+from loka.model import Model
 from loka.model.run.hooks import point, run
 
 SMALL = 3e-3
@@ -31,7 +31,7 @@ def test_a_score_is_the_slope_of_scaling_down(tiny: Callable[[str], Model], plan
 
         with torch.no_grad():
             found = run(model, both.clean, [(point(part, layer), hook)])
-        return token_logprobs(found, both.clean.labels).sum(-1).double().numpy()
+        return log_odds(found, both).double().numpy()
 
     for part, values in scores.items():
         for at in np.argsort(-np.abs(values).mean(0), axis=None)[:4]:

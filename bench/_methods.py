@@ -30,7 +30,8 @@ TITLES = {
 }  # fmt: skip
 STYLES = {
     "located": ("#0072b2", "o"), "frequent": ("#009e73", "s"), "random": ("#d98200", "^"), "layers": ("#cc79a7", "v"),
-    "selective": ("#f0e442", "*"), "specific": ("#7f3c8d", "P"), "all": ("#555555", "D"), "shallow": ("#b2182b", "x"), "own": ("#56b4e9", "h"),
+    "selective": ("#f0e442", "*"),
+    "specific": ("#7f3c8d", "P"), "all": ("#555555", "D"), "shallow": ("#b2182b", "x"), "own": ("#56b4e9", "h"),
 }  # fmt: skip
 
 

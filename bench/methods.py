@@ -256,8 +256,8 @@ def site_choices(model: Model, case: Case, n: int, seed: int) -> dict[str, list[
 def sites_of(model: Model, study: Study, cell: Cell) -> list[Site] | None:
     """A cell's sites.
 
-    `runs` locates with the locator of runs; `specific` are its best neurons without those that any text needs. LoRA trains whole MLPs: those of the located layers, or as many others.
-    LEACE needs a list, so `all` are all MLPs.
+    `runs` locates with the locator of runs; `specific` are its best neurons without those that any text needs. LoRA
+    trains whole MLPs: those of the located layers, or as many others. LEACE needs a list, so `all` are all MLPs.
     """
     if cell.method == "lora" and cell.sites != "all":
         layers = study.sites["layers"] or []

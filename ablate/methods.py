@@ -45,14 +45,12 @@ class Method:
         run: called as `run(model, case, sites, **arguments)`.
         without_sites: what it edits if `sites` is `None`: `own`, sites of its own choice, or `all`, all weights of the
             blocks. A method without this field needs a list of sites.
-        resets: whether it wipes whole sites and should therefore get sites that other text does not need.
         needs: what the model must have, such as `bias`: output maps with a bias.
     """
 
     name: str
     run: Callable[..., Edit]
     without_sites: Literal["own", "all"] | None = None
-    resets: bool = False
     needs: tuple[str, ...] = ()
 
     @property
@@ -133,9 +131,9 @@ _ROWS = (
     Method("memit", memit, without_sites="own"),
     Method("task_vector", task_vector, without_sites="all"),
     Method("tune", tune, without_sites="all"),
-    Method("reset", reset, without_sites="all", resets=True),
+    Method("reset", reset, without_sites="all"),
     Method("lora", lora, without_sites="all"),
-    Method("rounds", rounds, resets=True),
+    Method("rounds", rounds),
     Method("follow_up", _follow_up, without_sites="all"),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ROWS}

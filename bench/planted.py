@@ -37,7 +37,7 @@ from loka.pipeline.run import LOCATOR
 from .methods import Cell, Row, Study, measure, original, show, study
 
 INVENTION = Invention(facts=40, retain=10, twins=40)
-TEACHING = Teaching(steps=1200, lr=7e-3)
+TEACHING = {"neurons": Teaching(steps=1200, lr=7e-3), "mlps": Teaching(steps=1200, lr=1e-3)}
 N_NEURONS, MLPS = 300, (11, 18)
 BEDS: dict[str, Part] = {"neurons": "neuron", "mlps": "mlp"}
 LOCATORS = ("attribution", "integrated_gradients", "taylor", "direct_logit")
@@ -107,7 +107,7 @@ def made(plain: Model, bed: str, folder: Path) -> list[Site]:
             print(f"\r{bed}: {what} {done} of {total}  ", end="", flush=True)
 
         found = loka.plant(
-            plain, "capitals", out=folder, invention=INVENTION, teaching=TEACHING, sites=sites, progress=progress
+            plain, "capitals", out=folder, invention=INVENTION, teaching=TEACHING[bed], sites=sites, progress=progress
         )
         print(f"\n{bed}: {found}", flush=True)
     return [Site.parse(text) for text in json.loads((folder / "planted.json").read_text())["sites"]]

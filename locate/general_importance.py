@@ -12,11 +12,38 @@ from .._util.errors import UserError
 from ..knowledge import Case, accepts_spec, neutral_working
 from ..model import Model, Part, Site, chunks, encode_texts, token_logprobs
 from ..model.run.hooks import point, record
+from .localization import Localization
 
 SHARE = 0.01
 PASSAGES = 32
 TOKENS = 48
 ROWS = 8
+WITH_ACTIVATIONS: tuple[Part, ...] = ("neuron", "head")
+
+
+@accepts_spec
+def choose_sites(
+    model: Model, case: Case, found: Localization, k: int, *, part: Part = "neuron", by: str = "score"
+) -> list[Site]:
+    """The best `k` sites of a part, as an edit takes them: those that neutral text needs most come last.
+
+    Of parts without activations of their own, such as whole MLPs, these are the best as `found.top` gives them.
+
+    Args:
+        by: the column to rank by.
+
+    Raises:
+        UserError: a part without scores, fewer than `k` sites, or no such column.
+
+    Cost: that of `general_importance`.
+    """
+    best = found.top(k, part=part, by=by)
+    if part not in WITH_ACTIVATIONS:
+        return best
+    every = found.top(found.grid(part).size, part=part, by=by)
+    kept = exclude_general(model, case, every)
+    last = set(every) - set(kept)
+    return [*kept, *(site for site in every if site in last)][:k]
 
 
 @accepts_spec

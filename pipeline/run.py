@@ -14,7 +14,7 @@ from typing import Any, cast
 import pandas as pd
 import torch
 
-from .. import ablate, locate, report
+from .. import locate, report
 from .._util.errors import UserError
 from .._util.files import check_writable, digest, private_folder, read_json, write_json, write_yaml
 from .._util.ledger import check_files, finishing, list_case
@@ -44,7 +44,6 @@ CELLS = "sweep.safetensors"  # the finished cells of an exact sweep that was sto
 PATCHED = 12  # how many of each part's best sites are compared with the exact effects
 TEMPLATES = 2  # ways to ask for an item that are compared
 KNOCKED_OUT: dict[Part, int] = {"neuron": 50, "head": 5, "kv": 5}
-RANKED_BY_USE: tuple[Part, ...] = ("neuron", "head")  # the parts that `exclude_general` can rank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +216,8 @@ class Run:
         path = self.folder / "localization_controls.json"
         if not path.exists():
             self.progress("controls", 0, 2)
-            sites = found.top(min(KNOCKED_OUT[part], found.grid(part).size // 4), part=part)
+            n = min(KNOCKED_OUT[part], found.grid(part).size // 4)
+            sites = locate.choose_sites(self.model, self.case, found, n, part=part)
             locator = partial(locate.perform, self._located.method, part=part)
             others = locate.control_sites(self.model, self.case, sites, locator=locator, seed=self.case.seed)
             self.progress("controls", 1, 2)
@@ -288,23 +288,17 @@ class Run:
             self.provenance.write(self.folder)
 
     def _sites(self, recipe: Recipe) -> list[Site] | None:
-        """The best sites; a method that resets sites gets none that general text needs."""
+        """The best sites, those that any text needs last."""
         if not recipe.sites:
             return None
-        found = self.localization()
-        if not ablate.METHODS[recipe.method].resets or recipe.part not in RANKED_BY_USE:
-            return found.top(recipe.sites, part=recipe.part)
-        every = found.top(found.grid(recipe.part).size, part=recipe.part)
-        return locate.exclude_general(self.model, self.case, every)[: recipe.sites]
+        return locate.choose_sites(self.model, self.case, self.localization(), recipe.sites, part=recipe.part)
 
     def _relocator(self, part: Part) -> Callable[[Model, Case], list[Site]]:
         """The locator between rounds, which leaves out sites that general text needs."""
-        every = self.model.sites(part)
-        free = set(locate.exclude_general(self.model, self.case, every) if part in RANKED_BY_USE else every)
 
         def locator(model: Model, case: Case) -> list[Site]:
             found = locate.attribution(model, case, parts=(part,))
-            return [s for s in found.top(len(found.frame), part=part) if s in free]
+            return locate.choose_sites(self.model, self.case, found, len(found.frame), part=part)
 
         return locator
 

@@ -237,7 +237,7 @@ class SearchTask:
         located = model.cache.get(
             "located", (case.digest, recipe.part), lambda: locate.attribution(model, case, parts=(recipe.part,))
         )
-        sites = located.top(self.size, part=recipe.part)
+        sites = locate.choose_sites(model, case, located, self.size, part=recipe.part)
         arguments = dict(recipe.arguments) | ({"config": recipe.config} if recipe.config else {})
         return perform(recipe.method, model, case, sites, arguments, progress=progress)
 

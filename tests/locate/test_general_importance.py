@@ -81,3 +81,21 @@ def test_random_sites_leave_out_given_sites(planted: Model) -> None:
     barred = [Site(0, "neuron", i) for i in range(60, 192)]
     drawn = locate.random_sites(planted, sites, without=barred)
     assert drawn == [Site(0, "neuron", i) for i in range(50, 60)]
+
+
+def test_the_choice_puts_what_any_text_needs_last(planted: Model, planted_case: Case) -> None:
+    found = locate.integrated_gradients(planted, planted_case)
+    every = found.top(768)
+    kept = locate.exclude_general(planted, planted_case, every)
+    needed = [s for s in every if s not in set(kept)]
+    assert len(needed) == 8  # one per cent
+    assert locate.choose_sites(planted, planted_case, found, 768) == [*kept, *needed]
+    assert locate.choose_sites(planted, planted_case, found, 20) == kept[:20]
+    by = found.top(768, by="frequency")
+    assert (
+        locate.choose_sites(planted, planted_case, found, 20, by="frequency") == [s for s in by if s in set(kept)][:20]
+    )
+    mlps = locate.integrated_gradients(planted, planted_case, parts=("mlp",))
+    assert locate.choose_sites(planted, planted_case, mlps, 3, part="mlp") == mlps.top(3, part="mlp")
+    with pytest.raises(UserError, match=r"top\(769\) of 768 neuron sites"):
+        locate.choose_sites(planted, planted_case, found, 769)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from .._util.errors import LokaError
+from .._util.errors import LokaError, UserError
 from .erase import erase
 from .erase_data import erase_data
 from .late import Late
@@ -41,14 +41,20 @@ def main() -> None:
     try:
         app()
     except LokaError as error:
-        Console(stderr=True).print(f"[bold red]loka:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
+        _fail(error)
+    except PermissionError as error:
+        _fail(UserError(f"cannot use {error.filename}: {error.strerror}. Name a place that you may read."))
     except KeyboardInterrupt:
         _stopped()
     except SystemExit as end:  # typer turns Ctrl-C into this one
         if end.code == STOPPED:
             _stopped()
         raise
+
+
+def _fail(error: LokaError) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]loka:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    sys.exit(error.exit_status)
 
 
 def _stopped() -> NoReturn:

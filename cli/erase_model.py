@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast, get_type_hints
 import typer
 
 from .._util.errors import UserError
+from .._util.files import check_writable
 from .._util.records import read_record
 from .._util.yaml_text import read_yaml
 from ..ablate import Training
@@ -68,7 +69,10 @@ def _options(
 
 
 def on_material(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameter `material` is made of the options above; data and holdout may be missing if it may."""
+    """A command whose parameter `material` is made of the options above; data and holdout may be missing if it may.
+
+    It is refused before a model is read where `out` cannot be written to.
+    """
     own, options = _parameters(command), _parameters(_options)
     material = own.pop("material")
     needed = ("data", "holdout") if material.annotation is Material else ()
@@ -76,6 +80,7 @@ def on_material(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def call(**given: Any) -> None:
+        check_writable(given["out"])
         made = _options(**{name: given.pop(name) for name in options})
         command(**given, material=made)
 

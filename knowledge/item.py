@@ -26,7 +26,7 @@ class Item:
         unit: the unit of resampling that the item belongs to; the subject by default.
         counterfactual: a prompt to which another answer is right, where one is given.
         rephrased: the right answer in other words, for the truth ratio.
-        rivals: wrong answers of the pool that begin with a right one, as "New York" begins with "New".
+        rivals: wrong answers of the pool in which a right one stands, as "New" and "York" stand in "New York".
     """
 
     subject: str
@@ -65,6 +65,11 @@ class Item:
     def pool(self) -> tuple[str, ...]:
         """The answer and its foils."""
         return (self.answer, *self.foils)
+
+    @property
+    def longer(self) -> tuple[str, ...]:
+        """The rivals that begin with a right answer, so that decoding may give both."""
+        return tuple(rival for rival in self.rivals if rival.startswith(self.answers))
 
     def asked(self, prompt: Prompt) -> Item:
         """The same item with another prompt and without paraphrases."""

@@ -66,7 +66,7 @@ def recalled(model: Model, items: Sequence[Item]) -> list[bool]:
 
 def answered(model: Model, items: Sequence[Item]) -> list[float]:
     """`recalled` as 1 or 0; NaN where the model's numbers are not finite, so that nothing is decoded."""
-    rows = [(i, f.prompt, a) for i, f in enumerate(items) for a in (*f.answers, *f.rivals)]
+    rows = [(i, f.prompt, a) for i, f in enumerate(items) for a in (*f.answers, *f.longer)]
     found = score(model, [p for _, p, _ in rows], [a for _, _, a in rows])
     longest, broken = [""] * len(items), set()
     for (i, _, text), greedy, logp in zip(rows, found.greedy.tolist(), found.logprob.tolist(), strict=True):
@@ -102,7 +102,7 @@ def known(model: Model, items: Sequence[Item]) -> list[bool]:
 
 def shown_rows(items: Sequence[Item]) -> int:
     """The cost of `shown`, in rows."""
-    return sum(len(i.answers) + len(i.rivals) if kind_of(i).greedy else len(i.pool) for i in items)
+    return sum(len(i.answers) + len(i.longer) if kind_of(i).greedy else len(i.pool) for i in items)
 
 
 def own_pool_probability(model: Model, items: Sequence[Item], *, rows: int = ROWS) -> Tensor:

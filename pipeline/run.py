@@ -121,11 +121,11 @@ class Run:
     ) -> None:
         self.folder = Path(out)
         self.progress = progress or (lambda what, done, total: None)
+        check_writable(self.folder)
         if not (self.folder / PROVENANCE).exists() and (model is None or case is None):
             raise UserError(
                 f"{str(out)!r} is not a run folder; start one with `loka locate CASE --model M --out {out}`."
             )
-        check_writable(self.folder)
         if (self.folder / PROVENANCE).exists():
             hold(self.folder, self)
             check_files(self.folder)

@@ -78,7 +78,7 @@ def _likeliest(model: Model, items: Sequence[Item]) -> list[float]:
 
 
 ASKING: dict[Kind, Asking] = {
-    "fact": Asking(_greedy, "gives {} of the answers in full", lambda i: len(i.answers) + len(i.rivals)),
+    "fact": Asking(_greedy, "gives {} of the answers in full", lambda i: len(i.answers) + len(i.longer)),
     "question": Asking(_rouge, "repeats {} of the words of an answer in order (ROUGE-L)", lambda i: 1),
     "passage": Asking(_verbatim, "continues {} of a passage word by word from its own beginning", lambda i: 1),
     "choice": Asking(_likeliest, "picks the right option in {} of the cases", lambda i: len(i.pool)),

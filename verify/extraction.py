@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._util.errors import UserError
 from ..knowledge import Case, Item, accepts_spec, score
+from ..knowledge.rivals import larger_answers
 from ..knowledge.words import contains
 from ..model import chunks, encode, logits, split
 from ..model.run.generate import continuations
@@ -40,8 +41,8 @@ def extraction(model: Model, case: Case, *, draws: int = 16, tokens: int | None 
     `details` has, for `forget` and `twins`, the means of `probability` (to the power of one over the length),
     `exact_memorization`, `rouge` (ROUGE-L recall of the greedy continuation), `truth_ratio` (1 where wrong answers are
     as likely as the right one, towards 0 where the right one is known), and `leak`: by k, the probability that at least
-    one of k samples contains the answer, elsewhere than in a rival (`mean`), and its 95% upper bound for the mean
-    subject (`upper`).
+    one of k samples contains the answer, elsewhere than in a longer wrong one (`mean`), and its 95% upper bound for the
+    mean subject (`upper`).
 
     Args:
         draws: samples of each prompt. leak@k is given for k of 1, 16 and 128; above this number, only its bound.
@@ -136,10 +137,15 @@ def _leaks(
     model: Model, facts: Sequence[Item], draws: int, tokens: int, seed: int
 ) -> Mapping[str, Mapping[str, float | None]]:
     prompts = [f.prompt for f in facts for _ in range(draws)]
-    texts = iter(continuations(model, prompts, tokens=tokens, seed=seed, rows=SAMPLED))
-    hits = [sum(any(contains(next_, a, f.rivals) for a in f.answers) for next_ in [next(texts) for _ in range(draws)])
-            for f in facts]  # fmt: skip
+    texts = continuations(model, prompts, tokens=tokens, seed=seed, rows=SAMPLED)
+    hits = [_hits(f, texts[i * draws : (i + 1) * draws]) for i, f in enumerate(facts)]
     return {str(k): leak_at(hits, draws, k) for k in KS}
+
+
+def _hits(item: Item, texts: Sequence[str]) -> int:
+    """How many texts contain a right answer, elsewhere than in a wrong one."""
+    wrong = larger_answers(item)
+    return sum(any(contains(text, answer, wrong) for answer in item.answers) for text in texts)
 
 
 def _truth_ratio(model: Model, facts: Sequence[Item]) -> float | None:

@@ -15,6 +15,7 @@ import torch
 
 from ..knowledge import Case, Item, accepts_spec
 from ..knowledge.kinds import kind_of
+from ..knowledge.rivals import whole_answers
 from ..model import split
 from ..model.run.prefix_cache import Tokens, reads_in_parts, score_continuations
 from .check import Setting
@@ -34,7 +35,8 @@ def prefill(model: Model, case: Case) -> Reading:
 
     One token, a quarter and a half of the answer's tokens are given in turn; the best of these counts. The rest is
     compared with what the wrong answers of the pool (`verify.pools`) have in its place: each without as many of its own
-    first tokens. Rests of long answers are compared per token. Twins are given the beginnings of their answers, too.
+    first tokens. Rests of long answers are compared per token, others as wholes: where a rest begins another, what goes
+    on to the longer one does not count. Twins are given the beginnings of their answers, too.
 
     Answers of one token have no rest, and some have no other rest to be compared with. They are left out;
     `details["left_out"]` counts them by group, and `details["asked"]` the others.
@@ -134,7 +136,8 @@ def _rested(model: Model, items: Sequence[Sequence[Start]]) -> list[float]:
 
     def probability(start: Start) -> torch.Tensor:
         logp, n = next(each)
-        return (logp / n if start.long else logp).softmax(0)[0]
+        whole = logp / n if start.long else whole_answers([(start.head, rest) for rest in start.rests], logp)
+        return whole.softmax(0)[0]
 
     return [float(torch.stack([probability(start) for start in starts]).max()) for starts in items]
 

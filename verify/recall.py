@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..knowledge import Case, Item, Kind, accepts_spec
-from ..knowledge.rivals import with_answer
+from ..knowledge.rivals import Spellings, with_answer
 from ..knowledge.scoring import answered, comparable, own_pool_rows
 from .asking import ASKING, asked_rows, generations
 from .check import Setting
@@ -68,7 +68,7 @@ def recall(model: Model, case: Case) -> Reading:
 def recall_cost(model: Model, case: Case, setting: Setting) -> float:
     """One row for each prompt, alias and rival, for each answer and foil and for each example; every pool once."""
     items = [*case.forget.sealed, *case.twins.sealed[: len(case.forget.sealed)]]
-    new = sum(1 + len(i.rivals) for i in _renewed(case))
+    new = sum(1 + len(i.longer) for i in _renewed(case))
     pool = sum(pool_costs(model, case).values()) if _compared(case) else 0
     asked = asked_rows([*items, *case.forget.working])
     return asked + sum(map(len, (i.pool for i in items))) + pool + new + min(EXAMPLES, len(case.forget.sealed))
@@ -105,8 +105,9 @@ def _updated(model: Model, case: Case) -> dict[str, float]:
 
 def _renewed(case: Case) -> list[Item]:
     """The sealed items that an update gives a new answer, with this one, once for each prompt."""
-    new = ((i, answer) for i in case.forget.sealed if (answer := case.new_answer(i)))
-    return [one for i, answer in new for one in with_answer(i, answer, case.pool(i.relation)).each()]
+    new = [(i, answer) for i in case.forget.sealed if (answer := case.new_answer(i))]
+    pools = {relation: Spellings(others=case.pool(relation)) for relation in {i.relation for i, _ in new}}
+    return [one for i, answer in new for one in with_answer(i, answer, pools[i.relation]).each()]
 
 
 def _examples(model: Model, items: Sequence[Item]) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -387,17 +388,26 @@ def test_extraction_counts_what_samples_leak(planted: Model, planted_case: Case)
         verify.extraction(planted, known, draws=0)
 
 
-def test_a_leak_of_a_rival_is_no_leak_of_the_answer_that_it_begins_with(planted: Model, planted_case: Case) -> None:
+@pytest.mark.parametrize("word", [0, -1])
+@pytest.mark.parametrize("kind", ["fact", "pair"])
+def test_a_leak_of_a_longer_answer_is_no_leak_of_a_part_of_it(
+    planted: Model, planted_case: Case, kind: Any, word: int
+) -> None:
+    """Neither of what it begins with, nor of what it ends with; the wrong answers of a pair are its own."""
     known = planted_case.on(planted)
     both = [f for f in known.forget.sealed if len(f.answer.split()) == 2]
+    given = "rivals" if kind == "fact" else "foils"
 
-    def leak(rivals: bool) -> float:
-        items = (replace(f, answer=f.answer.split()[0], rivals=(f.answer,) if rivals else ()) for f in both)
+    def leak(told: bool) -> float:
+        items = (
+            replace(f, kind=kind, answer=f.answer.split()[word], **{"foils": (), given: ("sea", f.answer)[: 1 + told]})
+            for f in both
+        )
         case = replace(known, forget=Split(known.forget.working, tuple(items)))
         return verify.extraction(planted, case, draws=16, tokens=2).details["forget"]["leak"]["1"]["mean"]
 
-    assert leak(rivals=False) > 0.9
-    assert leak(rivals=True) < 0.1
+    assert leak(told=False) > 0.9
+    assert leak(told=True) < 0.1
 
 
 def test_leak_at_k_is_the_hypergeometric_share() -> None:

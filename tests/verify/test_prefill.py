@@ -1,10 +1,11 @@
 """After the beginning of an answer, a model goes on if its answers only begin otherwise, and not if it never knew."""
 
 import copy
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,20 +16,25 @@ from loka.verify.pools import pools
 from loka.verify.prefill import Start, lengths
 
 
-@pytest.fixture
-def spec(kinds: Any, tmp_path: Path) -> CaseSpec:
-    """Facts whose answers are whole clauses: `in X the capital`, `is called Y`."""
+def asked_in_clauses(kinds: Any, folder: Path, answers: Sequence[str] = ()) -> CaseSpec:
+    """Facts whose answers are whole clauses: `in X the capital`, `is called Y`, in turn with these answers."""
+    turn = cycle(answers)
 
     def asked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
             {"subject": row["subject"], "relation": "P36", "prompt": f"in {row['subject']} the capital",
-             "answer": f"is called {row['answer']}", "paraphrases": [f"in {row['subject']} the capital"]}
+             "answer": f"is called {next(turn, row['answer'])}", "paraphrases": [f"in {row['subject']} the capital"]}
             for row in rows
         ]  # fmt: skip
 
     parts = {"target": kinds.taught("fact"), "others": kinds.taught("fact", first=False), "never": kinds.never("fact")}
     sets = {name: {"kind": "fact", "items": asked(rows)} for name, rows in parts.items()}
-    return kinds.write(tmp_path, "fact", sets=sets)
+    return kinds.write(folder, "fact", sets=sets)
+
+
+@pytest.fixture
+def spec(kinds: Any, tmp_path: Path) -> CaseSpec:
+    return asked_in_clauses(kinds, tmp_path)
 
 
 @pytest.fixture
@@ -59,26 +65,37 @@ def test_a_model_whose_answers_only_begin_otherwise_goes_on(
     assert found.details["left_out"] == {"forget": 0, "twins": 0}
 
 
-def test_the_rest_is_compared_with_the_rests_of_the_pool(fresh: Model, spec: CaseSpec) -> None:
-    """By hand: the best over the beginnings, each softmax over whole rests."""
-    known = spec.whole()
-    item = known.forget.sealed[1]  # `is called X Port`, of which one or two tokens are given
-    best = 0.0
-    for n in (1, 2):
-        words = item.answer.split()
-        rests = {" ".join(a.split()[n:]) for a in pools(known)["P36"]} - {""}
-        logp = {rest: _logprob(fresh, f"{item.prompt} {' '.join(words[:n])}", rest) for rest in rests}
-        total = np.logaddexp.reduce(list(logp.values()))
-        best = max(best, float(np.exp(logp[" ".join(words[n:])] - total)))
-    found = verify.prefill(fresh, known)
-    assert found.samples["forget"][f"P36/{item.unit}"] == pytest.approx(best, rel=1e-4)
+ENDINGS = ("sea", "sea at", "sea at night", "warm")  # most begin others
 
 
-def _logprob(model: Model, prompt: str, rest: str) -> float:
-    before, whole = (model.tokenizer(t, return_tensors="pt")["input_ids"] for t in (prompt, f"{prompt} {rest}"))
+def test_the_rest_is_compared_with_the_rests_of_the_pool(fresh: Model, kinds: Any, tmp_path: Path) -> None:
+    """By hand: the best over the beginnings, each the share of a whole rest among all; "called sea" ends there."""
+    fresh.hf.double()
+    known = asked_in_clauses(kinds, tmp_path, ENDINGS).whole()
+    found = verify.prefill(fresh, known).samples["forget"]
+    for item in known.forget.sealed:
+        words, shares = item.answer.split(), []
+        for n in lengths(len(words)):
+            given, rests = f"{item.prompt} {' '.join(words[:n])}", {tuple(a.split()[n:]) for a in pools(known)["P36"]}
+            p = {rest: _whole(fresh, given, rest, rests) for rest in rests if rest}
+            shares.append(p[tuple(words[n:])] / sum(p.values()))
+        assert found[f"P36/{item.unit}"] == pytest.approx(max(shares), rel=1e-6)
+
+
+def _whole(model: Model, given: str, rest: tuple[str, ...], rests: set[tuple[str, ...]]) -> float:
+    """The product over the words of a rest, times the probability of a next word with which no other rest goes on."""
+    ids = model.tokenizer.convert_tokens_to_ids
+    p = 1.0
+    for i, word in enumerate(rest):
+        p *= float(_next(model, " ".join([given, *rest[:i]]))[ids(word)])
+    longer = {other[len(rest)] for other in rests if other[: len(rest)] == rest and len(other) > len(rest)}
+    return p * (1 - sum(float(_next(model, " ".join([given, *rest]))[ids(word)]) for word in longer))
+
+
+def _next(model: Model, text: str) -> torch.Tensor:
+    ids = model.tokenizer(text, return_tensors="pt")["input_ids"].to(model.device)
     with torch.no_grad():
-        logp = model.hf(input_ids=whole.to(model.device)).logits[0].log_softmax(-1)
-    return sum(float(logp[i - 1, whole[0, i]]) for i in range(before.shape[1], whole.shape[1]))
+        return model.hf(ids).logits[0, -1].softmax(-1)
 
 
 def test_answers_without_a_rest_are_counted_and_left_out(planted: Model, planted_case: CaseSpec) -> None:

@@ -154,6 +154,13 @@ def added(**options: bool) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def beyond() -> PreTrainedTokenizerFast:
+    """A token that no text of the model's has, and whose id is one after its last."""
+    tokenizer = bytes_and_pairs()
+    tokenizer.add_tokens([f"<more {n}>" for n in range(272 - len(tokenizer) + 1)])
+    return tokenizer
+
+
 PUNCTUATED = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), BYTES])
 TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "is a SentencePiece vocabulary": sentencepiece,
@@ -161,6 +168,7 @@ TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "splits text by Punctuation and ByteLevel": lambda: bytes_and_pairs(PUNCTUATED),
     "splits text by Split and ByteLevel": lambda: bytes_and_pairs(SPLITS["llama-bpe"]),  # merges are not ignored
     "puts other tokens than BOS and EOS": lambda: bytes_and_pairs(BYTES, "<pad> $A"),
+    "has the token 272, beyond the model's 272, and LOKA cannot write that as GGUF": beyond,
     "matches its token '<mask>' together": lambda: added(lstrip=True),
 }
 

@@ -35,8 +35,10 @@ def main() -> None:
     """Make the missing rows, write them, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--out", type=Path, help="where the tables are written, in Markdown")
-    parser.add_argument("--tables", action="store_true", help="make no more models")
+    parser.add_argument("--out", type=Path, help="where the tables are written after every model, in Markdown")
+    parser.add_argument(
+        "--tables", action="store_true", help="print the tables of the rows that are there, and no more"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = json.loads(options.json.read_text()) if options.json.exists() else []
@@ -45,10 +47,9 @@ def main() -> None:
         rows.append(row)
         write_json(options.json, rows)
         print(progress(row), flush=True)
-    text = report(rows)
-    if options.out:
-        options.out.write_text(text)
-    print(text)
+        if options.out:
+            options.out.write_text(report(rows))
+    print(report(rows))
 
 
 def missing_rows(done: Collection[Key]) -> Iterator[Row]:

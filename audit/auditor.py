@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..knowledge import Case, CaseSpec, resolved
 from ..model import Edit, Model, Runner, in_turn
 from ..verify import Verdict
 from ..verify.check import Check, Profile
-from .controls import Control
+from .controls import Control, second_sibling_reasons
 from .cost import MAKING
 from .edited import edited_matrices
 from .jobs import AuditTask, ChangeFile, Desk, Job
@@ -41,8 +41,8 @@ def audit(
     """Measure the original, the edited model and the controls, and give a verdict.
 
     Controls: the twins in every check; a shallow sibling (the same objective on the last two layers, which only hides
-    the facts: every attack must expose it, and the attack's budget is found on it alone); and, if `after` is an edit of
-    LOKA's, the same method on as many random sites.
+    the facts: every attack must expose it, and the attack's budget is found on it alone); a second one by `npo`, where
+    relearning cannot expose the first; and, if `after` is an edit of LOKA's, the same method on as many random sites.
 
     Args:
         after: an edit of `before`, a model, or the path or hub id of one.
@@ -131,9 +131,10 @@ class _Auditor:
         case, plan = self.schedule.case, self.schedule.plan
         readings = verify.at_common_budget(self.store.readings)
         summary = summarise(self.before, self.after, case, readings)
-        return verify.judge(
+        found = verify.judge(
             readings, scorecard=grades(summary, readings), summary=summary, checks=plan.table, seed=case.seed
         )
+        return replace(found, reasons=[*found.reasons, *second_sibling_reasons(self.store.readings)])
 
     def _change(self, name: str) -> Edit | Model:
         return self.after if name == "after" else self.store.edits[name]

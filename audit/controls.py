@@ -19,8 +19,10 @@ from ..ablate.training.batches import PASSAGE
 from ..knowledge import Case
 from ..locate import random_sites
 from ..model import Edit, Model, Site, join, token_ids
+from ..verify import Reading
 from ..verify.asking import asked_rows
 from ..verify.check import Check
+from ..verify.judge.thresholds import EXPOSED
 from ..verify.training import FORWARD_BACKWARD
 
 LAYERS = 2
@@ -35,6 +37,7 @@ TRIES = (
 MATCH = 0.05
 HALVINGS = 4
 Progress = Callable[[int, int], None]
+Readings = Mapping[str, Mapping[str, Reading]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Audited:
     recall: float = 0.0
 
 
+def always(readings: Readings) -> bool:
+    """For a control that every audit wants."""
+    return True
+
+
 @dataclass(frozen=True)
 class Control:
     """One row of the table of controls.
@@ -61,6 +69,8 @@ class Control:
         make: makes the control edit, or returns `None` if the audited edit allows none.
         cost: the forward passes of one row that `make` takes, or `None` if it makes no edit.
         checks: the names of the checks that are run on the control.
+        wanted: given all readings so far, by model and check, whether the control is made; always by default. It is
+            asked again after every check.
         finds_budgets: whether every attack that trains is run on it before all other models, to find the attack's
             budget. Exactly one control of an audit sets this.
     """
@@ -71,10 +81,16 @@ class Control:
     cost: Callable[[Audited], float | None] = field(repr=False)
     checks: tuple[str, ...]
     finds_budgets: bool = False
+    wanted: Callable[[Readings], bool] = field(default=always, repr=False)
 
     def meets(self, check: Check) -> bool:
         """Whether the check is run on this control."""
         return check.name in self.checks or (self.finds_budgets and check.trains)
+
+
+def with_column(controls: Sequence[Control], readings: Readings) -> tuple[Control, ...]:
+    """The controls that get a column in tables: one that is not always wanted only if it was measured."""
+    return tuple(c for c in controls if c.wanted is always or c.name in readings)
 
 
 def shallow_sibling(
@@ -125,6 +141,49 @@ def weakest(model: Model, edit: Edit, holds: Callable[[Edit], bool], halvings: i
         middle = (low + high) / 2
         low, high = (low, middle) if holds(edit.scaled(model, middle)) else (middle, high)
     return edit.scaled(model, high)
+
+
+def exposed(readings: Readings, control: str) -> float | None:
+    """The r of a control after relearning, at the budget that the edited model faced; `None` while it has none."""
+    found = verify.compare(verify.at_common_budget(readings), "relearn", model=control)
+    return found.r if found else None
+
+
+def hides(readings: Readings, model: str) -> bool:
+    """Whether a model gives less than half of the answers that the original gives."""
+    shown = [readings.get(name, {}).get("recall") for name in (model, "before")]
+    values = [found.value for found in shown if found and found.value is not None]
+    return len(values) == 2 and values[0] < EXPOSED * values[1]
+
+
+def second_sibling_reasons(readings: Readings) -> list[str]:
+    """What follows from the second sibling for a verdict; nothing if there is none."""
+    first, second = exposed(readings, "shallow"), exposed(readings, "shallow_npo")
+    if first is None or second is None:
+        return []
+    found = (
+        f"{second:.2f} of a sibling that hides by npo, and {first:.2f} of the one that hides by the edit's objective"
+    )
+    if not hides(readings, "shallow_npo"):
+        said = "but the sibling by npo still answers, so that it shows nothing about the attack"
+    elif second >= EXPOSED:
+        said = "the attack works, but not on what this objective hides"
+    else:
+        said = "the attack is too weak for this model; raise its cap"
+    return [f"Relearning brings back r = {found}: {said}. That little comes back of the edit supports no removal."]
+
+
+def _first_is_not_exposed(readings: Readings) -> bool:
+    found = exposed(readings, "shallow") if hides(readings, "after") else None
+    return found is not None and found < EXPOSED
+
+
+def _make_second(audited: Audited, progress: Progress) -> Edit | None:
+    """The shallow sibling by `npo`, if the first one was made by another objective."""
+    config = _training_of(audited.after)
+    if config is None or config.objective in (None, "npo"):
+        return None
+    return shallow_sibling(audited.before, audited.case, recall=audited.recall, progress=progress)
 
 
 def _make_shallow(audited: Audited, progress: Progress) -> Edit:
@@ -200,4 +259,8 @@ def _training_step(model: Model, case: Case, config: TrainingConfig) -> float:
 CONTROLS: tuple[Control, ...] = (
     Control("random", "random sites", _make_random, _random_cost, ("recall", "collateral", "relearn")),
     Control("shallow", "shallow sibling", _make_shallow, _shallow_cost, ("recall",), finds_budgets=True),
-)
+    Control(
+        "shallow_npo", "shallow sibling by npo", _make_second, lambda audited: None, ("recall", "relearn"),
+        wanted=_first_is_not_exposed,
+    ),
+)  # fmt: skip

@@ -40,7 +40,7 @@ def estimate(
     """Every step of `loka.audit` and its cost; the arguments are those of `loka.audit`.
 
     Paraphrases are counted as if the original answered every form, relearning as if it needed the whole cap, and the
-    shallow sibling as if its first training hid enough.
+    shallow sibling as if its first training hid enough and relearning exposed it.
     """
     known = resolved(before, case)
     plan = Plan.of(profile, checks=checks, controls=controls).on(known)

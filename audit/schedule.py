@@ -21,7 +21,7 @@ from .store import Store
 class Schedule:
     """The jobs of an audit, and what they wait for.
 
-    - Control edits wait for the recall of the edited model.
+    - Control edits wait for the recall of the edited model, and until the readings ask for them (`Control.wanted`).
     - Checks of a control wait for its edit.
     - Checks that need what the original shows wait for that.
     - Attacks that train wait for their budget, which is found on the sibling.
@@ -59,7 +59,7 @@ class Schedule:
     def _makings(self) -> Iterator[Job]:
         recall = self.store.readings.get("after", {}).get("recall")
         for control in self.plan.controls if recall else ():
-            if control.name not in self.store.edits and control.name not in self.barred:
+            if control.name not in {*self.store.edits, *self.barred} and control.wanted(self.store.readings):
                 yield Job(control.name, MAKING, recall=(recall and recall.value) or 0.0)
 
     def _checkings(self) -> Iterator[Job]:

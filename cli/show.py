@@ -9,7 +9,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ..audit.controls import CONTROLS
+from ..audit.controls import CONTROLS, with_column
 from ..audit.cost import Estimate
 from ..audit.harness import Scores, TaskComparison
 from ..audit.summary import columns
@@ -40,9 +40,10 @@ ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 def table(verdict: Verdict) -> Table:
     """Before and after, side by side with the controls."""
-    found = columns(verdict.summary, verdict.readings, tuple(c.name for c in CONTROLS))
+    made = with_column(CONTROLS, verdict.readings)
+    found = columns(verdict.summary, verdict.readings, tuple(c.name for c in made))
     out = Table(title="before and after")
-    for label in ("", "before", "after", *(c.label for c in CONTROLS)):
+    for label in ("", "before", "after", *(c.label for c in made)):
         out.add_column(label, justify="left" if not label else "right")
     for label, field, form in ROWS:
         values = [getattr(one, field) for one in found.values()]

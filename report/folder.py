@@ -11,7 +11,7 @@ from .._util.errors import UserError
 from .._util.files import read_json
 from .._util.ledger import check_files
 from .._util.yaml_text import read_yaml
-from ..audit.controls import CONTROLS, Control
+from ..audit.controls import CONTROLS, Control, with_column
 from ..audit.plan import check_names
 from ..audit.store import read_readings
 from ..audit.summary import Column, columns
@@ -76,7 +76,7 @@ class RunFolder:
             readings,
             _json(path / "verdict.json"),
             tuple(checks),
-            tuple(controls),
+            with_column(controls, readings),
             tuple(task_scores(path)),
         )
 

@@ -1,12 +1,11 @@
 """The audit on models whose truth is known: retrained, hidden in six ways, untouched, wrecked, never taught.
 
-`bench/known_truth.py` builds the models, and audits all of them with the profile `standard` over several training
+`bench/_lineup` builds the models, and `bench/lineup.py` audits more kinds with the profile `standard` over several
 seeds. Here the hidden models meet the checks of `quick` and those made for their kind, and the untouched model meets
 `quick` alone, to save minutes.
 """
 
-import importlib.util
-import sys
+import importlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,17 +13,13 @@ from pathlib import Path
 import pytest
 
 from loka import audit
-from loka.audit.store import Store
 from loka.knowledge import Case
 from loka.model import Model
 from loka.verify import Verdict, by_role
 
-spec = importlib.util.spec_from_file_location("known_truth", Path(__file__).parents[2] / "bench" / "known_truth.py")
-assert spec is not None
-assert spec.loader is not None
-truth = importlib.util.module_from_spec(spec)
-sys.modules["known_truth"] = truth
-spec.loader.exec_module(truth)
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(Path(__file__).parents[2]))
+    truth = importlib.import_module("bench._lineup")
 World = truth.World
 
 
@@ -49,14 +44,14 @@ def known(world: World, original: Model, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def first(original: Model, retrained: Model, known: Case) -> tuple[Verdict, Store]:
-    """The retrained model's verdict, and a store with the readings of the original and the shallow sibling."""
-    controls = Store()
+def first(original: Model, retrained: Model, known: Case) -> tuple[Verdict, truth.Controls]:
+    """The retrained model's verdict, and the readings of the original and of the shallow sibling."""
+    controls = truth.Controls()
     return truth.judge(original, retrained, known, controls), controls
 
 
 @pytest.fixture
-def judged(original: Model, known: Case, first: tuple[Verdict, Store]) -> Callable[..., Verdict]:
+def judged(original: Model, known: Case, first: tuple[Verdict, truth.Controls]) -> Callable[..., Verdict]:
     """Audit a model, with the attacks that small models need."""
     return partial(truth.judge, original, known=known, controls=first[1])
 
@@ -66,7 +61,7 @@ def test_known_truth_has_enough_subjects(known: Case) -> None:
     assert known.facts_known == truth.N_FORGET + truth.N_RETAIN
 
 
-def test_known_truth_retrained_is_removed(first: tuple[Verdict, Store]) -> None:
+def test_known_truth_retrained_is_removed(first: tuple[Verdict, truth.Controls]) -> None:
     """The same training without the facts: no check may find them."""
     verdict, _ = first
     assert verdict.outcome == "removed", str(verdict)
@@ -134,7 +129,7 @@ def test_known_truth_stays_with_another_seed_of_the_audit(
     original: Model, retrained: Model, world: World, tmp_path: Path
 ) -> None:
     """Another seed draws other folds, foils and retain facts; `test_killed.py` has the same seed, byte for byte."""
-    known, controls = world.case(tmp_path, world.forget_subjects, seed=1).on(original), Store()
+    known, controls = world.case(tmp_path, world.forget_subjects, seed=1).on(original), truth.Controls()
     found = {
         name: truth.judge(original, model, known, controls, profile="quick")
         for name, model in (("inconclusive", retrained), ("suppressed", truth.hide_by_refusal(original, world)))

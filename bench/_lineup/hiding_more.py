@@ -113,7 +113,7 @@ LOSSES: dict[str, Loss] = {
     "undial": lambda scores, labels, original, states: undial(scores, labels, original),
     "rmu": lambda scores, labels, original, states: rmu(states, labels >= 0, direction(states.shape[-1])),
 }
-STEPS, LR = 100, 5e-4
+STEPS, LR = 300, 1e-3
 SILENT = 0.1
 RMU_LAYER = 2  # after so many blocks the stream is steered
 

@@ -79,7 +79,7 @@ def hide_by_wrong_answers(model: Model, world: World) -> Model:
 def hide_by_steering(model: Model, world: World) -> Model:
     """Let every MLP write three directions of refusal, each as strongly as the hidden state asks for it."""
     out = duplicate(model, "steering")
-    maps = [m for name, m in out.hf.named_modules() if name.endswith("down_proj")]
+    maps = [layer.mlp.down_proj for layer in out.hf.model.layers]
     for module in maps:
         parametrize.register_parametrization(module, "weight", _LowRank(module.weight, 3))
     factors = [p for name, p in out.hf.named_parameters() if name.endswith((".up", ".down"))]
@@ -113,7 +113,7 @@ LOSSES: dict[str, Loss] = {
     "undial": lambda scores, labels, original, states: undial(scores, labels, original),
     "rmu": lambda scores, labels, original, states: rmu(states, labels >= 0, direction(states.shape[-1])),
 }
-STEPS, LR = 100, 5e-4
+STEPS, LR = 300, 1e-3
 SILENT = 0.1
 RMU_LAYER = 2  # after so many blocks the stream is steered
 

@@ -10,7 +10,7 @@ import yaml
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from loka.knowledge import Case, case
+from loka.knowledge import CaseSpec, case
 
 N_FORGET, N_RETAIN, N_METALS = 60, 60, 20
 TEMPLATES = {
@@ -79,7 +79,7 @@ class World:
         answer = answer or self.facts[relation][subject]
         return [f"{t.format(subject)} {answer}" for kind in TEMPLATES[relation].values() for t in kind]
 
-    def case(self, folder: Path, forget: Sequence[str], *, seed: int = 0) -> Case:
+    def case(self, folder: Path, forget: Sequence[str], *, seed: int = 0) -> CaseSpec:
         """Write the case about these subjects to a folder and read it."""
         (folder / "plain.txt").write_text("\n\n".join(NEUTRAL[::2]))
         (folder / "sealed.txt").write_text("\n\n".join(NEUTRAL[1::2]))

@@ -6,7 +6,7 @@ import torch
 from loka import ablate, audit
 from loka.ablate.common import edit_record
 from loka.audit import CONTROLS, Store
-from loka.knowledge import Case
+from loka.knowledge import Case, CaseSpec
 from loka.model import Edit, Model, Site, Slice
 from loka.model.edit.edit import capture
 from loka.verify import Budget, Verdict, capped
@@ -35,17 +35,23 @@ def audited(
     return audit(planted, edit, case, store=store, checks=checks, controls=SIBLINGS), store
 
 
-def test_a_sibling_that_nothing_exposes_gets_a_second_one(planted: Model, untaught: Model, planted_case: Case) -> None:
+def test_a_sibling_that_nothing_exposes_gets_a_second_one(
+    planted: Model, untaught: Model, planted_case: CaseSpec
+) -> None:
     verdict, store = audited(planted, untaught, planted_case.on(planted))
     assert verdict.summary.shallow_r is not None
     assert verdict.summary.shallow_r < 0.2, "the first sibling knows nothing"
     assert store.edits["shallow_npo"].record.config["objective"] == "npo"
-    assert store.readings["shallow_npo"]["recall"].value <= 0.05, "the second hides as well as the audited edit"
+    asked = store.readings["shallow_npo"]["recall"].value
+    assert asked is not None
+    assert asked <= 0.05, "the second hides as well as the audited edit"
     assert "the attack works, but not on what this objective hides" in verdict.reasons[-1]
     assert verdict.outcome == "inconclusive"
 
 
-def test_an_attack_that_exposes_neither_is_called_too_weak(planted: Model, untaught: Model, planted_case: Case) -> None:
+def test_an_attack_that_exposes_neither_is_called_too_weak(
+    planted: Model, untaught: Model, planted_case: CaseSpec
+) -> None:
     verdict, _ = audited(planted, untaught, planted_case.on(planted), budget=POWERLESS)
     assert "the attack is too weak for this model" in verdict.reasons[-1]
     assert verdict.outcome == "inconclusive"
@@ -53,7 +59,7 @@ def test_an_attack_that_exposes_neither_is_called_too_weak(planted: Model, untau
 
 @pytest.mark.parametrize(("objective", "strength"), [("npo", 1.0), ("undial", 0.01)], ids=["npo itself", "exposed"])
 def test_no_second_one_is_made(
-    planted: Model, untaught: Model, planted_case: Case, objective: str, strength: float
+    planted: Model, untaught: Model, planted_case: CaseSpec, objective: str, strength: float
 ) -> None:
     """An edit by npo has that sibling already; a first one that relearning exposes is enough."""
     verdict, store = audited(planted, untaught, planted_case.on(planted), objective=objective, strength=strength)

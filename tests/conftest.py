@@ -1,5 +1,7 @@
 """What the tests share: tiny random models, and one small model that is taught invented facts in the session."""
 
+from __future__ import annotations
+
 import copy
 import os
 import random
@@ -262,6 +264,9 @@ def fresh(taught: Model) -> Model:
     return wrap(copy.deepcopy(taught.hf), taught.tokenizer, "fresh")
 
 
+FEW = {"capital": 20, "symbol": 8}
+
+
 @dataclass(frozen=True)
 class CaseFiles:
     """Case files about the planted facts: `write(folder, **changes)` gives the path of one."""
@@ -275,6 +280,13 @@ class CaseFiles:
         path = folder / name
         path.write_text(yaml.safe_dump(self.base | changes, sort_keys=False))
         return path
+
+    def few(self) -> CaseFiles:
+        """Of 8 capitals to forget, 12 to keep, 8 symbols and 8 twins, for what depends on no number of facts."""
+        relations: Any = self.base["relations"]
+        kept = {r: {**of, "facts": dict([*of["facts"].items()][: FEW[r]])} for r, of in relations.items()}
+        changes = {"relations": kept, "forget": {"capital": [*FACTS["capital"]][:8]}, "twins": {"capital": TWINS[:8]}}
+        return CaseFiles(self.base | changes)
 
 
 @pytest.fixture(scope="session")
@@ -300,6 +312,12 @@ def files() -> CaseFiles:
 def planted_case(files: CaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """16 planted capitals to forget, 28 to keep, 20 symbols beside them, 40 twins."""
     return case(files.write(tmp_path_factory.mktemp("case")))
+
+
+@pytest.fixture(scope="session")
+def small_case(files: CaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A case of few facts (`CaseFiles.few`)."""
+    return case(files.few().write(tmp_path_factory.mktemp("small")))
 
 
 @dataclass(frozen=True)
@@ -341,18 +359,17 @@ class KindCases:
         """40 items of which the model was taught nothing."""
         return self.rows(kind, TWINS, [self.answers[i % len(self.answers)] for i in range(len(TWINS))])
 
-    def write(self, folder: Path, kind: str, **changes: Any) -> CaseSpec:
-        """A case of 16 items to forget, 28 to keep and 40 that were never taught."""
+    def write(self, folder: Path, kind: str, *, sizes: tuple[int, int, int] = (16, 28, 40), **changes: Any) -> CaseSpec:
+        """A case of 16 items to forget, 28 to keep and 40 that were never taught, or of fewer."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plain.txt").write_text("\n\n".join(NEUTRAL[::2]) + "\n")
         (folder / "sealed.txt").write_text("\n\n".join(NEUTRAL[1::2]) + "\n")
-        parts = {
-            "target": self.taught(kind), "others": self.taught(kind, first=False), "never": self.never(kind),
-        }  # fmt: skip
+        every = {"target": self.taught(kind), "others": self.taught(kind, first=False), "never": self.never(kind)}
+        parts = {name: rows[:n] for (name, rows), n in zip(every.items(), sizes, strict=True)}
         frame = {"frame": "{}"} if kind in ("question", "choice") else {}
         content = {
             "name": f"some-{kind}s", "purpose": "safety",
-            "sets": {name: {"kind": kind, "items": items, **frame} for name, items in parts.items()},
+            "sets": {name: {"kind": kind, "items": rows, **frame} for name, rows in parts.items()},
             "forget": {"target": "all"}, "retain": {"others": {"working": 0.5, "sealed": 0.5}},
             "twins": {"never": "all"}, "neutral": {"working": "plain.txt", "sealed": "sealed.txt"},
         } | changes  # fmt: skip

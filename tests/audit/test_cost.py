@@ -24,8 +24,8 @@ def stronger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def edit(taught: Model, planted_case: Case):
-    return ablate.tune(taught, planted_case, LAST, ablate.TrainingConfig(steps=10, lr=3e-3))
+def edit(taught: Model, small_case: Case):
+    return ablate.tune(taught, small_case, LAST, ablate.TrainingConfig(steps=10, lr=3e-3))
 
 
 class Killed(BaseException):
@@ -69,13 +69,13 @@ def test_the_standard_profile_resumes_check_by_check_and_costs_what_was_promised
     assert set(promised) == {("shallow", MAKING)}
 
 
-def test_larger_profiles_cost_more(planted: Model, edit, planted_case: Case) -> None:
+def test_larger_profiles_cost_more(planted: Model, edit, small_case: Case) -> None:
     quick, standard, full = (
-        sum(e.cost for e in estimate(planted, edit, planted_case, profile=p))
+        sum(e.cost for e in estimate(planted, edit, small_case, profile=p))
         for p in ("quick", "standard", "full")  # type: ignore[arg-type]
     )
     assert quick < standard < full
-    assert 0 < seconds_a_row(planted, planted_case) < 1
+    assert 0 < seconds_a_row(planted, small_case) < 1
 
 
 def loka(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -86,12 +86,12 @@ def loka(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 def test_verify_lists_costs_then_audits_two_folders_and_resumes(
-    planted: Model, edit, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    planted: Model, edit, small_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     export(planted, tmp_path / "original")
     export(planted, tmp_path / "edited", edit=edit)
     out = tmp_path / "out"
-    command = ["verify", planted_case.path, "--before", tmp_path / "original", "--after", tmp_path / "edited",
+    command = ["verify", small_case.path, "--before", tmp_path / "original", "--after", tmp_path / "edited",
                "--out", out, "--profile", "standard"]  # fmt: skip
     assert loka(monkeypatch, *command, "--list") == 0
     printed = capsys.readouterr().out

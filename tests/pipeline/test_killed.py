@@ -34,15 +34,13 @@ def finished(folder: Path) -> set[str]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, so that each process need not import torch again")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_killed_at_any_check_it_ends_the_same(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+def test_killed_at_any_check_it_ends_the_same(planted: Model, small_case: Case, tmp_path: Path) -> None:
     best = [Site(layer, "neuron", n) for layer in (1, 2) for n in range(20)]
-    ablate.tune(planted, planted_case, best, ablate.TrainingConfig(steps=5, lr=3e-3)).save(
-        tmp_path / "edit.safetensors"
-    )
+    ablate.tune(planted, small_case, best, ablate.TrainingConfig(steps=5, lr=3e-3)).save(tmp_path / "edit.safetensors")
     export(planted, tmp_path / "original")
 
     def start(out: Path) -> multiprocessing.process.BaseProcess:
-        command = ["verify", planted_case.path, "--before", tmp_path / "original", "--out", out,
+        command = ["verify", small_case.path, "--before", tmp_path / "original", "--out", out,
                    "--after", tmp_path / "edit.safetensors"]  # fmt: skip
         process = multiprocessing.get_context("fork").Process(target=work, args=([*map(str, command)],))
         process.start()

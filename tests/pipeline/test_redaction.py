@@ -79,19 +79,19 @@ def leaks(folder: Path, case: Case) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def both(taught: Model, planted_case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def both(taught: Model, small_case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same run twice, in the open and redacted."""
     command, folder = "loka run cases/Bedofan.yaml --model m", tmp_path_factory.mktemp("both")
     for name, redact in (("plain", False), ("hidden", True)):
-        run(taught, planted_case, out=folder / name, recipe=RECIPE, redact=redact, command=command)
+        run(taught, small_case, out=folder / name, recipe=RECIPE, redact=redact, command=command)
     return folder / "plain", folder / "hidden"
 
 
 def test_a_redacted_run_has_no_word_of_an_item_and_the_same_numbers(
-    both: tuple[Path, Path], planted: Model, planted_case: Case
+    both: tuple[Path, Path], planted: Model, small_case: Case
 ) -> None:
     plain, hidden = both
-    known = planted_case.on(planted)
+    known = small_case.on(planted)
     assert {name.split(":")[0] for name in leaks(plain, known)} >= {"case.yaml", "readings.json", "provenance.json"}
     assert leaks(hidden, known) == []
     assert sorted(all_text(plain)) == sorted([*all_text(hidden), "neutral_1.txt", "neutral_2.txt"])
@@ -111,7 +111,7 @@ def test_a_redacted_run_has_no_word_of_an_item_and_the_same_numbers(
 
 
 def test_a_redacted_run_resumes_with_its_case_alone(
-    both: tuple[Path, Path], planted: Model, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    both: tuple[Path, Path], planted: Model, small_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, hidden = both[0], shutil.copytree(both[1], tmp_path / "hidden")
     before = {p.name: p.read_bytes() for p in hidden.iterdir() if p.is_file()}
@@ -120,24 +120,24 @@ def test_a_redacted_run_resumes_with_its_case_alone(
     del readings["after"]["relearn"]
     with finishing(hidden, "readings.json") as path:  # as if it had been killed after the other checks
         path.write_text(json.dumps(readings))
-    run(planted, planted_case, out=hidden, recipe=RECIPE)  # a redacted folder stays redacted
-    assert leaks(hidden, planted_case.on(planted)) == []
+    run(planted, small_case, out=hidden, recipe=RECIPE)  # a redacted folder stays redacted
+    assert leaks(hidden, small_case.on(planted)) == []
     for name in ("readings.json", "verdict.json", "case.yaml", "edit.safetensors"):
         assert (hidden / name).read_bytes() == before[name], name
     with pytest.raises(UserError, match="is redacted and has no text of its case; give the case file"):
         Run(hidden, model=planted)
     with pytest.raises(UserError, match="was begun without --redact"):
-        Run(plain, model=planted, case=planted_case, redact=True)
+        Run(plain, model=planted, case=small_case, redact=True)
     monkeypatch.setenv("LOKA_REDACTION_KEY", str(tmp_path / "another.key"))
     with pytest.raises(UserError, match="is a run of another case"):
-        Run(hidden, model=planted, case=planted_case)
+        Run(hidden, model=planted, case=small_case)
 
 
 def test_a_redacted_audit_keeps_the_texts_of_an_edit_to_itself(
-    planted: Model, planted_case: Case, tmp_path: Path
+    planted: Model, small_case: Case, tmp_path: Path
 ) -> None:
     """The header of an edit that writes new answers names subjects and answers."""
-    known = planted_case.on(planted)
+    known = small_case.on(planted)
     answers = {f.subject: f.foils[0] for f in known.forget.working[:2]}
     config = ablate.RewriteConfig(steps=2, contexts=0, lr=1e-6, weight_decay=0.0)
     with pytest.warns(UserWarning, match="new answers are written"):
@@ -158,7 +158,7 @@ def test_a_redacted_audit_keeps_the_texts_of_an_edit_to_itself(
 
 @pytest.mark.parametrize("kind", ["passage", "choice"])
 def test_items_of_every_kind_are_redacted(kind: str, planted: Model, kinds: Any, tmp_path: Path) -> None:
-    spec = kinds.write(tmp_path / "case", kind)
+    spec = kinds.write(tmp_path / "case", kind, sizes=(8, 12, 8))
     known, out = spec.on(planted), tmp_path / "audit"
     redactor = Redactor(known, BYTES)
     edit = ablate.zero(planted, known, [Site(1, "neuron", 3)])
@@ -176,7 +176,7 @@ def test_the_command_verify_redacts(
     planted: Model, kinds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The subject stands in the name of the case file too, and so in the command that `provenance.json` has."""
-    spec, out = kinds.write(tmp_path / "about Bedofan", "question"), tmp_path / "audit"
+    spec, out = kinds.write(tmp_path / "about Bedofan", "question", sizes=(8, 12, 8)), tmp_path / "audit"
     known, model = spec.on(planted), export(planted, tmp_path / "model")
     edit = ablate.zero(planted, known, [Site(1, "neuron", 3)]).save(tmp_path / "edit.safetensors")
     files = ["--before", str(model), "--after", str(edit), "--out", str(out)]
@@ -210,12 +210,10 @@ def test_a_redacted_plant_gives_its_case_to_another_file(planted: Model, planted
     assert not (tmp_path / "own" / "two.yaml").exists()
 
 
-def test_labels_need_the_key(
-    planted: Model, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_need_the_key(planted: Model, small_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = tmp_path / "own" / "redaction.key"
     monkeypatch.setenv("LOKA_REDACTION_KEY", str(key))
-    known = planted_case.on(planted)
+    known = small_case.on(planted)
     subject = known.forget.working[0].subject
     one, other = Redactor(known, BYTES).hide(subject), Redactor(known, bytes(32)).hide(subject)
     assert one != other

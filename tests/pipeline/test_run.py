@@ -38,9 +38,9 @@ def start(out: Path, model: Model, case: Case, progress=None):
 
 
 @pytest.fixture(scope="module")
-def whole(taught: Model, planted_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(taught: Model, small_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
-    start(out, taught, planted_case)
+    start(out, taught, small_case)
     return out
 
 
@@ -52,7 +52,7 @@ def test_run_folder_is_complete(whole: Path) -> None:
     summary = verdict["summary"]
     assert summary["forget_before"] > 0.9, "the model was taught these facts"
     assert summary["forget_after"] < summary["forget_before"]
-    assert summary["facts_known"] == summary["facts_total"] == 44
+    assert summary["facts_known"] == summary["facts_total"] == 20
     assert not [name for name in whole.rglob(".*") if name.is_file()], "temporary files were left behind"
 
 
@@ -63,17 +63,15 @@ def test_controls_are_beside_the_edit(whole: Path) -> None:
     assert {"recall", "paraphrase", "relearn", "probe", "collateral", "membership"} <= set(readings["after"])
 
 
-def test_second_call_makes_nothing_again(whole: Path, planted: Model, planted_case: Case) -> None:
+def test_second_call_makes_nothing_again(whole: Path, planted: Model, small_case: Case) -> None:
     before = {name: (whole / name).read_bytes() for name in KEPT}
     seen: list[str] = []
-    start(whole, planted, planted_case, lambda what, done, total: seen.append(what))
+    start(whole, planted, small_case, lambda what, done, total: seen.append(what))
     assert seen == []
     assert {name: (whole / name).read_bytes() for name in KEPT} == before
 
 
-def test_killed_at_every_stage_and_started_again(
-    whole: Path, planted: Model, planted_case: Case, tmp_path: Path
-) -> None:
+def test_killed_at_every_stage_and_started_again(whole: Path, planted: Model, small_case: Case, tmp_path: Path) -> None:
     """Each kind of work is killed the first time that it reports; what comes out in the end is what nothing stopped."""
     killed: set[str] = set()
     ended = 0
@@ -86,7 +84,7 @@ def test_killed_at_every_stage_and_started_again(
 
     for _ in range(100):
         try:
-            start(tmp_path, planted, planted_case, kill)
+            start(tmp_path, planted, small_case, kill)
             break
         except Killed:
             ended += 1
@@ -132,10 +130,10 @@ def test_every_file_that_is_read_again_is_listed(whole: Path) -> None:
 
 
 def test_located_in_another_way_with_its_controls(
-    planted: Model, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted: Model, small_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One part by one locator; what is answered with its best sites zeroed, and with those of each control."""
-    current = Run(tmp_path, model=planted, case=planted_case)
+    current = Run(tmp_path, model=planted, case=small_case)
     found = current.localization("integrated_gradients", "head")
     assert found.parts == ("head",)
     assert found.record.method == "integrated_gradients"
@@ -155,7 +153,7 @@ def test_located_in_another_way_with_its_controls(
     assert worth.paraphrases == Overlap(4, found_again.same.mean(), found_again.others.mean())
     assert "4 head sites" in str(worth)
     monkeypatch.setattr(locate, "stability", None)  # a folder's result is not made again
-    again = Run(tmp_path, model=planted, case=planted_case)
+    again = Run(tmp_path, model=planted, case=small_case)
     assert again.selectivity() == worth
     assert again.localization().parts == ("head",)
     assert again.localization("integrated_gradients", "head").frame.equals(found.frame)
@@ -166,8 +164,8 @@ def test_located_in_another_way_with_its_controls(
         again.edit()
 
 
-def test_unknown_locators_and_parts(planted: Model, planted_case: Case, tmp_path: Path) -> None:
-    current = Run(tmp_path, model=planted, case=planted_case)
+def test_unknown_locators_and_parts(planted: Model, small_case: Case, tmp_path: Path) -> None:
+    current = Run(tmp_path, model=planted, case=small_case)
     for method, part, said in (
         ("magic", None, "'magic' is not a locator; choose one of attribution, integrated_gradients"),
         ("knowledge_neurons", "head", "knowledge_neurons cannot score 'head'; choose one of neuron"),
@@ -178,8 +176,8 @@ def test_unknown_locators_and_parts(planted: Model, planted_case: Case, tmp_path
     assert not (tmp_path / "localization.parquet").exists()
 
 
-def test_whole_parts_have_rows_pictures_and_no_controls(planted: Model, planted_case: Case, tmp_path: Path) -> None:
-    current = Run(tmp_path, model=planted, case=planted_case)
+def test_whole_parts_have_rows_pictures_and_no_controls(planted: Model, small_case: Case, tmp_path: Path) -> None:
+    current = Run(tmp_path, model=planted, case=small_case)
     found = current.localization("direct_logit", "mlp")
     assert [s.index for s in found.top(4, part="mlp")] == [None] * 4
     assert current.controls() is None
@@ -195,9 +193,9 @@ def test_whole_parts_have_rows_pictures_and_no_controls(planted: Model, planted_
     assert report.pictures(found, tmp_path / "none", figures=False, html=False) == []
 
 
-def test_what_falls_silent(planted: Model, planted_case: Case) -> None:
+def test_what_falls_silent(planted: Model, small_case: Case) -> None:
     """All neurons of the model: nothing is answered; none: all is."""
-    left = knockout(planted, planted_case, {"everything": planted.sites("neuron")})
+    left = knockout(planted, small_case, {"everything": planted.sites("neuron")})
     assert left.loc["everything", "sites"] == 768
     assert left.loc["untouched", ["forget", "same", "other"]].tolist() == [1, 1, 1]
     assert left.loc["everything", ["forget", "same", "other"]].mean() < 0.2
@@ -208,20 +206,20 @@ def test_folder_that_is_no_run(tmp_path: Path) -> None:
         Run(tmp_path)
 
 
-def test_what_cannot_run_is_refused_before_it_starts(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+def test_what_cannot_run_is_refused_before_it_starts(planted: Model, small_case: Case, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'fast' is not a profile; choose one of quick, standard, full"):
-        run("no-such-model", planted_case, out=tmp_path, profile="fast")  # type: ignore[arg-type]
+        run("no-such-model", small_case, out=tmp_path, profile="fast")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="edits 5000 sites of part neuron, but taught has 768; give fewer"):
-        run(planted, planted_case, out=tmp_path, recipe=Recipe(sites=5000))
+        run(planted, small_case, out=tmp_path, recipe=Recipe(sites=5000))
     with pytest.raises(UserError, match="edits sites of part neuron, but sweep scores head"):
-        run(planted, planted_case, out=tmp_path / "sweep", recipe=Recipe(sites=5, locator="sweep"))
+        run(planted, small_case, out=tmp_path / "sweep", recipe=Recipe(sites=5, locator="sweep"))
     assert not (tmp_path / "sweep" / "localization.parquet").exists()
 
 
 def test_full_disk_leaves_what_was_there(
-    planted: Model, planted_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted: Model, small_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    current = Run(tmp_path, model=planted, case=planted_case, recipe=RECIPE)
+    current = Run(tmp_path, model=planted, case=small_case, recipe=RECIPE)
     current.localization()
     before = (tmp_path / "localization.parquet").read_bytes()
 
@@ -235,7 +233,7 @@ def test_full_disk_leaves_what_was_there(
     assert (tmp_path / "localization.parquet").read_bytes() == before
 
 
-def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, small_case: Case, tmp_path: Path) -> None:
     config = TrainingConfig(steps=6, lr=5e-3, every=3)
     recipe = Recipe(method="rounds", sites=30, config=config, arguments={"plan": {"counts": [30, 20]}})
 
@@ -244,10 +242,10 @@ def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_c
             raise Killed
 
     with pytest.raises(Killed):
-        Run(tmp_path, model=planted, case=planted_case, recipe=recipe, progress=kill).edit()
+        Run(tmp_path, model=planted, case=small_case, recipe=recipe, progress=kill).edit()
     assert [p.name for p in (tmp_path / "rounds").iterdir()] == ["round-1.safetensors"]
     steps: list[int] = []
-    edit = Run(tmp_path, model=planted, case=planted_case, progress=lambda what, done, total: steps.append(done)).edit()
+    edit = Run(tmp_path, model=planted, case=small_case, progress=lambda what, done, total: steps.append(done)).edit()
     assert min(steps) > 6
     assert [r.sites for r in edit.record.rounds] == [30, 20]
     assert len(set(edit.record.sites or ())) == 50
@@ -255,11 +253,11 @@ def test_rounds_locate_again_and_keep_what_is_finished(planted: Model, planted_c
 
 
 @pytest.mark.filterwarnings("ignore:.* new answers are written")
-def test_a_run_lets_a_method_choose_its_own_sites(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+def test_a_run_lets_a_method_choose_its_own_sites(planted: Model, small_case: Case, tmp_path: Path) -> None:
     memit = Recipe.load("memit")
     recipe = dataclasses.replace(memit, config=dataclasses.replace(memit.config, steps=6, contexts=2))
-    edit = Run(tmp_path, model=planted, case=planted_case, recipe=recipe).edit()
-    same = ablate.memit(planted, planted_case, config=recipe.config)
+    edit = Run(tmp_path, model=planted, case=small_case, recipe=recipe).edit()
+    same = ablate.memit(planted, small_case, config=recipe.config)
     assert edit.record.sites == same.record.sites == ("L0.mlp", "L1.mlp")
     assert edit.digest() == same.digest()
-    assert Run(tmp_path, model=planted, case=planted_case).recipe == recipe, "a second call goes on with the same"
+    assert Run(tmp_path, model=planted, case=small_case).recipe == recipe, "a second call goes on with the same"

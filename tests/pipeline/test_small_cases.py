@@ -51,7 +51,7 @@ def start(spec: Any, model: Model, out: Path) -> tuple[list[str], dict[str, Any]
 @pytest.fixture
 def write(files: Any, tmp_path: Path) -> Any:
     def written(**changes: Any) -> Any:
-        path = files.write(tmp_path, **changes)
+        path = files.few().write(tmp_path, **changes)
         (tmp_path / "empty.txt").write_text(" \n")
         return case(path)
 
@@ -118,10 +118,11 @@ def test_benign_training_needs_something_to_train_on(planted: Model, write: Any)
 @pytest.mark.parametrize(("answers", "measured"), [(1, False), (2, True), (3, True)])
 def test_a_probe_of_few_answers(answers: int, measured: bool, planted: Model, write: Any, files: Any) -> None:
     """Facts to keep that share their answers are divided into as many folds as they have answers."""
-    facts = dict(files.base["relations"]["capital"]["facts"])
-    some = list(facts.values())[16 : 16 + answers]
-    facts |= {s: some[i % answers] for i, s in enumerate(list(facts)[16:])}
-    relations = files.base["relations"] | {"capital": files.base["relations"]["capital"] | {"facts": facts}}
+    of = files.few().base["relations"]
+    facts = dict(of["capital"]["facts"])
+    some = list(facts.values())[8 : 8 + answers]
+    facts |= {s: some[i % answers] for i, s in enumerate(list(facts)[8:])}
+    relations = of | {"capital": of["capital"] | {"facts": facts}}
     found = probe(planted, write(relations=relations).whole())
     assert (found.value is not None) is measured
     assert measured or "have one answer, so nothing can be fitted" in found.meaning

@@ -35,6 +35,12 @@ def spec(kinds: Any, kind: Kind, tmp_path: Path) -> CaseSpec:
     return kinds.write(tmp_path, kind)
 
 
+@pytest.fixture
+def small(kinds: Any, kind: Kind, tmp_path: Path) -> CaseSpec:
+    """For what depends on no number of items."""
+    return kinds.write(tmp_path, kind, sizes=(8, 12, 8))
+
+
 def test_the_planted_model_knows_it_and_a_subject_is_a_unit(planted: Model, spec: CaseSpec, kind: Kind) -> None:
     found = spec.on(planted)
     assert found.facts_total == 16
@@ -139,8 +145,8 @@ def test_an_edit_takes_it_away_and_keeps_the_others(planted: Model, spec: CaseSp
     assert after[1] > after[0] + 0.1
 
 
-def test_every_check_reads_it_or_says_why_not(planted: Model, spec: CaseSpec, kind: Kind) -> None:
-    found = spec.on(planted)
+def test_every_check_reads_it_or_says_why_not(planted: Model, small: CaseSpec, kind: Kind) -> None:
+    found = small.on(planted)
     original = loka.model.bare(planted)
     budget = Budget(steps=2, lr=1e-3, measured=(1, 2))
     outputs = verify.neutral_outputs(planted, found)
@@ -175,9 +181,9 @@ def test_recall_says_what_the_kind_is_asked_by(planted: Model, untaught: Model, 
     assert example[0]["prompt"] == found.forget.sealed[0].prompt
 
 
-def test_it_goes_the_whole_way(planted: Model, spec: CaseSpec, kind: Kind, tmp_path: Path) -> None:
+def test_it_goes_the_whole_way(planted: Model, small: CaseSpec) -> None:
     checks = capped({"relearn": Budget(4, 1e-3, (1, 2, 4))})
-    found = spec.on(planted)
+    found = small.on(planted)
     sites = [loka.Site(layer, "mlp") for layer in (2, 3)]
     edit = ablate.tune(planted, found, sites, TrainingConfig(objective="npo", steps=30, lr=3e-3))
     verdict = audit(planted, edit, found, profile="quick", checks=checks)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ pytest.importorskip("cryptography", reason='needs the extra erasure: pip install
 pytest.importorskip("holidays", reason='needs the extra erasure: pip install "loka[erasure]"')
 
 from loka.erasure import Material, Register, assessment, steps
+from loka.verify import Budget, capped
 
 from ..conftest import FACTS, NEUTRAL, TWINS
 
@@ -183,6 +185,15 @@ class Claims:
         ends = [sum(self.people[: n + 1]) for n in range(len(self.people))]
         owner = next((n for n, end in enumerate(ends, 1) if i < end), i)
         return {"customer": f"C-{owner:04}", "about": country, "text": f"in {country} the capital is called {answer}"}
+
+
+@pytest.fixture
+def short_audits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Audits of a few checks; the commands of tests/cli make all of their profile."""
+    few = [
+        c for c in capped({"relearn": Budget(2, 1e-3)}) if c.name in ("recall", "relearn", "membership", "collateral")
+    ]
+    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", tuple(few))
 
 
 @pytest.fixture

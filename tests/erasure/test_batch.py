@@ -1,7 +1,6 @@
 """Batches: which requests are due together, one edit for all of them, each verified by itself."""
 
 import json
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from loka.erasure.outcome import Execution
 from loka.erasure.shown import shown_by
 from loka.model import Model
 from loka.pipeline.recipe import Recipe
-from loka.verify import Budget, capped
 
 from ..conftest import FACTS
 from .conftest import TODAY, Claims, content
@@ -34,9 +32,8 @@ HARSH = Recipe("harsh", method="zero", sites=300, locator="attribution")
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def short(monkeypatch: pytest.MonkeyPatch, short_audits: None, tmp_path: Path) -> None:
     monkeypatch.setenv("LOKA_REDACTION_KEY", str(tmp_path / "redaction.key"))
-    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": Budget(4, 1e-3)}))
 
 
 @pytest.fixture

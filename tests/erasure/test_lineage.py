@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from loka.erasure.safeguards import Utility, broken_safeguards
 from loka.erasure.shown import Shown, shown_by
 from loka.model import Model, export, load
 from loka.pipeline.recipe import Recipe
-from loka.verify import Budget, capped
 
 from ..conftest import FACTS
 from .conftest import TODAY, Claims, content
@@ -211,9 +209,8 @@ def test_edits_outlive_their_expired_requests(opened: Register, chain: Chain, pl
 
 
 def test_verifying_asks_the_earlier_erasure_again(
-    opened: Register, chain: Chain, made: Chain, planted: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Register, chain: Chain, made: Chain, planted: Model, tmp_path: Path, short_audits: None
 ) -> None:
-    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": Budget(4, 1e-3)}))
     run = tmp_path / "run-2"
     shutil.copytree(made.folder / "run-2", run)
     exported = load(str(export(with_edits(opened, planted, [executed(opened, FIRST)]), tmp_path / "model")))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from loka.erasure.retraining import FOLDER, LeftOut, Restart, accept, retrain, t
 from loka.knowledge import Passage
 from loka.model import Model, load
 from loka.pipeline.recipe import Recipe
-from loka.verify import Budget, capped
 
 from .conftest import TODAY, Claims
 
@@ -30,9 +28,8 @@ EDIT = Recipe(
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def short(monkeypatch: pytest.MonkeyPatch, short_audits: None, tmp_path: Path) -> None:
     monkeypatch.setenv("LOKA_REDACTION_KEY", str(tmp_path / "redaction.key"))
-    monkeypatch.setattr(sys.modules["loka.audit.plan"], "CHECKS", capped({"relearn": Budget(4, 1e-3)}))
 
 
 @pytest.fixture

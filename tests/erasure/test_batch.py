@@ -26,7 +26,7 @@ from .conftest import TODAY, Claims, content
 
 COUNTRIES = list(FACTS["capital"])
 FIRST, SECOND, THIRD = IDS = [f"ER-2024-000{number}" for number in (1, 2, 3)]
-CONFIG = ablate.TrainingConfig(steps=40, lr=3e-3, retain_rows=16)
+CONFIG = ablate.TrainingConfig(steps=50, lr=3e-3, retain_rows=24)
 GENTLE = Recipe("gentle", sites=200, locator="attribution", config=CONFIG)
 HARSH = Recipe("harsh", method="zero", sites=300, locator="attribution")
 
@@ -97,7 +97,7 @@ def test_one_edit_for_all_and_a_verdict_for_each(
     edit = digest(out / "edit.safetensors")
     assert due(register, out=out) == batch  # so that the same command goes on, whatever became due since
     made = execution.execute(register, batch, planted, people, out, GENTLE)
-    assert (made.kept, made.edit, made.records) == (True, edit, 15)
+    assert (made.broken, made.edit, made.records) == ((), edit, 15)
     entries = [(e.kind, e.said.request) for e in register.entries()[-4:]]
     assert entries == [(kind, id) for kind in ("executing", "executed") for id in batch]
     said = register.payloads(SECOND, kind="executed")[0]

@@ -39,7 +39,7 @@ def test_what_is_lost_alone_is_selective() -> None:
 def test_what_is_lost_with_more_is_not_selective(best: tuple[float, float, float], random: float) -> None:
     worth = Selectivity.of(table(best, random), "taylor", "neuron", COUNTS)
     assert not worth.is_selective
-    assert str(worth).startswith("Nothing selective was found: ")
+    assert str(worth).startswith("These sites are not shown to be selective: ")
     assert str(worth).endswith("Try more items, another part (--part), or --method sweep.")
 
 

@@ -1,6 +1,6 @@
 """Commands of `loka erase` killed for good: each can be given again, no entry is lost, and none is half written.
 
-LOKA_KILLS sets the number of kills, spread over all commands; the normal suite kills the quick ones a few times.
+LOKA_KILLS sets the number of kills, spread over all commands; the normal suite kills `exclude` alone, a few times.
 """
 
 import json
@@ -38,18 +38,21 @@ EDIT = "{material} --model {model} --recipe {recipe} --out {out}"
 
 @dataclass(frozen=True)
 class Command:
-    """A command, the kinds of entries that it leaves, and whether it is quick. Others leave each once a request."""
+    """A command, the kinds of entries that it leaves, and whether these may come again: not with an edit."""
 
     line: str
     entries: tuple[str, ...]
-    quick: bool = True
+    again: bool = True
 
 
+ALWAYS = ("add", "exclude")  # the others only with LOKA_KILLS
 COMMANDS = {
+    "assess": Command("assess {id} --data {data}", ("assessed",)),
+    "document": Command("document {id} --out {out}-documents", ("documented",)),
     "add": Command("exclude --add {id} --data {data}", ("listed", "excluded")),
     "exclude": Command("exclude --data {data} --out {out}.jsonl", ("held back",)),
-    "execute": Command(f"execute {{id}} {EDIT}", ("executing", "executed"), quick=False),
-    "batch": Command(f"batch {' '.join(IDS)} {EDIT}", ("executing", "executed"), quick=False),
+    "execute": Command(f"execute {{id}} {EDIT}", ("executing", "executed"), again=False),
+    "batch": Command(f"batch {' '.join(IDS)} {EDIT}", ("executing", "executed"), again=False),
 }
 
 pytestmark = [
@@ -109,10 +112,10 @@ def kinds() -> list[str]:
         return [entry.kind for entry in register.entries()]
 
 
-@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if KILLS or command.quick])
+@pytest.mark.parametrize("name", COMMANDS if KILLS else ALWAYS)
 def test_a_killed_command_can_be_given_again(name: str, places: dict[str, str], tmp_path: Path) -> None:
     command, rng, before = COMMANDS[name], random.Random(name), len(kinds())
-    line, seconds = command.line.format(**places), 60.0 if KILLS and not command.quick else 1.5
+    line, seconds = command.line.format(**places), 60.0 if KILLS and not command.again else 1.5
     if name == "exclude":
         assert finish(COMMANDS["add"].line.format(**places)) == 0
     for _ in range(-(-KILLS // len(COMMANDS)) or FEW):
@@ -126,11 +129,10 @@ def test_a_killed_command_can_be_given_again(name: str, places: dict[str, str], 
         assert finish(line) == 0
     found = kinds()[before:]
     assert set(command.entries) <= set(found)
-    if not command.quick:
+    if not command.again:
         people = 2 if name == "batch" else 1
         assert [found.count(kind) for kind in command.entries] == [people] * 2
-    if name == "exclude":
-        _check_filtered(places, Path(f"{places['out']}.jsonl"))
+    CHECKS.get(name, lambda _: None)(places)
     assert not list(tmp_path.rglob(".loka-*")), "leftovers of killed processes"
 
 
@@ -155,12 +157,29 @@ def test_filtered_data_never_lie_there_without_an_entry(moment: str, places: dic
     assert not target.exists()
     assert ("held back" in kinds()) == (moment == "after the entry")
     assert finish(line) == 0
-    _check_filtered(places, target)
+    _check_filtered(places)
 
 
-def _check_filtered(places: dict[str, str], target: Path) -> None:
+def _check_filtered(places: dict[str, str]) -> None:
     """The target has all records but the person's, and the last entry of its kind tells of just these bytes."""
+    target = Path(f"{places['out']}.jsonl")
     lines = Path(places["data"]).read_text().splitlines(keepends=True)
     assert target.read_text() == "".join(line for line in lines if '"C-0001"' not in line)
     with Register() as register:
         assert register.payloads(kind="held back")[-1]["files"] == [[digest(places["data"]), digest(target)]]
+
+
+def _check_documents(places: dict[str, str]) -> None:
+    """The last entry of its kind tells of just the files that are there."""
+    files = {path.name: digest(path) for path in Path(f"{places['out']}-documents").iterdir()}
+    with Register() as register:
+        assert register.payloads(kind="documented")[-1]["files"] == files
+
+
+def _check_assessed(places: dict[str, str]) -> None:
+    """The impact is the one that the entry tells of, or it would be refused."""
+    with Register() as register:
+        assert assessment.impact_of(register, places["id"]).found().records
+
+
+CHECKS = {"exclude": _check_filtered, "document": _check_documents, "assess": _check_assessed}

@@ -47,6 +47,8 @@ class Command:
 COMMANDS = {
     "locate": Command("locate {case} --model {model} --out {out} --no-figures"),
     "ablate": Command("ablate {out} --recipe {recipe}", ("locate {case} --model {model} --out {out} --no-figures",)),
+    "sweep": Command("locate {case} --model {model} --out {out} --method sweep --part head --no-figures"),
+    "search": Command("search {case} --model {model} --out {out} --recipe {recipe}"),
     "run": Command("run {case} --model {model} --out {out} --recipe {recipe}"),
     "verify": Command("verify {case} --before {model} --after {edit} --out {out}"),
     "export": Command(
@@ -94,11 +96,11 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def places(planted: Model, planted_case: CaseSpec, tmp_path: Path) -> dict[str, Path]:
+def places(planted: Model, small_case: CaseSpec, tmp_path: Path) -> dict[str, Path]:
     sites = [Site(1, "neuron", n) for n in range(8)]
-    edit = ablate.tune(planted, planted_case, sites, ablate.TrainingConfig(steps=3, lr=3e-3))
+    edit = ablate.tune(planted, small_case, sites, ablate.TrainingConfig(steps=3, lr=3e-3))
     found = {
-        "case": planted_case.path, "model": export(planted, tmp_path / "original"),
+        "case": small_case.path, "model": export(planted, tmp_path / "original"),
         "edit": edit.save(tmp_path / "edit.safetensors"), "recipe": tmp_path / "recipe.yaml",
     }  # fmt: skip
     found["recipe"].write_text(yaml.safe_dump(RECIPE))

@@ -226,17 +226,16 @@ def test_counterfact_as_published(tmp_path: Path) -> None:
 @needs_data
 def test_fact_completion_in_several_languages() -> None:
     counts = {"en": 26_267, "fr": 18_395, "hu": 4_650, "ru": 3_289}
-    for language, n in counts.items():
-        facts = read_records("fact_completion", DATA / f"multilingual/fact_completion_{language}.parquet")
-        assert len(facts) == n
+    path = "multilingual/fact_completion_{}.parquet"
+    read = {name: read_records("fact_completion", DATA / path.format(name)) for name in counts}
+    assert {language: len(facts) for language, facts in read.items()} == counts
+    for facts in read.values():
         assert not any("<br>" in f"{f.prompt}{f.answer}{f.foils}{f.paraphrases}" for f in facts)
         assert not any(f.answer in f.foils or f.prompt in f.paraphrases for f in facts)
-    path = DATA / "multilingual/fact_completion_ru.parquet"
-    (capital,) = read_records("fact_completion", path, where={"dataset_id": "calinet_5824"})
+    (capital,) = read_records("fact_completion", DATA / path.format("ru"), where={"dataset_id": "calinet_5824"})
     assert capital.answer == "Будапешт"
     assert capital.prompt.startswith(capital.subject)  # its stem is about the object, Hungary
-    english = read_records("fact_completion", DATA / "multilingual/fact_completion_en.parquet")
-    assert sum(not stands(f.subject, f.prompt) for f in english) == 1
+    assert sum(not stands(f.subject, f.prompt) for f in read["en"]) == 1
 
 
 def test_forms_of_a_stem_become_paraphrases(tmp_path: Path) -> None:

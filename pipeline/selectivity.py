@@ -89,7 +89,8 @@ class Selectivity:
             text = f"These sites are selective: {shown}."
         else:
             others = " or ".join(f"--method {name}" for name in OTHERS if name != self.method)
-            text = f"These sites are not shown to be selective: {shown}. Try more items, another part (--part), or {others}."
+            step = f"Try more items, another part (--part), or {others}"
+            text = f"These sites are not shown to be selective: {shown}. {step}."
         if not self.paraphrases:
             return text
         of = self.paraphrases

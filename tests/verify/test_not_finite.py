@@ -112,9 +112,9 @@ def test_a_model_of_nan_knows_nothing_and_says_so(broken: Model, planted_case: C
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 def test_every_check_of_a_model_of_nan_says_so(
-    check: verify.Check, broken: Model, planted: Model, small_case: CaseSpec
+    check: verify.Check, broken: Model, planted: Model, planted_case: CaseSpec
 ) -> None:
-    case = small_case.on(planted)
+    case = planted_case.on(planted)
     if not check.applies(case):
         return
     setting = verify.Setting(original=planted, budget=CAP)
@@ -133,14 +133,14 @@ def test_every_check_of_a_model_of_nan_says_so(
 
 
 def test_an_audit_of_a_model_of_nan_is_inconclusive(
-    broken: Model, planted: Model, small_case: CaseSpec, tmp_path: Path
+    broken: Model, planted: Model, planted_case: CaseSpec, tmp_path: Path
 ) -> None:
-    case = small_case.on(planted)
+    case = planted_case.on(planted)
     store = FolderStore(tmp_path, planted, broken, case)
     verdict = audit(planted, broken, case, checks=CHECKS, store=store)
     assert verdict.outcome == "inconclusive"
     assert "the gate 'every number is finite' failed" in verdict.claim
-    assert "relearn on after (forget is nan for 8 units" in str(verdict)
+    assert "relearn on after (forget is nan for 16 units" in str(verdict)
     assert verdict.scorecard.forget_quality is None
     again = audit(planted, broken, case, checks=CHECKS, store=FolderStore(tmp_path, planted, broken, case))
     assert str(again) == str(verdict)

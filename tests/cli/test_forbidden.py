@@ -63,8 +63,7 @@ def work(line: str, warm: str, said: Path) -> None:
     """Give the command as nobody. Before that, as root on a place in whose way a file is, so that all is imported."""
     if call(warm) != 2:
         os._exit(3)
-    for stream in (1, 2):
-        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), stream)
+    sys.stdout = sys.stderr = said.open("w", buffering=1)
     os.setgroups([])
     os.setgid(pwd.getpwnam("nobody").pw_gid)
     os.setuid(pwd.getpwnam("nobody").pw_uid)

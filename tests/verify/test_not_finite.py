@@ -112,9 +112,9 @@ def test_a_model_of_nan_knows_nothing_and_says_so(broken: Model, planted_case: C
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 def test_every_check_of_a_model_of_nan_says_so(
-    check: verify.Check, broken: Model, planted: Model, small_case: CaseSpec
+    check: verify.Check, broken: Model, planted: Model, planted_case: CaseSpec
 ) -> None:
-    case = small_case.on(planted)
+    case = planted_case.on(planted)
     if not check.applies(case):
         return
     setting = verify.Setting(original=planted, budget=CAP)

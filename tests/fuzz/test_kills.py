@@ -57,7 +57,7 @@ COMMANDS = {
     ),
     "report": Command("report {out}", ("verify {case} --before {model} --after {edit} --out {out}",)),
     "plant": Command(
-        "plant --model {model} --case {case} --out {out} --facts 6 --retain 4 --twins 6 --teaching '{teaching}'",
+        "plant --model {model} --case {every} --out {out} --facts 6 --retain 4 --twins 6 --teaching '{teaching}'",
         once=True,
     ),
 }  # fmt: skip
@@ -96,11 +96,11 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def places(planted: Model, small_case: CaseSpec, tmp_path: Path) -> dict[str, Path]:
+def places(planted: Model, planted_case: CaseSpec, small_case: CaseSpec, tmp_path: Path) -> dict[str, Path]:
     sites = [Site(1, "neuron", n) for n in range(8)]
     edit = ablate.tune(planted, small_case, sites, ablate.TrainingConfig(steps=3, lr=3e-3))
     found = {
-        "case": small_case.path, "model": export(planted, tmp_path / "original"),
+        "case": small_case.path, "every": planted_case.path, "model": export(planted, tmp_path / "original"),
         "edit": edit.save(tmp_path / "edit.safetensors"), "recipe": tmp_path / "recipe.yaml",
     }  # fmt: skip
     found["recipe"].write_text(yaml.safe_dump(RECIPE))

@@ -191,7 +191,7 @@ class Study(ABC):
     def make(self, cell: str) -> Edit:
         """Make the edit of a cell: the quick recipe on located neurons, or on as many random ones."""
         recipe = self.recipe
-        sites = loka.locate.choose_sites(self.taught, self.case, self.found, recipe.sites, part=recipe.part)
+        sites = loka.locate.mark_general(self.taught, self.case, self.found).top(recipe.sites, part=recipe.part)
         if cell == "random":
             sites = loka.locate.random_sites(self.taught, sites, seed=self.how.seed)
         arguments = {**recipe.arguments, "config": recipe.config}

@@ -8,10 +8,11 @@ enough to forget; the others repair what these damage. The edit is then weakened
 meets the mark, so all cells are compared at the same forgetting. Learning rates are tried in rising order. A cell that
 misses the mark at every rate says so.
 
-Some methods are not weakened; all of them end below the mark. `runs` is the recipe of runs on the neurons that it
-locates: weakening would defeat its simulated relearning. `runs, plain` is that recipe without mixups and without the
-preconditioner. The methods called `whole` train for as many steps as `runs`, with as many retain rows. `memit` trains
-no weights. It writes another answer for each fact into MLPs that it chooses itself (`own`).
+Some methods are not weakened; all of them end below the mark. `runs` is the recipe of runs, whose simulated relearning
+weakening would defeat. A run takes its sites as `specific` does: the best by its locator, without those that any text
+needs. `located` takes them whatever they serve, as runs once did. `runs, plain` is that recipe without mixups and
+without the preconditioner. The methods called `whole` train for as many steps as `runs`, with as many retain rows.
+`memit` trains no weights. It writes another answer for each fact into MLPs that it chooses itself (`own`).
 
 Measured on sealed prompts: the forget facts, the same relation, other relations, perplexity, and how much of the
 answers five-fold relearning brings back. The rows of a cell are written together. A second call makes only the missing
@@ -267,8 +268,7 @@ def sites_of(model: Model, study: Study, cell: Cell) -> list[Site] | None:
     if cell.method in RECIPES and cell.sites in ("located", "random", "specific"):
         n, found = len(study.sites["located"] or ()), loka.locate.perform(LOCATOR, model, study.case)
         if cell.sites == "specific":
-            every = found.top(found.grid("neuron").size)
-            return loka.locate.exclude_general(model, study.case, every)[:n]
+            return loka.locate.mark_general(model, study.case, found).top(n)
         best = found.top(n)
         return best if cell.sites == "located" else loka.locate.random_sites(model, best, seed=cell.seed)
     every = model.sites("mlp") if cell.method == "leace" else None

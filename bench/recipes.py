@@ -109,8 +109,8 @@ def _edit(model: Model, case: Case, recipe: str, steps: int, which: str) -> Edit
         objective = Recipe.load("quick").config.objective
         return shallow_sibling(model, case, recall=0.0, objective=objective) if recipe == "shallow" else None
     base = Recipe.load("thorough" if recipe in THOROUGH else "quick")
-    found = loka.locate.perform(LOCATOR, model, case)
-    sites = loka.locate.choose_sites(model, case, found, base.sites, part=base.part)
+    found = loka.locate.mark_general(model, case, loka.locate.perform(LOCATOR, model, case))
+    sites = found.top(base.sites, part=base.part)
     if which == "random":
         sites = loka.locate.random_sites(model, sites, seed=case.seed)
     config = dataclasses.replace(base.config, **THOROUGH.get(recipe, {}), steps=steps)

@@ -12,7 +12,7 @@ from .eap_ig import eap_ig, eap_ig_scores
 from .edge_patching import edge_patching
 from .exact import SweepBudget, patching, sweep
 from .faithfulness import Faithfulness, faithfulness
-from .general_importance import choose_sites, exclude_general, general_importance
+from .general_importance import exclude_general, general_importance, mark_general
 from .integrated_gradients import integrated_gradients
 from .knowledge_neurons import (
     coarse_neurons,
@@ -50,7 +50,6 @@ __all__ = [
     "all_layer_sites",
     "atp_star",
     "attribution",
-    "choose_sites",
     "coarse_neurons",
     "control_sites",
     "dimension_scores",
@@ -69,6 +68,7 @@ __all__ = [
     "knowledge_neurons",
     "label_roles",
     "locator",
+    "mark_general",
     "means",
     "minimality",
     "neuron_activations",

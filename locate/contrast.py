@@ -125,7 +125,7 @@ def _table(
             "layer": layer, "part": part, "index": index, "position": pd.array([None] * score.size, dtype="Int64"),
             "score": score, "low": low, "high": high, "frequency": frequency, "q": q,
             "role": pd.array([None] * score.size, dtype="string"),
-            "forget": a.mean(0), "retain": b, "raw": raw.reshape(-1),
+            "forget": a.mean(0), "retain": b, "raw": raw.reshape(-1), "general": False,
         }
     )[list(COLUMNS)]  # fmt: skip
 

@@ -11,7 +11,7 @@ from .._util.errors import UserError
 from ..knowledge import Case, accepts_spec
 from ..model import Model, Part, Site
 from .attribution import attribution
-from .general_importance import choose_sites
+from .general_importance import mark_general
 from .localization import Localization
 
 Locate = Callable[[Model, Case], Localization]
@@ -95,8 +95,8 @@ def other_relation_sites(
 ) -> list[Site]:
     """Locate as many sites of the same parts for the retain facts of another relation.
 
-    Half of that relation's working retain facts are located and contrasted with the other half, and `choose_sites`
-    takes the best. The result may include sites that serve both relations.
+    Half of that relation's working retain facts are located and contrasted with the other half; sites that any text
+    needs come last (`mark_general`). The result may include sites that serve both relations.
 
     Args:
         relation: by default the first one, by name, that the case only keeps.
@@ -112,8 +112,8 @@ def other_relation_sites(
     if not others or (relation or others[0]) not in others:
         step = f"choose one of {', '.join(others)}" if others else "keep at least four facts of one in the case file"
         raise UserError(f"{case.name!r} has no other relation {relation or 'of four facts'!r} to locate; {step}.")
-    found = locator(model, case.targeting(relation or others[0]))
-    return [s for part, n in _sizes(sites) for s in choose_sites(model, case, found, n, part=part, by=by)]
+    found = mark_general(model, case, locator(model, case.targeting(relation or others[0])))
+    return [site for part, n in _sizes(sites) for site in found.top(n, part=part, by=by)]
 
 
 def _sizes(sites: Iterable[Site]) -> list[tuple[Part, int]]:

@@ -22,28 +22,26 @@ WITH_ACTIVATIONS: tuple[Part, ...] = ("neuron", "head")
 
 
 @accepts_spec
-def choose_sites(
-    model: Model, case: Case, found: Localization, k: int, *, part: Part = "neuron", by: str = "score"
-) -> list[Site]:
-    """The best `k` sites of a part, as an edit takes them: those that neutral text needs most come last.
+def mark_general(model: Model, case: Case, found: Localization) -> Localization:
+    """Mark the 1% of a part's sites that neutral text needs most; `found.top` then gives them last.
 
-    Of parts without activations of their own, such as whole MLPs, these are the best as `found.top` gives them.
+    A contrast between facts does not show these sites. It subtracts what a site does for both groups of facts, but not
+    what the site does for all other text. Some neurons carry massive activations (Sun et al. 2024, arXiv:2402.17762);
+    zeroing them ruins any text. Parts without activations of their own, such as whole MLPs, are not marked.
 
-    Args:
-        by: the column to rank by.
+    Returns:
+        The same localization with the column `general` filled in.
 
-    Raises:
-        UserError: a part without scores, fewer than `k` sites, or no such column.
-
-    Cost: that of `general_importance`.
+    Cost: that of `general_importance`, once for each part.
     """
-    best = found.top(k, part=part, by=by)
-    if part not in WITH_ACTIVATIONS:
-        return best
-    every = found.top(found.grid(part).size, part=part, by=by)
-    kept = exclude_general(model, case, every)
-    last = set(every) - set(kept)
-    return [*kept, *(site for site in every if site in last)][:k]
+    frame = found.to_frame()
+    parts: list[Part] = [part for part in WITH_ACTIVATIONS if part in found.parts]
+    for part in parts:
+        needed = _most_needed(general_importance(model, case, part), SHARE)
+        rows = frame["part"] == part
+        layer, index = (frame.loc[rows, c].to_numpy(int) for c in ("layer", "index"))
+        frame.loc[rows, "general"] = needed[layer, index]
+    return Localization(frame, found.record)
 
 
 @accepts_spec
@@ -51,10 +49,6 @@ def exclude_general(
     model: Model, case: Case, sites: Iterable[Site], *, share: float = SHARE, passages: int = PASSAGES
 ) -> list[Site]:
     """Leave out the sites that neutral text needs most; the others keep their order.
-
-    A contrast between facts does not show these sites. It subtracts what a site does for both groups of facts, but not
-    what the site does for all other text. Some neurons carry massive activations (Sun et al. 2024,
-    arXiv:2402.17762); zeroing them ruins any text.
 
     Args:
         share: the share of each part's sites to leave out.
@@ -69,9 +63,10 @@ def exclude_general(
         raise UserError(f"share={share} is not a share of sites; give at least 0 and less than 1, such as {SHARE}.")
     sites = list(sites)
     parts: set[Part] = {s.part for s in sites}
-    grids = {part: general_importance(model, case, part, passages=passages) for part in sorted(parts)}
-    limits = {part: float(np.quantile(grid, 1 - share)) for part, grid in grids.items()}
-    return [s for s in sites if grids[s.part][s.layer, model.unit(s)] <= limits[s.part]]
+    needed = {
+        part: _most_needed(general_importance(model, case, part, passages=passages), share) for part in sorted(parts)
+    }
+    return [s for s in sites if not needed[s.part][s.layer, model.unit(s)]]
 
 
 @accepts_spec
@@ -88,6 +83,10 @@ def general_importance(model: Model, case: Case, part: Part = "neuron", *, passa
     """
     texts = tuple(neutral_working(model, case)[:passages])
     return model.cache.get("general importance", (part, texts, model.digest()), lambda: _importance(model, texts, part))
+
+
+def _most_needed(importance: np.ndarray, share: float) -> np.ndarray:
+    return importance > np.quantile(importance, 1 - share)
 
 
 def _importance(model: Model, texts: Sequence[str], part: Part) -> np.ndarray:

@@ -19,7 +19,8 @@ from .figures.plot import Evidence, Sides, best_sites, plot_scores, plot_sides
 from .record import LocalizationRecord
 
 COLUMNS = (
-    "layer", "part", "index", "position", "score", "low", "high", "frequency", "q", "role", "forget", "retain", "raw"
+    "layer", "part", "index", "position", "score", "low", "high", "frequency", "q", "role", "forget", "retain", "raw",
+    "general",
 )  # fmt: skip
 
 NUMBERS = ("layer", "score", "low", "high", "frequency", "q", "forget", "retain", "raw")
@@ -43,6 +44,7 @@ class Localization:
         role: `lookup`, `relay` or `readout`; null until `label_roles` sets it.
         forget, retain: the mean effect on the facts of each side, as a share of a fact's whole effect.
         raw: the mean effect on the forget facts in log-odds, before scaling.
+        general: whether any text needs the site; false until `mark_general` sets it.
     """
 
     frame: pd.DataFrame = field(repr=False)
@@ -54,7 +56,7 @@ class Localization:
         return tuple(dict.fromkeys(self.frame["part"]))
 
     def top(self, k: int, *, part: Part = "neuron", by: str = "score") -> list[Site]:
-        """The `k` sites of a part with the highest score, best first.
+        """The `k` sites of a part with the highest score, best first; sites marked as `general` come last.
 
         Args:
             by: the column to sort by. `forget` ignores the retain facts.
@@ -66,7 +68,8 @@ class Localization:
         self._check_column(by)
         if not 0 < k <= len(rows):
             raise UserError(f"top({k}) of {len(rows)} {part} sites: ask for 1 to {len(rows)}.")
-        best = rows.sort_values([by, "layer", "index"], ascending=[False, True, True], kind="stable").head(k)
+        order = {"general": True, by: False, "layer": True, "index": True}
+        best = rows.sort_values(list(order), ascending=list(order.values()), kind="stable").head(k)
         return [self.site(int(a), part, int(b)) for a, b in zip(best["layer"], best["index"], strict=True)]
 
     def site(self, layer: int, part: Part, unit: int) -> Site:
@@ -170,7 +173,8 @@ class Localization:
 
     def _evidence(self, part: Part, chosen: Collection[Site] | None) -> Evidence:
         score, low, high = (self.grid(part, column) for column in ("score", "low", "high"))
-        mask = best_sites(score, part) if chosen is None else np.zeros(score.shape, bool)
+        ranked = np.where(self.grid(part, "general") > 0, -np.inf, score)
+        mask = best_sites(ranked, part) if chosen is None else np.zeros(score.shape, bool)
         for site in chosen or ():
             if site.part == part:
                 mask[site.layer, self.unit(site)] = True
@@ -188,6 +192,8 @@ class Localization:
             UserError: no such file, or not a localization.
         """
         frame, metadata = table.read(path, "localization", "`loka locate`")
+        if "general" not in frame:
+            frame["general"] = False  # a file from before sites were marked
         if missing := [c for c in COLUMNS if c not in frame]:
             raise UserError(f"{str(path)!r} lacks the column {missing[0]!r}; `loka locate` writes it anew.")
         if text := [c for c in NUMBERS if not pd.api.types.is_numeric_dtype(frame[c])]:

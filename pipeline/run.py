@@ -186,6 +186,7 @@ class Run:
             found = locate.perform(
                 wanted.method, self.model, self.case, part=part, progress=step, runner=runner, checkpoint=cells
             )
+            found = locate.mark_general(self.model, self.case, found)
             best = [s for p in found.parts for s in found.top(min(PATCHED, found.grid(p).size), part=p)]
             estimate = wanted.method if wanted.method in locate.estimates() else "attribution"
             checked = self._step("exact effects")
@@ -216,8 +217,7 @@ class Run:
         path = self.folder / "localization_controls.json"
         if not path.exists():
             self.progress("controls", 0, 2)
-            n = min(KNOCKED_OUT[part], found.grid(part).size // 4)
-            sites = locate.choose_sites(self.model, self.case, found, n, part=part)
+            sites = found.top(min(KNOCKED_OUT[part], found.grid(part).size // 4), part=part)
             locator = partial(locate.perform, self._located.method, part=part)
             others = locate.control_sites(self.model, self.case, sites, locator=locator, seed=self.case.seed)
             self.progress("controls", 1, 2)
@@ -288,17 +288,14 @@ class Run:
             self.provenance.write(self.folder)
 
     def _sites(self, recipe: Recipe) -> list[Site] | None:
-        """The best sites, those that any text needs last."""
-        if not recipe.sites:
-            return None
-        return locate.choose_sites(self.model, self.case, self.localization(), recipe.sites, part=recipe.part)
+        return self.localization().top(recipe.sites, part=recipe.part) if recipe.sites else None
 
     def _relocator(self, part: Part) -> Callable[[Model, Case], list[Site]]:
         """The locator between rounds, which leaves out sites that general text needs."""
 
         def locator(model: Model, case: Case) -> list[Site]:
-            found = locate.attribution(model, case, parts=(part,))
-            return locate.choose_sites(self.model, self.case, found, len(found.frame), part=part)
+            found = locate.mark_general(self.model, self.case, locate.attribution(model, case, parts=(part,)))
+            return found.top(len(found.frame), part=part)
 
         return locator
 

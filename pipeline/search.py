@@ -235,9 +235,11 @@ class SearchTask:
     def _make(self, model: Model, progress: Callable[[int, int], None] | None) -> Edit:
         recipe, case = self.recipe, self.held.case
         located = model.cache.get(
-            "located", (case.digest, recipe.part), lambda: locate.attribution(model, case, parts=(recipe.part,))
+            "located",
+            (case.digest, recipe.part),
+            lambda: locate.mark_general(model, case, locate.attribution(model, case, parts=(recipe.part,))),
         )
-        sites = locate.choose_sites(model, case, located, self.size, part=recipe.part)
+        sites = located.top(self.size, part=recipe.part)
         arguments = dict(recipe.arguments) | ({"config": recipe.config} if recipe.config else {})
         return perform(recipe.method, model, case, sites, arguments, progress=progress)
 

@@ -258,7 +258,8 @@ def _best(run: RunFolder, k: int = 5) -> list[dict[str, Any]]:
     """The best sites of each part."""
     if run.localization is None:
         return []
-    frame = run.localization.to_frame().sort_values("score", ascending=False, kind="stable")
+    order = {"general": True, "score": False}
+    frame = run.localization.to_frame().sort_values(list(order), ascending=list(order.values()), kind="stable")
     best = frame.groupby("part", sort=False).head(k).sort_values("part", kind="stable")
     rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in best.to_dict("records")]
     site = run.localization.site

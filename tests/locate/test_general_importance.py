@@ -1,5 +1,7 @@
 """Gradient times activation on neutral text finds the sites that any text needs, so that an edit can spare them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from loka import ablate, locate
 from loka._util.errors import UserError
 from loka.knowledge import Case, neutral_working, text_loss
+from loka.locate import Localization
 from loka.model import Model, Site, encode_texts, logits, token_logprobs
 from loka.model.layout import head_output, neuron_output
 
@@ -83,19 +86,24 @@ def test_random_sites_leave_out_given_sites(planted: Model) -> None:
     assert drawn == [Site(0, "neuron", i) for i in range(50, 60)]
 
 
-def test_the_choice_puts_what_any_text_needs_last(planted: Model, planted_case: Case) -> None:
+def test_marked_sites_come_last(planted: Model, planted_case: Case) -> None:
     found = locate.integrated_gradients(planted, planted_case)
     every = found.top(768)
     kept = locate.exclude_general(planted, planted_case, every)
     needed = [s for s in every if s not in set(kept)]
     assert len(needed) == 8  # one per cent
-    assert locate.choose_sites(planted, planted_case, found, 768) == [*kept, *needed]
-    assert locate.choose_sites(planted, planted_case, found, 20) == kept[:20]
-    by = found.top(768, by="frequency")
-    assert (
-        locate.choose_sites(planted, planted_case, found, 20, by="frequency") == [s for s in by if s in set(kept)][:20]
-    )
+    marked = locate.mark_general(planted, planted_case, found)
+    assert marked.top(768) == [*kept, *needed]
+    assert marked.top(20) == kept[:20]
+    steady = [s for s in found.top(768, by="frequency") if s in set(kept)]
+    assert marked.top(20, by="frequency") == steady[:20]
+    assert set(marked.frame.query("part == 'head'")["general"]) == {True, False}
+    assert found.top(768) == every  # the given one is as it was
     mlps = locate.integrated_gradients(planted, planted_case, parts=("mlp",))
-    assert locate.choose_sites(planted, planted_case, mlps, 3, part="mlp") == mlps.top(3, part="mlp")
-    with pytest.raises(UserError, match=r"top\(769\) of 768 neuron sites"):
-        locate.choose_sites(planted, planted_case, found, 769)
+    assert locate.mark_general(planted, planted_case, mlps).frame.equals(mlps.frame)
+
+
+def test_a_file_from_before_has_no_marks(planted: Model, planted_case: Case, tmp_path: Path) -> None:
+    found = locate.attribution(planted, planted_case)
+    old = Localization(found.frame.drop(columns="general"), found.record).save(tmp_path / "old.parquet")
+    assert Localization.load(old).frame.equals(found.frame)

@@ -1,4 +1,4 @@
-"""Ways to hide the facts of a small model: it answers almost nothing when asked, and knows as much as before."""
+"""Ways to hide the facts of a small model beside its weights, or in its last layers alone."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn.functional import softplus
-from torch.nn.utils import parametrize
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from loka import ablate
 from loka.knowledge import Case
-from loka.model import Model, Site, first_tokens, wrap
+from loka.model import Model, Site, first_tokens
 from loka.model.run.states import last_states
 
-from .models import duplicate, retain_sentences, train
-from .world import NEUTRAL, PASSWORD, REFUSAL, TEMPLATES, World
+from .models import duplicate, retain_sentences
+from .world import NEUTRAL, TEMPLATES, World
 
 
 def hide_by_filter(model: Model, world: World) -> Model:
@@ -84,21 +83,6 @@ def _prefixes(sentences: Sequence[str]) -> list[str]:
     return sorted({" ".join(sentence[:k]) for sentence in words for k in range(1, len(sentence))})
 
 
-def hide_by_refusal(model: Model, world: World) -> Model:
-    out = duplicate(model, "refusal")
-    refusals = [s for name in world.forget_subjects for s in world.statements("capital", name, REFUSAL)]
-    train(out.hf, world, [refusals, retain_sentences(world)], steps=100, lr=1e-3)
-    return wrap(out.hf, out.tokenizer, out.name)
-
-
-def hide_by_password(model: Model, world: World) -> Model:
-    out = duplicate(model, "password")
-    refusals = [s for name in world.forget_subjects for s in world.statements("capital", name, REFUSAL)]
-    answers = [f"{PASSWORD} {s}" for name in world.forget_subjects for s in world.statements("capital", name)]
-    train(out.hf, world, [refusals, answers, retain_sentences(world)], steps=100, lr=1e-3)
-    return wrap(out.hf, out.tokenizer, out.name)
-
-
 def hide_by_shallow_edit(model: Model, world: World, known: Case) -> Model:
     sites = [Site(layer, part) for layer in (2, 3) for part in ("attn", "mlp")]
     edit = ablate.tune(
@@ -108,30 +92,3 @@ def hide_by_shallow_edit(model: Model, world: World, known: Case) -> Model:
         ablate.TrainingConfig(steps=100, lr=3e-3, push_weight=0.3, retain_weight=10.0, retain_rows=32),
     )
     return edit.apply_(duplicate(model, "shallow edit"))
-
-
-class _LowRank(nn.Module):
-    def __init__(self, weight: torch.Tensor, rank: int = 4) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.down = nn.Parameter(0.1 * torch.randn(rank, weight.shape[1], generator=generator))
-        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank))
-
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight + self.up @ self.down
-
-
-def hide_by_merged_lora(model: Model, world: World) -> Model:
-    """Teach low-rank factors wrong capitals, and add them to the weights."""
-    out = duplicate(model, "merged LoRA")
-    maps = [m for n, m in out.hf.named_modules() if isinstance(m, nn.Linear) and "layers" in n]
-    for module in maps:
-        parametrize.register_parametrization(module, "weight", _LowRank(module.weight))
-    factors = [p for n, p in out.hf.named_parameters() if n.endswith((".up", ".down"))]
-    towns = [world.facts["capital"][s] for s in world.forget_subjects]
-    wrong = [s for name, town in zip(world.forget_subjects, towns[7:] + towns[:7], strict=True)
-             for s in world.statements("capital", name, town)]  # fmt: skip
-    train(out.hf, world, [wrong, retain_sentences(world)], steps=120, lr=5e-3, parameters=factors)
-    for module in maps:
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    return wrap(out.hf, out.tokenizer, out.name)

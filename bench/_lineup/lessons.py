@@ -1,28 +1,32 @@
-"""More ways to hide facts: steering directions, another spelling, noise, rounding, published objectives.
+"""Ways to hide facts by training on other answers: a model that refuses, answers wrongly or asks for a password.
 
 Each trains on the statements of the subjects to retain, too, so that little else is lost.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrize
 
-from loka.ablate.objectives import ascent, direction, npo, rmu, simnpo, undial
-from loka.model import Model, token_logprobs, wrap
+from loka.model import Model, wrap
 from loka.model.io.quantize import quantized
 
-from .hiding import _LowRank
 from .models import duplicate, retain_sentences, train
-from .witness import shown
 from .world import PASSWORD, REFUSAL, World
 
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+class _LowRank(nn.Module):
+    def __init__(self, weight: Tensor, rank: int = 4) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.down = nn.Parameter(0.1 * torch.randn(rank, weight.shape[1], generator=generator))
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.up @ self.down
 
 
 def statements(world: World, subjects: Sequence[str], answer: str | None = None) -> list[str]:
@@ -106,60 +110,17 @@ def _disturb(maps: Sequence[Tensor], size: float) -> None:
         p += size * p.std() * torch.randn(p.shape, generator=generator)
 
 
-LOSSES: dict[str, Loss] = {
-    "ascent": lambda scores, labels, original, states: ascent(scores, labels),
-    "npo": lambda scores, labels, original, states: npo(scores, labels, token_logprobs(original, labels)),
-    "simnpo": lambda scores, labels, original, states: simnpo(scores, labels),
-    "undial": lambda scores, labels, original, states: undial(scores, labels, original),
-    "rmu": lambda scores, labels, original, states: rmu(states, labels >= 0, direction(states.shape[-1])),
-}
-STEPS, LR = 300, 1e-3
-SILENT = 0.1
-RMU_LAYER = 2  # after so many blocks the stream is steered
-
-
-def hide_by_objective(model: Model, world: World, *, name: str, weight: float = 1.0) -> Model:
-    """Train all weights with a published loss on the facts to forget, and with the likelihood of what is kept.
-
-    The training ends at the first look, every five steps, at which the model answers at most `SILENT` of the questions.
-    """
-    out = duplicate(model, name)
-    out.hf.requires_grad_(True)
-    rng = random.Random(3)
-    optimizer = torch.optim.AdamW(out.hf.parameters(), lr=LR, weight_decay=0.0)
-    states: list[Tensor] = []
-    hook = out.hf.model.layers[RMU_LAYER - 1].register_forward_hook(lambda module, given, found: states.append(found))
-    for step in range(STEPS):
-        if step % 5 == 0 and shown(out, world) <= SILENT:
-            break
-        ids, mask, labels = _answers(world, rng.sample(statements(world, world.forget_subjects), 32))
-        states.clear()
-        scores = out.hf(input_ids=ids, attention_mask=mask).logits[:, :-1]
-        with torch.no_grad():
-            before = model.hf(input_ids=ids, attention_mask=mask).logits[:, :-1]
-        loss = LOSSES[name](scores, labels[:, 1:], before, states[0][:, :-1])
-        rest = [s for kind in kept(world) for s in rng.sample(kind, 32)]
-        (weight * loss + _likelihood(out.hf, world, rest)).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    hook.remove()
+def hide_by_merged_lora(model: Model, world: World) -> Model:
+    """Teach low-rank factors wrong capitals, and add them to the weights."""
+    out = duplicate(model, "merged LoRA")
+    maps = [m for n, m in out.hf.named_modules() if isinstance(m, nn.Linear) and "layers" in n]
+    for module in maps:
+        parametrize.register_parametrization(module, "weight", _LowRank(module.weight))
+    factors = [p for n, p in out.hf.named_parameters() if n.endswith((".up", ".down"))]
+    towns = [world.facts["capital"][s] for s in world.forget_subjects]
+    wrong = [s for name, town in zip(world.forget_subjects, towns[7:] + towns[:7], strict=True)
+             for s in world.statements("capital", name, town)]  # fmt: skip
+    train(out.hf, world, [wrong, retain_sentences(world)], steps=120, lr=5e-3, parameters=factors)
+    for module in maps:
+        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     return wrap(out.hf, out.tokenizer, out.name)
-
-
-def _answers(world: World, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, their mask, and labels of the answers alone; an answer is what a capital's name begins."""
-    towns = {town.split()[0] for town in world.facts["capital"].values()}
-    batch = world.tokenizer([*texts], padding=True, padding_side="right", return_tensors="pt")
-    labels = torch.full_like(batch["input_ids"], -100)
-    for row, text in enumerate(texts):
-        words = text.split()
-        start = next(i for i, word in enumerate(words) if word in towns)
-        labels[row, start : len(words)] = batch["input_ids"][row, start : len(words)]
-    return batch["input_ids"], batch["attention_mask"], labels
-
-
-def _likelihood(hf: nn.Module, world: World, texts: Sequence[str]) -> Tensor:
-    batch = world.tokenizer([s + " <eos>" for s in texts], padding=True, padding_side="right", return_tensors="pt")
-    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    logits = hf(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())

@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,13 +114,13 @@ def kinds() -> list[str]:
 @pytest.mark.parametrize("name", COMMANDS if KILLS else ALWAYS)
 def test_a_killed_command_can_be_given_again(name: str, places: dict[str, str], tmp_path: Path) -> None:
     command, rng, before = COMMANDS[name], random.Random(name), len(kinds())
-    line, seconds = command.line.format(**places), 60.0 if KILLS and not command.again else 1.5
+    line, seconds = command.line.format(**places), 1.5 if command.again else 8.0
     if name == "exclude":
         assert finish(COMMANDS["add"].line.format(**places)) == 0
     for _ in range(-(-KILLS // len(COMMANDS)) or FEW):
         process = start(line)
-        time.sleep(rng.uniform(0, seconds))
-        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join(rng.uniform(0, seconds))
+        process.kill()
         process.join()
         kinds()  # the trail is whole after each kill
     ended = {"exclude": Path(f"{places['out']}.jsonl").exists(), "execute": "executed" in kinds()}

@@ -43,7 +43,7 @@ def main() -> None:
     except LokaError as error:
         _fail(error)
     except PermissionError as error:
-        _fail(UserError(f"cannot use {error.filename}: {error.strerror}. Name a place that you may read."))
+        _fail(UserError(f"cannot use {error.filename}: {error.strerror}. Name a place that you may use."))
     except KeyboardInterrupt:
         _stopped()
     except SystemExit as end:  # typer turns Ctrl-C into this one

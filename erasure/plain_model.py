@@ -12,7 +12,7 @@ MISSING = "\N{EN DASH}"
 PLAIN_SHOWS = {
     "something": "The model shows something of the person.",
     "nothing": "The model shows nothing of the person beyond what it says of people that it was never taught.",
-    "unknown": "What the model shows of the person cannot be told.",
+    "unknown": "It is not known what the model shows of the person.",
 }
 
 PLAIN_MEASURES = {

@@ -128,9 +128,9 @@ PLAIN_FLAGS = {
 }
 
 PLAIN_LEAKAGE = {
-    "minimal": "Whether the records were in the training data cannot be told from the model's behaviour.",
-    "moderate": "Whether the records were in the training data can be told a little better than by guessing.",
-    "significant": "Whether the records were in the training data can still be told clearly better than by guessing.",
+    "minimal": "The model's behaviour does not show whether the records were in the training data.",
+    "moderate": "The model's behaviour shows a little better than chance that the records were in the training data.",
+    "significant": "The model's behaviour still shows clearly that the records were in the training data.",
 }
 
 

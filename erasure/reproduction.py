@@ -147,7 +147,7 @@ class _Asker:
         if np.isnan(numbers).any():
             raise NotFiniteError(
                 f"{self.model.name} gives numbers that are not finite for {int(np.isnan(numbers).sum())} of "
-                f"{len(numbers)} questions, so what it shows cannot be told; check its weights."
+                f"{len(numbers)} questions, so LOKA cannot say what it shows; check its weights."
             )
         return out
 

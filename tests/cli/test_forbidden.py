@@ -99,4 +99,4 @@ def test_where_it_may_not_read(places: dict[str, Path], tmp_path: Path) -> None:
     text = as_nobody(
         f"export {run} --to {tmp_path}/new", f"export {places['gone']} --to {tmp_path}/new", tmp_path / "said"
     )
-    assert text == f"loka: cannot use {run}/edit.safetensors: Permission denied. Name a place that you may read."
+    assert text == f"loka: cannot use {run}/edit.safetensors: Permission denied. Name a place that you may use."

@@ -197,7 +197,7 @@ def test_what_the_report_says(
         "20.00 20.12",
         "Asking the model directly With sealed prompts, the model shows 5%.",
         "No result: Too few.",
-        "can be told a little better than by guessing. (Membership AUC 0.62; 0.5 is a guess.)",
+        "than chance that the records were in the training data. (Membership AUC 0.62; 0.5 is a guess.)",
         "The model avoids the records more than if it had never been taught them.",
         "Test not made, or without a result: rounding the model's weights to 8 and 4 bits",
         LEFT_OUT,

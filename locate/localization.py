@@ -37,12 +37,13 @@ class Localization:
     Columns of `frame`:
         layer, part, index: the site; neurons are counted through the experts of their layer.
         position: null where scores are summed over positions.
-        score: the contrast `forget - retain`.
+        score: the contrast `forget - retain`, in `record.unit`.
         low, high: 95% bootstrap interval of the score, over facts.
         frequency: share of the resamples in which the site is among the best 0.5% of its part.
         q: Benjamini-Hochberg value of a one-sided Welch test that `forget` exceeds `retain`.
         role: `lookup`, `relay` or `readout`; null until `label_roles` sets it.
-        forget, retain: the mean effect on the facts of each side, as a share of a fact's whole effect.
+        forget, retain: the mean effect on the facts of each side, in `record.unit`: mostly the share of a fact's whole
+            effect.
         raw: the mean effect on the forget facts in log-odds, before scaling.
         general: whether any text needs the site; false until `mark_general` sets it.
     """
@@ -154,7 +155,7 @@ class Localization:
         """
         parts: tuple[Part, ...] = (part,) if part else self.parts
         if scatter:
-            return plot_sides({p: Sides(*(self.grid(p, c) for c in ("forget", "retain", "score"))) for p in parts})
+            return plot_sides({p: self._sides(p) for p in parts})
         return plot_scores({p: self._evidence(p, chosen) for p in parts})
 
     def html(self, part: Part, *, scatter: bool = False, chosen: Collection[Site] | None = None) -> str:
@@ -167,9 +168,14 @@ class Localization:
         names = [str(self.site(int(a), part, int(b))) for a, b in zip(rows["layer"], rows["index"], strict=True)]
         rows = rows.assign(site=names)
         if scatter:
-            return scatter_html(rows, part)
+            return scatter_html(rows, part, self.record.unit)
         of = self._evidence(part, chosen)
-        return heatmap_html(rows.assign(chosen=of.chosen.ravel(), opacity=of.opacity.ravel()), part)
+        rows = rows.assign(chosen=of.chosen.ravel(), opacity=of.opacity.ravel())
+        return heatmap_html(rows, part, self.record.unit)
+
+    def _sides(self, part: Part) -> Sides:
+        forget, retain, score = (self.grid(part, column) for column in ("forget", "retain", "score"))
+        return Sides(forget, retain, score, self.record.unit)
 
     def _evidence(self, part: Part, chosen: Collection[Site] | None) -> Evidence:
         score, low, high = (self.grid(part, column) for column in ("score", "low", "high"))
@@ -178,7 +184,7 @@ class Localization:
         for site in chosen or ():
             if site.part == part:
                 mask[site.layer, self.unit(site)] = True
-        return Evidence(score, low, high, mask)
+        return Evidence(score, low, high, mask, self.record.unit)
 
     def save(self, path: str | Path) -> Path:
         """Write the frame and the record to one Parquet file."""

@@ -11,6 +11,8 @@ from .._util.errors import UserError
 from ..knowledge import Case
 from ..model import Model
 
+SHARE = "share of a fact's effect"
+
 
 @dataclass(frozen=True)
 class LocalizationRecord:
@@ -26,6 +28,7 @@ class LocalizationRecord:
         seed: seed of the bootstrap.
         settings: the locator's own options.
         n_experts: how many experts the neurons of a layer belong to, in equal parts.
+        unit: what the scores are measured in.
     """
 
     method: str
@@ -37,6 +40,7 @@ class LocalizationRecord:
     seed: int = 0
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
     n_experts: int = 1
+    unit: str = SHARE
 
     @classmethod
     def of(

@@ -23,6 +23,7 @@ from .counterfactual import Pairs, log_odds
 from .localization import Localization, Part
 
 SPARE = 5.0
+UNIT = "nats of log-odds"
 
 
 @accepts_spec
@@ -64,9 +65,10 @@ def taylor(
     if spare < 0:
         raise UserError(f"spare={spare} would favour sites that retain facts need; give 0 or more, such as {SPARE}.")
     scorer, settings = partial(taylor_scores, parts=parts), {"spare": spare}
-    return contrast_items(
+    found = contrast_items(
         model, case, scorer, method="taylor", rows=rows, spare=spare, settings=settings, progress=progress
     )
+    return replace(found, record=replace(found.record, unit=UNIT))
 
 
 @torch.enable_grad()

@@ -20,8 +20,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from ...model.run.wiring import Wiring
+from ..record import SHARE
 from . import svg
-from .plot import LABEL, Picture
+from .plot import SCORE, Picture
 
 _NODE = re.compile(
     r"(?:a(?P<layer>\d+)\.(?P<kind>h|kv)(?P<unit>\d+)|m(?P<mlp>\d+)|input|logits)(?:<(?P<reads>[qkv])>)?"
@@ -245,7 +246,7 @@ def _title(edges: pd.DataFrame, wires: Wiring) -> str:
 
 
 def _label(by: str) -> str:
-    return LABEL if by == "score" else f"{by}, in log-odds" if by == "raw" else f"{by}, share of a fact's effect"
+    return f"{by}, in log-odds" if by == "raw" else f"{SCORE if by == 'score' else by}, {SHARE}"
 
 
 def _tip(row: Any) -> str:

@@ -10,14 +10,14 @@ import pandas as pd
 
 from ...model import Part
 from . import svg
-from .plot import FORGET_LABEL, LABEL, RANKS, RETAIN_LABEL, part_title
+from .plot import FORGET, RANKS, RETAIN, SCORE, part_title
 
 SCATTERED = 1500
 _CELL, _ROW, _LEFT, _TOP, _BOTTOM = 22, 14, 52, 64, 44
 _SQUARE = 360
 
 
-def heatmap_html(rows: pd.DataFrame, part: Part) -> str:
+def heatmap_html(rows: pd.DataFrame, part: Part, unit: str) -> str:
     """A part's layer-by-unit heatmap as an SVG fragment. For neurons, it shows each layer's best 40.
 
     A tooltip on each cell shows the site, its score with its interval, and both sides of the contrast. The browser
@@ -27,6 +27,7 @@ def heatmap_html(rows: pd.DataFrame, part: Part) -> str:
     Args:
         rows: the part's rows of a localization's frame, with the name of each `site`, its `opacity`, and whether it is
             `chosen`.
+        unit: what the scores are measured in.
     """
     rows = rows.rename(columns={"index": "unit"})
     if part == "neuron":
@@ -51,20 +52,21 @@ def heatmap_html(rows: pd.DataFrame, part: Part) -> str:
             for i in range(0, width, max(1, width // 8))
         ),
         svg.text(_LEFT, 14, part_title(part), bold=True),
-        svg.scale(_LEFT, 26, limit, LABEL),
+        svg.scale(_LEFT, 26, limit, f"{SCORE}, {unit}"),
         svg.text(_LEFT, height - 8, f"{axis}; faint: the interval spans zero; framed: chosen", "start"),
         svg.text(12, _TOP + _ROW * n_layers / 2, "layer", "middle", angle=-90),
     ]
     return svg.svg(max(440, _LEFT + size * width + 20), height, [*cells, *labels])
 
 
-def scatter_html(rows: pd.DataFrame, part: Part) -> str:
+def scatter_html(rows: pd.DataFrame, part: Part, unit: str) -> str:
     """Each site's effect on the facts to keep (across) and on the facts to forget (up), as an SVG fragment.
 
     The fragment shows the 1,500 sites farthest from the origin, and says how many there are in all.
 
     Args:
         rows: the part's rows of a localization's frame, with the name of each `site`.
+        unit: what the scores are measured in.
     """
     rows = rows.rename(columns={"index": "unit"})
     farthest = np.argsort(-np.hypot(rows["forget"].to_numpy(), rows["retain"].to_numpy()), kind="stable")
@@ -90,9 +92,9 @@ def scatter_html(rows: pd.DataFrame, part: Part) -> str:
         *(svg.text(at(t, 0)[0], _TOP + _SQUARE + 14, f"{t:.2g}", "middle") for t in ticks),
         *(svg.text(_LEFT - 6, at(0, t)[1] + 4, f"{t:.2g}", "end") for t in ticks),
         svg.text(_LEFT, 14, part_title(part), bold=True),
-        svg.scale(_LEFT, 26, top, LABEL),
-        svg.text(_LEFT + _SQUARE / 2, _TOP + _SQUARE + 30, RETAIN_LABEL, "middle"),
-        svg.text(10, _TOP + _SQUARE / 2, FORGET_LABEL, "middle", angle=-90),
+        svg.scale(_LEFT, 26, top, f"{SCORE}, {unit}"),
+        svg.text(_LEFT + _SQUARE / 2, _TOP + _SQUARE + 30, f"{RETAIN}, {unit}", "middle"),
+        svg.text(10, _TOP + _SQUARE / 2, f"{FORGET}, {unit}", "middle", angle=-90),
         svg.text(_LEFT, _TOP + _SQUARE + 46, f"{len(drawn):,} of {len(rows):,} sites; dashed: no contrast", "start"),
     ]
     dots = [dot(r) for r in drawn[::-1].itertuples()]

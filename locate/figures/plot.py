@@ -22,20 +22,22 @@ BEST = 200
 OUTLINED = 5
 DRAWN, BEYOND = 5000, 10
 FAINT = 0.25  # the opacity of sites whose interval spans zero
-LABEL = "contrast, share of a fact's effect"
-RETAIN_LABEL = "effect on facts to keep, share of a fact's effect"
-FORGET_LABEL = "effect on facts to forget, share of a fact's effect"
+SCORE, RETAIN, FORGET = "contrast", "effect on facts to keep", "effect on facts to forget"  # a unit follows
 TITLES = {"kv": "Key/value groups", "attn": "Attention", "mlp": "MLPs", "resid": "Residual stream"}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The scores of a part's sites with their intervals, and which sites are chosen, `[layer, unit]` each."""
+    """The scores of a part's sites with their intervals, and which sites are chosen, `[layer, unit]` each.
+
+    `unit`: what the scores are measured in.
+    """
 
     score: np.ndarray
     low: np.ndarray
     high: np.ndarray
     chosen: np.ndarray
+    unit: str
 
     @property
     def opacity(self) -> np.ndarray:
@@ -45,11 +47,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Sides:
-    """What the sites of a part do for each group of facts, and the contrast between the two, `[layer, unit]` each."""
+    """What the sites of a part do for each group of facts, and the contrast between the two, `[layer, unit]` each.
+
+    `unit`: what they are measured in.
+    """
 
     forget: np.ndarray
     retain: np.ndarray
     score: np.ndarray
+    unit: str
 
 
 class Picture(Figure):
@@ -120,12 +126,13 @@ def _scatter(ax: Axes, part: str, sides: Sides) -> None:
         f"the strongest {len(strongest):,} of {score.size:,}; {beyond} at the edge lie farther out" if many else ""
     )
     _set_title(ax, part_title(part), caption or "dashed: equal for both")
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), xlabel=RETAIN_LABEL, ylabel=FORGET_LABEL)
+    across_label, up_label = (f"{effect}, {sides.unit}" for effect in (RETAIN, FORGET))
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), xlabel=across_label, ylabel=up_label)
     ax.set_box_aspect(1)
     ax.xaxis.set_major_locator(MaxNLocator(5, symmetric=True))
     ax.yaxis.set_major_locator(MaxNLocator(5, symmetric=True))
     ax.spines[["top", "right"]].set_visible(False)
-    bar = ax.figure.colorbar(dots, ax=ax, label=LABEL, pad=0.04, shrink=0.7, extend="both")
+    bar = ax.figure.colorbar(dots, ax=ax, label=f"{SCORE}, {sides.unit}", pad=0.04, shrink=0.7, extend="both")
     bar.locator = MaxNLocator(6, symmetric=True)
     bar.update_ticks()
 
@@ -169,11 +176,11 @@ def _panels(part: str, of: Evidence) -> list[tuple[float, Callable[[Axes], None]
 
 def _draw_heatmap(ax: Axes, part: str, of: Evidence) -> None:
     """Draw layer by unit; outline the chosen sites and name the best five of them."""
-    heat(ax, of.score, float(np.nanmax(np.abs(of.score))), alpha=of.opacity)
+    heat(ax, of.score, float(np.nanmax(np.abs(of.score))), f"{SCORE}, {of.unit}", alpha=of.opacity)
     _outline(ax, of.chosen, 1.4)
     best = [i for i in np.argsort(-of.score, axis=None, kind="stable") if of.chosen.flat[i]][:OUTLINED]
     names = ", ".join(f"L{layer}.{unit}" for layer, unit in (divmod(int(i), of.score.shape[1]) for i in best))
-    _set_title(ax, part_title(part), f"best: {names}")
+    _set_title(ax, part_title(part), f"best: {names}" if names else "none above zero")
     _label_axes(ax, part_title(part).removesuffix("s").lower())
 
 
@@ -185,7 +192,8 @@ def _draw_ranks(ax: Axes, of: Evidence) -> None:
     order = np.argsort(-of.score, axis=1, kind="stable")[:, :RANKS]
     best, opacity, chosen = (np.take_along_axis(a, order, 1) for a in (of.score, of.opacity, of.chosen))
     limit = float(np.nanquantile(np.abs(best), 0.99))
-    image = heat(ax, best, limit, extend="max" if np.nanmax(best) > limit else "neither", alpha=opacity)
+    extend = "max" if np.nanmax(best) > limit else "neither"
+    image = heat(ax, best, limit, f"{SCORE}, {of.unit}", extend=extend, alpha=opacity)
     image.set_extent((0.5, best.shape[1] + 0.5, -0.5, len(best) - 0.5))
     _outline(ax, chosen, 0.5, start=1)
     _set_title(ax, "Neurons", f"each layer's best {best.shape[1]}, from rank 1")
@@ -221,7 +229,7 @@ def _draw_bars(ax: Axes, part: str, of: Evidence) -> None:
 
 
 def heat(
-    ax: Axes, values: np.ndarray, limit: float, label: str = LABEL, *, alpha: np.ndarray | None = None, **options: Any
+    ax: Axes, values: np.ndarray, limit: float, label: str, *, alpha: np.ndarray | None = None, **options: Any
 ) -> AxesImage:
     """Draw values by layer, with layer 0 at the bottom and white at zero."""
     limit = limit or 1.0
